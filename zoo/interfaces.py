@@ -1,0 +1,60 @@
+"""The vocabulary of the zoo: what the rooms hand each other. Shapes: B batch, D embedding, H×W pixels, N positions."""
+
+from typing import Protocol, TypedDict, runtime_checkable
+
+from PIL.Image import Image
+from torch import Tensor
+
+
+class PairBatch(TypedDict):
+    """One training batch of retrieval: B (query, picture) pairs."""
+
+    image: Tensor  # [B, 3, H, W] uint8, RGB
+    text: list[str]  # B queries
+    image_id: Tensor  # [B] int64
+    query_id: Tensor  # [B] int64
+    row: Tensor  # [B] int64, the pair's place in the training split: what augmentation is seeded with
+
+
+class QueryBatch(TypedDict):
+    """One evaluation batch of queries."""
+
+    text: list[str]  # B queries
+    query_id: Tensor  # [B] int64
+
+
+class ImageBatch(TypedDict):
+    """One evaluation batch of gallery pictures."""
+
+    image: Tensor  # [B, 3, H, W] uint8, RGB
+    image_id: Tensor  # [B] int64
+
+
+@runtime_checkable
+class ImageTower(Protocol):
+    """A picture encoder. It owns its mean, standard deviation and size; callers hand it raw pixels."""
+
+    width: int  # of the pooled output and of the sequence
+    image_size: int  # the square side in pixels it was built for
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Encode ``[B, 3, H, W] uint8`` into pooled ``[B, width]``."""
+
+    def sequence(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode ``[B, 3, H, W] uint8`` into ``[B, N, width]`` and its mask ``[B, N] bool`` (true = real)."""
+
+    def preprocess(self, images: list[Image]) -> Tensor:
+        """Turn PIL pictures into the ``[B, 3, image_size, image_size] uint8`` the tower reads."""
+
+
+@runtime_checkable
+class TextTower(Protocol):
+    """A text encoder. It owns its tokenizer; callers hand it strings."""
+
+    width: int
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Encode B texts into pooled ``[B, width]``."""
+
+    def sequence(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Encode B texts into ``[B, N, width]`` and its mask ``[B, N] bool`` (true = a real token)."""
