@@ -1,0 +1,149 @@
+"""From a name to a built module. A builder function is the name: greppable, importable, checked.
+
+    @IMAGE_TOWERS.register
+    def vit_base_patch16_clip_quickgelu_224(*, patch_dropout: float = 0.0) -> TimmImageTower: ...
+
+The first look-up imports every module of the registry's package, so a new file needs no list to be edited.
+"""
+
+import fnmatch
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from zoo.errors import UserError, nearest
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+
+class Registry:
+    """Named builders of one kind, found in one package.
+
+    Args:
+        kind: What the builders build, in words, for messages (``"image tower"``).
+        package: The package whose modules register builders (``"zoo.towers"``).
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._builders: dict[str, Callable[..., Any]] = {}
+        self._prefixes: dict[str, tuple[Callable[..., Any], Callable[[], Iterable[str]]]] = {}
+        self._scanned = False
+
+    def register(self, builder: Builder) -> Builder:
+        """Register a function of keyword-only options under its own name; returns it unchanged.
+
+        Raises:
+            UserError: The name is taken.
+        """
+        self._builders[self._free(builder.__name__, builder)] = builder
+        return builder
+
+    def register_prefix(
+        self, prefix: str, *, names: Callable[[], Iterable[str]] = tuple
+    ) -> Callable[[Builder], Builder]:
+        """Register a builder of a family: ``build("timm:resnet18")`` calls it with ``"resnet18"`` and the options.
+
+        Args:
+            prefix: How the family's names begin, with its colon.
+            names: Lists the family's names without the prefix, where that is possible.
+        """
+
+        def decorate(builder: Builder) -> Builder:
+            self._prefixes[self._free(prefix, builder)] = (builder, names)
+            return builder
+
+        return decorate
+
+    def build(self, name: str, **options: Any) -> Any:
+        """Build what ``name`` stands for.
+
+        Args:
+            name: A registered name, or a prefix and a name of its family.
+            **options: Keyword options of that builder.
+
+        Raises:
+            UserError: The name or an option is unknown, or an option is missing; names the nearest valid ones.
+        """
+        builder = self.builder(name)
+        parameters = inspect.signature(builder).parameters
+        for option in options:
+            if option not in parameters:
+                valid = f"Its options are {', '.join(parameters)}." if parameters else "It has no options."
+                raise UserError(f"{self.kind} {name!r} has no option {option!r}.{nearest(option, parameters)} {valid}")
+        missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
+        if missing:
+            raise UserError(f"{self.kind} {name!r} needs the option {missing[0]!r}. Set it in its options.")
+        return builder(**options)
+
+    def builder(self, name: str) -> Callable[..., Any]:
+        """The function behind a name, of keyword options only.
+
+        Raises:
+            UserError: The name is unknown; names the nearest ones.
+        """
+        self._scan()
+        if name in self._builders:
+            return self._builders[name]
+        for prefix, (builder, _) in self._prefixes.items():
+            if name.startswith(prefix) and name != prefix:
+                return functools.partial(builder, name.removeprefix(prefix))
+        families = "".join(f", or {prefix}NAME" for prefix in self._prefixes)
+        raise UserError(
+            f"There is no {self.kind} {name!r}.{nearest(name, self._builders)}"
+            f" Valid are {', '.join(sorted(self._builders))}{families}."
+        )
+
+    def names(self, pattern: str | None = None) -> list[str]:
+        """The registered names, sorted; those of a family only where the pattern begins with its prefix.
+
+        Args:
+            pattern: A shell-style pattern (``"vit_*"``, ``"timm:*vit*"``) or, without ``*``, ``?`` and ``[``, a part
+                of the name. None gives all registered names.
+        """
+        self._scan()
+        names = sorted(self._builders)
+        if pattern is None:
+            return names
+        for prefix, (_, family) in self._prefixes.items():
+            if pattern.startswith(prefix):
+                names = [prefix + name for name in family()]
+        glob = pattern if any(character in pattern for character in "*?[") else f"*{pattern}*"
+        return [name for name in names if fnmatch.fnmatchcase(name, glob)]
+
+    @property
+    def prefixes(self) -> list[str]:
+        """How the names of the registered families begin."""
+        self._scan()
+        return sorted(self._prefixes)
+
+    def describe(self, name: str) -> str:
+        """The first line of a builder's docstring."""
+        builder = self.builder(name)
+        return (inspect.getdoc(getattr(builder, "func", builder)) or "").partition("\n")[0]
+
+    def _free(self, name: str, builder: Callable[..., Any]) -> str:
+        taken = self._builders.get(name) or next((b for p, (b, _) in self._prefixes.items() if p == name), None)
+        rerun_cell = taken is not None and taken.__module__ == builder.__module__ == "__main__"
+        if taken is not None and not rerun_cell:
+            raise UserError(
+                f"The {self.kind} {name!r} of {builder.__module__} is already registered by {taken.__module__}."
+                " Give one of them another name."
+            )
+        return name
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        self._scanned = True
+
+
+IMAGE_TOWERS = Registry("image tower", "zoo.towers")  # builds zoo.interfaces.ImageTower modules
+TEXT_TOWERS = Registry("text tower", "zoo.towers")  # builds zoo.interfaces.TextTower modules

@@ -1,0 +1,269 @@
+"""Picture encoders: one adapter for any timm model, and the builders of the named ones."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from zoo.errors import UserError, nearest
+from zoo.registry import IMAGE_TOWERS
+
+
+class TimmImageTower(nn.Module):
+    """A timm model without its classifier, fed raw ``uint8`` pixels.
+
+    It keeps the model's own pooling (class token, average, attention pool), mean, standard deviation and size.
+    Construction is random: ``zoo.weights.pretrained`` reads published weights.
+
+    Args:
+        name: A timm model name, with a weight tag (``"resnet50.a1_in1k"``) or without.
+        image_size: Square side in pixels. None keeps the model's own.
+        patch_dropout: Share of the patches dropped in training, in [0, 1); for vision transformers.
+
+    Attributes:
+        width: Size of the pooled output.
+        image_size: Square side in pixels.
+        published: Where timm finds the weights of this name, or None when there are none.
+
+    Raises:
+        UserError: timm does not know the name, or the model cannot take an option.
+    """
+
+    def __init__(self, name: str, *, image_size: int | None = None, patch_dropout: float = 0.0) -> None:
+        super().__init__()
+        config = _pretrained_config(name)
+        options: dict[str, Any] = {}
+        if patch_dropout:
+            options["patch_drop_rate"] = patch_dropout
+        if image_size is not None and config.fixed_input_size:
+            options["img_size"] = image_size
+        try:
+            self.model: Any = timm.create_model(name, num_classes=0, **options)
+        except TypeError as error:
+            refused = "patch_dropout" if "patch_drop_rate" in str(error) else "image_size"
+            raise UserError(f"{refused}: timm's {name!r} does not take it ({error}). Leave it out.") from error
+        self.model.to(memory_format=torch.channels_last)  # for the convolutions, and pictures decode that way
+        self.width: int = self.model.head_hidden_size
+        self.image_size: int = image_size or config.input_size[-1]
+        self.published: str | None = config.hf_hub_id or config.url
+        self._fixed_size: bool = config.fixed_input_size
+        self._mean, self._std = config.mean, config.std
+        _check_patches(self.model, name, self.image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode ``[B, 3, H, W] uint8`` into pooled ``[B, width]``.
+
+        Raises:
+            UserError: The pictures are not ``uint8 [B, 3, H, W]``, or not of the one size the model takes.
+        """
+        return self.model.forward_head(self.model.forward_features(self.normalise(images)), pre_logits=True)
+
+    def sequence(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode ``[B, 3, H, W] uint8`` into the features before pooling, class token included where there is one.
+
+        Returns:
+            features ``[B, N, width]`` and their mask ``[B, N] bool``, all true. In training, patch dropout lowers N.
+
+        Raises:
+            UserError: As ``forward``; or the model widens its features after pooling, so there is no such sequence.
+        """
+        features = self.model.forward_features(self.normalise(images))
+        if features.ndim == 4:  # [B, C, H', W'], or [B, H', W', C] for Swin and its like
+            channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+        if features.shape[-1] != self.width:
+            raise UserError(
+                f"This image tower pools features of {features.shape[-1]} channels into {self.width}, so it has no"
+                " sequence of its width. Use another one, for example a vision transformer or a ResNet."
+            )
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Scale ``[B, 3, H, W] uint8`` to the model's mean and deviation in fp32, then cast to its weights' dtype.
+
+        Raises:
+            UserError: As ``forward``.
+        """
+        _, channels, *size = images.shape if images.ndim == 4 else (0, 0)
+        if images.dtype != torch.uint8 or channels != 3:
+            raise UserError(
+                f"images: {str(images.dtype).removeprefix('torch.')} {list(images.shape)} came; a tower takes raw uint8"
+                " [B, 3, H, W] and normalises them itself."
+            )
+        if self._fixed_size and size != [self.image_size, self.image_size]:
+            raise UserError(
+                f"images: {size[0]} × {size[1]} pixels came; this tower takes {self.image_size} × {self.image_size}."
+                f" Set the data's image_size to {self.image_size}, or the tower's option image_size."
+            )
+        # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
+        mean = torch.cat([torch.full((1, 1, 1), 255 * value, device=images.device) for value in self._mean])
+        std = torch.cat([torch.full((1, 1, 1), 255 * value, device=images.device) for value in self._std])
+        pixels = images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
+        return pixels.to(next(self.model.parameters()).dtype)
+
+    def preprocess(self, images: list[Image.Image]) -> Tensor:
+        """Turn B PIL pictures of any mode into ``[B, 3, image_size, image_size] uint8``.
+
+        They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
+        """
+        size = (self.image_size, self.image_size)
+        arrays = [np.asarray(_over_white(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _pretrained_config(name: str) -> Any:
+    """What timm records about a name: size, mean, std, where its weights are."""
+    architecture = timm.models.split_model_name_tag(name)[0]
+    if not timm.is_model(architecture):
+        raise UserError(
+            f"timm has no model {name!r}.{nearest(architecture, timm.list_models())}"
+            " `python -m zoo list 'timm:*'` lists its names."
+        )
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(architecture)]
+    tag = name.partition(".")[2]
+    if tag and tag not in tags:
+        raise UserError(f"timm's {architecture!r} has no weights {tag!r}. It has {', '.join(tags) or 'none'}.")
+    return timm.get_pretrained_cfg(name)
+
+
+def _check_patches(model: Any, name: str, image_size: int) -> None:
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch and image_size % patch[0]:
+        lower = image_size // patch[0] * patch[0]
+        raise UserError(
+            f"image_size: {image_size} is not a multiple of the {patch[0]}-pixel patches of {name!r}."
+            f" Use {lower} or {lower + patch[0]}."
+        )
+
+
+# The OpenAI weights are the ones that Chinese CLIP starts from; where they were never published, the nearest family's.
+
+
+@IMAGE_TOWERS.register
+def vit_base_patch16_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build the ViT-B/16 of CLIP and Chinese CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 16.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+    """
+    name = "vit_base_patch16_clip_quickgelu_224.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+
+
+@IMAGE_TOWERS.register
+def vit_base_patch32_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build the ViT-B/32 of CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 32.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+    """
+    name = "vit_base_patch32_clip_quickgelu_224.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+
+
+@IMAGE_TOWERS.register
+def vit_large_patch14_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build the ViT-L/14 of CLIP and Chinese CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 14.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+    """
+    name = "vit_large_patch14_clip_quickgelu_224.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+
+
+@IMAGE_TOWERS.register
+def vit_large_patch14_clip_quickgelu_336(*, image_size: int = 336, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build the ViT-L/14 at 336 pixels of CLIP and Chinese CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 14.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+    """
+    name = "vit_large_patch14_clip_quickgelu_336.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+
+
+@IMAGE_TOWERS.register
+def vit_huge_patch14_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build the ViT-H/14 of Chinese CLIP; its published weights here are DFN's.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 14.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+    """
+    name = "vit_huge_patch14_clip_quickgelu_224.dfn5b"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+
+
+@IMAGE_TOWERS.register
+def resnet50_clip(*, image_size: int = 224) -> TimmImageTower:
+    """Build the ResNet-50 of CLIP and Chinese CLIP, attention pool included, its projection left to the caller.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 32.
+    """
+    return TimmImageTower("resnet50_clip.openai", image_size=image_size)
+
+
+@IMAGE_TOWERS.register
+def resnet50(*, image_size: int = 224) -> TimmImageTower:
+    """Build the ImageNet ResNet-50.
+
+    Args:
+        image_size: Square side in pixels.
+    """
+    return TimmImageTower("resnet50.a1_in1k", image_size=image_size)
+
+
+@IMAGE_TOWERS.register
+def vit_small_patch16_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build the ImageNet ViT-S/16.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 16.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+    """
+    name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+
+
+@IMAGE_TOWERS.register
+def resnet10t(*, image_size: int = 176) -> TimmImageTower:
+    """Build a tiny ResNet of 4.9 M parameters, for demos and tests.
+
+    Args:
+        image_size: Square side in pixels.
+    """
+    return TimmImageTower("resnet10t.c3_in1k", image_size=image_size)
+
+
+def _timm_names() -> Iterable[str]:
+    return timm.list_models()
+
+
+@IMAGE_TOWERS.register_prefix("timm:", names=_timm_names)
+def timm_tower(name: str, *, image_size: int | None = None, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build any timm model.
+
+    Args:
+        name: timm's name, with a weight tag or without.
+        image_size: Square side in pixels. None keeps the model's own.
+        patch_dropout: Share of the patches dropped in training, in [0, 1); for vision transformers.
+    """
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
