@@ -1,0 +1,255 @@
+"""MUGE's files: queries, submissions, pictures and texts, read and written in both schemas; no torch.
+
+The files are described on MUGE's task pages and in Chinese-CLIP (OFA-Sys/Chinese-CLIP), whose schema differs in key and
+file names only.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from zoo.errors import UserError, nearest
+from zoo.images import encode_base64
+
+TASK_FOLDERS = {"retrieval": "Multimodal_Retrieval", "t2i": "ECommerce-T2I", "caption": "ECommerce-IC"}
+_TASK_FILES = {"retrieval": ("MR_*", "*_imgs.tsv"), "t2i": ("T2I_*",), "caption": ("IC_*",)}
+_KEYS = {"muge": ("query_id", "query_text", "item_ids"), "cn_clip": ("text_id", "text", "image_ids")}
+RETRIEVAL_SPLITS = ("train", "valid", "test")
+
+Schema = Literal["muge", "cn_clip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One line of a query file or of a submission.
+
+    Attributes:
+        query_id: The number MUGE knows the query by.
+        text: The query in Chinese.
+        item_ids: The true pictures of a labelled query, the pictures found (best first) of a submission, else empty.
+        kind: A label by which scores are also reported alone, or None.
+    """
+
+    query_id: int
+    text: str
+    item_ids: tuple[int, ...] = ()
+    kind: str | None = None
+
+
+class RetrievalFiles(NamedTuple):
+    """Where one split of ``Multimodal_Retrieval`` lies."""
+
+    images: Path
+    queries: Path
+    answers: Path | None  # of the test split, where somebody has them: queries with their item_ids
+
+
+def cache_folder() -> Path:
+    """Where zoo keeps what it can make again: ``$ZOO_CACHE``, else ``~/.cache/zoo``. It need not exist."""
+    given = os.environ.get("ZOO_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "zoo"
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside ``path``, renamed to ``path`` when the block ends well and removed when it does not.
+
+    A reader sees the old file or the whole new one. Missing folders are made, the suffix is kept.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find_task_folder(root: Path | str, task: str) -> Path:
+    """The folder of one task.
+
+    Args:
+        root: The task's own folder, under whatever name, or the folder that holds it under MUGE's.
+        task: ``retrieval``, ``t2i`` or ``caption``.
+
+    Raises:
+        UserError: If the task is unknown or ``root`` holds nothing of it.
+    """
+    root = Path(root)
+    if task not in TASK_FOLDERS:
+        raise UserError(f"Task {task!r} is not one of {', '.join(TASK_FOLDERS)}.{nearest(task, TASK_FOLDERS)}")
+    if not root.is_dir():
+        raise UserError(f"Data root {str(root)!r} is {'a file' if root.exists() else 'not there'}: give a folder.")
+    below = root / TASK_FOLDERS[task]
+    if below.is_dir():
+        return below
+    if root.name == TASK_FOLDERS[task] or any(next(root.glob(pattern), None) for pattern in _TASK_FILES[task]):
+        return root
+    raise UserError(
+        f"Data root {str(root)!r} has neither a folder {TASK_FOLDERS[task]!r} nor files like "
+        f"{' or '.join(_TASK_FILES[task])}. It holds {_listing(root)}. "
+        f"Give the folder {TASK_FOLDERS[task]} or the one that contains it."
+    )
+
+
+def retrieval_files(folder: Path | str, split: str) -> RetrievalFiles:
+    """Where pictures, queries and (of the test split) answers lie, under MUGE's or Chinese-CLIP's names.
+
+    Args:
+        folder: The ``Multimodal_Retrieval`` folder.
+        split: ``train``, ``valid`` or ``test``.
+
+    Raises:
+        UserError: If the split is unknown or a file is missing.
+    """
+    folder = Path(folder)
+    if split not in RETRIEVAL_SPLITS:
+        valid = ", ".join(RETRIEVAL_SPLITS)
+        raise UserError(f"Split {split!r} is not one of {valid}.{nearest(split, RETRIEVAL_SPLITS)}")
+    answers = folder / "MR_test_answers.jsonl"
+    return RetrievalFiles(
+        images=_first_file(folder, f"MR_{split}_imgs.tsv", f"{split}_imgs.tsv"),
+        queries=_first_file(folder, f"MR_{split}_queries.jsonl", f"{split}_texts.jsonl"),
+        answers=answers if split == "test" and answers.is_file() else None,
+    )
+
+
+def read_queries(path: Path | str) -> list[Query]:
+    """Read a query file or a submission, in MUGE's schema or Chinese-CLIP's.
+
+    Raises:
+        UserError: With file, line and id, if the file is not there, a line is malformed or an id comes twice.
+    """
+    path = Path(path)
+    queries: list[Query] = []
+    lines: dict[int, int] = {}  # query_id → the line it came on
+    for number, record in _read_json_lines(path):
+        query = _parse_query(record, where=f"{path}:{number}")
+        first = lines.setdefault(query.query_id, number)
+        if first != number:
+            raise UserError(f"{path}:{number}: query id {query.query_id} is already on line {first}; ids are unique.")
+        queries.append(query)
+    return queries
+
+
+def write_queries(path: Path | str, queries: Iterable[Query], *, schema: Schema = "muge") -> None:
+    """Write queries or a submission, atomically.
+
+    Args:
+        path: The ``.jsonl`` file.
+        queries: What to write. Those without ``item_ids`` are written as the test files have them: MUGE leaves the key
+            out, Chinese-CLIP writes an empty list.
+        schema: ``muge`` or ``cn_clip``.
+    """
+    if schema not in _KEYS:
+        raise UserError(f"Schema {schema!r} is not one of {', '.join(_KEYS)}.{nearest(schema, _KEYS)}")
+    id_key, text_key, items_key = _KEYS[schema]
+
+    def record(query: Query) -> dict[str, Any]:
+        fields: dict[str, Any] = {id_key: query.query_id, text_key: query.text}
+        if query.item_ids or schema == "cn_clip":
+            fields[items_key] = list(query.item_ids)
+        return fields if query.kind is None else {**fields, "kind": query.kind}
+
+    write_json_lines(path, (record(query) for query in queries))
+
+
+def write_json_lines(path: Path | str, records: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, UTF-8, Chinese as it is, atomically."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def write_image_tsv(path: Path | str, images: Iterable[tuple[int | str, bytes]]) -> None:
+    """Write lines of id, tab, base64; standard alphabet, as in the published files; atomically.
+
+    Args:
+        path: The ``.tsv`` file.
+        images: Ids with encoded pictures (JPEG, PNG, …).
+    """
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.writelines(b"%s\t%s\n" % (str(image_id).encode(), encode_base64(data)) for image_id, data in images)
+
+
+def write_text_tsv(path: Path | str, texts: Iterable[tuple[str, str]]) -> None:
+    """Write lines of id, tab, description, as in ``T2I_train.txt.tsv``, atomically."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{image_id}\t{text}\n" for image_id, text in texts)
+
+
+def write_captions(path: Path | str, captions: Iterable[tuple[str, list[str]]]) -> None:
+    """Write captions as in ``IC_train.jsonl``, atomically.
+
+    Args:
+        path: The ``.jsonl`` file.
+        captions: Picture ids with their references; without any, only the id is written, as in ``IC_test.jsonl``.
+    """
+    write_json_lines(
+        path,
+        ({"image_id": image_id, "text": texts} if texts else {"image_id": image_id} for image_id, texts in captions),
+    )
+
+
+def _first_file(folder: Path, *names: str) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{str(folder)!r} has no {' or '.join(names)}. It holds {_listing(folder)}.")
+
+
+def _listing(folder: Path, limit: int = 8) -> str:
+    if not folder.is_dir():
+        return "nothing (there is no such folder)"
+    names = sorted(entry.name for entry in folder.iterdir())
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "nothing") + more
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers (from 1) and objects; empty lines are passed over."""
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'not there'}: give a .jsonl file.")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+                raise UserError(f"{path}:{number}: not a line of JSON in UTF-8: {error}.") from None
+            if not isinstance(record, dict):
+                raise UserError(f"{path}:{number}: a JSON {type(record).__name__}, expected an object with query_id.")
+            yield number, record
+
+
+def _parse_query(record: dict[str, Any], *, where: str) -> Query:
+    id_key, text_key, items_key = _KEYS["cn_clip" if "text_id" in record else "muge"]
+    query_id = record.get(id_key)
+    if not isinstance(query_id, int) or isinstance(query_id, bool):
+        came = f"{id_key} is {query_id!r}" if id_key in record else f"no query_id (or text_id) among {list(record)}"
+        raise UserError(f"{where}: {came}; it must be an integer.")
+    where = f"{where}: query {query_id}"
+    text, items, kind = record.get(text_key), record.get(items_key, []), record.get("kind")
+    if not isinstance(text, str):
+        came = f"{text_key} is {text!r}" if text_key in record else f"no {text_key} among {list(record)}"
+        raise UserError(f"{where}: {came}; it must be a string.")
+    if not isinstance(items, list) or not all(map(_is_integer, items)):
+        raise UserError(f"{where}: {items_key} is {_short(items)}; it must be a list of integers.")
+    if kind is not None and not isinstance(kind, str):
+        raise UserError(f"{where}: kind is {_short(kind)}; it must be a string, or be left out.")
+    return Query(query_id=query_id, text=text, item_ids=tuple(items), kind=kind)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
