@@ -1,7 +1,7 @@
 """Picture encoders: one adapter for any timm model, and the builders of the named ones."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -42,7 +42,7 @@ class TimmImageTower(nn.Module):
         if image_size is not None and config.fixed_input_size:
             options["img_size"] = image_size
         try:
-            self.model: Any = timm.create_model(name, num_classes=0, **options)
+            self.model = cast(Any, timm.create_model(name, num_classes=0, **options))
         except TypeError as error:
             refused = "patch_dropout" if "patch_drop_rate" in str(error) else "image_size"
             raise UserError(f"{refused}: timm's {name!r} does not take it ({error}). Leave it out.") from error

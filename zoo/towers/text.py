@@ -109,7 +109,6 @@ def _chinese_bert(
         intermediate_size=4 * width,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        attn_implementation="sdpa",
     )
     encoder = BertModel(config, add_pooling_layer=False)
     return TransformersTextTower(encoder, BertChineseTokenizer(), context_length=context_length, published=published)

@@ -1,0 +1,78 @@
+"""What every task's optimiser shares: which parameters decay, and how the learning rate moves."""
+
+import math
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo.errors import UserError
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Part a module's trainable parameters into decayed and undecayed ones, each exactly once.
+
+    Matrices, tables and convolution kernels decay; biases, norms and scales, which have fewer than two dimensions, do
+    not. That is the rule of open_clip and cn-clip.
+
+    Args:
+        module: Whose parameters; frozen ones are left out, shared ones come once.
+        weight_decay: Of the decayed group, at least 0.
+
+    Returns:
+        Groups for a torch optimiser; an empty one is left out.
+
+    Raises:
+        UserError: Nothing is trainable, or ``weight_decay`` is negative.
+    """
+    if weight_decay < 0:
+        raise UserError(f"weight_decay: {weight_decay} came; use 0 or more.")
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise UserError(f"{type(module).__name__} has no trainable parameter. Unfreeze some.")
+    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
+    undecayed = [parameter for parameter in trainable if parameter.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def warmup_cosine_ratio(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> float:
+    """Give the share of the peak learning rate at one step: a line up to 1, then half a cosine down.
+
+    Args:
+        step: Optimiser steps already taken.
+        warmup_steps: Steps of the line, which begins at ``1 / warmup_steps``.
+        total_steps: Steps of the whole training; from there on the share stays ``min_ratio``.
+        min_ratio: The share at the end, in [0, 1].
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> LambdaLR:
+    """Warm the learning rates up, then let them fall along a cosine; ``step()`` it once an optimiser step.
+
+    The state kept in a checkpoint is the place and the peaks; a resumed run brings its own ``total_steps``, so it can be
+    made longer.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        warmup_steps: Steps of linear warm-up, at least 0. In a training that is shorter, the rate only climbs.
+        total_steps: Steps of the whole training, at least 1.
+        min_ratio: What is left of the peaks at the end, in [0, 1].
+
+    Raises:
+        UserError: A number is out of its range.
+    """
+    if warmup_steps < 0:
+        raise UserError(f"warmup_steps: {warmup_steps} came; use 0 or more.")
+    if total_steps < 1:
+        raise UserError(f"total_steps: {total_steps} came; a training has at least one step.")
+    if not 0 <= min_ratio <= 1:
+        raise UserError(f"min_ratio: {min_ratio} came; it is a share of the peak learning rate, 0 to 1.")
+    ratio = partial(warmup_cosine_ratio, warmup_steps=warmup_steps, total_steps=total_steps, min_ratio=min_ratio)
+    return LambdaLR(optimizer, ratio)
