@@ -1,16 +1,134 @@
-"""Pictures: encoded bytes ↔ ``[H, W, 3]`` uint8 arrays, over white, upright; cropped and resized in one operation."""
+"""Pictures: encoded bytes ↔ ``[H, W, 3]`` uint8 arrays, over white, upright; cropped and resized in one operation.
+
+PyTorch is imported by the first resize, Pillow by the first picture that is not a plain JPEG.
+"""
 
 import binascii
+import math
+from io import BytesIO
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pybase64
+import simplejpeg
 
 from zoo.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
+
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_PLAIN_JPEG_COLORS = frozenset({"YCbCr", "RGB", "Gray"})  # the others hold ink: CMYK, YCCK
 
 
 class ImageError(UserError):
     """A picture that cannot be read; the message says why."""
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode an encoded picture of any usual kind.
+
+    JPEG, PNG, WebP, GIF (its first frame) and what else Pillow reads; grey, palette, CMYK and 16-bit become RGB,
+    transparency is laid over white, EXIF orientation is applied. JPEG pixels equal Pillow's.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        ``[H, W, 3]`` uint8 RGB, contiguous and writable.
+
+    Raises:
+        ImageError: If the bytes are empty, cut short or no picture.
+    """
+    if not data:
+        raise ImageError("an empty picture (0 bytes)")
+    # A JPEG with Exif may be rotated: Pillow reads which way.
+    if data[:2] == b"\xff\xd8" and b"Exif\0\0" not in data:
+        try:
+            if simplejpeg.decode_jpeg_header(data)[2] in _PLAIN_JPEG_COLORS:
+                return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        except ValueError:
+            pass  # Pillow reads some that simplejpeg does not, and says what is wrong with the others
+    return _decode_with_pillow(data)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize to a square, bicubic and antialiased.
+
+    Equal to Pillow's within one grey level; two in about one value of a million.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        size: The side in pixels.
+
+    Returns:
+        ``[size, size, 3]`` uint8, contiguous; ``image`` itself when it has this size.
+    """
+    return crop_resize(image, (0, 0, image.shape[0], image.shape[1]), size)
+
+
+def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """Cut out a box and resize it to a square, as near to Pillow's ``crop`` and ``resize`` as :func:`resize` is.
+
+    As in torchvision, pixels outside the box have no influence (in Pillow's ``resize(box=…)`` they have).
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        box: Top, left, height and width in pixels, inside the picture.
+        size: The side in pixels.
+
+    Returns:
+        ``[size, size, 3]`` uint8, contiguous; a view of ``image`` where there is nothing to compute.
+    """
+    top, left, height, width = box
+    if not (0 <= top < top + height <= image.shape[0] and 0 <= left < left + width <= image.shape[1]):
+        raise ValueError(f"box (top, left, height, width) {box} is not inside a picture of {image.shape[:2]} pixels")
+    cut = np.ascontiguousarray(image[top : top + height, left : left + width])
+    if (height, width) == (size, size):
+        return cut
+    import torch
+    from torch.nn.functional import interpolate
+
+    # A [1, 3, H, W] view whose memory is channels-last: PyTorch then works on uint8 directly, several times as fast.
+    pixels = torch.from_numpy(cut).unsqueeze(0).permute(0, 3, 1, 2)
+    resized = interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def random_crop_box(
+    height: int,
+    width: int,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    generator: np.random.Generator,
+) -> Box:
+    """A random box as torchvision's ``RandomResizedCrop`` draws it.
+
+    Args:
+        height: Of the picture, in pixels.
+        width: Of the picture, in pixels.
+        scale: The least and greatest share of the picture's area.
+        ratio: The least and greatest width / height.
+        generator: Where the randomness comes from.
+
+    Returns:
+        Top, left, height and width. After ten draws that do not fit, the largest centred box of a valid ratio.
+    """
+    log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
+    for _ in range(10):
+        area = height * width * generator.uniform(*scale)
+        aspect = math.exp(generator.uniform(*log_ratio))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = int(generator.integers(0, height - box_height + 1))
+            left = int(generator.integers(0, width - box_width + 1))
+            return top, left, box_height, box_width
+    box_height = max(1, min(height, round(width / ratio[0])))
+    box_width = max(1, min(width, round(height * ratio[1])))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
 def encode_base64(data: bytes) -> bytes:
@@ -25,9 +143,34 @@ def decode_base64(text: bytes | str) -> bytes:
         ImageError: If it is neither.
     """
     data = (text.encode() if isinstance(text, str) else text).strip()
-    if b"-" in data or b"_" in data:
+    if b"-" in data or b"_" in data:  # pybase64's plain decode would pass over these without a word
         data = data.translate(_URL_SAFE_TO_STANDARD)
     try:
         return pybase64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"not base64 ({error}): {data[:24]!r}…, {len(data)} characters") from None
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return np.array(_over_white(ImageOps.exif_transpose(image)))
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"not a picture: {len(data)} bytes that begin with {data[:12]!r}") from None
+    except Exception as error:  # Pillow's plug-ins raise many kinds for broken files
+        raise ImageError(f"a picture that cannot be decoded ({len(data)} bytes): {error}") from error
+
+
+def _over_white(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit grey
+        grey = np.asarray(image).astype(np.int64)
+        return Image.fromarray((np.clip(grey, 0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

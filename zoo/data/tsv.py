@@ -1,0 +1,231 @@
+"""Random access straight into a TSV of ids and base64 pictures, by byte offsets over the mapped file; nothing converted.
+
+The index (id and place of every line) is made by one pass that looks for line ends and first tabs only, and is kept in
+the cache folder, keyed by the file's path, size and time of change. Workers map the index and the file and copy neither.
+"""
+
+import hashlib
+import mmap
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from zoo.data.formats import atomic_write, cache_folder
+from zoo.errors import UserError
+from zoo.images import ImageError, decode_base64
+
+_CHUNK = 1 << 24  # bytes read at once while indexing
+_ANNOUNCED_SIZE = 1 << 29  # bytes from which indexing is announced: it takes a noticeable time
+_MAX_DIGITS = 18  # every such number fits int64
+_INDEX_VERSION = 1
+
+
+class ImageTsv:
+    """The pictures of one TSV: ``tsv[row]`` is the encoded picture, ``tsv.ids[row]`` its id.
+
+    Args:
+        path: A file of lines of id, tab and base64, without header. Line ends may be CRLF and the last may be missing.
+        id_type: ``int`` for ``MR_*_imgs.tsv``, ``str`` for the files with md5 ids.
+
+    Raises:
+        UserError: With file and line, if the file is not there or empty, a line has no tab or a wrong id, or an id
+            comes twice.
+    """
+
+    def __init__(self, path: Path | str, id_type: type[int] | type[str] = int) -> None:
+        self.path = Path(path).absolute()
+        self.id_type: Literal["int", "str"] = "int" if id_type is int else "str"
+        if not self.path.is_file():
+            raise UserError(f"{str(path)!r} is {'a folder' if self.path.is_dir() else 'not there'}: give a .tsv file.")
+        self._mapped: mmap.mmap | None = None
+        self._index_path = _index_path(self.path, self.id_type)
+        self._index = self._load_index()
+
+    @property
+    def ids(self) -> np.ndarray:
+        """``[N]`` ids in the order of the file: int64, or strings."""
+        return np.asarray(self._index["id"])
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, row: int) -> bytes:
+        """The encoded picture (JPEG, PNG, …) of a row; ImageError with file, line and id if it is not base64."""
+        entry = self._index[row]
+        start, length = int(entry["start"]), int(entry["length"])
+        try:
+            return decode_base64(self._map()[start : start + length])
+        except ImageError as error:
+            raise ImageError(f"{self.path}:{self.line_number(row)}: picture {entry['id']}: {error}") from None
+
+    def row_of(self, image_id: int | str) -> int:
+        """The row of an id; UserError if the file does not have it."""
+        return int(self.rows_of([image_id])[0])
+
+    def rows_of(self, image_ids: ArrayLike) -> np.ndarray:
+        """``[N]`` rows of N ids; UserError naming the first that the file does not have."""
+        wanted = np.asarray(image_ids, dtype=None if np.size(image_ids) else self.ids.dtype)
+        order, ids = self._index["order"], self._index["sorted_id"]
+        places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+        missing = np.flatnonzero(ids[places] != wanted)
+        if missing.size:
+            raise UserError(f"Picture {wanted[missing[0]]} is not in {str(self.path)!r} ({len(self)} pictures).")
+        return order[places]
+
+    def line_number(self, row: int) -> int:
+        """The line of a row, from 1."""
+        return int(row) % len(self) + 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The path, and the index itself only where it could not be cached."""
+        kept = None if isinstance(self._index, np.memmap) else self._index
+        return {**self.__dict__, "_mapped": None, "_index": kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._index is None:
+            self._index = self._load_index()
+
+    def _map(self) -> mmap.mmap:
+        if self._mapped is None:
+            with self.path.open("rb") as file:
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._mapped
+
+    def _load_index(self) -> np.ndarray:
+        index = self._read_cached()
+        if index is None:
+            index = build_index(self.path, self.id_type)
+            with suppress(OSError):  # a cache folder that cannot be written: index again next time
+                _write_cached(self._index_path, index)
+                index = self._read_cached() if self._index_path.exists() else index
+        assert index is not None
+        return index
+
+    def _read_cached(self) -> np.ndarray | None:
+        """The mapped index, or None if there is none or it does not fit the file."""
+        try:
+            index = np.load(self._index_path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return None
+        if index.dtype.names != ("id", "start", "length", "order", "sorted_id") or not len(index):
+            return None
+        data = self._map()
+        for row in {0, len(index) // 2, len(index) - 1}:
+            start, end = int(index["start"][row]), int(index["start"][row] + index["length"][row])
+            token = str(index["id"][row]).encode() + b"\t"
+            if data[max(0, start - len(token)) : start] != token or data[end : end + 1] not in (b"\r", b"\n", b""):
+                return None
+        return index
+
+
+def build_index(path: Path, id_type: Literal["int", "str"]) -> np.ndarray:
+    """Find every line of a TSV.
+
+    Args:
+        path: The file.
+        id_type: What the ids are.
+
+    Returns:
+        A structured array, one entry a line in file order: ``id``; ``start`` and ``length`` of the base64 text, in
+        bytes; and, by place in the order of the ids, ``sorted_id`` and ``order``, the row it is from.
+
+    Raises:
+        UserError: With file and line, if the file is empty, a line is malformed or an id comes twice.
+    """
+    size = path.stat().st_size
+    if size >= _ANNOUNCED_SIZE:
+        print(f"Indexing {path.name} ({size / 1e9:.1f} GB), once …", file=sys.stderr)
+    ids, starts, lengths = _scan(path, id_type)
+    if not ids:
+        raise UserError(f"{str(path)!r} is empty; expected lines of an id, a tab and a base64 picture.")
+    id_array = np.array(ids, dtype=np.int64 if id_type == "int" else None)
+    order = np.argsort(id_array, kind="stable")
+    sorted_ids = id_array[order]
+    twice = np.flatnonzero(sorted_ids[1:] == sorted_ids[:-1])
+    if twice.size:
+        first = twice[np.argmin(order[twice + 1])]  # the one that repeats earliest in the file
+        line, earlier = order[first + 1] + 1, order[first] + 1
+        raise UserError(f"{path}:{line}: picture id {sorted_ids[first]} is already on line {earlier}; ids are unique.")
+    fields: list[tuple[str, Any]] = [
+        ("id", id_array.dtype),
+        ("start", np.int64),
+        ("length", np.int64),
+        ("order", np.int64),
+        ("sorted_id", id_array.dtype),
+    ]
+    index = np.empty(len(ids), dtype=fields)
+    for name, column in zip(index.dtype.names or (), (id_array, starts, lengths, order, sorted_ids), strict=True):
+        index[name] = column
+    return index
+
+
+def _scan(path: Path, id_type: str) -> tuple[list[Any], list[int], list[int]]:
+    """Ids, and start and length of the base64 text, of every line. ``bytes.find`` runs at the speed of memory."""
+    ids: list[Any] = []
+    starts: list[int] = []
+    lengths: list[int] = []
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        position, chunk_size = 0, _CHUNK  # where the first line that is not read yet begins
+        while chunk := _read(file, position, chunk_size):
+            at_end = position + len(chunk) >= size
+            if at_end and not chunk.endswith(b"\n"):
+                chunk += b"\n"
+            begin = 0
+            while (end := chunk.find(b"\n", begin)) >= 0:
+                tab = chunk.find(b"\t", begin, end)
+                stop = end - 1 if end > begin and chunk[end - 1] == 13 else end  # without the CR of a CRLF
+                if at_end and stop == begin and not chunk[end + 1 :].strip():
+                    return ids, starts, lengths  # nothing but empty lines follows
+                ids.append(_parse_id(chunk[begin:tab] if tab >= 0 else None, id_type, f"{path}:{len(ids) + 1}"))
+                starts.append(position + tab + 1)
+                lengths.append(stop - tab - 1)
+                begin = end + 1
+            position += begin
+            chunk_size = _CHUNK if begin else chunk_size * 2  # a line longer than the chunk: read more of it
+    return ids, starts, lengths
+
+
+def _read(file: Any, position: int, size: int) -> bytes:
+    file.seek(position)
+    return file.read(size)
+
+
+def _parse_id(token: bytes | None, id_type: str, where: str) -> int | str:
+    if token is None:
+        raise UserError(f"{where}: no tab; a line is an id, a tab and a base64 picture.")
+    if id_type == "int":
+        if not token.isdigit() or len(token) > _MAX_DIGITS:
+            raise UserError(f"{where}: picture id {token[:40]!r} is not an integer of 1 to {_MAX_DIGITS} digits.")
+        return int(token)
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(text) > 128:
+        raise UserError(f"{where}: picture id {token[:40]!r} is not a text of 1 to 128 characters in UTF-8.")
+    return text
+
+
+def _index_path(path: Path, id_type: str) -> Path:
+    """Where the index is cached; the name holds what it depends on, so that a changed file has another."""
+    status = path.stat()
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:20]
+    return cache_folder() / "tsv" / f"{name}-{id_type}-{_INDEX_VERSION}-{status.st_size}-{status.st_mtime_ns}.npy"
+
+
+def _write_cached(path: Path, index: np.ndarray) -> None:
+    """Write the index and remove those of earlier states of the same file."""
+    with atomic_write(path) as temporary:
+        np.save(temporary, index)
+    stem = "-".join(path.name.split("-")[:2])
+    for old in path.parent.glob(f"{stem}-*.npy"):
+        if old != path:
+            with suppress(OSError):
+                os.unlink(old)
