@@ -1,7 +1,7 @@
-"""Random access straight into a TSV of ids and base64 pictures, by byte offsets over the mapped file; nothing converted.
+"""Random access straight into a TSV of ids and base64 pictures, by byte offsets over the mapped file; no conversion.
 
-The index (id and place of every line) is made by one pass that looks for line ends and first tabs only, and is kept in
-the cache folder, keyed by the file's path, size and time of change. Workers map the index and the file and copy neither.
+The index (id and place of every line) is made by one pass that looks for line ends and first tabs only, and kept in the
+cache folder, keyed by the file's path, size and time of change. Workers map the file and its index, and copy neither.
 """
 
 import hashlib

@@ -1,0 +1,62 @@
+"""``python -m zoo data``: what can be done with folders of data."""
+
+from pathlib import Path
+from typing import Any
+
+TASK_LINES = {
+    "Multimodal_Retrieval": "{pictures:,} pictures, {name:,} + {base:,} queries",
+    "ECommerce-T2I": "{names:,} descriptions, a picture each",
+    "ECommerce-IC": "{pictures:,} pictures",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run a sub-command of ``data``.
+
+    Args:
+        argv: The words after ``python -m zoo data``.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: If the data cannot be written.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m zoo data", description="Make and inspect folders in MUGE's formats.")
+    commands = parser.add_subcommands(title="commands", dest="command", metavar="COMMAND")
+    demo = ArgumentParser(
+        description="Write the embedded data set: OpenMoji pictures with Chinese names, for all three tasks of MUGE, "
+        "in MUGE's own file formats. Takes about ten seconds; what is there already is kept."
+    )
+    demo.add_argument(
+        "--root", type=str, metavar="DIR", help="Where to write it: a new or empty folder. Left out: zoo's cache."
+    )
+    commands.add_subcommand("demo", demo, help="write the embedded data set and say where it is")
+    options = parser.parse_args(argv)
+    print(demo_report(options.demo.root))
+    return 0
+
+
+def demo_report(root: str | None = None) -> str:
+    """Make the embedded data where it is not there, and describe it.
+
+    Args:
+        root: The folder; None for the cache.
+    """
+    from zoo.data.demo import ATTRIBUTION, LICENSE_URL, demo_root, frozen, write_demo
+
+    folder = demo_root() if root is None else write_demo(Path(root).expanduser())
+    lines = [str(folder)]
+    for task, line in TASK_LINES.items():
+        lines.append(f"  {task}")
+        for split, counts in frozen()["splits"].items():
+            name = "val" if task == "ECommerce-T2I" and split == "valid" else split  # as MUGE names the files
+            lines.append(f"    {name:<6} {line.format(**_counts(counts))}")
+    lines += ["Queries: exact names of one picture + base names, true for all variants.", ATTRIBUTION, LICENSE_URL]
+    return "\n".join(lines)
+
+
+def _counts(split: dict[str, Any]) -> dict[str, int]:
+    return {**{key: split[key] for key in ("names", "pictures")}, **split["queries"]}
