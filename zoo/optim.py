@@ -56,8 +56,7 @@ def warmup_cosine_ratio(step: int, *, warmup_steps: int, total_steps: int, min_r
 def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> LambdaLR:
     """Warm the learning rates up, then let them fall along a cosine; ``step()`` it once an optimiser step.
 
-    The state kept in a checkpoint is the place and the peaks; a resumed run brings its own ``total_steps``, so it can be
-    made longer.
+    A checkpoint keeps the place and the peaks; a resumed run brings its own ``total_steps``, so it can be made longer.
 
     Args:
         optimizer: Its learning rates are the peaks.

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from zoo.errors import UserError, nearest
+from zoo.images import resize
 from zoo.registry import IMAGE_TOWERS
 
 
@@ -110,8 +111,7 @@ class TimmImageTower(nn.Module):
 
         They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
         """
-        size = (self.image_size, self.image_size)
-        arrays = [np.asarray(_over_white(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
+        arrays = [resize(np.asarray(_over_white(image)), self.image_size) for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
 
