@@ -1,0 +1,199 @@
+import multiprocessing
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from zoo.data import tsv as tsv_module
+from zoo.data.tsv import ImageTsv, build_index
+from zoo.errors import UserError
+from zoo.images import ImageError, encode_base64
+
+PICTURES = {30: b"thirty", 10: b"", 20: b"\xfb\xff\xfe"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tsv"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write(tmp_path / "data" / "MR_valid_imgs.tsv", PICTURES)
+
+
+def write(path, pictures, *, end=b"\n", tail=b"\n"):
+    path.parent.mkdir(exist_ok=True)
+    lines = [b"%s\t%s" % (str(image_id).encode(), encode_base64(data)) for image_id, data in pictures.items()]
+    path.write_bytes(end.join(lines) + tail)
+    return path
+
+
+def contents(images):
+    return {images.ids[row].item(): images[row] for row in range(len(images))}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("tail", [b"", b"\n", b"\r\n", b"\n\n", b"\r\n\r\n"])
+def test_every_row_is_read(tmp_path, end, tail):
+    images = ImageTsv(write(tmp_path / "x.tsv", PICTURES, end=end, tail=tail))
+    assert len(images) == 3
+    assert images.ids.tolist() == [30, 10, 20]
+    assert images.ids.dtype == np.int64
+    assert contents(images) == PICTURES
+    assert [images.row_of(30), images.row_of(10), images.row_of(20)] == [0, 1, 2]
+    assert [images.line_number(row) for row in range(3)] == [1, 2, 3]
+
+
+def test_md5_ids(tmp_path):
+    pictures = {"8cf9" * 8: b"a", "00ff" * 8: b"b"}
+    images = ImageTsv(write(tmp_path / "T2I_train.img.tsv", pictures), id_type=str)
+    assert contents(images) == pictures
+    assert images.row_of("00ff" * 8) == 1
+
+
+def test_rows_of_many_ids(path):
+    images = ImageTsv(path)
+    assert images.rows_of(np.array([20, 20, 30])).tolist() == [2, 2, 0]
+    assert images.rows_of([]).tolist() == []
+    with pytest.raises(UserError, match=r"Picture 21 is not in .*MR_valid_imgs"):
+        images.rows_of([20, 21])
+    with pytest.raises(UserError, match="Picture 99"):
+        images.row_of(99)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_lines_across_the_chunks_of_the_scan(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(tsv_module, "_CHUNK", chunk)
+    pictures = {n: bytes([n]) * (n * 5 % 90) for n in range(60)}
+    for tail in (b"", b"\n", b"\n\n"):
+        assert contents(ImageTsv(write(tmp_path / f"{len(tail)}.tsv", pictures, tail=tail))) == pictures
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"no tab here", "no tab"),
+        (b"", "no tab"),
+        (b"x7\tAAAA", "b'x7' is not an integer"),
+        (b"-7\tAAAA", "b'-7' is not an integer"),
+        (b"1" * 19 + b"\tAAAA", "is not an integer of 1 to 18 digits"),
+        (b"\tAAAA", "b'' is not an integer"),
+        (b"10\tAAAA", "picture id 10 is already on line 2"),
+    ],
+)
+def test_a_malformed_line_is_named_with_its_file_and_line(path, line, message):
+    path.write_bytes(path.read_bytes() + line + b"\n99\tAAAA\n")
+    with pytest.raises(UserError) as raised:
+        ImageTsv(path)
+    assert str(raised.value).startswith(f"{path}:4: ")
+    assert message in str(raised.value)
+
+
+def test_an_id_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "x.tsv").write_bytes(b"abc\tAAAA\n\xff\xfe\tAAAA\n")
+    with pytest.raises(UserError, match=r"x\.tsv:2: picture id"):
+        ImageTsv(tmp_path / "x.tsv", id_type=str)
+
+
+def test_broken_base64_is_named_when_it_is_read(path):
+    path.write_bytes(path.read_bytes() + b"77\tA$AA\n")
+    images = ImageTsv(path)
+    with pytest.raises(ImageError, match=r"MR_valid_imgs\.tsv:4: picture 77: not base64"):
+        images[3]
+
+
+def test_missing_and_empty_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is not there"):
+        ImageTsv(tmp_path / "gone.tsv")
+    (tmp_path / "empty.tsv").touch()
+    with pytest.raises(UserError, match="is empty"):
+        ImageTsv(tmp_path / "empty.tsv")
+
+
+def test_the_index_is_cached_away_from_the_data_and_used_again(path, cache, monkeypatch):
+    ImageTsv(path)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.setattr(tsv_module, "build_index", lambda *_: pytest.fail("indexed again"))
+    images = ImageTsv(path)
+    assert isinstance(images._index, np.memmap)
+    assert contents(images) == PICTURES
+
+
+def test_a_changed_file_is_indexed_again_and_its_old_index_removed(path, cache):
+    ImageTsv(path)
+    write(path, changed := {5: b"five", **PICTURES})
+    assert contents(ImageTsv(path)) == changed
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_the_time_of_change_alone_makes_a_new_index(path, cache):
+    ImageTsv(path)
+    write(path, changed := {30: b"THIRTY", 20: b"", 10: b"\xfb\xff\xfe"})
+    os.utime(path, ns=(1, 1))
+    assert contents(ImageTsv(path)) == changed
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: data[:40], lambda _: b"", lambda _: b"junk" * 99]
+)
+def test_a_corrupt_cache_is_made_again(path, cache, damage):
+    ImageTsv(path)
+    (index,) = cache.iterdir()
+    index.write_bytes(damage(index.read_bytes()))
+    assert contents(ImageTsv(path)) == PICTURES
+    assert isinstance(ImageTsv(path)._index, np.memmap)
+
+
+def test_a_cached_index_that_does_not_fit_the_file_is_made_again(path, cache, tmp_path):
+    ImageTsv(path)
+    (index,) = cache.iterdir()
+    other = build_index(write(tmp_path / "other.tsv", {1234: b"x", 20: b"y"}), "int")
+    with index.open("wb") as file:
+        np.save(file, other)
+    assert contents(ImageTsv(path)) == PICTURES
+
+
+def test_a_cache_folder_that_cannot_be_written_is_done_without(path, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file"))
+    images = pickle.loads(pickle.dumps(ImageTsv(path)))
+    assert contents(images) == PICTURES
+
+
+def test_pickling_carries_no_index(tmp_path):
+    images = ImageTsv(write(tmp_path / "x.tsv", {n: b"picture" for n in range(5000)}))
+    images[0]
+    data = pickle.dumps(images)
+    assert len(data) < 1000
+    copy = pickle.loads(data)
+    assert copy._mapped is not images._mapped
+    assert isinstance(copy._index, np.memmap)
+    assert copy[4999] == b"picture"
+
+
+def read_in_worker(images, row, queue):
+    queue.put((images[row], images.row_of(20), isinstance(images._index, np.memmap)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_read_the_same_rows(path, method):
+    images = ImageTsv(path)
+    images[0]  # the file is mapped before the worker starts
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    worker = context.Process(target=read_in_worker, args=(images, 2, queue))
+    worker.start()
+    assert queue.get(timeout=60) == (PICTURES[20], 2, True)
+    worker.join()
+
+
+def test_indexing_a_large_file_is_announced(path, monkeypatch, capsys):
+    monkeypatch.setattr(tsv_module, "_ANNOUNCED_SIZE", 1)
+    ImageTsv(path)
+    assert "Indexing MR_valid_imgs.tsv" in capsys.readouterr().err
+    ImageTsv(path)
+    assert capsys.readouterr().err == ""
