@@ -10,6 +10,7 @@ from zoo import images
 from zoo.images import ImageError, crop_resize, decode, decode_base64, encode_base64, random_crop_box, resize
 
 WHITE, ORIENTATION = 255, 0x0112
+RATIO = (3 / 4, 4 / 3)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,7 @@ def test_a_box_outside_the_picture_is_refused(picture, box):
 def test_random_boxes_lie_in_the_picture(shape):
     generator = np.random.default_rng(3)
     for _ in range(300):
-        top, left, height, width = random_crop_box(*shape, scale=(0.5, 1.0), generator=generator)
+        top, left, height, width = random_crop_box(*shape, (0.5, 1.0), RATIO, generator)
         assert 0 <= top <= shape[0] - height
         assert 0 <= left <= shape[1] - width
         assert height > 0
@@ -175,7 +176,7 @@ def test_random_boxes_lie_in_the_picture(shape):
 
 def test_random_boxes_have_the_area_and_ratio_asked_for():
     generator = np.random.default_rng(4)
-    boxes = np.array([random_crop_box(400, 400, scale=(0.3, 0.6), generator=generator) for _ in range(2000)])
+    boxes = np.array([random_crop_box(400, 400, (0.3, 0.6), RATIO, generator) for _ in range(2000)])
     share, ratio = boxes[:, 2] * boxes[:, 3] / 400**2, boxes[:, 3] / boxes[:, 2]
     assert 0.29 < share.min() < 0.32 < 0.58 < share.max() < 0.61
     assert 0.74 < ratio.min() < 0.77 < 1.30 < ratio.max() < 1.35
@@ -184,7 +185,7 @@ def test_random_boxes_have_the_area_and_ratio_asked_for():
 
 def test_random_boxes_follow_the_generator_alone():
     first, second = (
-        [random_crop_box(200, 300, scale=(0.2, 1.0), generator=np.random.default_rng(seed)) for seed in range(9)]
+        [random_crop_box(200, 300, (0.2, 1.0), RATIO, np.random.default_rng(seed)) for seed in range(9)]
         for _ in range(2)
     )
     assert first == second

@@ -100,9 +100,8 @@ def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
 def random_crop_box(
     height: int,
     width: int,
-    *,
     scale: tuple[float, float],
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    ratio: tuple[float, float],
     generator: np.random.Generator,
 ) -> Box:
     """A random box as torchvision's ``RandomResizedCrop`` draws it.
@@ -111,7 +110,7 @@ def random_crop_box(
         height: Of the picture, in pixels.
         width: Of the picture, in pixels.
         scale: The least and greatest share of the picture's area.
-        ratio: The least and greatest width / height.
+        ratio: The least and greatest width / height; torchvision's default is 3/4 to 4/3.
         generator: Where the randomness comes from.
 
     Returns:

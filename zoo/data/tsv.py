@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from zoo.data.formats import atomic_write, cache_folder
 from zoo.errors import UserError
-from zoo.images import ImageError, decode_base64
+from zoo.images import decode_base64
 
 _CHUNK = 1 << 24  # bytes read at once while indexing
 _ANNOUNCED_SIZE = 1 << 29  # bytes from which indexing is announced: it takes a noticeable time
@@ -55,13 +55,13 @@ class ImageTsv:
         return len(self._index)
 
     def __getitem__(self, row: int) -> bytes:
-        """The encoded picture (JPEG, PNG, …) of a row; ImageError with file, line and id if it is not base64."""
+        """The encoded picture (JPEG, PNG, …) of a row; ImageError if it is not base64.
+
+        Who decodes the picture names file, line and id, of this error as of those of the pixels: :meth:`where`.
+        """
         entry = self._index[row]
         start, length = int(entry["start"]), int(entry["length"])
-        try:
-            return decode_base64(self._map()[start : start + length])
-        except ImageError as error:
-            raise ImageError(f"{self.path}:{self.line_number(row)}: picture {entry['id']}: {error}") from None
+        return decode_base64(self._map()[start : start + length])
 
     def row_of(self, image_id: int | str) -> int:
         """The row of an id; UserError if the file does not have it."""
@@ -80,6 +80,10 @@ class ImageTsv:
     def line_number(self, row: int) -> int:
         """The line of a row, from 1."""
         return int(row) % len(self) + 1
+
+    def where(self, row: int) -> str:
+        """File, line and id of a row, as error messages begin: ``…/MR_valid_imgs.tsv:4: picture 77``."""
+        return f"{self.path}:{self.line_number(row)}: picture {self.ids[row]}"
 
     def __getstate__(self) -> dict[str, Any]:
         """The path, and the index itself only where it could not be cached."""
