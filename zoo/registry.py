@@ -70,14 +70,14 @@ class Registry:
             UserError: The name or an option is unknown, or an option is missing; names the nearest valid ones.
         """
         builder = self.builder(name)
-        parameters = inspect.signature(builder).parameters
+        valid = self.options(name)
         for option in options:
-            if option not in parameters:
-                valid = f"Its options are {', '.join(parameters)}." if parameters else "It has no options."
-                raise UserError(f"{self.kind} {name!r} has no option {option!r}.{nearest(option, parameters)} {valid}")
-        missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
-        if missing:
-            raise UserError(f"{self.kind} {name!r} needs the option {missing[0]!r}. Set it in its options.")
+            if option not in valid:
+                known = f"Its options are {', '.join(valid)}." if valid else "It has no options."
+                raise UserError(f"{self.kind} {name!r} has no option {option!r}.{nearest(option, valid)} {known}")
+        for option, default in valid.items():
+            if default is inspect.Parameter.empty and option not in options:
+                raise UserError(f"{self.kind} {name!r} needs the option {option!r}. Set it in its options.")
         return builder(**options)
 
     def builder(self, name: str) -> Callable[..., Any]:
@@ -120,6 +120,11 @@ class Registry:
         """How the names of the registered families begin."""
         self._scan()
         return sorted(self._prefixes)
+
+    def options(self, name: str) -> dict[str, Any]:
+        """The options of a name and their defaults."""
+        parameters = inspect.signature(self.builder(name)).parameters.values()
+        return {parameter.name: parameter.default for parameter in parameters}
 
     def describe(self, name: str) -> str:
         """The first line of a builder's docstring."""

@@ -73,13 +73,15 @@ class TimmImageTower(nn.Module):
             UserError: As ``forward``; or the model widens its features after pooling, so there is no such sequence.
         """
         features = self.model.forward_features(self.normalise(images))
-        if features.ndim == 4:  # [B, C, H', W'], or [B, H', W', C] for Swin and its like
+        if (
+            isinstance(features, Tensor) and features.ndim == 4
+        ):  # [B, C, H', W'], or [B, H', W', C] for Swin and its like
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
-        if features.shape[-1] != self.width:
+        if not isinstance(features, Tensor) or features.shape[-1] != self.width:
             raise UserError(
-                f"This image tower pools features of {features.shape[-1]} channels into {self.width}, so it has no"
-                " sequence of its width. Use another one, for example a vision transformer or a ResNet."
+                f"This image tower has no sequence of its pooled width {self.width}: it pools several feature maps, or"
+                " widens them on the way. Use another one, for example a vision transformer or a ResNet."
             )
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
@@ -139,12 +141,13 @@ def _pretrained_config(name: str) -> Any:
 
 
 def _check_patches(model: Any, name: str, image_size: int) -> None:
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if patch and image_size % patch[0]:
-        lower = image_size // patch[0] * patch[0]
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+    patch = patch[0] if isinstance(patch, tuple) else patch
+    if image_size % patch:
+        lower = image_size // patch * patch
         raise UserError(
-            f"image_size: {image_size} is not a multiple of the {patch[0]}-pixel patches of {name!r}."
-            f" Use {lower} or {lower + patch[0]}."
+            f"image_size: {image_size} is not a multiple of the {patch}-pixel patches of {name!r}."
+            f" Use {max(lower, patch)} or {lower + patch}."
         )
 
 
