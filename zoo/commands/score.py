@@ -1,0 +1,101 @@
+"""``python -m zoo score TASK``: score a submission as MUGE does, or list every fault in it; starts without torch."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def main(argv: list[str]) -> int:
+    """Score one submission.
+
+    Args:
+        argv: The words after ``python -m zoo score``: the task, then its options.
+
+    Returns:
+        0 when the submission is valid, 1 when it is not.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="python -m zoo score",
+        description="Score a submission file as MUGE does, or list every fault in it.",
+        allow_abbrev=False,
+    )
+    tasks = parser.add_subcommands(dest="task", title="tasks", required=True)
+    tasks.add_subcommand("retrieval", retrieval_parser(), help="Recall@1/5/10 and MeanRecall")
+    options = parser.parse_args(argv)
+    return SCORERS[options.task](options[options.task])
+
+
+def retrieval_parser() -> "ArgumentParser":
+    """The options of ``score retrieval``."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "
+        "Prints its JSON; the exit code is 1 when a file has faults, each of which is listed with file, line and id.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--gold",
+        type=str,
+        required=True,
+        help="JSON lines with the answers: query_id and item_ids (MUGE) or text_id and image_ids (Chinese-CLIP). "
+        "Predictions must be in the same schema.",
+    )
+    parser.add_argument(
+        "--predictions", type=str, required=True, help="JSON lines with 10 picture ids a query, best first."
+    )
+    parser.add_argument("--output", type=str, default=None, help="Also write the JSON to this file, atomically.")
+    return parser
+
+
+def score_retrieval_files(options: "Namespace") -> int:
+    """Score, print, write; see ``retrieval_parser`` for the options."""
+    from zoo.data.submissions import evaluate_retrieval
+
+    evaluation = evaluate_retrieval(options.gold, options.predictions)
+    for note in evaluation.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for fault in evaluation.faults:
+        print(fault, file=sys.stderr)
+    report(evaluation.result, options.output, inputs=(options.gold, options.predictions))
+    if evaluation.faults:
+        print(f"The submission is not valid: {len(evaluation.faults)} fault(s).", file=sys.stderr)
+        return 1
+    scores = evaluation.result["scoreJson"]
+    recalls = ", ".join(f"R@{k} {scores[f'r{k}']:.2f}" for k in (1, 5, 10))
+    print(f"MeanRecall {scores['mean_recall']:.2f} ({recalls}), percent", file=sys.stderr)
+    return 0
+
+
+def report(result: dict[str, Any], output: str | None, *, inputs: tuple[str, ...]) -> None:
+    """Print the JSON and write it, whole or not at all.
+
+    Raises:
+        UserError: ``output`` is one of the inputs or cannot be written.
+    """
+    from zoo.data.formats import atomic_write
+
+    text = json.dumps(result)
+    print(text)
+    if output is None:
+        return
+    if Path(output).resolve() in {Path(path).resolve() for path in inputs}:
+        raise UserError(f"--output {output} is one of the files to score; give it a name of its own.")
+    try:
+        with atomic_write(output) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--output {output} cannot be written: {error.strerror}. Give a path in a folder of yours."
+        ) from (error)
+
+
+SCORERS = {"retrieval": score_retrieval_files}
