@@ -1,1 +1,33 @@
-"""zoo: a Lightning model zoo for MUGE, the Chinese multimodal e-commerce benchmark."""
+"""zoo: a Lightning model zoo for MUGE, the Chinese multimodal e-commerce benchmark.
+
+    import zoo
+    zoo.list_models("vit_*")
+    task = zoo.load("runs/clip_demo/20260102-030405")
+    task.encode_text(["红色连衣裙"])
+
+Everything is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "RetrievalTask": "zoo.tasks",
+    "RetrievalDataModule": "zoo.data.retrieval",
+    "IMAGE_TOWERS": "zoo.registry",
+    "TEXT_TOWERS": "zoo.registry",
+    "create": "zoo.registry",
+    "list_models": "zoo.registry",
+    "load": "zoo.weights.checkpoint",
+}
+__all__ = list(_WHERE)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

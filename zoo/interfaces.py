@@ -1,6 +1,9 @@
 """The vocabulary of the zoo: what the rooms hand each other. Shapes: B batch, D embedding, H×W pixels, N positions."""
 
-from typing import Protocol, TypedDict, runtime_checkable
+from dataclasses import dataclass
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
 
 from PIL.Image import Image
 from torch import Tensor
@@ -13,7 +16,7 @@ class PairBatch(TypedDict):
     text: list[str]  # B queries
     image_id: Tensor  # [B] int64
     query_id: Tensor  # [B] int64
-    row: Tensor  # [B] int64, the pair's place in the training split: what augmentation is seeded with
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
 
 
 class QueryBatch(TypedDict):
@@ -58,3 +61,28 @@ class TextTower(Protocol):
 
     def sequence(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Encode B texts into ``[B, N, width]`` and its mask ``[B, N] bool`` (true = a real token)."""
+
+
+@dataclass(frozen=True)
+class RetrievalGold:
+    """What a retrieval evaluation is held against: the queries and the gallery of one split, both in file order."""
+
+    split: str
+    query_ids: list[int]
+    texts: list[str]
+    image_ids: list[int]
+    positives: list[tuple[int, ...]] | None  # the true image ids of each query; None where the split has no answers
+    kinds: list[str | None]  # a label by which queries are also scored alone
+
+
+@runtime_checkable
+class RetrievalData(Protocol):
+    """What the retrieval callbacks ask of a data module beside its batches."""
+
+    image_size: int
+
+    def gold(self, split: str) -> RetrievalGold:
+        """The queries, gallery and answers of a split."""
+
+    def picture(self, split: str, image_id: int) -> np.ndarray:
+        """One gallery picture as ``[H, W, 3] uint8`` RGB."""

@@ -1,0 +1,1 @@
+"""What turns a run into numbers and files."""

@@ -1,0 +1,5 @@
+"""The tasks: LightningModules, each read top to bottom."""
+
+from zoo.tasks.retrieval import RetrievalTask
+
+__all__ = ["RetrievalTask"]

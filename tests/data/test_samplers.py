@@ -1,0 +1,74 @@
+import pytest
+
+from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
+from zoo.errors import UserError
+
+
+def training(num_rows, batch_size, world_size=1, rank=0, seed=0, done=0, limit=None):
+    return TrainingBatchSampler(
+        num_rows, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, progress=lambda: (done, limit)
+    )
+
+
+def test_an_epoch_has_equal_batches_without_repeats():
+    batches = list(training(23, 5))
+    assert [len(batch) for batch in batches] == [5] * 4
+    rows = [row for batch in batches for _, row in batch]
+    assert len(set(rows)) == 20
+
+
+def test_epochs_differ_and_leave_out_other_rows():
+    first, second = (list(training(23, 5, done=done)) for done in (0, 4))
+    assert {epoch for batch in second for epoch, _ in batch} == {1}
+    assert [row for b in first for _, row in b] != [row for b in second for _, row in b]
+
+
+@pytest.mark.parametrize("done", [1, 3, 4, 6])
+def test_a_resumed_run_sees_what_the_uninterrupted_one_would_have(done):
+    uninterrupted = [*training(23, 5, done=0), *training(23, 5, done=4)]
+    position = list(training(23, 5, done=done))
+    assert position == uninterrupted[done : (done // 4 + 1) * 4]
+
+
+def test_a_limited_epoch_counts_its_own_batches():
+    assert {epoch for batch in training(23, 5, done=2, limit=2) for epoch, _ in batch} == {1}
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_share_the_batches_of_one_process(world_size):
+    alone = list(training(50, 6 * world_size))
+    together = zip(*(training(50, 6, world_size, rank) for rank in range(world_size)), strict=True)
+    for one, parts in zip(alone, together, strict=True):
+        assert sorted(one) == sorted(key for part in parts for key in part)
+        assert {len(part) for part in parts} == {6}
+
+
+def test_a_small_split_makes_one_smaller_batch():
+    assert [len(batch) for batch in training(7, 128, world_size=2)] == [3]
+
+
+def test_fewer_rows_than_processes_is_an_error():
+    with pytest.raises(UserError, match="2 rows for 3 processes"):
+        training(2, 1, world_size=3)
+
+
+@pytest.mark.parametrize("num_rows", [1, 4, 7, 8, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_evaluation_reads_every_row_once(num_rows, world_size, batch_size):
+    samplers = [
+        EvaluationBatchSampler(num_rows, batch_size=batch_size, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    rows = [row for sampler in samplers for batch in sampler for row in batch]
+    assert sorted(rows) == list(range(num_rows))
+    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+    assert all(len(sampler) > 0 for sampler in samplers[:num_rows])
+
+
+def test_a_row_has_the_same_batch_mates_on_any_number_of_processes():
+    def mates(world_size):
+        samplers = [EvaluationBatchSampler(100, batch_size=8, rank=r, world_size=world_size) for r in range(world_size)]
+        return sorted(batch for sampler in samplers for batch in sampler)
+
+    assert mates(1) == mates(2) == mates(3)

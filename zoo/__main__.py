@@ -1,0 +1,57 @@
+"""``python -m zoo``: a table of commands. Standard library only, so that help answers at once."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from zoo.errors import UserError, nearest
+
+# command → (module with main(argv) -> exit code, one line of help); the first four share Lightning's trainer.
+COMMANDS = {
+    "fit": ("zoo.cli", "train a model: fit --config experiments/clip_demo.yaml"),
+    "validate": ("zoo.cli", "score a checkpoint on the validation split"),
+    "test": ("zoo.cli", "score a checkpoint on the test split, where there are answers"),
+    "predict": ("zoo.cli", "write the submission file for the test split"),
+    "score": ("zoo.commands.score", "score a submission file as MUGE does, or list every fault in it"),
+    "list": ("zoo.commands.list", "the backbones that an experiment can name"),
+    "data": ("zoo.commands.data", "make the embedded data set"),
+    "results": ("zoo.commands.results", "collect scored runs, write the README's table"),
+}
+
+
+def usage() -> str:
+    """The text of ``python -m zoo --help``."""
+    lines = ["usage: python -m zoo COMMAND [OPTION ...]", "", "A model zoo for MUGE, the Chinese multimodal e-commerce benchmark.", ""]
+    lines += [f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items()]
+    lines += ["", "python -m zoo COMMAND --help lists a command's options."]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after ``python -m zoo``; by default the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 the work failed, 2 the command line was wrong.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(usage())
+        return 0 if words else 2
+    command = words[0]
+    if command not in COMMANDS:
+        print(f"zoo: there is no command {command!r}.{nearest(command, COMMANDS)}\n\n{usage()}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[command][0])
+    arguments = words if COMMANDS[command][0] == "zoo.cli" else words[1:]
+    try:
+        return module.main(arguments)
+    except UserError as error:
+        print(f"zoo {command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

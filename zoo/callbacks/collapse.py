@@ -1,0 +1,45 @@
+"""The alarm for a contrastive training that has collapsed."""
+
+import math
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+
+class CollapseAlarm(Callback):
+    """Warns, once, when ``train/loss`` sits at ln(batch): every embedding has become the same.
+
+    It looks at every tenth step, so that a GPU need not wait for it.
+
+    Args:
+        steps: For how many steps on end the loss must lie there.
+        tolerance: How near to ln(batch) counts, as a share of it.
+    """
+
+    def __init__(self, steps: int = 100, tolerance: float = 0.005) -> None:
+        self.steps = steps
+        self.tolerance = tolerance
+        self.stuck = 0
+        self.warned = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Compare the step's loss with that of guessing."""
+        if batch_idx % 10:
+            return
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        guessing = math.log(len(batch["text"]) * trainer.world_size)
+        value = loss.detach().item() if isinstance(loss, Tensor) else float(loss)
+        self.stuck = self.stuck + 10 if abs(value - guessing) <= self.tolerance * guessing else 0
+        if self.stuck >= self.steps and not self.warned:
+            self.warned = True
+            rank_zero_warn(
+                f"train/loss has been {value:.3f} = ln(batch) for {self.steps} steps: the embeddings have collapsed. "
+                f"Lower model.learning_rate ({pl_module.hparams['learning_rate']}), lengthen model.warmup_steps "
+                f"({pl_module.hparams['warmup_steps']}), or start from pretrained weights.",
+                category=RuntimeWarning,
+            )

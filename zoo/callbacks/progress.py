@@ -1,0 +1,19 @@
+"""The progress bar."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich progress bar, with the loss and without the run's time of birth."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1, leave=False)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """What stands behind the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics

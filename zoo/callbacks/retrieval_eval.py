@@ -1,0 +1,181 @@
+"""Recall of a retrieval task during training and on the test split, exact on any number of processes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
+from zoo.data.formats import atomic_write
+from zoo.interfaces import RetrievalGold
+from zoo.metrics.recall import RetrievalRecall
+
+
+class RetrievalEvaluation(Callback):
+    """Recall@1/5/10 and MeanRecall as MUGE defines them, over the whole gallery, at every validation and at test.
+
+    Logged as ``val/recall@1``, ``val/recall@5``, ``val/recall@10``, ``val/mean_recall``, ``val/loss`` (percent but the
+    loss), and with ``/KIND`` behind the name for each kind of query that the files label; ``test/…`` likewise. Step 0,
+    before training, is the sanity check: run it whole (``num_sanity_val_steps: -1``). An evaluation cut short by
+    ``limit_val_batches`` is reported as ``val_partial/…``. Each evaluation draws a contact sheet to
+    ``pictures/`` in the run and to W&B; ``test`` also writes its numbers to ``test.json``.
+
+    Args:
+        sheet_queries: Queries on the contact sheet, spread evenly over the file; 0 draws none.
+    """
+
+    def __init__(self, sheet_queries: int = 8) -> None:
+        self.sheet_queries = sheet_queries
+        self.metric: RetrievalRecall | None = None
+        self.gold: RetrievalGold | None = None
+
+    # --- hooks -------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start an empty metric."""
+        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        self._start(trainer, pl_module, "valid", batches, trainer.val_dataloaders)
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start an empty metric."""
+        self._start(trainer, pl_module, "test", trainer.num_test_batches, trainer.test_dataloaders)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Take in a batch of embeddings."""
+        self._update(outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Take in a batch of embeddings."""
+        self._update(outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score, log, print, draw."""
+        self._finish(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score, log, print, draw; write ``test.json``."""
+        self._finish(trainer, pl_module, "test")
+
+    # --- the same for both splits ------------------------------------------------------------------------------
+
+    def _start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, split: str, batches: list[Any], loaders: Any
+    ) -> None:
+        complete = all(number == len(loader) for number, loader in zip(batches, loaders, strict=True))
+        complete = trainer.strategy.reduce_boolean_decision(complete, all=True)
+        self.gold = trainer.datamodule.gold(split)  # type: ignore[attr-defined]
+        self.metric = RetrievalRecall(
+            query_ids=self.gold.query_ids,
+            image_ids=self.gold.image_ids,
+            positives=self.gold.positives,
+            groups=self.gold.kinds,
+            complete=complete,
+        ).to(pl_module.device)
+
+    def _update(self, embeddings: Tensor, batch: Any) -> None:
+        assert self.metric is not None
+        if "image" in batch:
+            self.metric.update(batch["image_id"], embeddings, side="image")
+        else:
+            self.metric.update(batch["query_id"], embeddings, side="query")
+
+    def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule, prefix: str) -> None:
+        assert self.metric is not None
+        assert self.gold is not None
+        if self.gold.positives is None:
+            if trainer.is_global_zero:
+                print(f"The {self.gold.split} split has no answers here: `predict` writes its submission instead.")
+            return
+        name = prefix if self.metric.complete else f"{prefix}_partial"
+        numbers = self.metric.compute()
+        query_embeddings, image_embeddings, query_ids, image_ids = self.metric.matched_pairs()
+        if len(query_ids):
+            numbers["loss"] = pl_module.evaluation_loss(image_embeddings, query_embeddings, image_ids, query_ids)
+        logged = {f"{name}/{key}": value.float() for key, value in numbers.items()}
+        if trainer.sanity_checking:  # Lightning throws away what is logged here
+            for logger in trainer.loggers:
+                logger.log_metrics({key: value.item() for key, value in logged.items()}, step=trainer.global_step)
+        else:
+            pl_module.log_dict(logged)
+        ranking = self.metric.ranking(10)
+        if trainer.is_global_zero:
+            values = {key: value.item() for key, value in logged.items()}
+            protocol = describe_protocol(trainer, pl_module, self.gold)
+            step = protocol["step"]
+            print_recall(values, name, protocol)
+            if self.sheet_queries:
+                self._draw(trainer, name, ranking, step)
+            if prefix == "test":
+                write_results(Path(trainer.default_root_dir) / "test.json", values, protocol)
+        self.metric = None
+
+    def _draw(self, trainer: L.Trainer, name: str, ranking: tuple[Tensor, Tensor, Tensor], step: int) -> None:
+        assert self.gold is not None
+        assert self.gold.positives is not None
+        places = {query_id: place for place, query_id in enumerate(self.gold.query_ids)}
+        chosen = torch.linspace(0, len(ranking[0]) - 1, min(self.sheet_queries, len(ranking[0]))).round().long()
+        rows = []
+        for query_id, image_ids in zip(ranking[0][chosen].tolist(), ranking[1][chosen].tolist(), strict=True):
+            place = places[query_id]
+            hits = [image_id in self.gold.positives[place] for image_id in image_ids]
+            first = f"first true picture at {hits.index(True) + 1}" if any(hits) else "no true picture in the first 10"
+            pictures = [trainer.datamodule.picture(self.gold.split, image_id) for image_id in image_ids]  # type: ignore[attr-defined]
+            rows.append(SheetRow(text=self.gold.texts[place], pictures=pictures, hits=hits, note=first))
+        sheet = contact_sheet(rows)
+        path = Path(trainer.default_root_dir) / "pictures" / f"{name}-step{step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(f"{name}/top10", [sheet])
+
+
+def describe_protocol(trainer: L.Trainer, pl_module: Any, gold: RetrievalGold) -> dict[str, Any]:
+    """What the numbers were measured on and how."""
+    return {
+        "split": gold.split,
+        "queries": len(gold.query_ids),
+        "pictures": len(gold.image_ids),
+        "image_size": trainer.datamodule.image_size,  # type: ignore[attr-defined]
+        "resize": "square bicubic",
+        "precision": str(trainer.precision),
+        "step": trainer.global_step if trainer.state.fn == "fit" else pl_module.trained_steps,
+        "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+        "weights": pl_module.weights,
+        "ties": "earlier in the file first",
+    }
+
+
+def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) -> None:
+    """Print recall as a table: all queries, then each kind."""
+    table = Table(title=f"{name}, step {protocol['step']}", title_justify="left")
+    for column in ("queries", "R@1", "R@5", "R@10", "MeanRecall"):
+        table.add_column(column, justify="left" if column == "queries" else "right")
+    kinds = [key.removeprefix(f"{name}/mean_recall") for key in values if key.startswith(f"{name}/mean_recall")]
+    for kind in kinds:
+        keys = [f"{name}/{metric}{kind}" for metric in ("recall@1", "recall@5", "recall@10", "mean_recall")]
+        table.add_row(kind.removeprefix("/") or "all", *(f"{values[key]:.2f}" for key in keys))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{protocol['queries']} queries, {protocol['pictures']} pictures, {protocol['image_size']} px, "
+        f"{protocol['precision']}; percent; loss {values.get(f'{name}/loss', float('nan')):.4f}",
+        style="dim",
+    )
+
+
+def write_results(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> None:
+    """Write numbers and protocol as JSON, atomically."""
+    text = json.dumps({"metrics": values, "protocol": protocol}, indent=2, ensure_ascii=False) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,151 @@
+"""``python -m zoo results``: scored runs → ``experiments/results/*.json`` → the README's table."""
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UserError
+
+MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
+COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name")
+
+
+def main(argv: list[str]) -> int:
+    """Collect runs, or write the table.
+
+    Args:
+        argv: The words after ``python -m zoo results``.
+
+    Returns:
+        0, or 1 when ``--check`` finds the README's table out of date.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="python -m zoo results",
+        description="Write the results table of README.md from experiments/results/*.json.",
+    )
+    parser.add_argument(
+        "--add",
+        type=list[str],
+        default=[],
+        help="Run folders of one experiment, each scored by `test`: store their mean as its result first.",
+    )
+    parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 when the table is out of date.")
+    parser.add_argument("--results", type=str, default="experiments/results", help="Folder of the JSON files.")
+    parser.add_argument("--readme", type=str, default="README.md", help="File that holds the table.")
+    options = parser.parse_args(argv)
+    folder = Path(options.results)
+    if options.add:
+        add_runs([Path(run) for run in options.add], folder)
+    text = Path(options.readme).read_text(encoding="utf-8")
+    updated = replace_table(text, table(folder), options.readme)
+    if options.check and updated != text:
+        print(f"{options.readme}: the results table is out of date: run `python -m zoo results`", file=sys.stderr)
+        return 1
+    if updated != text:
+        write_text(Path(options.readme), updated)
+    print(table(folder))
+    return 0
+
+
+def add_runs(runs: list[Path], folder: Path) -> Path:
+    """Store the runs of one experiment, and the mean and spread of their numbers, as its result.
+
+    Raises:
+        UserError: A run was not scored, is of another experiment, repeats a seed, or started from random weights where
+            its experiment wanted pretrained ones.
+    """
+    entries = [read_run(run) for run in runs]
+    names = sorted({entry["experiment"] for entry in entries})
+    if len(names) != 1:
+        raise UserError(f"--add: runs of one experiment at a time; these are of {', '.join(names)}")
+    seeds = [entry["seed"] for entry in entries]
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--add: each run must have a seed of its own; these have {seeds}")
+    metrics = entries[0]["metrics"]
+    result = {
+        "experiment": names[0],
+        "mean": {key: statistics.fmean(entry["metrics"][key] for entry in entries) for key in metrics},
+        "standard_deviation": {
+            key: statistics.stdev(entry["metrics"][key] for entry in entries) if len(entries) > 1 else None
+            for key in metrics
+        },
+        "runs": entries,
+    }
+    path = folder / f"{names[0]}.json"
+    write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """One run's seed, numbers, protocol, hardware and commands."""
+    missing = [name for name in ("config.yaml", "fit.json", "test.json") if not (run / name).is_file()]
+    if missing:
+        raise UserError(f"--add {run}: no {missing[0]}: train with `fit`, score with `test --ckpt_path {run}`, then add it")
+    import yaml
+
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    fit = json.loads((run / "fit.json").read_text(encoding="utf-8"))
+    test = json.loads((run / "test.json").read_text(encoding="utf-8"))
+    for part, source in test["protocol"]["weights"].items():
+        if source.startswith("random ("):
+            raise UserError(f"--add {run}: {part} started from {source}: not a result of this experiment")
+    return {
+        "experiment": fit["experiment"],
+        "seed": config["seed_everything"],
+        "metrics": test["metrics"],
+        "protocol": {key: value for key, value in test["protocol"].items() if key != "checkpoint"},
+        "fit": {key: value for key, value in fit.items() if key != "experiment"},
+    }
+
+
+def table(folder: Path) -> str:
+    """The results as a Markdown table: means over seeds, in percent, on the test split."""
+    lines = [
+        "| experiment | test queries / pictures | R@1 | R@5 | R@10 | MeanRecall | MeanRecall, exact names | seeds | training | on |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        first = result["runs"][0]
+        protocol, fit = first["protocol"], first["fit"]
+        scores = [number(result, f"test/{column}") for column in COLUMNS]
+        seconds = statistics.fmean(run["fit"]["seconds"] for run in result["runs"])
+        cells = [
+            f"`{result['experiment']}`",
+            f"{protocol['queries']:,} / {protocol['pictures']:,}",
+            *scores,
+            ", ".join(str(run["seed"]) for run in result["runs"]),
+            f"{seconds / 60:.1f} min",
+            fit["hardware"],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def number(result: dict[str, Any], key: str) -> str:
+    """One cell: the mean, and the standard deviation over seeds where there are several."""
+    if key not in result["mean"]:
+        return "–"
+    spread = result["standard_deviation"][key]
+    return f"{result['mean'][key]:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+
+
+def replace_table(text: str, new: str, name: str) -> str:
+    """Put a table between the markers of a text."""
+    pattern = re.compile(f"{re.escape(MARKERS[0])}.*?{re.escape(MARKERS[1])}", re.DOTALL)
+    if not pattern.search(text):
+        raise UserError(f"--readme {name}: it has no place for the table: add the lines {MARKERS[0]} and {MARKERS[1]}")
+    return pattern.sub(lambda _: f"{MARKERS[0]}\n{new}\n{MARKERS[1]}", text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically."""
+    from zoo.data.formats import atomic_write
+
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,99 @@
+"""Which rows a process reads, and in what order. Both samplers are handed to the loader as its ``batch_sampler``.
+
+Lightning would wrap them with its own, which pads evaluation with repeats and cannot say where a resumed epoch stands:
+run the trainer with ``use_distributed_sampler: false`` (``experiments/_base.yaml`` does).
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from zoo.errors import UserError
+
+
+class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Shuffled, equal batches of ``(epoch, row)`` for one process.
+
+    The order is a function of the seed and the epoch alone, and the place in it is asked of the trainer at each
+    ``iter``: a run that resumes in the middle of an epoch goes on with the very next batch. The rows that do not fill
+    a last global batch are left out of an epoch (others each epoch); a split smaller than a global batch makes one
+    smaller batch. The same global batch, whatever the number of processes.
+
+    Args:
+        num_rows: Rows in the training split.
+        batch_size: Rows of a batch on each process.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: Number of processes.
+        progress: Gives ``(batches trained so far in the run, batches of an epoch or None for all of them)``.
+
+    Raises:
+        UserError: When there are fewer rows than processes.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        progress: Callable[[], tuple[int, int | None]],
+    ) -> None:
+        if num_rows < world_size:
+            raise UserError(
+                f"the training split has {num_rows} rows for {world_size} processes: train on at most {num_rows}"
+            )
+        self.num_rows = num_rows
+        self.batch_size = min(batch_size, num_rows // world_size)
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.progress = progress
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, wherever the run stands."""
+        return self.num_rows // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """The batches that are left of the epoch in which the run stands."""
+        batches_done, limit = self.progress()
+        batches_per_epoch = len(self) if limit is None else min(limit, len(self))
+        epoch, position = divmod(batches_done, batches_per_epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
+        global_batch = self.batch_size * self.world_size
+        for start in range(position * global_batch, len(self) * global_batch, global_batch):
+            rows = order[start : start + global_batch][self.rank :: self.world_size]
+            yield [(epoch, int(row)) for row in rows]
+
+
+class EvaluationBatchSampler(Sampler[list[int]]):
+    """Every row once over all processes, in file order; process ``rank`` takes every ``world_size``-th batch.
+
+    Whole batches are dealt, not rows, so that a row has the same batch mates whatever the number of processes: its
+    embedding is the same to the last bit, and equal scores stay equal. Small splits are cut into smaller batches, so
+    that each process has some.
+
+    Args:
+        num_rows: Rows in the split.
+        batch_size: Rows of a batch.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, num_rows: int, *, batch_size: int, rank: int, world_size: int) -> None:
+        self.num_rows = num_rows
+        self.batch_size = max(1, min(batch_size, num_rows // world_size))
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return len(range(self.rank * self.batch_size, self.num_rows, self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """This process's batches, in file order."""
+        for start in range(self.rank * self.batch_size, self.num_rows, self.batch_size * self.world_size):
+            yield list(range(start, min(start + self.batch_size, self.num_rows)))

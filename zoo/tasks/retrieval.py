@@ -1,0 +1,191 @@
+"""Text-to-image retrieval: two towers, one embedding space (CLIP, Radford et al. 2021, arXiv:2103.00020)."""
+
+import math
+import os
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from zoo.errors import UserError
+from zoo.interfaces import ImageBatch, PairBatch, QueryBatch
+from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss
+from zoo.optim import parameter_groups, warmup_cosine
+from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
+from zoo.weights.checkpoint import load_initial_weights
+from zoo.weights.pretrained import load_pretrained
+
+
+class RetrievalTask(L.LightningModule):
+    """An image tower and a text tower, trained to put a Chinese query beside its pictures.
+
+    Training: the softmax CLIP loss over the pairs of all processes; two rows of one picture or of one query are not
+    each other's negatives. Evaluation: embeddings and ids, which ``RetrievalEvaluation`` turns into Recall@k.
+
+    Args:
+        image_tower: A registered image tower, ``timm:NAME``, or a built module (``python -m zoo list``).
+        text_tower: A registered text tower, ``transformers:NAME``, or a built module.
+        image_tower_options: Arguments of the image tower's builder.
+        text_tower_options: Arguments of the text tower's builder.
+        image_pretrained: Published weights of the image tower: ``auto`` takes them from cache or hub and otherwise
+            starts at random and says so; ``true`` fails without them; ``false`` starts at random; or a file.
+        text_pretrained: The same of the text tower.
+        init_from: A checkpoint of this zoo whose weights to start from; wins over the towers' ``pretrained``. Neither
+            its optimiser nor its place in training is taken: to continue a run, see ``--ckpt_path``.
+        embedding_dim: Width of the shared space.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Weight decay of matrices; biases, norms and the logit scale have none.
+        warmup_steps: Steps of linear warm-up before the cosine to zero.
+        betas: AdamW's.
+        eps: AdamW's.
+        temperature: Initial softmax temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
+    """
+
+    def __init__(
+        self,
+        image_tower: str | nn.Module = "vit_base_patch16_clip_quickgelu_224",
+        text_tower: str | nn.Module = "chinese_roberta_wwm_ext",
+        *,
+        image_tower_options: dict[str, Any] | None = None,
+        text_tower_options: dict[str, Any] | None = None,
+        image_pretrained: Literal["auto"] | bool | str = "auto",
+        text_pretrained: Literal["auto"] | bool | str = "auto",
+        init_from: str | None = None,
+        embedding_dim: int = 512,
+        learning_rate: float = 5e-5,
+        weight_decay: float = 1e-3,
+        warmup_steps: int = 100,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        temperature: float = 0.07,
+    ) -> None:
+        super().__init__()
+        modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
+        self.save_hyperparameters(ignore=modules, logger=False)
+        self.image_tower = self._tower(IMAGE_TOWERS, "image_tower", image_tower, image_tower_options)
+        self.text_tower = self._tower(TEXT_TOWERS, "text_tower", text_tower, text_tower_options)
+        self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=False)
+        self.text_projection = nn.Linear(self.text_tower.width, embedding_dim, bias=False)
+        for projection in (self.image_projection, self.text_projection):
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
+        self.trained_steps = 0  # of the checkpoint that was loaded
+
+    @staticmethod
+    def _tower(registry: Any, argument: str, tower: str | nn.Module, options: dict[str, Any] | None) -> Any:
+        if isinstance(tower, str):
+            return registry.build(tower, **(options or {}))
+        if options:
+            raise UserError(f"{argument} is a built module: {argument}_options {options} cannot change it; leave them out")
+        return tower
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the image tower reads, in pixels."""
+        return self.image_tower.image_size
+
+    # --- embeddings --------------------------------------------------------------------------------------------
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embed ``[B, 3, H, W] uint8`` as unit vectors ``[B, D]``."""
+        return normalize(self.image_projection(self.image_tower(images)).float(), dim=-1)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Embed B texts as unit vectors ``[B, D]``."""
+        return normalize(self.text_projection(self.text_tower(texts)).float(), dim=-1)
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read initial weights before a new training; a resumed one brings its own."""
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        if self.hparams.init_from:
+            self.weights = {"all": load_initial_weights(self, self.hparams.init_from)}
+            return
+        for part, tower, wanted in (
+            ("image_tower", self.image_tower, self.hparams.image_pretrained),
+            ("text_tower", self.text_tower, self.hparams.text_pretrained),
+        ):
+            self.weights[part] = load_pretrained(tower, wanted).text
+
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
+        """Dropout is a function of seed, process and step, so that a resumed run repeats an uninterrupted one."""
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        torch.manual_seed((seed * 1_000_003 + step) * 4_096 + self.global_rank)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """The CLIP loss of the pairs of all processes."""
+        images = self._gather(self.encode_image(batch["image"]))  # [world · B, D]
+        texts = self._gather(self.encode_text(batch["text"]))  # [world · B, D]
+        loss = clip_loss(
+            images,
+            texts,
+            self.logit_scale.exp(),
+            image_ids=self._gather(batch["image_id"]),
+            query_ids=self._gather(batch["query_id"]),
+        )
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/logit_scale", self.logit_scale.exp())
+        return loss
+
+    def _gather(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        return self.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)
+
+    def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
+        """Keep the logit scale in [0, ln 100]."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self, self.hparams.weight_decay),
+            lr=self.hparams.learning_rate,
+            betas=self.hparams.betas,
+            eps=self.hparams.eps,
+        )
+        scheduler = warmup_cosine(optimizer, self.hparams.warmup_steps, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # --- evaluation --------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: QueryBatch | ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Embed a batch of queries or of gallery pictures: ``[B, D]``."""
+        return self.encode_image(batch["image"]) if "image" in batch else self.encode_text(batch["text"])
+
+    test_step = predict_step = validation_step
+
+    def evaluation_loss(
+        self, images: Tensor, texts: Tensor, image_ids: Tensor, query_ids: Tensor, *, block: int = 1024
+    ) -> Tensor:
+        """The training loss of matched pairs ``[P, D]``, in blocks in their order, weighted by the blocks' sizes."""
+        losses = [
+            clip_loss(
+                images[start : start + block],
+                texts[start : start + block],
+                self.logit_scale.exp(),
+                image_ids=image_ids[start : start + block],
+                query_ids=query_ids[start : start + block],
+            )
+            * len(images[start : start + block])
+            for start in range(0, len(images), block)
+        ]
+        return torch.stack(losses).sum() / len(images)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint["weights"] = self.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where the initial weights came from, and how long they were trained."""
+        self.weights = checkpoint["weights"]
+        self.trained_steps = checkpoint["global_step"]
