@@ -296,8 +296,21 @@ def test_torch_is_not_imported(files):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
-def test_a_mistyped_option_is_an_error(files, capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["retrieval", "--gold", "a", "--prediction", "b"],
+            "there is no option --prediction. Did you mean --predictions?",
+        ),
+        (["retreival"], "there is no 'retreival'; choose from 'retrieval'."),
+        (["retrieval", "--gold", "a"], "required: retrieval.predictions"),
+    ],
+)
+def test_a_mistyped_command_line_gives_one_short_error(words, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["retrieval", "--gold", "a", "--prediction_file", "b"])
+        main(words)
     assert stopped.value.code == 2
-    assert "prediction" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 2

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
+
+    from zoo.commands.parser import CommandParser
 
 
 def main(argv: list[str]) -> int:
@@ -20,12 +22,11 @@ def main(argv: list[str]) -> int:
     Returns:
         0 when the submission is valid, 1 when it is not.
     """
-    from jsonargparse import ArgumentParser
+    from zoo.commands.parser import CommandParser
 
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="python -m zoo score",
         description="Score a submission file as MUGE does, or list every fault in it.",
-        allow_abbrev=False,
     )
     tasks = parser.add_subcommands(dest="task", title="tasks", required=True)
     tasks.add_subcommand("retrieval", retrieval_parser(), help="Recall@1/5/10 and MeanRecall")
@@ -33,14 +34,13 @@ def main(argv: list[str]) -> int:
     return SCORERS[options.task](options[options.task])
 
 
-def retrieval_parser() -> "ArgumentParser":
+def retrieval_parser() -> "CommandParser":
     """The options of ``score retrieval``."""
-    from jsonargparse import ArgumentParser
+    from zoo.commands.parser import CommandParser
 
-    parser = ArgumentParser(
+    parser = CommandParser(
         description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "
         "Prints its JSON; the exit code is 1 when a file has faults, each of which is listed with file, line and id.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--gold",
