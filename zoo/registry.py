@@ -59,7 +59,7 @@ class Registry:
 
         return decorate
 
-    def build(self, name: str, **options: Any) -> Any:
+    def build(self, name: str, /, **options: Any) -> Any:
         """Build what ``name`` stands for.
 
         Args:

@@ -123,7 +123,7 @@ def _print_notes(console: Any, found: list[tuple[Any, list[str]]]) -> None:
         row = measure(registry, name)
         place = "in the cache" if row.cached else "fetched from the hub when first wanted"
         options = ", ".join(f"{option}={default}" for option, default in registry.options(name).items())
-        notes = [registry.describe(name), f"Options: {options}"]
+        notes = [registry.describe(name), f"Options: {options or 'none'}"]
         notes += [f"Weights: {row.published}, {place}"] if row.published else []
     else:
         notes = ["Size: pixels of a side, or tokens. Weights: timm's tag, or the hub name."]

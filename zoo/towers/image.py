@@ -113,7 +113,7 @@ class TimmImageTower(nn.Module):
 
         They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
         """
-        arrays = [resize(np.asarray(_over_white(image)), self.image_size) for image in images]
+        arrays = [resize(np.array(_over_white(image)), self.image_size) for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
 
@@ -215,13 +215,9 @@ def vit_huge_patch14_clip_quickgelu_224(*, image_size: int = 224, patch_dropout:
 
 
 @IMAGE_TOWERS.register
-def resnet50_clip(*, image_size: int = 224) -> TimmImageTower:
-    """Build the ResNet-50 of CLIP and Chinese CLIP, attention pool included, its projection left to the caller.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 32.
-    """
-    return TimmImageTower("resnet50_clip.openai", image_size=image_size)
+def resnet50_clip() -> TimmImageTower:
+    """Build the ResNet-50 of CLIP and Chinese CLIP with its attention pool, whose positions fix the size to 224."""
+    return TimmImageTower("resnet50_clip.openai")
 
 
 @IMAGE_TOWERS.register

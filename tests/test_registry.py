@@ -1,0 +1,137 @@
+import subprocess
+import sys
+
+import pytest
+
+from zoo.errors import UserError
+from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS, Registry
+
+ONE_FILE = """
+from zoo_test_rooms_registry import ROOMS
+
+@ROOMS.register
+def {name}(*, size: int = 3) -> tuple:
+    \"\"\"Build a {name}.
+
+    Args:
+        size: Of it.
+    \"\"\"
+    return ("{name}", size)
+"""
+
+
+@pytest.fixture
+def rooms(tmp_path, monkeypatch):
+    """A registry over a package of its own, with one builder file."""
+    package = tmp_path / "zoo_test_rooms"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "kitchen.py").write_text(ONE_FILE.format(name="kitchen"))
+    (tmp_path / "zoo_test_rooms_registry.py").write_text(
+        "from zoo.registry import Registry\nROOMS = Registry('room', 'zoo_test_rooms')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from zoo_test_rooms_registry import ROOMS
+
+    yield ROOMS, package
+    for name in [name for name in sys.modules if name.startswith("zoo_test_rooms")]:
+        del sys.modules[name]
+
+
+def test_a_new_file_is_found_without_editing_a_list(rooms):
+    registry, package = rooms
+    (package / "attic.py").write_text(ONE_FILE.format(name="attic"))
+    assert registry.names() == ["attic", "kitchen"]
+    assert registry.build("attic", size=5) == ("attic", 5)
+    assert registry.describe("attic") == "Build a attic."
+    assert registry.options("attic") == {"size": 3}
+
+
+def test_a_file_that_cannot_be_imported_is_reported_at_every_look_up(rooms):
+    registry, package = rooms
+    (package / "attic.py").write_text("import nothing_of_this_name")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
+            registry.names()
+
+
+def test_duplicates_raise():
+    registry = Registry("room", "zoo.losses")
+
+    @registry.register
+    def attic() -> int:
+        return 1
+
+    with pytest.raises(UserError, match=r"'attic' .* already registered by"):
+        registry.register(attic)
+
+
+def test_a_notebook_cell_can_be_run_again():
+    registry = Registry("room", "zoo.losses")
+
+    def attic() -> int:
+        return 1
+
+    attic.__module__ = "__main__"
+    registry.register(attic)
+    registry.register(attic)
+    assert registry.build("attic") == 1
+
+
+def test_unknown_name_names_the_nearest():
+    with pytest.raises(UserError, match=r"no image tower 'resnet5O'.* Did you mean resnet50.*timm:NAME"):
+        IMAGE_TOWERS.build("resnet5O")
+    with pytest.raises(UserError, match=r"no text tower 'rbt4'.* Did you mean rbt3"):
+        TEXT_TOWERS.build("rbt4")
+
+
+def test_unknown_option_names_the_nearest():
+    with pytest.raises(UserError, match=r"'resnet10t' has no option 'imagesize'. Did you mean image_size"):
+        IMAGE_TOWERS.build("resnet10t", imagesize=64)
+    with pytest.raises(UserError, match=r"'timm:resnet18' has no option 'name'.* image_size, patch_dropout"):
+        IMAGE_TOWERS.build("timm:resnet18", name="resnet50")
+
+
+def test_missing_option_is_named():
+    registry = Registry("room", "zoo.losses")
+
+    @registry.register
+    def attic(*, size: int) -> int:
+        return size
+
+    with pytest.raises(UserError, match="room 'attic' needs the option 'size'"):
+        registry.build("attic")
+
+
+def test_a_prefix_builds_its_family():
+    registry = Registry("room", "zoo.losses")
+
+    @registry.register_prefix("hotel:", names=lambda: ["double", "single"])
+    def hotel_room(name: str, *, floor: int = 1) -> tuple[str, int]:
+        return name, floor
+
+    assert registry.build("hotel:double", floor=3) == ("double", 3)
+    assert registry.names() == []
+    assert registry.prefixes == ["hotel:"]
+    assert registry.names("hotel:*ing*") == ["hotel:single"]
+    with pytest.raises(UserError, match="hotel:NAME"):
+        registry.build("hotel:")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("resnet", ["resnet10t", "resnet50", "resnet50_clip"]),
+        ("resnet5*", ["resnet50", "resnet50_clip"]),
+        ("vit_?mall*", ["vit_small_patch16_224"]),
+        ("timm:resnet10t", ["timm:resnet10t"]),
+        ("nothing", []),
+    ],
+)
+def test_patterns(pattern, names):
+    assert IMAGE_TOWERS.names(pattern) == names
+
+
+def test_importing_it_is_cheap():
+    code = "import sys, zoo.registry; print(sorted({'torch', 'timm', 'transformers'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
