@@ -78,6 +78,7 @@ def test_one_string_is_refused(tower):
     [
         ({"context_length": 513}, "context_length: 513 came; this text tower takes 3 to 512"),
         ({"context_length": 2}, "context_length: 2 came"),
+        ({"dropout": 1.5}, "dropout: 1.5 came"),
         ({"width": 100, "num_heads": 3}, "width: 100 is not a multiple of num_heads 3"),
     ],
 )

@@ -37,6 +37,7 @@ class TimmImageTower(nn.Module):
     def __init__(self, name: str, *, image_size: int | None = None, patch_dropout: float = 0.0) -> None:
         super().__init__()
         config = _pretrained_config(name)
+        self.image_size: int = config.input_size[-1] if image_size is None else image_size
         options: dict[str, Any] = {}
         if patch_dropout:
             options["patch_drop_rate"] = patch_dropout
@@ -47,9 +48,11 @@ class TimmImageTower(nn.Module):
         except TypeError as error:
             refused = "patch_dropout" if "patch_drop_rate" in str(error) else "image_size"
             raise UserError(f"{refused}: timm's {name!r} does not take it ({error}). Leave it out.") from error
+        except (AssertionError, RuntimeError, ValueError) as error:
+            given = f"image_size {self.image_size}, patch_dropout {patch_dropout}"
+            raise UserError(f"timm cannot build {name!r} with {given}: {error or 'not valid'}") from error
         self.model.to(memory_format=torch.channels_last)  # for the convolutions, and pictures decode that way
         self.width: int = self.model.head_hidden_size
-        self.image_size: int = image_size or config.input_size[-1]
         self.published: str | None = config.hf_hub_id or config.url
         self._fixed_size: bool = config.fixed_input_size
         self._mean, self._std = config.mean, config.std
@@ -143,11 +146,11 @@ def _pretrained_config(name: str) -> Any:
 def _check_patches(model: Any, name: str, image_size: int) -> None:
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
     patch = patch[0] if isinstance(patch, tuple) else patch
-    if image_size % patch:
+    if image_size < 1 or image_size % patch:
         lower = image_size // patch * patch
         raise UserError(
             f"image_size: {image_size} is not a multiple of the {patch}-pixel patches of {name!r}."
-            f" Use {max(lower, patch)} or {lower + patch}."
+            f" Use {max(lower, patch)} or {max(lower, patch) + patch}."
         )
 
 

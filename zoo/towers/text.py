@@ -101,6 +101,8 @@ class HubTokenizer:
 def _chinese_bert(
     *, width: int, num_layers: int, num_heads: int, dropout: float, context_length: int, published: str | None = None
 ) -> TransformersTextTower:
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout: {dropout} came; it is a share, from 0 to below 1.")
     config = BertConfig(
         vocab_size=21128,
         hidden_size=width,
@@ -215,14 +217,13 @@ def transformers_tower(name: str, *, context_length: int = 52) -> TransformersTe
 
 def _read_configuration(name: str) -> tuple[Any, Any]:
     """The configuration and the tokenizer of a folder or hub name: from the cache if they are there, else the hub."""
-    reason = None
-    for local_files_only in (True, False):
-        if not local_files_only:
-            reason = reason if Path(name).is_dir() else unreachable()
-            if reason is not None:
-                break
+    try:
+        return _from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0] if Path(name).is_dir() else unreachable()
+    if reason is None:
         try:
-            return _from_pretrained(name, local_files_only=local_files_only)
+            return _from_pretrained(name, local_files_only=False)
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
     raise UserError(
