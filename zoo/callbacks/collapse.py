@@ -1,22 +1,20 @@
 """The alarm for a contrastive training that has collapsed."""
 
-import math
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
 
 class CollapseAlarm(Callback):
-    """Warns, once, when ``train/loss`` sits at ln(batch): every embedding has become the same.
+    """Warns, once, when ``train/loss`` sits where equal embeddings put it: at ln(batch), or less where ids repeat.
 
     It looks at every tenth step, so that a GPU need not wait for it.
 
     Args:
         steps: For how many steps on end the loss must lie there.
-        tolerance: How near to ln(batch) counts, as a share of it.
+        tolerance: How near counts, as a share of that value.
     """
 
     def __init__(self, steps: int = 100, tolerance: float = 0.005) -> None:
@@ -31,14 +29,13 @@ class CollapseAlarm(Callback):
         """Compare the step's loss with that of guessing."""
         if batch_idx % 10:
             return
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        guessing = math.log(len(batch["text"]) * trainer.world_size)
-        value = loss.detach().item() if isinstance(loss, Tensor) else float(loss)
-        self.stuck = self.stuck + 10 if abs(value - guessing) <= self.tolerance * guessing else 0
+        loss = outputs["loss"].item() * trainer.accumulate_grad_batches
+        guessing = outputs["collapse_loss"].item()
+        self.stuck = self.stuck + 10 if abs(loss - guessing) <= self.tolerance * guessing else 0
         if self.stuck >= self.steps and not self.warned:
             self.warned = True
             rank_zero_warn(
-                f"train/loss has been {value:.3f} = ln(batch) for {self.steps} steps: the embeddings have collapsed. "
+                f"train/loss has been {loss:.3f}, about ln(batch), for {self.steps} steps: the embeddings have collapsed. "
                 f"Lower model.learning_rate ({pl_module.hparams['learning_rate']}), lengthen model.warmup_steps "
                 f"({pl_module.hparams['warmup_steps']}), or start from pretrained weights.",
                 category=RuntimeWarning,

@@ -227,10 +227,12 @@ class RetrievalDataModule(L.LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        positive = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        for name, value in positive.items():
-            if value < 1:
-                raise UserError(f"data.{name} is {value}: give 1 or more")
+        least = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1), "num_workers": (num_workers, 0)}
+        for name, (value, smallest) in least.items():
+            if value < smallest:
+                raise UserError(f"data.{name} is {value}: give {smallest} or more")
+        if not 0 <= flip <= 1:
+            raise UserError(f"data.flip is {flip}: give a probability, 0 to 1")
         if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise UserError(f"data.crop_scale is {list(crop_scale)}: give two shares 0 < least <= most <= 1")
         self.root = root

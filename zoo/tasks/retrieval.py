@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from zoo.errors import UserError
 from zoo.interfaces import ImageBatch, PairBatch, QueryBatch
-from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss
+from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, collapse_loss
 from zoo.optim import parameter_groups, warmup_cosine
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.weights.checkpoint import load_initial_weights
@@ -119,20 +119,15 @@ class RetrievalTask(L.LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         torch.manual_seed((seed * 1_000_003 + step) * 4_096 + self.global_rank)
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """The CLIP loss of the pairs of all processes."""
+    def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
+        """The CLIP loss of the pairs of all processes, and what it would be if all embeddings were the same."""
         images = self._gather(self.encode_image(batch["image"]))  # [world · B, D]
         texts = self._gather(self.encode_text(batch["text"]))  # [world · B, D]
-        loss = clip_loss(
-            images,
-            texts,
-            self.logit_scale.exp(),
-            image_ids=self._gather(batch["image_id"]),
-            query_ids=self._gather(batch["query_id"]),
-        )
+        ids = {name: self._gather(batch[key]) for name, key in (("image_ids", "image_id"), ("query_ids", "query_id"))}  # [world · B]
+        loss = clip_loss(images, texts, self.logit_scale.exp(), **ids)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/logit_scale", self.logit_scale.exp())
-        return loss
+        return {"loss": loss, "collapse_loss": collapse_loss(len(images), **ids)}
 
     def _gather(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:

@@ -1,0 +1,175 @@
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from zoo import images
+from zoo.data.retrieval import RetrievalDataModule, resolve_root
+from zoo.errors import UserError
+
+
+def module(root, **options):
+    data = RetrievalDataModule(str(root), **{"image_size": 24, "batch_size": 5, "num_workers": 0, **options})
+    data.setup("fit")
+    return data
+
+
+@pytest.fixture
+def spoiled(muge_root, tmp_path):
+    """A copy whose training pictures 1003 and 1005 are broken, and whose first query names a picture that is not there."""
+    root = tmp_path / "spoiled"
+    shutil.copytree(muge_root, root)
+    folder = root / "Multimodal_Retrieval"
+    pictures = (folder / "MR_train_imgs.tsv").read_text().splitlines()
+    pictures[3], pictures[5] = "1003\t@@@@", pictures[5][: len(pictures[5]) // 2]
+    (folder / "MR_train_imgs.tsv").write_text("\n".join(pictures) + "\n")
+    return root
+
+
+def test_a_training_row_is_one_query_and_one_of_its_pictures(muge_root):
+    data = module(muge_root)
+    queries = [json.loads(line) for line in (data.folder / "MR_train_queries.jsonl").read_text().splitlines()]
+    expected = {(query["query_id"], item) for query in queries for item in query["item_ids"]}
+    pairs = data.train_dataloader().dataset
+    assert len(pairs) == len(expected)
+    batches = [pairs.__getitems__([(0, row)]) for row in range(len(pairs))]
+    assert {(int(batch["query_id"]), int(batch["image_id"])) for batch in batches} == expected
+    texts = {query["query_id"]: query["query_text"] for query in queries}
+    assert all(batch["text"] == [texts[int(batch["query_id"])]] for batch in batches)
+
+
+def test_batches_are_raw(muge_root):
+    batch = next(iter(module(muge_root).train_dataloader()))
+    assert batch["image"].shape == (5, 3, 24, 24)
+    assert batch["image"].dtype == torch.uint8
+    assert len(batch["text"]) == len(batch["image_id"]) == len(batch["query_id"]) == 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_is_a_function_of_seed_epoch_and_row(muge_root, workers):
+    def epoch(seed, batch_size):
+        data = module(muge_root, crop_scale=(0.3, 1.0), flip=0.5, seed=seed, batch_size=batch_size, num_workers=workers)
+        batches = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+        keys = torch.cat([batch["query_id"] * 10_000 + batch["image_id"] for batch in batches]).tolist()
+        return dict(zip(keys, torch.cat([batch["image"] for batch in batches]), strict=True))
+
+    first, again, others = epoch(0, 4), epoch(0, 6), epoch(1, 4)
+    shared = first.keys() & again.keys()
+    assert len(shared) > 30
+    assert all(torch.equal(first[key], again[key]) for key in shared)
+    assert any(not torch.equal(first[key], others[key]) for key in first.keys() & others.keys())
+
+
+def test_every_epoch_is_augmented_anew(muge_root):
+    pairs = module(muge_root, crop_scale=(0.3, 1.0)).train_dataloader().dataset
+    first, second = pairs.__getitems__([(0, 3)]), pairs.__getitems__([(1, 3)])
+    assert not torch.equal(first["image"], second["image"])
+
+
+def test_a_flip_is_a_mirror_image(muge_root):
+    data = module(muge_root, crop_scale=(1.0, 1.0), flip=1.0)
+    batch = data.train_dataloader().dataset.__getitems__([(0, 0)])
+    plain = batch["image"].clone()
+    flipped = data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(flipped["image"], plain.flip(-1))
+    assert "flip" not in flipped
+
+
+def test_evaluation_reads_each_query_and_picture_once_without_augmentation(muge_root):
+    data = module(muge_root, crop_scale=(0.3, 0.4), flip=1.0, eval_batch_size=5)
+    queries, gallery = data.val_dataloader()
+    gold = data.gold("valid")
+    assert torch.cat([batch["query_id"] for batch in queries]).tolist() == gold.query_ids
+    assert [text for batch in queries for text in batch["text"]] == gold.texts
+    assert torch.cat([batch["image_id"] for batch in gallery]).tolist() == gold.image_ids
+    first = next(iter(gallery))["image"][0].permute(1, 2, 0).numpy()
+    expected = images.resize(data.picture("valid", gold.image_ids[0]), 24)
+    np.testing.assert_array_equal(first, expected)
+
+
+def test_test_answers_come_from_the_file_beside_the_queries(muge_root, tmp_path):
+    data = RetrievalDataModule(str(muge_root), image_size=24)
+    gold = data.gold("test")
+    lines = (data.folder / "MR_test_answers.jsonl").read_text().splitlines()
+    assert [list(items) for items in gold.positives] == [json.loads(line)["item_ids"] for line in lines]
+    shutil.copytree(muge_root, tmp_path / "copy")
+    (tmp_path / "copy" / "Multimodal_Retrieval" / "MR_test_answers.jsonl").unlink()
+    assert RetrievalDataModule(str(tmp_path / "copy"), image_size=24).gold("test").positives is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_names_file_line_and_id(spoiled, workers):
+    with pytest.raises(UserError, match=r"MR_train_imgs\.tsv:(4: picture 1003|6: picture 1005)"):
+        list(module(spoiled, num_workers=workers).train_dataloader())
+
+
+def test_skip_leaves_broken_pictures_out_and_lists_them_at_the_end(spoiled, capsys):
+    data = module(spoiled, on_error="skip")
+    batches = list(data.train_dataloader())
+    seen = {int(image_id) for batch in batches for image_id in batch["image_id"]}
+    assert not seen & {1003, 1005}
+    capsys.readouterr()
+    data.teardown("fit")
+    told = capsys.readouterr().err
+    assert "left out: 2 broken rows" in told
+    assert "MR_train_imgs.tsv:4: picture 1003" in told
+    assert "MR_train_imgs.tsv:6: picture 1005" in told
+
+
+def test_an_item_that_is_not_there_is_an_error_or_left_out(muge_root, tmp_path, capsys):
+    shutil.copytree(muge_root, tmp_path / "copy")
+    file = tmp_path / "copy" / "Multimodal_Retrieval" / "MR_train_queries.jsonl"
+    file.write_text(file.read_text().replace("1001", "4242"))
+    with pytest.raises(UserError, match=r"MR_train_queries\.jsonl: query \d+ names picture 4242"):
+        module(tmp_path / "copy")
+    data = module(tmp_path / "copy", on_error="skip")
+    assert 4242 not in {int(id_) for batch in data.train_dataloader() for id_ in batch["image_id"]}
+    assert "names picture 4242" in capsys.readouterr().err
+
+
+def test_a_batch_larger_than_the_split_becomes_one_batch(muge_root, capsys):
+    data = module(muge_root, batch_size=500)
+    rows = len(data.train_dataloader().dataset)
+    assert [len(batch["text"]) for batch in data.train_dataloader()] == [rows]
+    assert f"training with {rows}" in capsys.readouterr().err
+
+
+def test_data_sets_travel_to_workers(muge_root):
+    for dataset in (module(muge_root).train_dataloader().dataset, module(muge_root).val_dataloader()[1].dataset):
+        keys = [(0, 1), (0, 2)] if hasattr(dataset, "pairs") else [1, 2]
+        copy = pickle.loads(pickle.dumps(dataset))
+        assert torch.equal(copy.__getitems__(keys)["image"], dataset.__getitems__(keys)["image"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, r"data\.batch_size is 0"),
+        ({"crop_scale": (0.5, 1.5)}, r"data\.crop_scale is \[0\.5, 1\.5\]"),
+        ({"flip": 2.0}, r"data\.flip is 2\.0"),
+        ({"num_workers": -1}, r"data\.num_workers is -1"),
+        ({"image_size": "auto"}, r"data\.image_size is auto and there is no trainer"),
+    ],
+)
+def test_impossible_options_are_refused(muge_root, options, message):
+    with pytest.raises(UserError, match=message):
+        module(muge_root, **options)
+
+
+def test_root_auto(tmp_path, monkeypatch, demo_root, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MUGE_ROOT", raising=False)
+    assert resolve_root("auto") == demo_root
+    assert "using the embedded pictures" in capsys.readouterr().err
+    (tmp_path / "data" / "MUGE").mkdir(parents=True)
+    assert str(resolve_root("auto")) == "data/MUGE"
+    monkeypatch.setenv("MUGE_ROOT", str(tmp_path))
+    assert resolve_root("auto") == tmp_path
+    monkeypatch.setenv("MUGE_ROOT", str(tmp_path / "absent"))
+    with pytest.raises(UserError, match=r"\$MUGE_ROOT is .*absent"):
+        resolve_root("auto")
+    with pytest.raises(UserError, match=r"data\.root is nowhere"):
+        resolve_root("nowhere")

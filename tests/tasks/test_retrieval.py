@@ -1,0 +1,168 @@
+import math
+
+import lightning as L
+import pytest
+import torch
+
+from zoo.errors import UserError
+from zoo.losses.contrastive import clip_loss
+from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
+from zoo.tasks import RetrievalTask
+from zoo.weights.checkpoint import load, load_initial_weights
+
+OPTIONS = {
+    "image_tower": "timm:test_vit",
+    "image_tower_options": {"image_size": 32},
+    "text_tower": "bert_tiny_chinese",
+    "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
+    "image_pretrained": False,
+    "text_pretrained": False,
+    "embedding_dim": 16,
+}
+PICTURES = torch.arange(3 * 3 * 32 * 32).remainder(251).to(torch.uint8).reshape(3, 3, 32, 32)
+TEXTS = ["红裙", "蓝色长裤女", "帽子"]
+
+
+@pytest.fixture
+def task():
+    torch.manual_seed(0)
+    return RetrievalTask(**OPTIONS).eval()
+
+
+@pytest.fixture
+def checkpoint(task, tmp_path):
+    """A checkpoint as the trainer writes it."""
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
+    trainer.strategy.connect(task)
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def test_embeddings_are_unit_vectors(task):
+    for embeddings in (task.encode_image(PICTURES), task.encode_text(TEXTS)):
+        assert embeddings.shape == (3, 16)
+        assert embeddings.dtype == torch.float32
+        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
+
+
+def test_a_checkpoint_gives_the_same_task_back(task, checkpoint):
+    for path in (checkpoint, checkpoint.parent.parent):
+        loaded = load(path)
+        assert isinstance(loaded, RetrievalTask)
+        assert not loaded.training
+        torch.testing.assert_close(loaded.encode_text(TEXTS), task.encode_text(TEXTS), rtol=0, atol=0)
+        torch.testing.assert_close(loaded.encode_image(PICTURES), task.encode_image(PICTURES), rtol=0, atol=0)
+    loaded = RetrievalTask.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    torch.testing.assert_close(loaded.encode_text(TEXTS), task.encode_text(TEXTS), rtol=0, atol=0)
+
+
+def test_a_built_module_takes_the_place_of_a_name(task):
+    torch.manual_seed(0)
+    built = RetrievalTask(
+        IMAGE_TOWERS.build("timm:test_vit", image_size=32),
+        TEXT_TOWERS.build("bert_tiny_chinese", width=32, num_layers=1, num_heads=2),
+        embedding_dim=16,
+    ).eval()
+    torch.testing.assert_close(built.encode_text(TEXTS), task.encode_text(TEXTS))
+    assert "image_tower" not in built.hparams
+
+
+def test_options_of_a_built_module_are_refused():
+    tower = IMAGE_TOWERS.build("timm:test_vit", image_size=32)
+    with pytest.raises(UserError, match=r"image_tower_options .* cannot change it"):
+        RetrievalTask(tower, image_tower_options={"image_size": 64})
+
+
+def test_initial_weights_come_whole_or_not_at_all(task, checkpoint):
+    other = RetrievalTask(**OPTIONS).eval()
+    load_initial_weights(other, checkpoint)
+    torch.testing.assert_close(other.encode_text(TEXTS), task.encode_text(TEXTS), rtol=0, atol=0)
+    wider = RetrievalTask(**{**OPTIONS, "embedding_dim": 24})
+    before = {name: value.clone() for name, value in wider.state_dict().items()}
+    with pytest.raises(UserError, match=r"nothing was loaded:\n  mis-shaped  image_projection\.weight \[16, 64\], wanted"):
+        load_initial_weights(wider, checkpoint)
+    assert all(torch.equal(before[name], value) for name, value in wider.state_dict().items())
+
+
+def test_a_damaged_checkpoint_and_one_with_code_are_refused(checkpoint):
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        load(checkpoint)
+    torch.save({"state_dict": {}, "task": print}, checkpoint)
+    with pytest.raises(UserError, match="more than weights and plain data"):
+        load(checkpoint)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load(checkpoint.with_name("absent.ckpt"))
+
+
+def test_the_evaluation_loss_is_the_training_loss_of_each_block(task):
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (torch.nn.functional.normalize(torch.randn(7, 16, generator=generator)) for _ in range(2))
+    ids = torch.tensor([1, 2, 3, 1, 5, 6, 7])
+    loss = task.evaluation_loss(images, texts, ids, torch.arange(7), block=4)
+    scale = task.logit_scale.exp()
+    first = clip_loss(images[:4], texts[:4], scale, image_ids=ids[:4], query_ids=torch.arange(4))
+    second = clip_loss(images[4:], texts[4:], scale, image_ids=ids[4:], query_ids=torch.arange(3))
+    torch.testing.assert_close(loss, (4 * first + 3 * second) / 7)
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __len__(self):
+        return 12
+
+    def __getitems__(self, rows):
+        rows = torch.tensor(rows)
+        pictures = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
+        return {"image": pictures, "text": ["红裙"] * len(rows), "image_id": rows, "query_id": rows}
+
+
+def fit(task, tmp_path, **options):
+    loader = torch.utils.data.DataLoader(Pairs(), batch_size=4, collate_fn=lambda batch: batch)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet, **options)
+    trainer.fit(task, loader)
+    return trainer
+
+
+def test_the_logit_scale_stays_within_its_bounds(tmp_path):
+    task = RetrievalTask(**OPTIONS, learning_rate=0.01, warmup_steps=0)
+    task.logit_scale.data.fill_(math.log(100))
+    fit(task, tmp_path, max_epochs=1)
+    assert 0 <= task.logit_scale.item() <= math.log(100) + 1e-6
+
+
+def test_warm_up_then_cosine_to_zero(tmp_path):
+    rates = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    task = RetrievalTask(**OPTIONS, learning_rate=1.0e-3, warmup_steps=2)
+    trainer = fit(task, tmp_path, max_epochs=2, callbacks=[Watch()])
+    assert rates[:2] == pytest.approx([0.5e-3, 1e-3])
+    assert rates[2] == pytest.approx(1e-3)
+    assert rates[-1] < rates[3] < rates[2]
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_dropout_is_a_function_of_seed_and_step(tmp_path):
+    def losses():
+        torch.manual_seed(1)
+        task = RetrievalTask(**OPTIONS)
+        seen = []
+
+        class Watch(L.Callback):
+            def on_train_batch_end(self, trainer, task, outputs, batch, index):
+                seen.append(task.encode_text(TEXTS).detach())  # in training mode: with dropout
+
+            def on_train_batch_start(self, trainer, task, batch, index):
+                torch.rand(7)  # what else the process draws in between changes nothing
+
+        fit(task, tmp_path, max_steps=2, callbacks=[Watch()])
+        return seen
+
+    first, second = losses(), losses()
+    torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -1,0 +1,204 @@
+"""On files, through ``python -m zoo``, with loader workers: any number of processes gives what one process gives."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from zoo.data.formats import Query, write_image_tsv, write_queries
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+CHARACTERS = "红蓝绿黄黑白长短裙裤鞋帽男女童新款夏冬棉麻"
+MODEL = {
+    "class_path": "zoo.tasks.RetrievalTask",
+    "init_args": {
+        "image_tower": "timm:test_vit",  # no batch norm: a batch's gradient is the sum of its parts
+        "image_tower_options": {"image_size": 32},
+        "image_pretrained": False,
+        "text_tower": "bert_tiny_chinese",
+        "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2, "dropout": 0.0},
+        "embedding_dim": 16,
+        "learning_rate": 1.0e-3,
+        "warmup_steps": 1,
+    },
+}
+
+
+def write_split(folder, split, *, queries, pictures, first_id):
+    """Random pictures, two of them twice under different ids, and queries with one to three true pictures each."""
+    random = np.random.default_rng(first_id)
+
+    def jpeg():
+        buffer = io.BytesIO()
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "JPEG")
+        return buffer.getvalue()
+
+    images = [jpeg() for _ in range(pictures)]
+    images[-2:] = images[:2]
+    ids = [first_id + 3 * place for place in random.permutation(pictures)]
+    write_image_tsv(folder / f"MR_{split}_imgs.tsv", zip(ids, images, strict=True))
+    rows = []
+    for place in range(queries):
+        text = "".join(random.choice(list(CHARACTERS), random.integers(2, 12)))
+        items = random.choice(ids, random.integers(1, 4), replace=False)
+        kind = "name" if len(items) == 1 else "base"
+        rows.append(Query(query_id=900 - place, text=text, item_ids=tuple(map(int, items)), kind=kind))
+    if split == "test":
+        write_queries(folder / "MR_test_answers.jsonl", rows)
+        rows = [Query(query_id=row.query_id, text=row.text) for row in rows]
+    write_queries(folder / f"MR_{split}_queries.jsonl", rows)
+
+
+def make_place(place, *, queries, pictures):
+    """A folder of data in MUGE's files and an experiment that trains on it."""
+    folder = place / "data" / "Multimodal_Retrieval"
+    folder.mkdir(parents=True)
+    for number, split in enumerate(("train", "valid", "test")):
+        write_split(folder, split, queries=queries, pictures=pictures, first_id=10_000 * (number + 1))
+    experiments = place / "experiments"
+    experiments.mkdir()
+    (experiments / "_base.yaml").write_text((EXPERIMENTS / "_base.yaml").read_text())
+    experiment = {
+        "model": MODEL,
+        "data": {
+            "class_path": "zoo.data.retrieval.RetrievalDataModule",
+            "init_args": {"root": str(place / "data"), "batch_size": 6, "eval_batch_size": 4, "num_workers": 1},
+        },
+        "trainer": {
+            "max_epochs": 1,
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "enable_progress_bar": False,
+            "callbacks": [
+                {"class_path": "zoo.callbacks.retrieval_eval.RetrievalEvaluation", "init_args": {"sheet_queries": 2}},
+                {"class_path": "zoo.callbacks.submission.RetrievalSubmission"},
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"monitor": "val/mean_recall", "mode": "max", "filename": "best", "save_last": True},
+                },
+            ],
+        },
+    }
+    (experiments / "tiny.yaml").write_text(yaml.safe_dump(experiment))
+    return place
+
+
+def zoo(place, *words, processes=1):
+    """Run ``python -m zoo`` in ``place`` on a number of processes; returns what it printed."""
+    if processes > 1:
+        words = (*words, "--trainer.strategy", "ddp", "--trainer.devices", str(processes))
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "WANDB_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo", *words], cwd=place, env=environment, capture_output=True, text=True, timeout=300
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return make_place(tmp_path_factory.mktemp("uneven"), queries=37, pictures=29)
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    return fit(place, processes=2)
+
+
+def fit(place, *, processes):
+    code, printed = zoo(place, "fit", "--config", "experiments/tiny.yaml", processes=processes)
+    assert code == 0, printed
+    return next((place / "runs" / "tiny").iterdir())
+
+
+def results(place, run, *, processes):
+    """The numbers of ``test`` and the lines of ``predict``."""
+    for verb in ("test", "predict"):
+        code, printed = zoo(place, verb, "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), processes=processes)
+        assert code == 0, printed
+    metrics, submission = run / "test.json", run / "predictions" / "MR_test_queries.jsonl"
+    found = json.loads(metrics.read_text())["metrics"], submission.read_text()
+    metrics.unlink()
+    submission.rename(place / "submission.jsonl")
+    return found
+
+
+@pytest.mark.ddp
+def test_training_on_two_processes_logs_what_one_process_measures(place, run):
+    names, *lines = ((run / "metrics.csv").read_text()).splitlines()
+    rows = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
+    logged = [row for row in rows if row["val/mean_recall"]]
+    assert logged[0]["step"] == "0"
+    code, printed = zoo(place, "validate", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"))
+    assert code == 0, printed
+    shown = next(line for line in printed.splitlines() if line.startswith("│ all"))
+    assert float(shown.split("│")[5]) == pytest.approx(float(logged[-1]["val/mean_recall"]), abs=0.005)
+
+
+@pytest.mark.ddp
+def test_scores_and_submissions_are_those_of_one_process(place, run):
+    metrics, submission = results(place, run, processes=1)
+    assert {"test/recall@1", "test/mean_recall", "test/mean_recall/name", "test/loss"} <= metrics.keys()
+    for processes in (2, 3):
+        others, other_submission = results(place, run, processes=processes)
+        assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
+        assert other_submission == submission
+    answers = "data/Multimodal_Retrieval/MR_test_answers.jsonl"
+    words = ("--gold", answers, "--predictions", "submission.jsonl", "--output", "score.json")
+    code, printed = zoo(place, "score", "retrieval", *words)
+    assert code == 0, printed
+    scored = json.loads((place / "score.json").read_text())["scoreJson"]
+    ours = [metrics[f"test/{name}"] for name in ("mean_recall", "recall@1", "recall@5", "recall@10")]
+    assert [scored[name] for name in ("mean_recall", "r1", "r5", "r10")] == pytest.approx(ours, rel=1e-6)
+
+
+@pytest.mark.ddp
+def test_seven_rows_on_three_processes(tmp_path):
+    place = make_place(tmp_path, queries=7, pictures=11)
+    run = fit(place, processes=3)
+    metrics, submission = results(place, run, processes=1)
+    others, other_submission = results(place, run, processes=3)
+    assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
+    assert other_submission == submission
+
+
+@pytest.mark.ddp
+def test_lightnings_own_sampler_does_not_pass_unnoticed(place, run):
+    code, printed = zoo(
+        place, "test", "--ckpt_path", str(run), "--trainer.use_distributed_sampler", "true", processes=2
+    )
+    assert code != 0
+    assert not (run / "test.json").exists() or "use_distributed_sampler" in printed
+
+
+@pytest.mark.ddp
+def test_gradients_are_those_of_the_concatenated_batch(place):
+    gradients, losses = {}, {}
+    for processes in (1, 2, 3):
+        target = place / f"gradients-{processes}.pt"
+        code, printed = zoo(
+            place,
+            *("fit", "--config", "experiments/tiny.yaml", "--runs", f"runs-{processes}"),
+            *("--trainer.max_steps", "1", "--trainer.num_sanity_val_steps", "0", "--trainer.limit_val_batches", "0"),
+            *("--data.batch_size", str(6 // processes)),
+            *("--trainer.callbacks", "save_gradients.SaveGradients", "--trainer.callbacks.path", str(target)),
+            processes=processes,
+        )
+        assert code == 0, printed
+        saved = torch.load(target, weights_only=True)
+        gradients[processes], losses[processes] = saved["gradients"], saved["loss"]
+    for processes in (2, 3):
+        assert losses[processes] == pytest.approx(losses[1], rel=1e-5)
+        assert gradients[processes].keys() == gradients[1].keys()
+        for name, expected in gradients[1].items():
+            error = (gradients[processes][name] - expected).abs().max()
+            assert error <= 1e-5 * max(1.0, expected.abs().max()), name
+    assert max(gradient.abs().max() for gradient in gradients[1].values()) > 1e-3
