@@ -1,6 +1,9 @@
 """What several test files use."""
 
+import io
+
 import pytest
+from PIL import Image, ImageDraw
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +21,65 @@ def demo_root(zoo_cache):
     from zoo.data.demo import demo_root as make
 
     return make()
+
+
+COLOURS = {
+    "红色": "#d62828",
+    "绿色": "#2a9d3f",
+    "蓝色": "#2456c8",
+    "黄色": "#f2c230",
+    "黑色": "#1d1d1d",
+    "紫色": "#7b3fa0",
+}
+SHAPES = {"方块": "rectangle", "圆球": "ellipse", "十字": "cross", "条纹": "stripes"}
+
+
+@pytest.fixture(scope="session")
+def muge_root(tmp_path_factory):
+    """A tiny data set in MUGE's own files, coloured shapes: 24 to train on, 12 to validate, 12 to test; for reading only.
+
+    Queries name one picture (蓝色圆球) or all of a colour (蓝色); the answers of the test split lie beside it.
+    """
+    from zoo.data.formats import Query, write_image_tsv, write_queries
+
+    root = tmp_path_factory.mktemp("muge")
+    folder = root / "Multimodal_Retrieval"
+    for number, (split, colours) in enumerate([("train", 6), ("valid", 3), ("test", 3)], start=1):
+        pictures = {
+            1000 * number + place: (colour, shape)
+            for place, (colour, shape) in enumerate((c, s) for c in list(COLOURS)[-colours:] for s in SHAPES)
+        }
+        write_image_tsv(folder / f"MR_{split}_imgs.tsv", ((id_, draw(id_, *what)) for id_, what in pictures.items()))
+        texts = [*dict.fromkeys(colour for colour, _ in pictures.values()), *map("".join, pictures.values())]
+        queries = [
+            Query(
+                100 * number + place,
+                text,
+                tuple(id_ for id_, what in pictures.items() if "".join(what).startswith(text)),
+            )
+            for place, text in enumerate(texts)
+        ]
+        if split == "test":
+            write_queries(folder / "MR_test_answers.jsonl", queries)
+            queries = [Query(query.query_id, query.text) for query in queries]
+        write_queries(folder / f"MR_{split}_queries.jsonl", queries)
+    return root
+
+
+def draw(seed, colour, shape):
+    """One picture, JPEG or PNG, a little different for every seed."""
+    width, height, margin = 32 + seed % 7, 30 + seed % 5, 5 + seed % 3
+    image = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(image)
+    box, fill = (margin, margin, width - margin, height - margin), COLOURS[colour]
+    if SHAPES[shape] in ("rectangle", "ellipse"):
+        getattr(pen, SHAPES[shape])(box, fill=fill)
+    if SHAPES[shape] == "cross":
+        pen.line((box[0], box[1], box[2], box[3]), fill=fill, width=5)
+        pen.line((box[0], box[3], box[2], box[1]), fill=fill, width=5)
+    if SHAPES[shape] == "stripes":
+        for top in range(margin, height - margin, 6):
+            pen.rectangle((margin, top, width - margin, top + 2), fill=fill)
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG" if seed % 2 else "PNG")
+    return encoded.getvalue()

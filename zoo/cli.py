@@ -1,7 +1,6 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: Lightning's trainer behind layered configurations and run folders."""
+"""``fit``, ``validate``, ``test`` and ``predict``: Lightning's trainer behind layers of YAML and run folders."""
 
-import os
-import difflib
+import argparse
 import inspect
 import json
 import logging
@@ -11,24 +10,54 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import torch
 import yaml
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import zoo.data.retrieval
-import zoo.tasks  # noqa: F401  # class paths resolve only when imported
+import zoo.tasks  # class paths resolve only when imported
+from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
 from zoo.errors import UserError, nearest
 from zoo.loggers import make_loggers
-from zoo.runs import Plan, make_plan
+from zoo.messages import explain, help_text
+from zoo.runs import Plan, make_plan, take_option
+from zoo.weights.checkpoint import load_strictly, read_checkpoint
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
+
+# Warnings and news of the libraries that are not about anything a user did.
+NOISE = (
+    "does not have many workers",
+    "LeafSpec",
+    "isinstance.treespec",
+    "is not supported by the model summary",
+    "exists and is not empty",
+    "smaller than the logging interval",
+    "custom batch sampler",  # the data modules own both samplers
+    "It is recommended to use .*sync_dist=True",  # the metrics are equal on all processes
+    "torch.distributed.nn.functional.all_gather is deprecated",  # Lightning's
+)
+CHATTER = (
+    "Seed set to",
+    "TPU available",
+    "Loading `train_dataloader`",
+    "Restoring states from",
+    "Initializing distributed",
+    "All distributed processes registered",
+    "💡",
+    "litlogger",
+)
 
 
 def main(words: Sequence[str]) -> int:
@@ -38,18 +67,52 @@ def main(words: Sequence[str]) -> int:
         words: The command line, the verb first.
 
     Returns:
-        The exit code.
+        The exit code: 0 done, 1 the work failed, 2 the command line or a configuration was wrong.
     """
-    if {"-h", "--help"} & set(words) or any("help" in word for word in words if word.startswith("--")):
-        ZooCLI(Plan(list(words), "", Path(), continued=False, checkpoint=None))
+    verb = words[0]
+    if {"-h", "--help"} & set(words):
+        print(help_text(verb, {"model": task_classes(), "data": data_classes()}))
         return 0
+    if any(word.startswith("--") and word.partition("=")[0].endswith(".help") for word in words):
+        ZooCLI(Plan(list(words), "", Path(), continued=False, checkpoint=None))
     quiet_libraries()
+    code, plan = 1, None
     try:
-        ZooCLI(make_plan(list(words)))
-    except UserError as error:
-        print(f"zoo {words[0]}: error: {last_line(error)}", file=sys.stderr)
-        return 1
-    return 0
+        plan = make_plan(list(words))
+        for file in take_option(plan.words, ("--config",))[0]:
+            check_yaml(Path(file))
+        ZooCLI(plan)
+        code = 0
+    except argparse.ArgumentError as error:
+        print(f"zoo {verb}: error: {error.message}\nThe options: python -m zoo {verb} --help", file=sys.stderr)
+        code = 2
+    except (UserError, MisconfigurationException) as error:
+        print(f"zoo {verb}: error: {last_line(error)}", file=sys.stderr)
+    except RuntimeError as error:
+        if "Connection closed by peer" not in str(error):
+            raise
+        print(f"zoo {verb}: error: another process of this run has stopped", file=sys.stderr)
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish(code)
+        if plan and code:
+            with suppress(OSError):
+                plan.folder.rmdir()  # when nothing came of it
+    return code
+
+
+def check_yaml(path: Path) -> None:
+    """Raise where a configuration file is no mapping in YAML, with its line."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: this is no YAML: {error.problem}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: this is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        what = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"{path}: it holds {what}: give `model:`, `data:`, `trainer:` and what stands under them")
 
 
 def last_line(error: Exception) -> str:
@@ -60,16 +123,16 @@ def last_line(error: Exception) -> str:
 
 def quiet_libraries() -> None:
     """Leave out the libraries' chatter that says nothing to a user."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
-    warnings.filterwarnings("ignore", message=".*is not supported by the model summary.*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*custom batch sampler.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "💡" not in record.getMessage() and "litlogger" not in record.getMessage()
-    )
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(is_telling)
+
+
+def is_telling(record: logging.LogRecord) -> bool:
+    """Whether a record of Lightning's says something to a user."""
+    return not any(words in record.getMessage() for words in CHATTER)
 
 
 def best_precision() -> str:
@@ -88,52 +151,35 @@ def describe_hardware(trainer: L.Trainer) -> str:
     return f"{torch.get_num_threads()} CPU cores ({features})"
 
 
-class ShortErrorParser(LightningArgumentParser):
-    """A parser whose errors are one line: what came, what is valid or nearest, where the options are listed."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the error and leave with exit code 2."""
-        short = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", shorten(message, self.known_options()))
-        print(f"zoo: error: {short}", file=sys.stderr)
-        print("The options: python -m zoo fit --help", file=sys.stderr)
-        sys.exit(2)
-
-    def known_options(self) -> list[str]:
-        """Every dotted option of this parser and of the zoo's tasks and data modules."""
-        parsers = [self, *(self._subcommands_action.choices.values() if self._subcommands_action else ())]
-        options = {
-            word.lstrip("-") for parser in parsers for word in parser._option_string_actions if word.startswith("--")
-        }
-        for prefix, module in (("model", zoo.tasks), ("data", zoo.data.retrieval)):
-            for value in vars(module).values():
-                if isinstance(value, type) and issubclass(value, (L.LightningModule, L.LightningDataModule)):
-                    options |= {f"{prefix}.{name}" for name in inspect.signature(value).parameters}
-        return sorted(options)
+def task_classes() -> dict[str, type]:
+    """The tasks, by name."""
+    return {name: value for name, value in vars(zoo.tasks).items() if isinstance(value, type)}
 
 
-def shorten(message: str, options: list[str]) -> str:
-    """The telling part of a parser's error, with the options nearest to what was mistyped.
+def data_classes() -> dict[str, type]:
+    """The data modules, by name."""
+    modules = [zoo.data.retrieval]
+    values = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    return {value.__name__: value for value in values if issubclass(value, L.LightningDataModule)}
 
-    Args:
-        message: jsonargparse's message: the key, the types it tried, and why each one refused the value.
-        options: The dotted names of the options that exist.
-    """
-    unknown = re.search(r"arguments: --([\w.+]+)|Option '([\w.+]+)' is not|not accept option '([\w.+]+)'", message)
-    if unknown:
-        name = next(filter(None, unknown.groups())).replace("init_args.", "").rstrip("+")
-        by_last_part = {option.rpartition(".")[2]: option for option in sorted(options, key=lambda option: "." in option)}
-        close = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, n=3, cutoff=0.6)
-        near = f" Did you mean {', '.join(by_last_part[part] for part in close)}?" if close else nearest(name, options)
-        return f"there is no option {name!r}.{near}"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    key = re.search(r'[Kk]ey "([\w.+]+)"', message)
-    value = re.search(r"^\s*Given value: (.*)", message, re.MULTILINE)
-    reasons = [line.removeprefix("- ") for line in lines if line.startswith("- ") and "NoneType" not in line]
-    problems = [f"{line.rstrip(':')}: {following}" for line, following in pairwise(lines) if "given class_path" in line]
-    if key and (problems or reasons):
-        came = "" if problems or value is None else f" {value[1]!r} came."
-        return f"{key[1]}:{came} {'; '.join(problems[-1:] or reasons)}".replace("- Problem", "Problem")
-    return " ".join(lines)
+
+def known_classes() -> dict[str, type]:
+    """The classes that a configuration may name and that are imported, by name; the trainer too."""
+    known: dict[str, type] = {"trainer": L.Trainer}
+    waiting: list[type] = [L.LightningModule, L.LightningDataModule, L.Callback]
+    while waiting:
+        subclasses: list[type] = type.__subclasses__(waiting.pop())
+        known |= {kind.__name__: kind for kind in subclasses}
+        waiting += subclasses
+    return known
+
+
+def known_options(parser: LightningArgumentParser) -> list[str]:
+    """Every dotted option: the parser's, and those of the tasks and data modules."""
+    options = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
+    for prefix, classes in (("model", task_classes()), ("data", data_classes())):
+        options += [f"{prefix}.{name}" for kind in classes.values() for name in inspect.signature(kind).parameters]
+    return [option for option in dict.fromkeys(options) if not option.endswith((".help", "+"))]
 
 
 class ZooCLI(LightningCLI):
@@ -146,10 +192,19 @@ class ZooCLI(LightningCLI):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.fault: Exception | None = None
+        checkpoint = read_checkpoint(plan.checkpoint) if plan.checkpoint else None
+        self.trained = checkpoint["state_dict"] if checkpoint else None
+        words = plan.words
+        if (
+            checkpoint and "task" in checkpoint and not plan.continued and words[0] != "fit"
+        ):  # a file apart from its run tells its own task
+            configs, flags = take_option(words[1:], ("--config",))
+            model = {"class_path": checkpoint["task"], "init_args": checkpoint["hyper_parameters"]}
+            layers = [word for file in configs for word in ("--config", file)]
+            words = [words[0], *layers, "--model", json.dumps(model), *flags]
         super().__init__(
-            args=plan.words,
-            parser_class=ShortErrorParser,
-            parser_kwargs={"allow_abbrev": False, "prog": "python -m zoo"},
+            args=words,
+            parser_kwargs={"allow_abbrev": False, "exit_on_error": False, "prog": "python -m zoo"},
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
@@ -165,7 +220,12 @@ class ZooCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the plan's words; the process's own stay as they are, for DDP starts its processes by them."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(list(args or ()))
+        except argparse.ArgumentError as error:
+            options = known_options(self._subcommand_parsers[self.plan.words[0]])
+            message = explain(error.message, self.plan.words[1:], options, known_classes())
+            raise argparse.ArgumentError(None, message) from None
 
     def _parse_ckpt_path(self) -> None:
         """Leave the command line as it is: Lightning would let a checkpoint's hyper-parameters win over it."""
@@ -183,14 +243,14 @@ class ZooCLI(LightningCLI):
             raise
 
     def instantiate_classes(self) -> None:
-        """Build task, data and trainer; the run's folder is theirs."""
+        """Build task, data and trainer, and see that the checkpoint is this task's."""
         try:
             super().instantiate_classes()
         except ValueError:
             raise self.fault or sys.exception() from None  # type: ignore[misc]
-        if self.subcommand == "fit" and self.trainer.is_global_zero:
-            text = yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
-            write_text(self.plan.folder / "config.yaml", text)
+        if self.trained is not None:
+            load_strictly(self.model, self.trained, f"--ckpt_path {self.plan.checkpoint}")
+            self.trained = None
 
     def before_fit(self) -> None:
         """Start the clock."""
@@ -215,12 +275,25 @@ class ZooCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that writes into the run's folder."""
         wanted = self._get(self.config_init, "trainer").get("logger")
-        logger: Any = wanted
+        logger, note = wanted, f"The run: {self.plan.folder}"
         if wanted in (None, True) and not self._get(self.config_init, "trainer").get("fast_dev_run"):
-            logger = make_loggers(self.plan, str(self.subcommand), self.resolved())
+            logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved())
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
-        return super().instantiate_trainer(logger=logger, default_root_dir=str(self.plan.folder), **kwargs)
+        callbacks = [CommandLineWins(), PartialBest(), RandomWeightsBanner()]
+        callbacks.append(WriteConfig(self.plan.folder / "config.yaml", self.resolved(), note))
+        self.trainer_defaults["callbacks"] = callbacks
+        try:
+            trainer = super().instantiate_trainer(logger=logger, default_root_dir=str(self.plan.folder), **kwargs)
+        except (ValueError, TypeError) as error:  # Lightning's own checks of accelerator, strategy, devices, …
+            wrong = re.search(r"(accelerator|strategy)='(\w+)'", str(error))
+            valid = [*StrategyRegistry.available_strategies(), *AcceleratorRegistry.available_accelerators()]
+            near = nearest(wrong[2], valid) if wrong else ""
+            raise UserError(f"trainer: {str(error).partition('. ')[0].rstrip('.')}.{near}") from None
+        for checkpoint in trainer.checkpoint_callbacks:  # also where the user's own logger lies elsewhere
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
+                checkpoint.dirpath = str(self.plan.folder / "checkpoints")
+        return trainer
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain data, without what belongs to this command alone."""

@@ -8,7 +8,10 @@ from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
+from zoo.errors import UserError, nearest
 from zoo.runs import Plan
 
 # By which of its values a metric sums up a run, when runs are compared.
@@ -19,66 +22,104 @@ SUMMARIES = {
     "val/recall@10": "max",
     "val/loss": "min",
 }
+WANDB_MODES = ("online", "offline", "disabled", "shared")
+
+
+class RunCSVWriter(ExperimentWriter):
+    """Goes on with the ``metrics.csv`` that is there; Lightning's deletes it."""
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        file = Path(self.metrics_file_path)
+        if file.is_file():
+            self.metrics_keys = file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r").split(",")
+
+    def _check_log_dir_exists(self) -> None:
+        pass
 
 
 class RunCSVLogger(CSVLogger):
-    """A CSV logger that goes on with the ``metrics.csv`` of a continued run; Lightning's deletes it."""
+    """A CSV logger that goes on with the ``metrics.csv`` of a continued run."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer, which knows the columns that are there already."""
         if self._experiment is None:
-            file = Path(self.log_dir) / "metrics.csv"
-            written = file.read_text(encoding="utf-8") if file.is_file() else ""
-            if written:
-                file.unlink()
-            writer = super().experiment
-            if written:
-                file.write_text(written, encoding="utf-8")
-                writer.metrics_keys = written.splitlines()[0].split(",")
+            self._experiment = RunCSVWriter(self.log_dir)
         return self._experiment
 
 
-def make_loggers(plan: Plan, command: str, config: dict[str, Any]) -> list[Logger]:
+def make_loggers(plan: Plan, command: str, config: dict[str, Any]) -> tuple[list[Logger], str]:
     """CSV for training, and W&B where a key or ``WANDB_MODE=offline`` allows it.
 
     Args:
         plan: The run. Its experiment and folder name are the W&B run's name and id, so that a continued run continues.
         command: ``fit``, ``validate``, ``test`` or ``predict``: W&B's job type.
         config: The whole nested configuration.
+
+    Returns:
+        The loggers, and a line that says where the numbers go.
+
+    Raises:
+        UserError: ``WANDB_MODE`` is none of W&B's.
     """
     folder = plan.folder
-    first_process = os.environ.get("LOCAL_RANK", "0") == "0"
     loggers: list[Logger] = []
     if command == "fit":
         loggers.append(RunCSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name))
+    why_not = why_no_wandb()
+    wandb = None if why_not else wandb_logger(plan, command, config)
+    if wandb is None:
+        return loggers, f"Logging to {folder}/metrics.csv ({why_not or 'W&B does not answer'})"
+    return [*loggers, wandb], f"Logging to {folder}/metrics.csv and W&B"
+
+
+def why_no_wandb() -> str | None:
+    """Why this run is not logged to W&B, or None when it is."""
     mode = os.environ.get("WANDB_MODE", "online")
-    if mode == "disabled" or (mode == "online" and not has_wandb_key()):
-        if first_process and command == "fit":
-            why = "WANDB_MODE is disabled" if mode == "disabled" else "W&B has no key: `wandb login` or WANDB_MODE=offline"
-            print(f"Logging to {folder}/metrics.csv ({why})", file=sys.stderr)
-        return loggers
-    run = f"{plan.experiment}-{folder.name}" + ("" if command == "fit" else f"-{command}")
-    model, data = config["model"], config["data"]
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("WANDB_DATA_DIR", str(folder))
-    wandb = WandbLogger(
-        project="zoo",
-        name=run,
-        id=run,
-        resume="allow",
-        save_dir=str(folder),
-        offline=mode == "offline",
-        group=model["class_path"].rpartition(".")[2].removesuffix("Task").lower(),
-        job_type=command,
-        tags=[plan.experiment, *towers(model["init_args"]), f"data:{Path(data['init_args']['root']).name}"],
-        config=config,
-    )
-    if first_process:
+    if mode not in WANDB_MODES:
+        raise UserError(f"WANDB_MODE is {mode!r}: give {', '.join(WANDB_MODES)}.{nearest(mode, WANDB_MODES)}")
+    if mode == "disabled":
+        return "WANDB_MODE is disabled"
+    if mode == "offline" or has_wandb_key():
+        return None
+    return "W&B has no key: `wandb login` or WANDB_MODE=offline"
+
+
+def wandb_logger(plan: Plan, command: str, config: dict[str, Any]) -> WandbLogger | None:
+    """A W&B run of this command, or None when W&B does not answer."""
+    import wandb
+
+    folder = plan.folder
+    name = f"{plan.experiment}-{folder.name}" + ("" if command == "fit" else f"-{command}")
+    run = None
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["WANDB_DATA_DIR"] = str(folder)  # or pictures in tables are kept in the home folder
+        model, data = config["model"], config["data"]
+        tags = [plan.experiment, *towers(model["init_args"]), f"data:{Path(data['init_args']['root']).name}"]
+        try:
+            run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "zoo"),
+                name=name,
+                id=name,
+                resume="allow",
+                dir=folder,
+                group=model["class_path"].rpartition(".")[2].removesuffix("Task").lower(),
+                job_type=command,
+                tags=[tag[:64] for tag in dict.fromkeys(tags)],  # W&B takes no longer ones
+                config=config,
+                settings=wandb.Settings(init_timeout=30),
+            )
+        except wandb.Error as error:
+            print(f"W&B: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+            return None
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         for metric, summary in SUMMARIES.items():
-            wandb.experiment.define_metric(metric, summary=summary, step_metric="trainer/global_step")
-    return [*loggers, wandb]
+            run.define_metric(metric, summary=summary, step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(name=name, id=name, project="zoo", save_dir=str(folder), experiment=run)
 
 
 def towers(arguments: dict[str, Any]) -> list[str]:

@@ -50,27 +50,27 @@ def make_plan(words: list[str]) -> Plan:
     for config in configs:
         check_config(Path(config))
     asked = checkpoints[-1] if checkpoints else None if verb == "fit" else "best"
-    if verb == "fit" and not configs:
-        raise UserError("fit needs an experiment: --config experiments/NAME.yaml")
+    if asked in (None, "null") and not configs:
+        raise UserError(f"{verb} needs an experiment: --config experiments/NAME.yaml")
     experiment = experiment_of(Path(configs[0])) if configs else None
-    checkpoint = None if asked in (None, "null") else find_checkpoint(asked, root, experiment)
-    if checkpoint is None and not configs:
-        raise UserError(f"{verb} needs --ckpt_path FILE or --config experiments/NAME.yaml")
+    of_a_run = "last" if verb == "fit" else "best"
+    checkpoint = None if asked in (None, "null") else find_checkpoint(asked, root, experiment, of_a_run)
     run = run_of(checkpoint) if checkpoint else None
     layers = layer_configs(configs, run)
-    if run is None:
-        name = experiment or checkpoint.stem  # type: ignore[union-attr]
-        started = os.environ.get("ZOO_RUN") if "LOCAL_RANK" in os.environ else None
-        run_folder = Path(started or new_folder(root, name))
-    else:
-        name, run_folder = run.parent.name, run
-    os.environ["ZOO_RUN"] = str(run_folder)  # the processes that DDP starts share it
+    if not layers:
+        raise UserError(
+            f"--ckpt_path {asked}: it lies in no run (RUN/config.yaml, RUN/checkpoints/NAME.ckpt): "
+            "name its experiment, --config experiments/NAME.yaml"
+        )
+    name = run.parent.name if run else experiment or ""
+    folder = run or new_folder(root, name)
+    os.environ["ZOO_RUN"] = str(folder)  # the processes that DDP starts share it
     spelled = [word for layer in layers for word in ("--config", str(layer))]
     if checkpoint:
         spelled += ["--ckpt_path", str(checkpoint), "--weights_only", "true"]
     if verb in ("validate", "test"):
         spelled += ["--verbose", "false"]  # the callbacks print the numbers, once
-    return Plan([verb, *spelled, *rest], name, run_folder, run is not None, checkpoint)
+    return Plan([verb, *spelled, *rest], name, folder, run is not None, checkpoint)
 
 
 def take_option(words: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -95,49 +95,62 @@ def check_config(path: Path) -> None:
     """Raise when a configuration file is not there, with the nearest that is."""
     if path.is_file():
         return
-    beside = [str(file) for file in path.parent.glob("*.yaml") if not file.name.startswith("_")]
-    known = f" There are: {', '.join(sorted(beside))}." if beside else ""
-    raise UserError(f"--config {path}: there is no such file.{nearest(str(path), beside) or known}")
+    folder = path if path.is_dir() else path.parent
+    beside = sorted(str(file) for file in folder.glob("*.yaml") if not file.name.startswith("_"))
+    known = f" There are {', '.join(beside)}." if beside else ""
+    raise UserError(f"--config {path}: there is no such file.{nearest(str(path), beside, limit=1) or known}")
 
 
-def experiment_of(config: Path) -> str:
-    """An experiment is called as its file; a run's own ``config.yaml`` as the run's experiment."""
+def experiment_of(config: Path) -> str | None:
+    """An experiment is called as its file, a run's own ``config.yaml`` as the run's experiment; overlays are none."""
+    if config.resolve().parent.name.startswith("_"):
+        return None
     return config.resolve().parent.parent.name if config.name == "config.yaml" else config.stem
 
 
 def layer_configs(configs: list[str], run: Path | None) -> list[Path]:
     """The configuration files to read, lowest first."""
-    if run is not None and (run / "config.yaml").is_file():
-        return [run / "config.yaml", *map(Path, configs[1:])]
-    if not configs:
-        return []
-    first = Path(configs[0])
-    if first.name == "config.yaml":  # a run's: it is whole
+    if run is not None:  # its config.yaml is whole; what it was made from would undo the flags it was made with
+        made_from = bool(configs) and experiment_of(Path(configs[0])) == run.parent.name
+        return [run / "config.yaml", *map(Path, configs[made_from:])]
+    if not configs or Path(configs[0]).name == "config.yaml":
         return [Path(config) for config in configs]
+    first = Path(configs[0])
     base = first.parent / "_base.yaml"
     if not base.is_file():
-        raise UserError(f"--config {first}: there is no {base}, which experiments are laid over. Copy it from the zoo's")
+        raise UserError(
+            f"--config {first}: there is no {base}, which experiments are laid over. Copy it from the zoo's"
+        )
     return [base, *map(Path, configs)]
 
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+    folder = checkpoint.parent.parent
+    return folder if checkpoint.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 
 
-def find_checkpoint(asked: str, root: Path, experiment: str | None) -> Path:
+def find_checkpoint(asked: str, root: Path, experiment: str | None, of_a_run: str) -> Path:
     """The file that ``--ckpt_path`` means: ``best`` or ``last`` of the newest run that has one, a run, or a file.
+
+    Args:
+        asked: What was given.
+        root: The folder of all runs.
+        experiment: Whose runs; None: any.
+        of_a_run: Which checkpoint a run's folder stands for, ``best`` or ``last``.
 
     Raises:
         UserError: There is none.
     """
-    path = Path(asked)
     if asked not in CHECKPOINTS:
-        if path.is_dir() and (path / "checkpoints" / "best.ckpt").is_file():
-            return (path / "checkpoints" / "best.ckpt").resolve()
+        path = Path(asked).expanduser()
+        if path.is_dir():
+            path = path / "checkpoints" / CHECKPOINTS[of_a_run]
         if path.is_file():
             return path.resolve()
-        raise UserError(f"--ckpt_path {asked}: there is no such file. Give a .ckpt file, a run's folder, best or last")
+        near = nearest(asked, CHECKPOINTS, limit=1) if os.sep not in asked else ""
+        what = f"there is no file {path}." if path != Path(asked) else "there is no such file."
+        raise UserError(f"--ckpt_path {asked}: {what}{near} Give a .ckpt file, a run's folder, best or last")
     pattern = f"{experiment or '*'}/*/checkpoints/{CHECKPOINTS[asked]}"
     found = sorted(root.glob(pattern), key=lambda file: (file.parent.parent.name, file.stat().st_mtime))
     if not found:
@@ -147,7 +160,15 @@ def find_checkpoint(asked: str, root: Path, experiment: str | None) -> Path:
 
 
 def new_folder(root: Path, experiment: str) -> Path:
-    """A new run's folder, named by the time; not made yet."""
+    """A new run's folder, named by the time; not made yet.
+
+    Raises:
+        UserError: Another program started this process as one of several, and they share no folder.
+    """
+    if "LOCAL_RANK" in os.environ:
+        if "ZOO_RUN" not in os.environ:
+            raise UserError("torchrun or the like started this process: name a folder for the run, ZOO_RUN=runs/NAME/1")
+        return Path(os.environ["ZOO_RUN"]).resolve()
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = root / experiment / name
     suffix = 2
