@@ -1,6 +1,11 @@
 """What several test files use."""
 
 import io
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
@@ -36,7 +41,7 @@ SHAPES = {"方块": "rectangle", "圆球": "ellipse", "十字": "cross", "条纹
 
 @pytest.fixture(scope="session")
 def muge_root(tmp_path_factory):
-    """A tiny data set in MUGE's own files, coloured shapes: 24 to train on, 12 to validate, 12 to test; for reading only.
+    """A tiny data set in MUGE's own files, coloured shapes: 24 to train on, 12 to validate, 12 to test; read only.
 
     Queries name one picture (蓝色圆球) or all of a colour (蓝色); the answers of the test split lie beside it.
     """
@@ -83,3 +88,65 @@ def draw(seed, colour, shape):
     encoded = io.BytesIO()
     image.save(encoded, "JPEG" if seed % 2 else "PNG")
     return encoded.getvalue()
+
+
+TINY = """\
+model:
+  class_path: zoo.tasks.RetrievalTask
+  init_args:
+    image_tower: timm:test_vit
+    image_tower_options: {image_size: 32}
+    text_tower: bert_tiny_chinese
+    text_tower_options: {width: 32, num_layers: 1, num_heads: 2}
+    image_pretrained: false
+    text_pretrained: false
+    embedding_dim: 16
+    learning_rate: 1e-3
+    warmup_steps: 2
+data:
+  class_path: zoo.data.retrieval.RetrievalDataModule
+  init_args: {root: ROOT, batch_size: 16, num_workers: 0}
+trainer:
+  accelerator: cpu
+  precision: 32-true
+  max_epochs: 2
+  log_every_n_steps: 1
+  enable_model_summary: false
+  callbacks+:
+    - class_path: zoo.callbacks.retrieval_eval.RetrievalEvaluation
+      init_args: {sheet_queries: 0}
+    - class_path: zoo.callbacks.submission.RetrievalSubmission
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {monitor: val/mean_recall, mode: max, filename: best, save_last: true, enable_version_counter: false}
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, muge_root):
+    """A folder to work in, with the repository's experiments and a tiny one, ``experiments/tiny.yaml``; no W&B key."""
+    shutil.copytree(Path(__file__).parents[1] / "experiments", tmp_path / "experiments")
+    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY.replace("ROOT", str(muge_root)))
+    monkeypatch.chdir(tmp_path)
+    saved = dict(os.environ)
+    for name in ("MUGE_ROOT", "ZOO_RUN", "LOCAL_RANK", "NETRC", *(name for name in saved if name.startswith("WANDB"))):
+        os.environ.pop(name, None)
+    os.environ["HOME"] = str(tmp_path / "home")
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture
+def zoo_main(workplace, capfd):
+    """Runs a command line in this process: ``code, out, err = zoo_main("fit", "--config", …)``."""
+    from zoo.__main__ import main
+
+    def run(*words):
+        for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+            for handler in logging.getLogger(name).handlers:
+                handler.stream = sys.stderr  # it would write into the first test's
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        return (code, *capfd.readouterr())
+
+    return run

@@ -33,7 +33,9 @@ def configs(plan):
 
 
 def test_fit_reads_base_then_experiment_then_overlays(place):
-    plan = make_plan(["fit", "--config", "experiments/clip_demo.yaml", "-c=experiments/overlay.yaml", "--data.root", "x"])
+    plan = make_plan(
+        ["fit", "--config", "experiments/clip_demo.yaml", "-c=experiments/overlay.yaml", "--data.root", "x"]
+    )
     assert configs(plan) == ["experiments/_base.yaml", "experiments/clip_demo.yaml", "experiments/overlay.yaml"]
     assert plan.words[-2:] == ["--data.root", "x"]
     assert plan.folder.parent == place / "runs" / "clip_demo"

@@ -21,7 +21,12 @@ COMMANDS = {
 
 def usage() -> str:
     """The text of ``python -m zoo --help``."""
-    lines = ["usage: python -m zoo COMMAND [OPTION ...]", "", "A model zoo for MUGE, the Chinese multimodal e-commerce benchmark.", ""]
+    lines = [
+        "usage: python -m zoo COMMAND [OPTION ...]",
+        "",
+        "A model zoo for MUGE, the Chinese multimodal e-commerce benchmark.",
+        "",
+    ]
     lines += [f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items()]
     lines += ["", "python -m zoo COMMAND --help lists a command's options."]
     return "\n".join(lines)

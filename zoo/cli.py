@@ -21,6 +21,7 @@ import yaml
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -44,6 +45,7 @@ NOISE = (
     "is not supported by the model summary",
     "exists and is not empty",
     "smaller than the logging interval",
+    "The dirpath has changed",  # of a checkpoint apart from its run
     "custom batch sampler",  # the data modules own both samplers
     "It is recommended to use .*sync_dist=True",  # the metrics are equal on all processes
     "torch.distributed.nn.functional.all_gather is deprecated",  # Lightning's
@@ -276,7 +278,9 @@ class ZooCLI(LightningCLI):
         """A trainer that writes into the run's folder."""
         wanted = self._get(self.config_init, "trainer").get("logger")
         logger, note = wanted, f"The run: {self.plan.folder}"
-        if wanted in (None, True) and not self._get(self.config_init, "trainer").get("fast_dev_run"):
+        if self._get(self.config_init, "trainer").get("fast_dev_run"):
+            logger = CSVLogger(self.plan.folder)  # Lightning takes its dummy instead
+        elif wanted in (None, True):
             logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved())
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past

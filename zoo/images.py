@@ -151,20 +151,22 @@ def decode_base64(text: bytes | str) -> bytes:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(BytesIO(data)) as image:
-            return np.array(_over_white(ImageOps.exif_transpose(image)))
+            return np.array(over_white(image))
     except Image.UnidentifiedImageError:
         raise ImageError(f"not a picture: {len(data)} bytes that begin with {data[:12]!r}") from None
     except Exception as error:  # Pillow's plug-ins raise many kinds for broken files
         raise ImageError(f"a picture that cannot be decoded ({len(data)} bytes): {error}") from error
 
 
-def _over_white(image: "Image") -> "Image":
-    from PIL import Image
+def over_white(image: "Image") -> "Image":
+    """Turn a PIL picture of any mode into RGB: upright as its EXIF says, laid over white where it is transparent."""
+    from PIL import Image, ImageOps
 
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(grey, 0, 65535) // 257).astype(np.uint8)).convert("RGB")

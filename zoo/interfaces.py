@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-
 from PIL.Image import Image
 from torch import Tensor
 
@@ -68,6 +67,7 @@ class RetrievalGold:
     """What a retrieval evaluation is held against: the queries and the gallery of one split, both in file order."""
 
     split: str
+    source: str  # the data set: its folder's name and a hash of its queries and answers
     query_ids: list[int]
     texts: list[str]
     image_ids: list[int]
@@ -80,6 +80,8 @@ class RetrievalData(Protocol):
     """What the retrieval callbacks ask of a data module beside its batches."""
 
     image_size: int
+    predict_split: str
+    submission_schema: str
 
     def gold(self, split: str) -> RetrievalGold:
         """The queries, gallery and answers of a split."""

@@ -152,3 +152,25 @@ class Registry:
 
 IMAGE_TOWERS = Registry("image tower", "zoo.towers")  # builds zoo.interfaces.ImageTower modules
 TEXT_TOWERS = Registry("text tower", "zoo.towers")  # builds zoo.interfaces.TextTower modules
+
+
+def create(name: str, **options: Any) -> Any:
+    """Build an image or text tower by name: ``zoo.create("resnet50", image_size=128)``.
+
+    Args:
+        name: A registered name, or a prefix and a name of its family (``"timm:convnext_atto"``).
+        **options: Keyword options of that builder.
+
+    Raises:
+        UserError: The name or an option is unknown; names the nearest valid ones.
+    """
+    for registry in (IMAGE_TOWERS, TEXT_TOWERS):
+        if name in registry.names() or any(name.startswith(prefix) for prefix in registry.prefixes):
+            return registry.build(name, **options)
+    names = list_models()
+    raise UserError(f"There is no tower {name!r}.{nearest(name, names)} Valid are {', '.join(names)}.")
+
+
+def list_models(pattern: str | None = None) -> list[str]:
+    """The names of image towers, then text towers, that fit a pattern: ``zoo.list_models("vit_*")``."""
+    return [*IMAGE_TOWERS.names(pattern), *TEXT_TOWERS.names(pattern)]

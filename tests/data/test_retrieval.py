@@ -19,7 +19,7 @@ def module(root, **options):
 
 @pytest.fixture
 def spoiled(muge_root, tmp_path):
-    """A copy whose training pictures 1003 and 1005 are broken, and whose first query names a picture that is not there."""
+    """A copy whose training pictures 1003 and 1005 are broken."""
     root = tmp_path / "spoiled"
     shutil.copytree(muge_root, root)
     folder = root / "Multimodal_Retrieval"

@@ -80,7 +80,9 @@ def test_initial_weights_come_whole_or_not_at_all(task, checkpoint):
     torch.testing.assert_close(other.encode_text(TEXTS), task.encode_text(TEXTS), rtol=0, atol=0)
     wider = RetrievalTask(**{**OPTIONS, "embedding_dim": 24})
     before = {name: value.clone() for name, value in wider.state_dict().items()}
-    with pytest.raises(UserError, match=r"nothing was loaded:\n  mis-shaped  image_projection\.weight \[16, 64\], wanted"):
+    with pytest.raises(
+        UserError, match=r"nothing was loaded:\n  mis-shaped  image_projection\.weight \[16, 64\], wanted"
+    ):
         load_initial_weights(wider, checkpoint)
     assert all(torch.equal(before[name], value) for name, value in wider.state_dict().items())
 
@@ -120,7 +122,12 @@ class Pairs(torch.utils.data.Dataset):
 
 def fit(task, tmp_path, **options):
     loader = torch.utils.data.DataLoader(Pairs(), batch_size=4, collate_fn=lambda batch: batch)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet, **options)
     trainer.fit(task, loader)
     return trainer

@@ -35,8 +35,8 @@ class CollapseAlarm(Callback):
         if self.stuck >= self.steps and not self.warned:
             self.warned = True
             rank_zero_warn(
-                f"train/loss has been {loss:.3f}, about ln(batch), for {self.steps} steps: the embeddings have collapsed. "
-                f"Lower model.learning_rate ({pl_module.hparams['learning_rate']}), lengthen model.warmup_steps "
-                f"({pl_module.hparams['warmup_steps']}), or start from pretrained weights.",
+                f"train/loss has been {loss:.3f}, about ln(batch), for {self.steps} steps: the embeddings have "
+                f"collapsed. Lower model.learning_rate ({pl_module.hparams['learning_rate']}), lengthen "
+                f"model.warmup_steps ({pl_module.hparams['warmup_steps']}), or start from pretrained weights.",
                 category=RuntimeWarning,
             )

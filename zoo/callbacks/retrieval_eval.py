@@ -89,7 +89,7 @@ class RetrievalEvaluation(Callback):
         else:
             self.metric.update(batch["query_id"], embeddings, side="query")
 
-    def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule, prefix: str) -> None:
+    def _finish(self, trainer: L.Trainer, pl_module: Any, prefix: str) -> None:
         assert self.metric is not None
         assert self.gold is not None
         if self.gold.positives is None:
@@ -143,6 +143,7 @@ class RetrievalEvaluation(Callback):
 def describe_protocol(trainer: L.Trainer, pl_module: Any, gold: RetrievalGold) -> dict[str, Any]:
     """What the numbers were measured on and how."""
     return {
+        "data": gold.source,
         "split": gold.split,
         "queries": len(gold.query_ids),
         "pictures": len(gold.image_ids),

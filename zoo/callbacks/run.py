@@ -64,7 +64,7 @@ class RandomWeightsBanner(Callback):
         title = "RANDOM WEIGHTS: this experiment asks for pretrained weights and does without them"
         print("\n".join([rule, title, *lines, rule]), file=sys.stderr)
         for logger in trainer.loggers:
-            run = getattr(logger, "experiment", None)
+            run: Any = getattr(logger, "experiment", None)
             if hasattr(run, "tags") and "random-weights" not in (run.tags or ()):  # W&B's
                 run.tags = (*(run.tags or ()), "random-weights")
                 run.name = f"{run.name}-random-weights"

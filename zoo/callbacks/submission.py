@@ -16,18 +16,16 @@ class RetrievalSubmission(Callback):
 
     The ranking is exact over the whole gallery, on any number of processes, and the file appears whole or not at all.
 
-    Args:
-        schema: ``muge`` (``query_id, query_text, item_ids``) or ``cn_clip`` (``text_id, text, image_ids``).
+    The split and the schema are the data module's ``predict_split`` and ``submission_schema``.
     """
-
-    def __init__(self, schema: Literal["muge", "cn_clip"] = "muge") -> None:
-        self.schema = schema
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start with no embeddings; refuse what cannot become a submission."""
-        if any(limit != len(loader) for limit, loader in zip(trainer.num_predict_batches, trainer.predict_dataloaders)):
+        loaders: Any = trainer.predict_dataloaders
+        if list(trainer.num_predict_batches) != [len(loader) for loader in loaders]:
             raise UserError("trainer.limit_predict_batches is set: a submission needs every query and picture; drop it")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.schema = data.submission_schema
         self.gold = data.gold(data.predict_split)
         if len(self.gold.image_ids) < 10:
             raise UserError(
@@ -56,9 +54,7 @@ class RetrievalSubmission(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             submission = [
                 Query(query_id=query_id, text=text, item_ids=tuple(items))
-                for query_id, text, items in zip(
-                    self.gold.query_ids, self.gold.texts, image_ids.tolist(), strict=True
-                )
+                for query_id, text, items in zip(self.gold.query_ids, self.gold.texts, image_ids.tolist(), strict=True)
             ]
             write_queries(path, submission, schema=self.schema)
             print(f"{path}: {len(submission)} queries, the 10 best of {len(self.gold.image_ids)} pictures each")

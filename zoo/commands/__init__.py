@@ -1,0 +1,1 @@
+"""The commands that are not the trainer's, a file each."""

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError
+from zoo.runs import take_option
 
 MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
 COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name")
@@ -22,17 +24,18 @@ def main(argv: list[str]) -> int:
     Returns:
         0, or 1 when ``--check`` finds the README's table out of date.
     """
-    from jsonargparse import ArgumentParser
+    from zoo.commands.parser import CommandParser
 
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="python -m zoo results",
         description="Write the results table of README.md from experiments/results/*.json.",
     )
     parser.add_argument(
         "--add",
-        type=list[str],
+        nargs="+",
+        metavar="RUN",
         default=[],
-        help="Run folders of one experiment, each scored by `test`: store their mean as its result first.",
+        help="Folders of one experiment's runs, each scored by `test`: store them and their mean first.",
     )
     parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 when the table is out of date.")
     parser.add_argument("--results", type=str, default="experiments/results", help="Folder of the JSON files.")
@@ -41,6 +44,8 @@ def main(argv: list[str]) -> int:
     folder = Path(options.results)
     if options.add:
         add_runs([Path(run) for run in options.add], folder)
+    if not Path(options.readme).is_file():
+        raise UserError(f"--readme {options.readme}: there is no such file; run this at the top of the repository")
     text = Path(options.readme).read_text(encoding="utf-8")
     updated = replace_table(text, table(folder), options.readme)
     if options.check and updated != text:
@@ -82,31 +87,40 @@ def add_runs(runs: list[Path], folder: Path) -> Path:
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """One run's seed, numbers, protocol, hardware and commands."""
-    missing = [name for name in ("config.yaml", "fit.json", "test.json") if not (run / name).is_file()]
-    if missing:
-        raise UserError(f"--add {run}: no {missing[0]}: train with `fit`, score with `test --ckpt_path {run}`, then add it")
+    """One run's seed, numbers, protocol, hardware and command.
+
+    Raises:
+        UserError: It was not scored, or is not the experiment as it stands: other options, continued, random weights.
+    """
     import yaml
 
+    missing = [name for name in ("config.yaml", "fit.json", "test.json") if not (run / name).is_file()]
+    if missing:
+        raise UserError(
+            f"--add {run}: no {missing[0]}: train with `fit`, score with `test --ckpt_path {run}`, then add it"
+        )
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     fit = json.loads((run / "fit.json").read_text(encoding="utf-8"))
     test = json.loads((run / "test.json").read_text(encoding="utf-8"))
+    experiment, seed = fit.pop("experiment"), config["seed_everything"]
+    configs, words = take_option(shlex.split(fit["command"])[4:], ("--config", "-c"))
+    others = take_option(take_option(words, ("--seed_everything",))[1], ("--runs",))[1]
+    if others or len(configs) != 1 or fit["resumed"]:
+        how = "it was continued" if fit["resumed"] else f"its command has more: {' '.join([*configs[1:], *others])}"
+        raise UserError(f"--add {run}: a result is the experiment as it stands and one seed; {how}")
     for part, source in test["protocol"]["weights"].items():
         if source.startswith("random ("):
             raise UserError(f"--add {run}: {part} started from {source}: not a result of this experiment")
-    return {
-        "experiment": fit["experiment"],
-        "seed": config["seed_everything"],
-        "metrics": test["metrics"],
-        "protocol": {key: value for key, value in test["protocol"].items() if key != "checkpoint"},
-        "fit": {key: value for key, value in fit.items() if key != "experiment"},
-    }
+    fit["command"] = f"python -m zoo fit --config experiments/{experiment}.yaml --seed_everything {seed}"
+    protocol = {key: value for key, value in test["protocol"].items() if key != "checkpoint"}
+    return {"experiment": experiment, "seed": seed, "metrics": test["metrics"], "protocol": protocol, "fit": fit}
 
 
 def table(folder: Path) -> str:
     """The results as a Markdown table: means over seeds, in percent, on the test split."""
     lines = [
-        "| experiment | test queries / pictures | R@1 | R@5 | R@10 | MeanRecall | MeanRecall, exact names | seeds | training | on |",
+        "| experiment | test data: queries / pictures | R@1 | R@5 | R@10 | MeanRecall "
+        "| MeanRecall, exact names | seeds | training | on |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(folder.glob("*.json")):
@@ -117,7 +131,7 @@ def table(folder: Path) -> str:
         seconds = statistics.fmean(run["fit"]["seconds"] for run in result["runs"])
         cells = [
             f"`{result['experiment']}`",
-            f"{protocol['queries']:,} / {protocol['pictures']:,}",
+            f"{protocol['data'].partition(',')[0]}: {protocol['queries']:,} / {protocol['pictures']:,}",
             *scores,
             ", ".join(str(run["seed"]) for run in result["runs"]),
             f"{seconds / 60:.1f} min",

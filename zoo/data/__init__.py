@@ -1,0 +1,1 @@
+"""Files into batches. Data knows no model."""

@@ -1,5 +1,6 @@
 """Text-to-image retrieval: MUGE's ``Multimodal_Retrieval`` files → batches of queries, pictures and ids."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from zoo import images
-from zoo.data.formats import Query, find_task_folder, read_queries, retrieval_files
+from zoo.data.formats import TASK_FOLDERS, Query, Schema, find_task_folder, read_queries, retrieval_files
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError
@@ -105,7 +106,8 @@ class GalleryDataset(Dataset[ImageBatch]):
         for place, row in enumerate(rows):
             pixels[place] = images.resize(decode(self.pictures, int(row)), self.image_size)
         return ImageBatch(
-            image=torch.from_numpy(pixels).permute(0, 3, 1, 2), image_id=torch.from_numpy(self.pictures.ids[rows].astype(np.int64))
+            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            image_id=torch.from_numpy(self.pictures.ids[rows].astype(np.int64)),
         )
 
 
@@ -121,6 +123,7 @@ class RetrievalSplit:
 
     def __init__(self, folder: Path, split: Split, *, on_error: Literal["raise", "skip"]) -> None:
         images_path, queries_path, answers_path = retrieval_files(folder, split)
+        self.folder = folder.parent if folder.name == TASK_FOLDERS["retrieval"] else folder
         self.split = split
         self.pictures = ImageTsv(images_path, id_type=int)
         self.queries = read_queries(queries_path)
@@ -141,9 +144,9 @@ class RetrievalSplit:
         broken = {}
         for row in range(len(self.pictures)):
             try:
-                decode(self.pictures, row)
-            except UserError as error:
-                broken[row] = str(error)
+                images.decode(self.pictures[row])
+            except images.ImageError as error:
+                broken[row] = f"{self.pictures.where(row)}: {error}"
         self.faults += broken.values()
         return broken
 
@@ -178,8 +181,10 @@ class RetrievalSplit:
 
     def gold(self) -> RetrievalGold:
         """What an evaluation of this split is held against."""
+        digest = hashlib.sha256("\n".join(f"{answer}" for answer in self.answers).encode()).hexdigest()[:12]
         return RetrievalGold(
             split=self.split,
+            source=f"{self.folder.name}, queries {digest}",
             query_ids=[query.query_id for query in self.queries],
             texts=[query.text for query in self.queries],
             image_ids=[int(image_id) for image_id in self.pictures.ids[self.rows]],
@@ -204,6 +209,7 @@ class RetrievalDataModule(L.LightningDataModule):
         crop_scale: Share of a training picture's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
         flip: Probability of mirroring a training picture, 0 to 1.
         predict_split: The split that ``predict`` writes a submission for.
+        submission_schema: Its keys and file name: MUGE's, or Chinese-CLIP's (``text_id, text, image_ids``).
         on_error: A broken row: ``raise`` names its file, line and id; ``skip`` reads every picture once beforehand,
             leaves the broken ones out and lists them.
         seed: Seed of shuffling and augmentation; by default ``seed_everything``.
@@ -223,11 +229,16 @@ class RetrievalDataModule(L.LightningDataModule):
         crop_scale: tuple[float, float] = (0.9, 1.0),
         flip: float = 0.0,
         predict_split: Literal["valid", "test"] = "test",
+        submission_schema: Schema = "muge",
         on_error: Literal["raise", "skip"] = "raise",
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        least = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1), "num_workers": (num_workers, 0)}
+        least = {
+            "batch_size": (batch_size, 1),
+            "eval_batch_size": (eval_batch_size, 1),
+            "num_workers": (num_workers, 0),
+        }
         for name, (value, smallest) in least.items():
             if value < smallest:
                 raise UserError(f"data.{name} is {value}: give {smallest} or more")
@@ -243,6 +254,7 @@ class RetrievalDataModule(L.LightningDataModule):
         self.crop_scale = tuple(crop_scale)
         self.flip = flip
         self.predict_split = predict_split
+        self.submission_schema = submission_schema
         self.on_error = on_error
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self._splits: dict[str, RetrievalSplit] = {}
@@ -264,7 +276,7 @@ class RetrievalDataModule(L.LightningDataModule):
             task = self.trainer.lightning_module if self.trainer else None
             if task is None:
                 raise UserError("data.image_size is auto and there is no trainer to ask: give a number of pixels")
-            self.image_size = task.image_size
+            self.image_size = int(task.image_size)  # type: ignore[arg-type]  # a task says what its tower reads
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(
             stage, (self.predict_split,)
         ):
@@ -348,7 +360,9 @@ class RetrievalDataModule(L.LightningDataModule):
             raise UserError(f"the {split} split is smaller than the {place['world_size']} processes: use fewer")
         return [
             self._loader(
-                dataset, EvaluationBatchSampler(len(dataset), batch_size=self.eval_batch_size, **place), persistent=False
+                dataset,
+                EvaluationBatchSampler(len(dataset), batch_size=self.eval_batch_size, **place),
+                persistent=False,
             )
             for dataset in datasets
         ]
@@ -372,8 +386,8 @@ class RetrievalDataModule(L.LightningDataModule):
         if self.trainer is None:
             return 0, None
         limit = self.trainer.num_training_batches
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        return done, int(limit) if limit != float("inf") else None
+        done: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return done.processed, int(limit) if limit != float("inf") else None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Mirror, on the device, the pictures that the worker drew for it."""
@@ -387,11 +401,9 @@ def decode(pictures: ImageTsv, row: int) -> np.ndarray:
     """One picture of a TSV as ``[H, W, 3] uint8`` RGB; what is wrong with it names file, line and id."""
     try:
         return images.decode(pictures[row])
-    except UserError as error:
-        raise UserError(
-            f"{pictures.where(row)}: {error} "
-            "Mend the row, or leave such rows out with data.on_error=skip"
-        ) from None
+    except images.ImageError as error:
+        hint = "Mend the row, or leave such rows out with data.on_error=skip"
+        raise UserError(f"{pictures.where(row)}: {str(error).rstrip('.')}. {hint}") from None
 
 
 def whole_batch(batch: Any) -> Any:

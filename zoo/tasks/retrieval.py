@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from zoo.errors import UserError
-from zoo.interfaces import ImageBatch, PairBatch, QueryBatch
+from zoo.interfaces import PairBatch
 from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, collapse_loss
 from zoo.optim import parameter_groups, warmup_cosine
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
@@ -78,9 +78,19 @@ class RetrievalTask(L.LightningModule):
     @staticmethod
     def _tower(registry: Any, argument: str, tower: str | nn.Module, options: dict[str, Any] | None) -> Any:
         if isinstance(tower, str):
-            return registry.build(tower, **(options or {}))
+            try:
+                return registry.build(tower, **(options or {}))
+            except UserError as error:
+                hint = (
+                    f" To drop options that were set for another tower: --model.{argument}_options null"
+                    if options
+                    else ""
+                )
+                raise UserError(f"{error}{hint}") from None
         if options:
-            raise UserError(f"{argument} is a built module: {argument}_options {options} cannot change it; leave them out")
+            raise UserError(
+                f"{argument} is a built module: {argument}_options {options} cannot change it; leave them out"
+            )
         return tower
 
     @property
@@ -104,26 +114,26 @@ class RetrievalTask(L.LightningModule):
         """Read initial weights before a new training; a resumed one brings its own."""
         if stage != "fit" or self.trainer.ckpt_path is not None:
             return
-        if self.hparams.init_from:
-            self.weights = {"all": load_initial_weights(self, self.hparams.init_from)}
+        if self.hparams["init_from"]:
+            self.weights = {"all": load_initial_weights(self, self.hparams["init_from"])}
             return
         for part, tower, wanted in (
-            ("image_tower", self.image_tower, self.hparams.image_pretrained),
-            ("text_tower", self.text_tower, self.hparams.text_pretrained),
+            ("image_tower", self.image_tower, self.hparams["image_pretrained"]),
+            ("text_tower", self.text_tower, self.hparams["text_pretrained"]),
         ):
             self.weights[part] = load_pretrained(tower, wanted).text
 
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
         """Dropout is a function of seed, process and step, so that a resumed run repeats an uninterrupted one."""
-        step = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        torch.manual_seed((seed * 1_000_003 + step) * 4_096 + self.global_rank)
+        torch.manual_seed((seed * 1_000_003 + progress.processed) * 4_096 + self.global_rank)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
         """The CLIP loss of the pairs of all processes, and what it would be if all embeddings were the same."""
         images = self._gather(self.encode_image(batch["image"]))  # [world · B, D]
         texts = self._gather(self.encode_text(batch["text"]))  # [world · B, D]
-        ids = {name: self._gather(batch[key]) for name, key in (("image_ids", "image_id"), ("query_ids", "query_id"))}  # [world · B]
+        ids = {"image_ids": self._gather(batch["image_id"]), "query_ids": self._gather(batch["query_id"])}
         loss = clip_loss(images, texts, self.logit_scale.exp(), **ids)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/logit_scale", self.logit_scale.exp())
@@ -132,7 +142,8 @@ class RetrievalTask(L.LightningModule):
     def _gather(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return values
-        return self.all_gather(values, sync_grads=values.requires_grad).flatten(0, 1)
+        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)  # [world, B, …]
+        return gathered.flatten(0, 1)
 
     def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
         """Keep the logit scale in [0, ln 100]."""
@@ -142,19 +153,21 @@ class RetrievalTask(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
         optimizer = torch.optim.AdamW(
-            parameter_groups(self, self.hparams.weight_decay),
-            lr=self.hparams.learning_rate,
-            betas=self.hparams.betas,
-            eps=self.hparams.eps,
+            parameter_groups(self, self.hparams["weight_decay"]),
+            lr=self.hparams["learning_rate"],
+            betas=self.hparams["betas"],
+            eps=self.hparams["eps"],
         )
-        scheduler = warmup_cosine(optimizer, self.hparams.warmup_steps, int(self.trainer.estimated_stepping_batches))
+        scheduler = warmup_cosine(optimizer, self.hparams["warmup_steps"], int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: QueryBatch | ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Embed a batch of queries or of gallery pictures: ``[B, D]``."""
-        return self.encode_image(batch["image"]) if "image" in batch else self.encode_text(batch["text"])
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Embed a ``QueryBatch`` or an ``ImageBatch``: ``[B, D]``."""
+        if "text" in batch:
+            return self.encode_text(batch["text"])
+        return self.encode_image(batch["image"])
 
     test_step = predict_step = validation_step
 

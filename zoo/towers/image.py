@@ -6,11 +6,11 @@ from typing import Any, cast
 import numpy as np
 import timm
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from zoo.errors import UserError, nearest
-from zoo.images import resize
+from zoo.images import over_white, resize
 from zoo.registry import IMAGE_TOWERS
 
 
@@ -116,16 +116,8 @@ class TimmImageTower(nn.Module):
 
         They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
         """
-        arrays = [resize(np.array(_over_white(image)), self.image_size) for image in images]
+        arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _pretrained_config(name: str) -> Any:

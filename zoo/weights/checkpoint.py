@@ -37,6 +37,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     task_class = getattr(importlib.import_module(module), name)
     task = task_class(**checkpoint["hyper_parameters"])
     load_strictly(task, checkpoint["state_dict"], str(path))
+    task.on_load_checkpoint(checkpoint)
     return task.to(device).eval().requires_grad_(False)
 
 
@@ -48,7 +49,7 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
         path: A checkpoint file, or a run's folder (its best checkpoint).
 
     Returns:
-        Where the weights came from.
+        Where the weights came from: experiment, run and file, without the folders above.
 
     Raises:
         UserError: There is no such file, or its weights do not fit.
@@ -57,7 +58,7 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
     if path.is_dir():
         path = path / "checkpoints" / "best.ckpt"
     load_strictly(task, read_checkpoint(path)["state_dict"], f"model.init_from {path}")
-    return str(path)
+    return "/".join(path.resolve().parts[-4:])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
