@@ -117,7 +117,7 @@ trainer:
       init_args: {sheet_queries: 0}
     - class_path: zoo.callbacks.submission.RetrievalSubmission
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-      init_args: {monitor: val/mean_recall, mode: max, filename: best, save_last: true, enable_version_counter: false}
+      init_args: {monitor: val/mean_recall, mode: max, filename: best, enable_version_counter: false}
 """
 
 

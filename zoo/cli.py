@@ -46,6 +46,7 @@ NOISE = (
     "exists and is not empty",
     "smaller than the logging interval",
     "The dirpath has changed",  # of a checkpoint apart from its run
+    "You're resuming from a checkpoint that ended before",  # the training sampler finds its place
     "custom batch sampler",  # the data modules own both samplers
     "It is recommended to use .*sync_dist=True",  # the metrics are equal on all processes
     "torch.distributed.nn.functional.all_gather is deprecated",  # Lightning's
@@ -284,8 +285,10 @@ class ZooCLI(LightningCLI):
             logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved())
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
-        callbacks = [CommandLineWins(), PartialBest(), RandomWeightsBanner()]
+        callbacks: list[L.Callback] = [CommandLineWins(), PartialBest(), RandomWeightsBanner()]
         callbacks.append(WriteConfig(self.plan.folder / "config.yaml", self.resolved(), note))
+        # save_last would write only when the best improves
+        callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False))
         self.trainer_defaults["callbacks"] = callbacks
         try:
             trainer = super().instantiate_trainer(logger=logger, default_root_dir=str(self.plan.folder), **kwargs)
