@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from zoo.commands.results import MARKERS, main
+from zoo.errors import UserError
+
+COMMAND = "python -m zoo fit --config experiments/clip_demo.yaml"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text(f"# zoo\n\n{MARKERS[0]}\n{MARKERS[1]}\n\nThe end.\n")
+    return tmp_path
+
+
+def make_run(place, seed, *, mean_recall=30.0, command=COMMAND, **changes):
+    run = place / "runs" / "clip_demo" / f"2026010{seed + 1}-000000"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(f"seed_everything: {seed}\n")
+    fit = {"experiment": "clip_demo", "command": f"{command} --seed_everything {seed}", "seconds": 120.0 + seed}
+    (run / "fit.json").write_text(
+        json.dumps({**fit, "resumed": False, "hardware": "2 CPU cores", **changes.get("fit", {})})
+    )
+    metrics = {f"test/{key}": 10.0 * place + seed for place, key in enumerate(("recall@1", "recall@5", "recall@10"))}
+    metrics |= {"test/mean_recall": mean_recall + seed, "test/loss": 3.0}
+    protocol = {"data": "demo-1, queries abc", "queries": 361, "pictures": 355, "checkpoint": "/somewhere/best.ckpt"}
+    protocol["weights"] = changes.get("weights", {"image_tower": "random"})
+    (run / "test.json").write_text(json.dumps({"metrics": metrics, "protocol": protocol}))
+    return str(run)
+
+
+def test_runs_become_a_result_and_the_readmes_table(place, capsys):
+    runs = [make_run(place, seed) for seed in (0, 1, 2)]
+    assert main(["--add", *runs]) == 0
+    result = json.loads((place / "experiments" / "results" / "clip_demo.json").read_text())
+    assert result["mean"]["test/mean_recall"] == pytest.approx(31.0)
+    assert result["standard_deviation"]["test/mean_recall"] == pytest.approx(1.0)
+    assert [run["fit"]["command"] for run in result["runs"]] == [f"{COMMAND} --seed_everything {s}" for s in (0, 1, 2)]
+    assert "/somewhere" not in json.dumps(result)
+    readme = (place / "README.md").read_text()
+    assert (
+        "| `clip_demo` | demo-1: 361 / 355 | 1.0 ± 1.0 | 11.0 ± 1.0 | 21.0 ± 1.0 | 31.0 ± 1.0 | – | 0, 1, 2 |" in readme
+    )
+    assert readme.endswith("\n\nThe end.\n")
+    assert main(["--check"]) == 0
+
+
+def test_check_tells_a_table_out_of_date_and_changes_nothing(place, capsys):
+    main(["--add", make_run(place, 0)])
+    stale = (place / "README.md").read_text().replace("30.0", "99.0")
+    (place / "README.md").write_text(stale)
+    assert main(["--check"]) == 1
+    assert (place / "README.md").read_text() == stale
+    assert "run `python -m zoo results`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": f"{COMMAND} --model.learning_rate 1"}, "its command has more: --model.learning_rate 1"),
+        ({"command": f"{COMMAND} --config experiments/_overlays/smoke.yaml"}, "its command has more: .*smoke"),
+        ({"fit": {"resumed": True}}, "it was continued"),
+        ({"weights": {"text_tower": "random (not available: no network)"}}, "text_tower started from random"),
+    ],
+)
+def test_what_is_not_the_experiment_as_it_stands_is_refused(place, changes, message):
+    with pytest.raises(UserError, match=message):
+        main(["--add", make_run(place, 0, **changes)])
+    assert not (place / "experiments").exists()
+
+
+def test_an_unscored_run_and_a_repeated_seed_are_refused(place):
+    run = make_run(place, 0)
+    with pytest.raises(UserError, match="a seed of its own"):
+        main(["--add", run, run])
+    (place / "runs" / "clip_demo" / "20260101-000000" / "test.json").unlink()
+    with pytest.raises(UserError, match=r"no test\.json: train with `fit`, score with `test"):
+        main(["--add", run])
+
+
+def test_a_readme_without_a_place_for_the_table_is_an_error(place):
+    (place / "README.md").write_text("nothing")
+    with pytest.raises(UserError, match="no place for the table"):
+        main([])
+    (place / "README.md").unlink()
+    with pytest.raises(UserError, match="no such file"):
+        main([])
