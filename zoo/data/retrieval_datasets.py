@@ -1,0 +1,202 @@
+"""The files of one retrieval split, opened and checked, and the data sets that read them a whole batch at a time."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo import images
+from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
+from zoo.data.tsv import ImageTsv
+from zoo.errors import UserError
+from zoo.interfaces import ImageBatch, PairBatch, QueryBatch, RetrievalGold
+
+Split = Literal["train", "valid", "test"]
+
+
+class PairDataset(Dataset[PairBatch]):
+    """Training pairs, a whole batch at a time: keys are ``(epoch, row)``; crop and flip are a function of those two."""
+
+    def __init__(
+        self,
+        pictures: ImageTsv,
+        queries: list[Query],
+        pairs: np.ndarray,
+        *,
+        image_size: int,
+        crop_scale: tuple[float, float],
+        flip: float,
+        seed: int,
+    ) -> None:
+        self.pictures = pictures
+        self.queries = queries
+        self.pairs = pairs  # [P, 2] int64: index of the query, row of the picture
+        self.image_size = image_size
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> PairBatch:
+        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
+        flip = torch.zeros(len(keys), dtype=torch.bool)
+        pairs = self.pairs[[row for _, row in keys]]
+        for place, ((epoch, row), (_, picture_row)) in enumerate(zip(keys, pairs, strict=True)):
+            generator = np.random.default_rng((self.seed, epoch, row))
+            image = decode(self.pictures, int(picture_row))
+            if self.crop_scale == (1.0, 1.0):
+                pixels[place] = images.resize(image, self.image_size)
+            else:
+                height, width = image.shape[:2]
+                box = images.random_crop_box(height, width, self.crop_scale, (3 / 4, 4 / 3), generator)
+                pixels[place] = images.crop_resize(image, box, self.image_size)
+            flip[place] = generator.random() < self.flip
+        batch = PairBatch(
+            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            text=[self.queries[index].text for index in pairs[:, 0]],
+            image_id=torch.from_numpy(self.pictures.ids[pairs[:, 1]].astype(np.int64)),
+            query_id=torch.tensor([self.queries[index].query_id for index in pairs[:, 0]]),
+        )
+        if self.flip > 0:
+            batch["flip"] = flip
+        return batch
+
+
+class QueryDataset(Dataset[QueryBatch]):
+    """The queries of an evaluation, a whole batch at a time."""
+
+    def __init__(self, queries: list[Query]) -> None:
+        self.queries = queries
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitems__(self, rows: list[int]) -> QueryBatch:
+        queries = [self.queries[row] for row in rows]
+        return QueryBatch(
+            text=[query.text for query in queries], query_id=torch.tensor([query.query_id for query in queries])
+        )
+
+
+class GalleryDataset(Dataset[ImageBatch]):
+    """The pictures of an evaluation, a whole batch at a time."""
+
+    def __init__(self, pictures: ImageTsv, rows: np.ndarray, *, image_size: int) -> None:
+        self.pictures = pictures
+        self.rows = rows  # rows of the TSV that can be read
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, places: list[int]) -> ImageBatch:
+        rows = self.rows[places]
+        pixels = np.empty((len(rows), self.image_size, self.image_size, 3), dtype=np.uint8)
+        for place, row in enumerate(rows):
+            pixels[place] = images.resize(decode(self.pictures, int(row)), self.image_size)
+        return ImageBatch(
+            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            image_id=torch.from_numpy(self.pictures.ids[rows].astype(np.int64)),
+        )
+
+
+class RetrievalSplit:
+    """The files of one split, opened and checked: queries, pictures, and the rows that can be used.
+
+    Args:
+        folder: A ``Multimodal_Retrieval`` folder.
+        split: ``train``, ``valid`` or ``test``.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand and leave the
+            broken ones out.
+    """
+
+    def __init__(self, folder: Path, split: Split, *, on_error: Literal["raise", "skip"]) -> None:
+        images_path, queries_path, answers_path = retrieval_files(folder, split)
+        self.folder = folder.parent if folder.name == TASK_FOLDERS["retrieval"] else folder
+        self.split = split
+        self.pictures = ImageTsv(images_path, id_type=int)
+        self.queries = read_queries(queries_path)
+        self.faults: list[str] = []
+        broken = self._broken_pictures() if on_error == "skip" else {}
+        self.rows = np.array([row for row in range(len(self.pictures)) if row not in broken], dtype=np.int64)
+        self.answers = self.queries
+        if answers_path is not None:
+            answers = {query.query_id: query for query in read_queries(answers_path)}
+            missing = [query.query_id for query in self.queries if query.query_id not in answers]
+            if missing:
+                raise UserError(f"{answers_path}: no answer for query {missing[0]} (and {len(missing) - 1} more)")
+            self.answers = [answers[query.query_id] for query in self.queries]
+        self.labelled = any(query.item_ids for query in self.answers)
+        self._check_items(answers_path or queries_path, broken, on_error)
+
+    def _broken_pictures(self) -> dict[int, str]:
+        broken = {}
+        for row in range(len(self.pictures)):
+            try:
+                images.decode(self.pictures[row])
+            except images.ImageError as error:
+                broken[row] = f"{self.pictures.where(row)}: {error}"
+        self.faults += broken.values()
+        return broken
+
+    def _check_items(self, path: Path, broken: dict[int, str], on_error: str) -> None:
+        row_of = self.row_of
+        left_out = {int(self.pictures.ids[row]) for row in broken}
+        for query in self.answers:
+            for item in query.item_ids:
+                if item not in row_of and item not in left_out:
+                    fault = f"{path}: query {query.query_id} names picture {item}, which {self.pictures.path} lacks"
+                    if on_error == "raise":
+                        raise UserError(f"{fault}. Add the picture, or leave such rows out with data.on_error=skip")
+                    self.faults.append(fault)
+
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        """The TSV row of each usable picture id."""
+        ids = self.pictures.ids[self.rows]
+        return {int(image_id): int(row) for image_id, row in zip(ids, self.rows, strict=True)}
+
+    def pairs(self) -> np.ndarray:
+        """``[P, 2] int64``: one row a (query, true picture) pair, in file order: query index, picture row."""
+        rows = [
+            (index, self.row_of[item])
+            for index, query in enumerate(self.queries)
+            for item in query.item_ids
+            if item in self.row_of
+        ]
+        if not rows:
+            raise UserError(f"the {self.split} split at {self.pictures.path} has no (query, picture) pair to train on")
+        return np.array(rows, dtype=np.int64)
+
+    def gold(self) -> RetrievalGold:
+        """What an evaluation of this split is held against."""
+        digest = hashlib.sha256("\n".join(f"{answer}" for answer in self.answers).encode()).hexdigest()[:12]
+        return RetrievalGold(
+            split=self.split,
+            source=f"{self.folder.name}, queries {digest}",
+            query_ids=[query.query_id for query in self.queries],
+            texts=[query.text for query in self.queries],
+            image_ids=[int(image_id) for image_id in self.pictures.ids[self.rows]],
+            positives=[query.item_ids for query in self.answers] if self.labelled else None,
+            kinds=[query.kind for query in self.answers],
+        )
+
+
+def decode(pictures: ImageTsv, row: int) -> np.ndarray:
+    """One picture of a TSV as ``[H, W, 3] uint8`` RGB; what is wrong with it names file, line and id."""
+    try:
+        return images.decode(pictures[row])
+    except images.ImageError as error:
+        hint = "Mend the row, or leave such rows out with data.on_error=skip"
+        raise UserError(f"{pictures.where(row)}: {str(error).rstrip('.')}. {hint}") from None
+
+
+def whole_batch(batch: Any) -> Any:
+    """The collate function: the data sets above already hand over whole batches."""
+    return batch
