@@ -1,0 +1,89 @@
+"""Every experiment is built and takes a step, with small towers and pictures where its own are large."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+SINGLE = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if not path.name.startswith("_"))
+OVERLAYS = sorted(path.stem for path in (EXPERIMENTS / "_overlays").glob("*.yaml"))
+
+# What makes a task's experiments small, by class path.
+SMALL = {
+    "zoo.tasks.RetrievalTask": {
+        "image_tower": "timm:test_vit",
+        "text_tower": "bert_tiny_chinese",
+        "image_pretrained": False,
+        "text_pretrained": False,
+    }
+}
+SMALL_OPTIONS = {
+    "zoo.tasks.RetrievalTask": {
+        "image_tower_options": {"image_size": 32},
+        "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
+    }
+}
+BATCH = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0}
+
+
+def smaller(experiment, root):
+    """The experiment's text with its towers, options, data and trainer replaced by small ones."""
+    config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    task = config["model"]["class_path"]
+    assert task in SMALL, f"say in {__file__} what makes {task} small"
+    config["model"]["init_args"] |= SMALL[task] | SMALL_OPTIONS[task]
+    data = config.setdefault("data", {"init_args": {}})
+    if isinstance(data, str):
+        data = config["data"] = yaml.safe_load((EXPERIMENTS / data).read_text(encoding="utf-8"))
+    data.setdefault("init_args", {}).update({"root": str(root), **BATCH})
+    trainer = config.setdefault("trainer", {})
+    trainer |= {"accelerator": "cpu", "strategy": "auto", "devices": 1, "precision": "32-true"}
+    trainer |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "limit_train_batches": 2}
+    return yaml.safe_dump(config, allow_unicode=True)
+
+
+@pytest.mark.parametrize("experiment", SINGLE)
+def test_an_experiment_takes_a_step(zoo_main, workplace, muge_root, experiment):
+    (workplace / "experiments" / f"{experiment}.yaml").write_text(smaller(experiment, muge_root), encoding="utf-8")
+    code, _, err = zoo_main("fit", "--config", f"experiments/{experiment}.yaml")
+    assert code == 0, err
+    (run,) = (workplace / "runs" / experiment).iterdir()
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("experiment", SINGLE)
+def test_an_experiment_is_built_as_it_is(workplace, experiment):
+    """Its own towers and options, on the meta device: names and options exist, nothing is allocated."""
+    import torch
+
+    from zoo.cli import task_classes
+
+    config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    task = task_classes()[config["model"]["class_path"].rpartition(".")[2]]
+    towers = {key: value for key, value in config["model"]["init_args"].items() if "tower" in key}
+    with torch.device("meta"):
+        task(**towers)
+
+
+@pytest.mark.parametrize("experiment", SINGLE)
+def test_an_experiment_says_what_it_is(experiment):
+    text = (EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8")
+    comment = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert text.startswith("#"), "open with a comment: what it is, the command, hardware, time, result, on what data"
+    assert f"python -m zoo fit --config experiments/{experiment}.yaml" in comment
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "ddp"])  # ddp: tests/test_cli.py
+def test_an_overlay_lies_over_an_experiment(zoo_main, workplace, overlay):
+    overlay = f"experiments/_overlays/{overlay}.yaml"
+    code, _, err = zoo_main("fit", "--config", "experiments/tiny.yaml", "--config", overlay)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "_overlays").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_overlay_says_how_to_use_it(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#")
+    assert f"--config experiments/_overlays/{path.name}" in text
