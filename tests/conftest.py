@@ -144,7 +144,8 @@ def zoo_main(workplace, capfd):
     def run(*words):
         for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
             for handler in logging.getLogger(name).handlers:
-                handler.stream = sys.stderr  # it would write into the first test's
+                if type(handler) is logging.StreamHandler:
+                    handler.stream = sys.stderr  # it would write into the first test's
         capfd.readouterr()
         code = main([str(word) for word in words])
         return (code, *capfd.readouterr())

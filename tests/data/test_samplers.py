@@ -1,3 +1,6 @@
+import itertools
+
+import numpy as np
 import pytest
 
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
@@ -41,6 +44,21 @@ def test_processes_share_the_batches_of_one_process(world_size):
     for one, parts in zip(alone, together, strict=True):
         assert sorted(one) == sorted(key for part in parts for key in part)
         assert {len(part) for part in parts} == {6}
+
+
+def test_rows_of_a_group_are_dealt_in_runs():
+    groups = np.array([0] * 10 + [1] * 3 + list(range(2, 30)))
+    sampler = TrainingBatchSampler(
+        41, batch_size=41, seed=3, rank=0, world_size=1, progress=lambda: (0, None), groups=groups, group_size=4
+    )
+    (rows,) = [[row for _, row in batch] for batch in sampler]
+    assert sorted(rows) == list(range(41))
+    dealt = groups[rows]
+    runs = [len(list(run)) for key, run in itertools.groupby(dealt) if key == 0]
+    assert sum(runs) == 10
+    assert max(runs) >= 4  # 4 + 4 + 2, which may fall side by side
+    assert len([key for key, _ in itertools.groupby(dealt) if key == 1]) == 1
+    assert rows[:10] != sorted(rows[:10])
 
 
 def test_a_small_split_makes_one_smaller_batch():

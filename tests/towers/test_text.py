@@ -33,11 +33,18 @@ def folder(path, model):
 
 
 @torch.no_grad()
-def test_pools_the_classification_token_of_a_plain_bert(tower):
+def test_pools_the_classification_token_of_a_plain_bert():
+    tower = TEXT_TOWERS.build("rbt3").eval()
     reference = BertModel(tower.encoder.config, add_pooling_layer=False).eval()
     reference.load_state_dict(tower.encoder.state_dict())
     tokens = BertTokenizer(vocab=str(VOCABULARY))(TEXTS, padding="max_length", max_length=52, return_tensors="pt")
     torch.testing.assert_close(tower(TEXTS), reference(**tokens).last_hidden_state[:, 0], rtol=0, atol=1e-5)
+
+
+def test_the_tiny_one_pools_the_mean_of_the_real_tokens(tower):
+    hidden, mask = tower.sequence(TEXTS)
+    for pooled, states, real in zip(tower(TEXTS), hidden, mask, strict=True):
+        torch.testing.assert_close(pooled, states[real].mean(dim=0), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

@@ -41,6 +41,8 @@ class RetrievalDataModule(L.LightningDataModule):
         num_workers: Loader processes beside each training process.
         crop_scale: Share of a training picture's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
         flip: Probability of mirroring a training picture, 0 to 1.
+        group_size: Training pairs of related pictures, true for one query, that are dealt together, so that they are
+            each other's negatives; 1 deals pairs singly.
         predict_split: The split that ``predict`` writes a submission for.
         submission_schema: Its keys and file name: MUGE's, or Chinese-CLIP's (``text_id, text, image_ids``).
         on_error: A broken row: ``raise`` names its file, line and id; ``skip`` reads every picture once beforehand,
@@ -61,6 +63,7 @@ class RetrievalDataModule(L.LightningDataModule):
         num_workers: int = 2,
         crop_scale: tuple[float, float] = (0.9, 1.0),
         flip: float = 0.0,
+        group_size: int = 1,
         predict_split: Literal["valid", "test"] = "test",
         submission_schema: Schema = "muge",
         on_error: Literal["raise", "skip"] = "raise",
@@ -86,6 +89,7 @@ class RetrievalDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.crop_scale = tuple(crop_scale)
         self.flip = flip
+        self.group_size = group_size
         self.predict_split = predict_split
         self.submission_schema = submission_schema
         self.on_error = on_error
@@ -146,10 +150,11 @@ class RetrievalDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled pairs in equal batches; continues where the trainer stands."""
         opened = self.open("train")
+        pairs = opened.pairs()
         dataset = PairDataset(
             opened.pictures,
             opened.queries,
-            opened.pairs(),
+            pairs,
             image_size=self.image_size,
             crop_scale=self.crop_scale,  # type: ignore[arg-type]
             flip=self.flip,
@@ -160,6 +165,8 @@ class RetrievalDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             seed=self.seed,
             progress=self._progress,
+            groups=opened.groups(pairs),
+            group_size=self.group_size,
             **self._place(),
         )
         if sampler.batch_size < self.batch_size and self._place()["rank"] == 0:

@@ -174,6 +174,14 @@ class RetrievalSplit:
             raise UserError(f"the {self.split} split at {self.pictures.path} has no (query, picture) pair to train on")
         return np.array(rows, dtype=np.int64)
 
+    def groups(self, pairs: np.ndarray) -> np.ndarray:
+        """``[P] int64``: what each pair's picture is related to: the query with the most pictures that names it."""
+        sizes = np.bincount(pairs[:, 0], minlength=len(self.queries))
+        largest = np.full(len(self.pictures), -1)
+        for index, row in pairs[np.argsort(sizes[pairs[:, 0]], kind="stable")]:
+            largest[row] = index
+        return largest[pairs[:, 1]]
+
     def gold(self) -> RetrievalGold:
         """What an evaluation of this split is held against."""
         digest = hashlib.sha256("\n".join(f"{answer}" for answer in self.answers).encode()).hexdigest()[:12]

@@ -27,6 +27,8 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         rank: This process.
         world_size: Number of processes.
         progress: Gives ``(batches trained so far in the run, batches of an epoch or None for all of them)``.
+        groups: ``[num_rows]`` integers, what each row belongs to; with ``group_size``.
+        group_size: Rows of one group that are dealt in a run, so that they meet in a batch; 1 deals rows singly.
 
     Raises:
         UserError: When there are fewer rows than processes.
@@ -41,6 +43,8 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         rank: int,
         world_size: int,
         progress: Callable[[], tuple[int, int | None]],
+        groups: np.ndarray | None = None,
+        group_size: int = 1,
     ) -> None:
         if num_rows < world_size:
             raise UserError(
@@ -52,6 +56,8 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.world_size = world_size
         self.progress = progress
+        self.groups = groups
+        self.group_size = group_size
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever the run stands."""
@@ -62,11 +68,24 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         batches_done, limit = self.progress()
         batches_per_epoch = len(self) if limit is None else min(limit, len(self))
         epoch, position = divmod(batches_done, batches_per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
+        order = self._order(np.random.default_rng((self.seed, epoch)))
         global_batch = self.batch_size * self.world_size
         for start in range(position * global_batch, len(self) * global_batch, global_batch):
             rows = order[start : start + global_batch][self.rank :: self.world_size]
             yield [(epoch, int(row)) for row in rows]
+
+    def _order(self, random: np.random.Generator) -> np.ndarray:
+        """A permutation of the rows: single rows, or runs of up to ``group_size`` rows of a group."""
+        order = random.permutation(self.num_rows)
+        if self.groups is None or self.group_size == 1:
+            return order
+        by_group = order[np.argsort(self.groups[order], kind="stable")]
+        groups = self.groups[by_group]
+        starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+        within = np.arange(self.num_rows) - np.repeat(starts, np.diff(np.r_[starts, self.num_rows]))
+        run = np.cumsum((within % self.group_size) == 0) - 1  # the run that each row is in
+        place = random.permutation(run[-1] + 1)[run]  # where that run goes
+        return by_group[np.argsort(place, kind="stable")]
 
 
 class EvaluationBatchSampler(Sampler[list[int]]):

@@ -99,7 +99,14 @@ class HubTokenizer:
 
 
 def _chinese_bert(
-    *, width: int, num_layers: int, num_heads: int, dropout: float, context_length: int, published: str | None = None
+    *,
+    width: int,
+    num_layers: int,
+    num_heads: int,
+    dropout: float,
+    context_length: int,
+    published: str | None = None,
+    pool_first: bool = True,
 ) -> TransformersTextTower:
     if not 0 <= dropout < 1:
         raise UserError(f"dropout: {dropout} came; it is a share, from 0 to below 1.")
@@ -113,7 +120,9 @@ def _chinese_bert(
         attention_probs_dropout_prob=dropout,
     )
     encoder = BertModel(config, add_pooling_layer=False)
-    return TransformersTextTower(encoder, BertChineseTokenizer(), context_length=context_length, published=published)
+    return TransformersTextTower(
+        encoder, BertChineseTokenizer(), pool_first=pool_first, context_length=context_length, published=published
+    )
 
 
 @TEXT_TOWERS.register
@@ -171,6 +180,9 @@ def bert_tiny_chinese(
 ) -> TransformersTextTower:
     """Build a tiny Chinese BERT of 7.9 M parameters, 3 layers of 256, for demos and tests.
 
+    It is made to learn from a few thousand texts, where nobody publishes weights: the mean over the tokens stands for
+    the text, and characters begin well apart (deviation 0.08, BERT's is 0.02), so that those seldom seen stay so.
+
     Args:
         width: Size of the hidden states, a multiple of ``num_heads``.
         num_layers: Transformer layers.
@@ -183,9 +195,16 @@ def bert_tiny_chinese(
     """
     if width % num_heads:
         raise UserError(f"width: {width} is not a multiple of num_heads {num_heads}.")
-    return _chinese_bert(
-        width=width, num_layers=num_layers, num_heads=num_heads, dropout=dropout, context_length=context_length
+    tower = _chinese_bert(
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        dropout=dropout,
+        context_length=context_length,
+        pool_first=False,
     )
+    torch.nn.init.normal_(tower.encoder.embeddings.word_embeddings.weight, std=0.08)
+    return tower
 
 
 @TEXT_TOWERS.register_prefix("transformers:")
