@@ -35,6 +35,8 @@ def parse(path):
             place += left_of_block
             continue
         _, length, kind = struct.unpack_from("<IHB", data, place)
+        if place + 7 + length > len(data):
+            return  # still being written
         parts.append(data[place + 7 : place + 7 + length])
         place += 7 + length
         if kind in (1, 4):  # a whole record, or its last part
