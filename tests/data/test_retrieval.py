@@ -41,6 +41,19 @@ def test_a_training_row_is_one_query_and_one_of_its_pictures(muge_root):
     assert all(batch["text"] == [texts[int(batch["query_id"])]] for batch in batches)
 
 
+def test_only_the_kinds_asked_for_are_trained_on(demo_root):
+    data = module(demo_root, train_kinds=["name"], group_size=6, batch_size=64)
+    kinds = {query.query_id: query.kind for query in data.open("train").queries}
+    pairs = data.train_dataloader().dataset.pairs
+    queries = data.open("train").queries
+    assert {queries[index].kind for index in pairs[:, 0]} == {"name"}
+    assert len(pairs) == sum(kind == "name" for kind in kinds.values())
+    related = data.train_dataloader().batch_sampler.groups
+    assert len(set(related.tolist())) < len(pairs) / 2  # variants of an emoji share a group
+    with pytest.raises(UserError, match=r"data\.train_kinds names 'nam': .* kinds base, name\. Did you mean name\?"):
+        module(demo_root, train_kinds=["nam"]).train_dataloader()
+
+
 def test_batches_are_raw(muge_root):
     batch = next(iter(module(muge_root).train_dataloader()))
     assert batch["image"].shape == (5, 3, 24, 24)

@@ -41,6 +41,7 @@ class RetrievalDataModule(L.LightningDataModule):
         num_workers: Loader processes beside each training process.
         crop_scale: Share of a training picture's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
         flip: Probability of mirroring a training picture, 0 to 1.
+        train_kinds: The kinds of queries to train on, where the files label them; by default all.
         group_size: Training pairs of related pictures, true for one query, that are dealt together, so that they are
             each other's negatives; 1 deals pairs singly.
         predict_split: The split that ``predict`` writes a submission for.
@@ -63,6 +64,7 @@ class RetrievalDataModule(L.LightningDataModule):
         num_workers: int = 2,
         crop_scale: tuple[float, float] = (0.9, 1.0),
         flip: float = 0.0,
+        train_kinds: list[str] | None = None,
         group_size: int = 1,
         predict_split: Literal["valid", "test"] = "test",
         submission_schema: Schema = "muge",
@@ -89,6 +91,7 @@ class RetrievalDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.crop_scale = tuple(crop_scale)
         self.flip = flip
+        self.train_kinds = train_kinds
         self.group_size = group_size
         self.predict_split = predict_split
         self.submission_schema = submission_schema
@@ -151,6 +154,10 @@ class RetrievalDataModule(L.LightningDataModule):
         """Shuffled pairs in equal batches; continues where the trainer stands."""
         opened = self.open("train")
         pairs = opened.pairs()
+        groups = opened.groups(pairs)  # of all pairs: queries that are not trained on tell what is related too
+        if self.train_kinds is not None:
+            chosen = opened.of_kinds(pairs, self.train_kinds)
+            pairs, groups = pairs[chosen], groups[chosen]
         dataset = PairDataset(
             opened.pictures,
             opened.queries,
@@ -165,7 +172,7 @@ class RetrievalDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             seed=self.seed,
             progress=self._progress,
-            groups=opened.groups(pairs),
+            groups=groups,
             group_size=self.group_size,
             **self._place(),
         )

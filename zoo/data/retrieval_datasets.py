@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from zoo import images
 from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
 from zoo.data.tsv import ImageTsv
-from zoo.errors import UserError
+from zoo.errors import UserError, nearest
 from zoo.interfaces import ImageBatch, PairBatch, QueryBatch, RetrievalGold
 
 Split = Literal["train", "valid", "test"]
@@ -173,6 +173,21 @@ class RetrievalSplit:
         if not rows:
             raise UserError(f"the {self.split} split at {self.pictures.path} has no (query, picture) pair to train on")
         return np.array(rows, dtype=np.int64)
+
+    def of_kinds(self, pairs: np.ndarray, kinds: list[str]) -> np.ndarray:
+        """``[P] bool``: whether each pair's query is of one of these kinds.
+
+        Raises:
+            UserError: No query of the split is of a kind.
+        """
+        known = sorted({query.kind for query in self.queries if query.kind is not None})
+        for kind in kinds:
+            if kind not in known:
+                raise UserError(
+                    f"data.train_kinds names {kind!r}: queries of the {self.split} split are of the kinds "
+                    f"{', '.join(known) or '(none: they have no key `kind`)'}.{nearest(kind, known)}"
+                )
+        return np.array([self.queries[index].kind in kinds for index in pairs[:, 0]])
 
     def groups(self, pairs: np.ndarray) -> np.ndarray:
         """``[P] int64``: what each pair's picture is related to: the query with the most pictures that names it."""
