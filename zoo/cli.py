@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import logging
+import os
 import re
 import shlex
 import sys
@@ -151,7 +152,8 @@ def describe_hardware(trainer: L.Trainer) -> str:
     if trainer.strategy.root_device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
     features = "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else "no AVX512-BF16"
-    return f"{torch.get_num_threads()} CPU cores ({features})"
+    threads = torch.get_num_threads() * trainer.world_size
+    return f"{threads} CPU core{'s' if threads > 1 else ''} ({features})"
 
 
 def task_classes() -> dict[str, type]:
@@ -185,6 +187,16 @@ def known_options(parser: LightningArgumentParser) -> list[str]:
     return [option for option in dict.fromkeys(options) if not option.endswith((".help", "+"))]
 
 
+def closing_words(trainer: L.Trainer, folder: Path) -> str:
+    """Where a training left what, its best, and what to type next."""
+    lines = [f"The run: {folder} (config.yaml, metrics.csv, checkpoints/, pictures/)"]
+    for checkpoint in trainer.checkpoint_callbacks:
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor and checkpoint.best_model_score is not None:
+            name = Path(checkpoint.best_model_path).name
+            lines.append(f"The best: {checkpoint.monitor} {checkpoint.best_model_score:.2f} (checkpoints/{name})")
+    return "\n".join([*lines, f"Next: python -m zoo test --ckpt_path {folder}"])
+
+
 class ZooCLI(LightningCLI):
     """LightningCLI with run folders, layered experiments, and loggers that fit the machine.
 
@@ -198,9 +210,8 @@ class ZooCLI(LightningCLI):
         checkpoint = read_checkpoint(plan.checkpoint) if plan.checkpoint else None
         self.trained = checkpoint["state_dict"] if checkpoint else None
         words = plan.words
-        if (
-            checkpoint and "task" in checkpoint and not plan.continued and words[0] != "fit"
-        ):  # a file apart from its run tells its own task
+        # A file apart from its run tells its own task.
+        if checkpoint and "task" in checkpoint and not plan.continued and words[0] != "fit":
             configs, flags = take_option(words[1:], ("--config",))
             model = {"class_path": checkpoint["task"], "init_args": checkpoint["hyper_parameters"]}
             layers = [word for file in configs for word in ("--config", file)]
@@ -274,6 +285,7 @@ class ZooCLI(LightningCLI):
             "versions": {name: version(name) for name in ("lightning", "torch", "timm", "transformers", "muge-zoo")},
         }
         write_text(self.plan.folder / "fit.json", json.dumps(facts, indent=2) + "\n")
+        print(closing_words(self.trainer, Path(os.path.relpath(self.plan.folder))))
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that writes into the run's folder."""

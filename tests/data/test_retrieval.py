@@ -54,6 +54,11 @@ def test_only_the_kinds_asked_for_are_trained_on(demo_root):
         module(demo_root, train_kinds=["nam"]).train_dataloader()
 
 
+def test_files_without_kinds_are_trained_on_whole(muge_root):
+    whole, asked = (module(muge_root, train_kinds=kinds).train_dataloader().dataset for kinds in (None, ["name"]))
+    np.testing.assert_array_equal(asked.pairs, whole.pairs)
+
+
 def test_batches_are_raw(muge_root):
     batch = next(iter(module(muge_root).train_dataloader()))
     assert batch["image"].shape == (5, 3, 24, 24)

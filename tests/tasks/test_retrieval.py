@@ -95,6 +95,9 @@ def test_a_damaged_checkpoint_and_one_with_code_are_refused(checkpoint):
     torch.save({"state_dict": {}, "task": print}, checkpoint)
     with pytest.raises(UserError, match="more than weights and plain data"):
         load(checkpoint)
+    checkpoint.write_text("just words")
+    with pytest.raises(UserError, match="no checkpoint, or a damaged one"):
+        load(checkpoint)
     with pytest.raises(UserError, match="no such checkpoint"):
         load(checkpoint.with_name("absent.ckpt"))
 

@@ -137,7 +137,7 @@ class RetrievalEvaluation(Callback):
         sheet.save(path)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image(f"{name}/top10", [sheet])
+                logger.log_image(f"{name}/top10", [sheet], step=step)
 
 
 def describe_protocol(trainer: L.Trainer, pl_module: Any, gold: RetrievalGold) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class RetrievalDataModule(L.LightningDataModule):
         num_workers: Loader processes beside each training process.
         crop_scale: Share of a training picture's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
         flip: Probability of mirroring a training picture, 0 to 1.
-        train_kinds: The kinds of queries to train on, where the files label them; by default all.
+        train_kinds: The kinds of queries to train on, where the file labels them (``kind``); by default all.
         group_size: Training pairs of related pictures, true for one query, that are dealt together, so that they are
             each other's negatives; 1 deals pairs singly.
         predict_split: The split that ``predict`` writes a submission for.

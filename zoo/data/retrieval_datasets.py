@@ -175,19 +175,19 @@ class RetrievalSplit:
         return np.array(rows, dtype=np.int64)
 
     def of_kinds(self, pairs: np.ndarray, kinds: list[str]) -> np.ndarray:
-        """``[P] bool``: whether each pair's query is of one of these kinds.
+        """``[P] bool``: whether each pair's query is of one of these kinds, or of none.
 
         Raises:
-            UserError: No query of the split is of a kind.
+            UserError: The file labels its queries, and none with one of these kinds.
         """
         known = sorted({query.kind for query in self.queries if query.kind is not None})
         for kind in kinds:
-            if kind not in known:
+            if known and kind not in known:
                 raise UserError(
-                    f"data.train_kinds names {kind!r}: queries of the {self.split} split are of the kinds "
-                    f"{', '.join(known) or '(none: they have no key `kind`)'}.{nearest(kind, known)}"
+                    f"data.train_kinds names {kind!r}: the {self.split} queries are of the kinds {', '.join(known)}."
+                    f"{nearest(kind, known)}"
                 )
-        return np.array([self.queries[index].kind in kinds for index in pairs[:, 0]])
+        return np.array([self.queries[index].kind in (None, *kinds) for index in pairs[:, 0]])
 
     def groups(self, pairs: np.ndarray) -> np.ndarray:
         """``[P] int64``: what each pair's picture is related to: the query with the most pictures that names it."""

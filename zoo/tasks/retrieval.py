@@ -117,11 +117,11 @@ class RetrievalTask(L.LightningModule):
         if self.hparams["init_from"]:
             self.weights = {"all": load_initial_weights(self, self.hparams["init_from"])}
             return
-        for part, tower, wanted in (
-            ("image_tower", self.image_tower, self.hparams["image_pretrained"]),
-            ("text_tower", self.text_tower, self.hparams["text_pretrained"]),
-        ):
-            self.weights[part] = load_pretrained(tower, wanted).text
+        for side, tower in (("image", self.image_tower), ("text", self.text_tower)):
+            try:
+                self.weights[f"{side}_tower"] = load_pretrained(tower, self.hparams[f"{side}_pretrained"]).text
+            except UserError as error:
+                raise UserError(f"model.{side}_{error}") from None
 
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
         """Dropout is a function of seed, process and step, so that a resumed run repeats an uninterrupted one."""

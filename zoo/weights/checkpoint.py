@@ -57,6 +57,8 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
     path = Path(path)
     if path.is_dir():
         path = path / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise UserError(f"model.init_from {path}: there is no such checkpoint. Give a .ckpt file or a run's folder")
     load_strictly(task, read_checkpoint(path)["state_dict"], f"model.init_from {path}")
     return "/".join(path.resolve().parts[-4:])
 
@@ -73,8 +75,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: it holds more than weights and plain data, so it is not read ({error})") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path}: the checkpoint is damaged ({error})") from None
+    except Exception as error:  # torch's readers raise many kinds for broken files
+        raise UserError(f"{path}: no checkpoint, or a damaged one ({error})") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path}: it has no 'state_dict': not a checkpoint of this zoo")
     return checkpoint
