@@ -342,7 +342,7 @@ def test_a_damaged_checkpoint_is_said(zoo_main, workplace, content):
     for words in (("fit", *TINY, "--ckpt_path"), ("fit", *TINY, "--model.init_from"), ("test", *TINY, "--ckpt_path")):
         code, _, err = zoo_main(*words, "damaged.ckpt")
         assert code == 1
-        assert "damaged.ckpt: the checkpoint is damaged" in err
+        assert "damaged.ckpt: no checkpoint, or a damaged one" in err
         assert is_short(err)
 
 
