@@ -176,7 +176,8 @@ def test_lightnings_own_sampler_does_not_pass_unnoticed(place, run):
         place, "test", "--ckpt_path", str(run), "--trainer.use_distributed_sampler", "true", processes=2
     )
     assert code != 0
-    assert not (run / "test.json").exists() or "use_distributed_sampler" in printed
+    assert "use_distributed_sampler" in printed
+    assert not (run / "test.json").exists()
 
 
 @pytest.mark.ddp
@@ -195,10 +196,11 @@ def test_gradients_are_those_of_the_concatenated_batch(place):
         assert code == 0, printed
         saved = torch.load(target, weights_only=True)
         gradients[processes], losses[processes] = saved["gradients"], saved["loss"]
+    largest = max(gradient.abs().max() for gradient in gradients[1].values())
     for processes in (2, 3):
         assert losses[processes] == pytest.approx(losses[1], rel=1e-5)
         assert gradients[processes].keys() == gradients[1].keys()
         for name, expected in gradients[1].items():
             error = (gradients[processes][name] - expected).abs().max()
-            assert error <= 1e-5 * max(1.0, expected.abs().max()), name
-    assert max(gradient.abs().max() for gradient in gradients[1].values()) > 1e-3
+            assert error <= 1e-5 * max(expected.abs().max(), 0.01 * largest), name
+    assert largest > 0.01
