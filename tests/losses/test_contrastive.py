@@ -44,6 +44,15 @@ def test_without_repeated_ids_it_is_the_plain_loss():
     torch.testing.assert_close(clip_loss(images, texts, SCALE, image_ids=ids + 40, query_ids=ids.flip(0)), plain)
 
 
+def test_the_weight_is_the_share_of_each_texts_search_for_its_picture():
+    images, texts = embeddings(9)
+    logits, targets = SCALE * texts @ images.T, torch.arange(9)  # a row is a text over all pictures
+    search, other = cross_entropy(logits, targets), cross_entropy(logits.T, targets)
+    for weight in (0.0, 0.9, 1.0):
+        loss = clip_loss(images, texts, SCALE, text_to_image_weight=weight)
+        torch.testing.assert_close(loss, weight * search + (1 - weight) * other)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_of_one_picture_or_one_query_are_no_negatives(seed):
     images, texts = embeddings(12, seed)

@@ -143,6 +143,34 @@ def test_the_logit_scale_stays_within_its_bounds(tmp_path):
     assert 0 <= task.logit_scale.item() <= math.log(100) + 1e-6
 
 
+def test_a_temperature_that_is_not_learned_stays(tmp_path):
+    for learned in (True, False):
+        task = RetrievalTask(**OPTIONS, temperature=0.1, learn_temperature=learned, learning_rate=0.01, warmup_steps=0)
+        fit(task, tmp_path, max_epochs=1)
+        assert (task.logit_scale.exp().item() == pytest.approx(10, abs=1e-4)) is not learned
+
+
+def test_the_loss_weighs_its_directions_in_training_and_evaluation(tmp_path):
+    losses, evaluated = {}, {}
+    ids = torch.arange(3)
+    for weight in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        task = RetrievalTask(**OPTIONS, text_to_image_weight=weight)
+        images, texts = task.encode_image(PICTURES), task.encode_text(["红裙"] * 3)
+        evaluated[weight] = task.eval().evaluation_loss(images, texts, ids, ids).item()
+        trainer = fit(task.train(), tmp_path, max_steps=1)
+        losses[weight] = trainer.callback_metrics["train/loss"].item()
+    for measured in (losses, evaluated):
+        assert measured[0.0] != pytest.approx(measured[1.0], rel=1e-3)
+        assert measured[0.5] == pytest.approx((measured[0.0] + measured[1.0]) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("temperature", 3.0), ("text_to_image_weight", 1.2)])
+def test_a_number_out_of_its_range_is_refused(name, value):
+    with pytest.raises(UserError, match=f"{name}: {value} came"):
+        RetrievalTask(**OPTIONS, **{name: value})
+
+
 def test_warm_up_then_cosine_to_zero(tmp_path):
     rates = []
 

@@ -20,8 +20,9 @@ def clip_loss(
     *,
     image_ids: Tensor | None = None,
     query_ids: Tensor | None = None,
+    text_to_image_weight: float = 0.5,
 ) -> Tensor:
-    """The mean of picture-to-text and text-to-picture cross-entropy over a batch of pairs.
+    """The weighted mean of picture-to-text and text-to-picture cross-entropy over a batch of pairs.
 
     Two rows that share a picture or a query are not each other's negatives: their logits are left out of both sums. In
     a batch where no id repeats this is the plain loss.
@@ -32,6 +33,7 @@ def clip_loss(
         logit_scale: Scalar that multiplies the cosines, already exponentiated, 1-100.
         image_ids: ``[B]`` integers, the picture of each row; ``None`` when all pictures differ.
         query_ids: ``[B]`` integers, the query of each row; ``None`` when all queries differ.
+        text_to_image_weight: Share of the text-to-picture direction, in [0, 1]; CLIP's is one half.
 
     Returns:
         Scalar float32, in nats, at least 0; ``collapse_loss`` when all embeddings are the same.
@@ -46,7 +48,8 @@ def clip_loss(
         logits = logit_scale.float() * (image_embeddings.float() @ text_embeddings.float().T)  # [B, B]
         logits = logits.masked_fill(~negatives_or_self(len(logits), logits.device, image_ids, query_ids), -torch.inf)
         targets = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+        image_to_text, text_to_image = F.cross_entropy(logits, targets), F.cross_entropy(logits.T, targets)
+        return torch.lerp(image_to_text, text_to_image, text_to_image_weight)
 
 
 def collapse_loss(batch_size: int, *, image_ids: Tensor | None = None, query_ids: Tensor | None = None) -> Tensor:

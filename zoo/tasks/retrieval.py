@@ -42,6 +42,11 @@ class RetrievalTask(L.LightningModule):
         betas: AdamW's.
         eps: AdamW's.
         temperature: Initial softmax temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
+        learn_temperature: Whether training moves it.
+        text_to_image_weight: Share of the loss's text-to-picture direction, the one that recall measures, in [0, 1].
+
+    Raises:
+        UserError: A tower cannot be built as it is asked for, or a number is out of its range.
     """
 
     def __init__(
@@ -61,8 +66,14 @@ class RetrievalTask(L.LightningModule):
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-6,
         temperature: float = 0.07,
+        learn_temperature: bool = True,
+        text_to_image_weight: float = 0.5,
     ) -> None:
         super().__init__()
+        if not 0.01 <= temperature <= 1:
+            raise UserError(f"temperature: {temperature} came; it is from 0.01 (a logit scale of 100) to 1.")
+        if not 0 <= text_to_image_weight <= 1:
+            raise UserError(f"text_to_image_weight: {text_to_image_weight} came; it is a share, from 0 to 1.")
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
         self.image_tower = self._tower(IMAGE_TOWERS, "image_tower", image_tower, image_tower_options)
@@ -71,7 +82,7 @@ class RetrievalTask(L.LightningModule):
         self.text_projection = nn.Linear(self.text_tower.width, embedding_dim, bias=False)
         for projection in (self.image_projection, self.text_projection):
             nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learn_temperature)
         self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
         self.trained_steps = 0  # of the checkpoint that was loaded
 
@@ -134,10 +145,15 @@ class RetrievalTask(L.LightningModule):
         images = self._gather(self.encode_image(batch["image"]))  # [world · B, D]
         texts = self._gather(self.encode_text(batch["text"]))  # [world · B, D]
         ids = {"image_ids": self._gather(batch["image_id"]), "query_ids": self._gather(batch["query_id"])}
-        loss = clip_loss(images, texts, self.logit_scale.exp(), **ids)
+        loss = self._loss(images, texts, **ids)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/logit_scale", self.logit_scale.exp())
         return {"loss": loss, "collapse_loss": collapse_loss(len(images), **ids)}
+
+    def _loss(self, images: Tensor, texts: Tensor, *, image_ids: Tensor, query_ids: Tensor) -> Tensor:
+        weight = self.hparams["text_to_image_weight"]
+        scale = self.logit_scale.exp()
+        return clip_loss(images, texts, scale, image_ids=image_ids, query_ids=query_ids, text_to_image_weight=weight)
 
     def _gather(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -176,10 +192,9 @@ class RetrievalTask(L.LightningModule):
     ) -> Tensor:
         """The training loss of matched pairs ``[P, D]``, in blocks in their order, weighted by the blocks' sizes."""
         losses = [
-            clip_loss(
+            self._loss(
                 images[start : start + block],
                 texts[start : start + block],
-                self.logit_scale.exp(),
                 image_ids=image_ids[start : start + block],
                 query_ids=query_ids[start : start + block],
             )
