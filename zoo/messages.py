@@ -126,7 +126,7 @@ def no_option(name: str, options: Iterable[str]) -> str:
         by_last_part.setdefault(option.rpartition(".")[2], []).append(option)
     last = name.rpartition(".")[2]
     close = [part for part in by_last_part if part.startswith(f"{last}_")]
-    close += [part for part in difflib.get_close_matches(last, by_last_part, n=3, cutoff=0.6) if part not in close]
+    close += [part for part in difflib.get_close_matches(last, by_last_part, n=3, cutoff=0.7) if part not in close]
     found = [option for part in close for option in by_last_part[part]][:3]
     if found:
         return f"there is no option {name!r}. Did you mean {', '.join(found)}?"
