@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,3 +192,17 @@ def test_root_auto(tmp_path, monkeypatch, demo_root, capsys):
         resolve_root("auto")
     with pytest.raises(UserError, match=r"data\.root is nowhere"):
         resolve_root("nowhere")
+
+
+def test_beside_other_processes_workers_come_from_a_server_without_threads(muge_root):
+    """A worker forked beside gloo's threads hung once in some hundreds of starts."""
+    for world_size, method in ((1, None), (2, "forkserver")):
+        data = module(muge_root, num_workers=1, batch_size=2)
+        data.trainer = SimpleNamespace(global_rank=0, world_size=world_size, num_training_batches=2)
+        for loader in (data.train_dataloader(), *data.val_dataloader()):
+            context = loader.multiprocessing_context
+            assert (context and context.get_start_method()) == method
+    text = next(iter(data.val_dataloader()[0]))["text"]
+    assert text == [query.text for query in data.open("valid").queries][: len(text)]
+    gallery = data.val_dataloader()[1].dataset
+    assert len(pickle.dumps(gallery)) < 2000 + gallery.rows.nbytes  # what a server's worker is sent: not the index

@@ -1,5 +1,6 @@
 """Text-to-image retrieval: MUGE's ``Multimodal_Retrieval`` files → batches of queries, pictures and ids."""
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from zoo.data.retrieval_datasets import (
     QueryDataset,
     RetrievalSplit,
     decode,
+    leave_interrupts,
     whole_batch,
 )
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
@@ -215,13 +217,20 @@ class RetrievalDataModule(L.LightningDataModule):
         ]
 
     def _loader(self, dataset: Dataset, sampler: Any, *, persistent: bool) -> DataLoader:
+        # Beside a process group's threads a forked worker hangs, once in some hundreds (CPython waits for a lock that
+        # such a thread held): a server without threads forks the workers then.
+        server = self.num_workers > 0 and self._place()["world_size"] > 1
+        if server:
+            multiprocessing.set_forkserver_preload([PairDataset.__module__])
         return DataLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=self.num_workers,
+            multiprocessing_context="forkserver" if server else None,
             persistent_workers=persistent and self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=whole_batch,
+            worker_init_fn=leave_interrupts,
         )
 
     def _place(self) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """The files of one retrieval split, opened and checked, and the data sets that read them a whole batch at a time."""
 
 import hashlib
+import signal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -223,3 +224,8 @@ def decode(pictures: ImageTsv, row: int) -> np.ndarray:
 def whole_batch(batch: Any) -> Any:
     """The collate function: the data sets above already hand over whole batches."""
     return batch
+
+
+def leave_interrupts(worker: int) -> None:
+    """A loader's worker leaves Ctrl-C, which the terminal sends to it too, to the process that it works for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
