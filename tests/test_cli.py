@@ -210,7 +210,7 @@ def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace):
     callbacks = [callback["class_path"].rpartition(".")[2] for callback in trainer["callbacks"]]
     assert callbacks[:2] == ["ProgressBar", "LearningRateMonitor"]  # callbacks+: stand behind the base's
     assert callbacks[2:] == ["RetrievalEvaluation", "RetrievalSubmission", "ModelCheckpoint"]
-    assert set(config) == {"seed_everything", "trainer", "model", "data"}
+    assert set(config) == {"seed_everything", "save_every", "trainer", "model", "data"}
 
 
 def test_a_part_may_lie_in_a_file_beside_the_experiment(zoo_main, workplace, muge_root, monkeypatch):
@@ -344,6 +344,48 @@ def test_a_damaged_checkpoint_is_said(zoo_main, workplace, content):
         assert code == 1
         assert "damaged.ckpt: no checkpoint, or a damaged one" in err
         assert is_short(err)
+
+
+@pytest.mark.parametrize("half", ["cut", "code"])
+def test_a_last_checkpoint_that_cannot_be_trusted_is_left_alone(zoo_main, trained, half):
+    last, ran = trained / "checkpoints" / "last.ckpt", trained / "ran"
+    if half == "cut":
+        last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    else:
+        torch.save({"state_dict": Runs(f"open({str(ran)!r}, 'w')")}, last)
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    code, _, err = zoo_main("fit", *TINY, "--ckpt_path", "last")
+    assert code == 1
+    assert {"cut": "no checkpoint, or a damaged one", "code": "more than weights and plain data (eval)"}[half] in err
+    assert is_short(err)
+    assert not ran.exists()
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+class Runs:
+    """Unpickled without care, it runs a line of code."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def __reduce__(self):
+        return eval, (self.code,)
+
+
+@pytest.mark.parametrize("runs", ["file/runs", "/sys/zoo"], ids=["no-folder", "read-only"])
+def test_a_folder_that_takes_no_file_is_said(zoo_main, workplace, runs):
+    (workplace / "file").touch()
+    code, _, err = zoo_main("fit", *TINY, "--runs", runs)
+    assert code == 1
+    assert runs in err
+    assert is_short(err)
+
+
+def test_what_lightning_can_switch_off_goes_off(zoo_main, workplace):
+    words = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
+    code, _, err = zoo_main("fit", *TINY, *words, "--trainer.enable_checkpointing", "false")
+    assert code == 0, err
+    assert not (only_run(workplace) / "checkpoints").exists()
 
 
 # --- validate, test, predict -------------------------------------------------------------------------------------

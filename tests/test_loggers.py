@@ -166,10 +166,13 @@ def test_wandb_wants_a_key_or_offline(workplace, monkeypatch):
         why_no_wandb()
 
 
-def test_csv_goes_on_and_takes_new_columns(tmp_path):
-    for step, values in enumerate([{"a": 1.0}, {"a": 2.0, "b": 3.0}]):
-        writer = RunCSVWriter(str(tmp_path))
+def test_csv_goes_on_where_the_checkpoint_stands_and_takes_new_columns(tmp_path):
+    for step, values in ((0, {"a": 1.0}), (1, {"a": 9.0}), (1, {"a": 2.0, "b": 3.0})):
+        writer = RunCSVWriter(str(tmp_path), done_steps=1)
         writer.log_metrics(values, step=step)
         writer.save()
+        with (tmp_path / "metrics.csv").open("a") as file:
+            file.write("7.0,")  # killed while it wrote
+    RunCSVWriter(str(tmp_path), done_steps=2)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert lines == ["a,b,step", "1.0,,0", "2.0,3.0,1"]

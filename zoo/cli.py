@@ -1,15 +1,14 @@
 """``fit``, ``validate``, ``test`` and ``predict``: Lightning's trainer behind layers of YAML and run folders."""
 
 import argparse
+import errno
 import inspect
 import json
-import logging
 import os
 import re
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -17,51 +16,41 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import StrategyRegistry
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import zoo.data.retrieval
 import zoo.tasks  # class paths resolve only when imported
+from zoo.callbacks.checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
 from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
 from zoo.errors import UserError, nearest
+from zoo.hardware import best_precision, describe_hardware
 from zoo.loggers import make_loggers
-from zoo.messages import explain, help_text
+from zoo.messages import explain, help_text, quiet_libraries
 from zoo.runs import Plan, make_plan, take_option
 from zoo.weights.checkpoint import load_strictly, read_checkpoint
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
 
-# Warnings and news of the libraries that are not about anything a user did.
-NOISE = (
-    "does not have many workers",
-    "LeafSpec",
-    "isinstance.treespec",
-    "is not supported by the model summary",
-    "exists and is not empty",
-    "smaller than the logging interval",
-    "The dirpath has changed",  # of a checkpoint apart from its run
-    "You're resuming from a checkpoint that ended before",  # the training sampler finds its place
-    "custom batch sampler",  # the data modules own both samplers
-    "It is recommended to use .*sync_dist=True",  # the metrics are equal on all processes
-    "torch.distributed.nn.functional.all_gather is deprecated",  # Lightning's
+# What the system says of a folder or disk that takes no file.
+CANNOT_WRITE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
 )
-CHATTER = (
-    "Seed set to",
-    "TPU available",
-    "Loading `train_dataloader`",
-    "Restoring states from",
-    "Initializing distributed",
-    "All distributed processes registered",
-    "💡",
-    "litlogger",
-)
+
+# Which callbacks go when an option of the trainer is false.
+SWITCHED_OFF_BY = {
+    "logger": LearningRateMonitor,
+    "enable_progress_bar": ProgressBar,
+    "enable_checkpointing": Checkpoint,
+}
 
 
 def main(words: Sequence[str]) -> int:
@@ -92,6 +81,12 @@ def main(words: Sequence[str]) -> int:
         code = 2
     except (UserError, MisconfigurationException) as error:
         print(f"zoo {verb}: error: {last_line(error)}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        print(f"zoo {verb}: error: {error.filename or plan and plan.folder}: {error.strerror}", file=sys.stderr)
+    except SIGTERMException:  # of validate, test and predict; Lightning would leave with 0
+        code = TERMINATED
     except RuntimeError as error:
         if "Connection closed by peer" not in str(error):
             raise
@@ -123,37 +118,6 @@ def last_line(error: Exception) -> str:
     """An error's own words, without the traceback that a loader's worker puts before them."""
     text = str(error)
     return text.rsplit(f"{UserError.__name__}: ", 1)[-1].strip() if "Original Traceback" in text else text
-
-
-def quiet_libraries() -> None:
-    """Leave out the libraries' chatter that says nothing to a user."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=f".*{message}")
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(is_telling)
-
-
-def is_telling(record: logging.LogRecord) -> bool:
-    """Whether a record of Lightning's says something to a user."""
-    return not any(words in record.getMessage() for words in CHATTER)
-
-
-def best_precision() -> str:
-    """``bf16-mixed`` where the processor computes in bfloat16 (2–4× faster there), else ``32-true``."""
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if fast else "32-true"
-
-
-def describe_hardware(trainer: L.Trainer) -> str:
-    """What a run ran on, in a few words."""
-    if trainer.strategy.root_device.type == "cuda":
-        return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
-    features = "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else "no AVX512-BF16"
-    threads = torch.get_num_threads() * trainer.world_size
-    return f"{threads} CPU core{'s' if threads > 1 else ''} ({features})"
 
 
 def task_classes() -> dict[str, type]:
@@ -209,6 +173,7 @@ class ZooCLI(LightningCLI):
         self.fault: Exception | None = None
         checkpoint = read_checkpoint(plan.checkpoint) if plan.checkpoint else None
         self.trained = checkpoint["state_dict"] if checkpoint else None
+        self.done_steps: int = checkpoint.get("global_step", 0) if checkpoint else 0
         words = plan.words
         # A file apart from its run tells its own task.
         if checkpoint and "task" in checkpoint and not plan.continued and words[0] != "fit":
@@ -231,6 +196,12 @@ class ZooCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the zoo's own options."""
         parser.add_argument("--runs", default="runs", help="Folder that runs are kept in.")
+        parser.add_argument(
+            "--save_every",
+            type=PositiveInt,
+            default=500,
+            help="Steps between writings of checkpoints/last.ckpt, which is also written after every epoch.",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the plan's words; the process's own stay as they are, for DDP starts its processes by them."""
@@ -289,21 +260,26 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer that writes into the run's folder."""
-        wanted = self._get(self.config_init, "trainer").get("logger")
-        logger, note = wanted, f"The run: {self.plan.folder}"
-        if self._get(self.config_init, "trainer").get("fast_dev_run"):
-            logger = CSVLogger(self.plan.folder)  # Lightning takes its dummy instead
-        elif wanted in (None, True):
-            logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved())
+        options = self._get(self.config_init, "trainer")
+        folder, checkpoints = self.plan.folder, self.plan.folder / "checkpoints"
+        logger, note = options.get("logger"), f"The run: {folder}"
+        if options.get("fast_dev_run"):
+            logger = CSVLogger(folder)  # Lightning takes its dummy instead
+        elif logger in (None, True):
+            logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved(), self.done_steps)
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
-        callbacks: list[L.Callback] = [CommandLineWins(), PartialBest(), RandomWeightsBanner()]
-        callbacks.append(WriteConfig(self.plan.folder / "config.yaml", self.resolved(), note))
-        # save_last would write only when the best improves
-        callbacks.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False))
-        self.trainer_defaults["callbacks"] = callbacks
+        always: list[L.Callback] = [CommandLineWins(), PartialBest(), RandomWeightsBanner()]
+        always.append(WriteConfig(folder / "config.yaml", self.resolved(), note))
+        always.append(LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")))
+        unwanted = tuple(kind for option, kind in SWITCHED_OFF_BY.items() if options.get(option) is False)
+        unwanted += (Checkpoint,) if options.get("fast_dev_run") else ()
+        self.trainer_defaults["callbacks"] = [callback for callback in always if not isinstance(callback, unwanted)]
+        given = as_list(options.get("callbacks"))
+        kwargs["callbacks"] = [callback for callback in given if not isinstance(callback, unwanted)]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *as_list(options.get("plugins"))]
         try:
-            trainer = super().instantiate_trainer(logger=logger, default_root_dir=str(self.plan.folder), **kwargs)
+            trainer = super().instantiate_trainer(logger=logger, default_root_dir=str(folder), **kwargs)
         except (ValueError, TypeError) as error:  # Lightning's own checks of accelerator, strategy, devices, …
             wrong = re.search(r"(accelerator|strategy)='(\w+)'", str(error))
             valid = [*StrategyRegistry.available_strategies(), *AcceleratorRegistry.available_accelerators()]
@@ -311,13 +287,18 @@ class ZooCLI(LightningCLI):
             raise UserError(f"trainer: {str(error).partition('. ')[0].rstrip('.')}.{near}") from None
         for checkpoint in trainer.checkpoint_callbacks:  # also where the user's own logger lies elsewhere
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
-                checkpoint.dirpath = str(self.plan.folder / "checkpoints")
+                checkpoint.dirpath = str(checkpoints)
         return trainer
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration as plain data, without what belongs to this command alone."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key not in NOT_OF_THE_RUN}
+
+
+def as_list(value: Any) -> list[Any]:
+    """None, one thing or several, as a list."""
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def write_text(path: Path, text: str) -> None:

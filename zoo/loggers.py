@@ -1,5 +1,6 @@
 """Where a run's numbers go: always ``metrics.csv`` in its folder, and W&B where there is a key."""
 
+import csv
 import netrc
 import os
 import sys
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from zoo.data.formats import atomic_write
 from zoo.errors import UserError, nearest
 from zoo.runs import Plan
 
@@ -26,37 +28,54 @@ WANDB_MODES = ("online", "offline", "disabled", "shared")
 
 
 class RunCSVWriter(ExperimentWriter):
-    """Goes on with the ``metrics.csv`` that is there; Lightning's deletes it."""
+    """Goes on with the ``metrics.csv`` that is there, from a step on; Lightning's deletes it."""
 
-    def __init__(self, log_dir: str) -> None:
+    def __init__(self, log_dir: str, done_steps: int) -> None:
         super().__init__(log_dir)
         file = Path(self.metrics_file_path)
         if file.is_file():
-            self.metrics_keys = file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r").split(",")
+            whole_lines = file.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()  # a kill may cut the last
+            reader = csv.DictReader(whole_lines)
+            rows = [row for row in reader if int(row["step"]) < done_steps]
+            self.metrics_keys = list(reader.fieldnames or ())
+            with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as lines:
+                writer = csv.DictWriter(lines, self.metrics_keys)
+                writer.writeheader()
+                writer.writerows(rows)
 
     def _check_log_dir_exists(self) -> None:
         pass
 
 
 class RunCSVLogger(CSVLogger):
-    """A CSV logger that goes on with the ``metrics.csv`` of a continued run."""
+    """A CSV logger that goes on with the ``metrics.csv`` of a continued run.
+
+    Args:
+        folder: The run's.
+        done_steps: Steps of the checkpoint that the run goes on from: later rows are trained again, and dropped.
+    """
+
+    def __init__(self, folder: Path, done_steps: int = 0) -> None:
+        super().__init__(folder.parent.parent, name=folder.parent.name, version=folder.name)
+        self.done_steps = done_steps
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer, which knows the columns that are there already."""
         if self._experiment is None:
-            self._experiment = RunCSVWriter(self.log_dir)
+            self._experiment = RunCSVWriter(self.log_dir, self.done_steps)
         return self._experiment
 
 
-def make_loggers(plan: Plan, command: str, config: dict[str, Any]) -> tuple[list[Logger], str]:
+def make_loggers(plan: Plan, command: str, config: dict[str, Any], done_steps: int = 0) -> tuple[list[Logger], str]:
     """CSV for training, and W&B where a key or ``WANDB_MODE=offline`` allows it.
 
     Args:
         plan: The run. Its experiment and folder name are the W&B run's name and id, so that a continued run continues.
         command: ``fit``, ``validate``, ``test`` or ``predict``: W&B's job type.
         config: The whole nested configuration.
+        done_steps: Steps of the checkpoint that a run goes on from.
 
     Returns:
         The loggers, and a line that says where the numbers go.
@@ -67,7 +86,7 @@ def make_loggers(plan: Plan, command: str, config: dict[str, Any]) -> tuple[list
     folder = plan.folder
     loggers: list[Logger] = []
     if command == "fit":
-        loggers.append(RunCSVLogger(folder.parent.parent, name=folder.parent.name, version=folder.name))
+        loggers.append(RunCSVLogger(folder, done_steps))
     why_not = why_no_wandb()
     wandb = None if why_not else wandb_logger(plan, command, config)
     if wandb is None:

@@ -2,10 +2,12 @@
 
 import difflib
 import inspect
+import logging
 import re
 import shutil
 import textwrap
 import types
+import warnings
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +18,31 @@ from lightning import Trainer
 
 from zoo.errors import nearest
 from zoo.runs import take_option
+
+# Warnings and news of the libraries that are not about anything a user did.
+NOISE = (
+    "does not have many workers",
+    "LeafSpec",
+    "isinstance.treespec",
+    "is not supported by the model summary",
+    "exists and is not empty",
+    "smaller than the logging interval",
+    "The dirpath has changed",  # of a checkpoint apart from its run
+    "You're resuming from a checkpoint that ended before",  # the training sampler finds its place
+    "custom batch sampler",  # the data modules own both samplers
+    "It is recommended to use .*sync_dist=True",  # the metrics are equal on all processes
+    "torch.distributed.nn.functional.all_gather is deprecated",  # Lightning's
+)
+CHATTER = (
+    "Seed set to",
+    "TPU available",
+    "Loading `train_dataloader`",
+    "Restoring states from",
+    "Initializing distributed",
+    "All distributed processes registered",
+    "💡",
+    "litlogger",
+)
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 ORIGINS = (list, tuple, dict)  # what else a flag can give; modules and classes are for Python
@@ -203,3 +230,17 @@ def in_words(annotation: Any) -> str:
     if origin is dict:
         return "{name: value, …}"
     return WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def quiet_libraries() -> None:
+    """Leave out the libraries' chatter that says nothing to a user."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(is_telling)
+
+
+def is_telling(record: logging.LogRecord) -> bool:
+    """Whether a record of Lightning's says something to a user."""
+    return not any(words in record.getMessage() for words in CHATTER)

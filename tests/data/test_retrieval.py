@@ -198,7 +198,7 @@ def test_beside_other_processes_workers_come_from_a_server_without_threads(muge_
     """A worker forked beside gloo's threads hung once in some hundreds of starts."""
     for world_size, method in ((1, None), (2, "forkserver")):
         data = module(muge_root, num_workers=1, batch_size=2)
-        data.trainer = SimpleNamespace(global_rank=0, world_size=world_size, num_training_batches=2)
+        data.trainer = SimpleNamespace(global_rank=0, world_size=world_size, limit_train_batches=1.0, fit_loop=None)
         for loader in (data.train_dataloader(), *data.val_dataloader()):
             context = loader.multiprocessing_context
             assert (context and context.get_start_method()) == method

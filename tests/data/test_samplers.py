@@ -7,10 +7,9 @@ from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
 from zoo.errors import UserError
 
 
-def training(num_rows, batch_size, world_size=1, rank=0, seed=0, done=0, limit=None):
-    return TrainingBatchSampler(
-        num_rows, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, progress=lambda: (done, limit)
-    )
+def training(num_rows, batch_size, world_size=1, rank=0, seed=0, done=0, limit=1.0):
+    place = {"rank": rank, "world_size": world_size}
+    return TrainingBatchSampler(num_rows, batch_size=batch_size, seed=seed, **place, progress=lambda: done, limit=limit)
 
 
 def test_an_epoch_has_equal_batches_without_repeats():
@@ -33,8 +32,9 @@ def test_a_resumed_run_sees_what_the_uninterrupted_one_would_have(done):
     assert position == uninterrupted[done : (done // 4 + 1) * 4]
 
 
-def test_a_limited_epoch_counts_its_own_batches():
-    assert {epoch for batch in training(23, 5, done=2, limit=2) for epoch, _ in batch} == {1}
+@pytest.mark.parametrize("limit", [2, 0.5])
+def test_a_limited_epoch_counts_its_own_batches(limit):
+    assert {epoch for batch in training(23, 5, done=2, limit=limit) for epoch, _ in batch} == {1}
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -49,7 +49,7 @@ def test_processes_share_the_batches_of_one_process(world_size):
 def test_rows_of_a_group_are_dealt_in_runs():
     groups = np.array([0] * 10 + [1] * 3 + list(range(2, 30)))
     sampler = TrainingBatchSampler(
-        41, batch_size=41, seed=3, rank=0, world_size=1, progress=lambda: (0, None), groups=groups, group_size=4
+        41, batch_size=41, seed=3, rank=0, world_size=1, progress=lambda: 0, groups=groups, group_size=4
     )
     (rows,) = [[row for _, row in batch] for batch in sampler]
     assert sorted(rows) == list(range(41))

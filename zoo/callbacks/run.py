@@ -30,6 +30,8 @@ class WriteConfig(Callback):
         """Write it."""
         if trainer.is_global_zero:
             print(self.note, file=sys.stderr)
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self.config["data"]["init_args"]["batch_size"] = data.batch_size  # lowered, where the memory is small
             with atomic_write(self.path) as temporary:
                 text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
                 temporary.write_text(text, encoding="utf-8")

@@ -20,7 +20,7 @@ from zoo.data.retrieval_datasets import (
     QueryDataset,
     RetrievalSplit,
     decode,
-    leave_interrupts,
+    start_worker,
     whole_batch,
 )
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
@@ -174,6 +174,7 @@ class RetrievalDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             seed=self.seed,
             progress=self._progress,
+            limit=self.trainer.limit_train_batches if self.trainer else 1.0,
             groups=groups,
             group_size=self.group_size,
             **self._place(),
@@ -230,7 +231,7 @@ class RetrievalDataModule(L.LightningDataModule):
             persistent_workers=persistent and self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=whole_batch,
-            worker_init_fn=leave_interrupts,
+            worker_init_fn=start_worker,
         )
 
     def _place(self) -> dict[str, int]:
@@ -238,12 +239,11 @@ class RetrievalDataModule(L.LightningDataModule):
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def _progress(self) -> tuple[int, int | None]:
+    def _progress(self) -> int:
         if self.trainer is None:
-            return 0, None
-        limit = self.trainer.num_training_batches
-        done: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return done.processed, int(limit) if limit != float("inf") else None
+            return 0
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return total.processed
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Mirror, on the device, the pictures that the worker drew for it."""

@@ -1,7 +1,10 @@
 """The files of one retrieval split, opened and checked, and the data sets that read them a whole batch at a time."""
 
 import hashlib
+import multiprocessing
+import os
 import signal
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -226,6 +229,15 @@ def whole_batch(batch: Any) -> Any:
     return batch
 
 
-def leave_interrupts(worker: int) -> None:
-    """A loader's worker leaves Ctrl-C, which the terminal sends to it too, to the process that it works for."""
+def start_worker(worker: int) -> None:
+    """Tie a loader's worker to the process that it works for: Ctrl-C is that one's, and the worker ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    owner = multiprocessing.parent_process()
+    if owner is not None and owner.pid != os.getppid():
+        # A server forked it, which lives as long as its workers do, and PyTorch's worker as long as the server.
+        threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+
+
+def _end_with(owner: Any) -> None:
+    owner.join()
+    os._exit(1)

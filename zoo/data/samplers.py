@@ -26,7 +26,8 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         seed: Seed of the order.
         rank: This process.
         world_size: Number of processes.
-        progress: Gives ``(batches trained so far in the run, batches of an epoch or None for all of them)``.
+        progress: Gives the batches trained so far in the run.
+        limit: Lightning's ``limit_train_batches``: how many batches, or which share of them, make an epoch.
         groups: ``[num_rows]`` integers, what each row belongs to; with ``group_size``.
         group_size: Rows of one group that are dealt in a run, so that they meet in a batch; 1 deals rows singly.
 
@@ -42,7 +43,8 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         seed: int,
         rank: int,
         world_size: int,
-        progress: Callable[[], tuple[int, int | None]],
+        progress: Callable[[], int],
+        limit: float = 1.0,
         groups: np.ndarray | None = None,
         group_size: int = 1,
     ) -> None:
@@ -56,6 +58,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.world_size = world_size
         self.progress = progress
+        self.limit = limit
         self.groups = groups
         self.group_size = group_size
 
@@ -65,9 +68,8 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """The batches that are left of the epoch in which the run stands."""
-        batches_done, limit = self.progress()
-        batches_per_epoch = len(self) if limit is None else min(limit, len(self))
-        epoch, position = divmod(batches_done, batches_per_epoch)
+        limit = self.limit if isinstance(self.limit, int) else int(len(self) * self.limit)
+        epoch, position = divmod(self.progress(), min(limit, len(self)))
         order = self._order(np.random.default_rng((self.seed, epoch)))
         global_batch = self.batch_size * self.world_size
         for start in range(position * global_batch, len(self) * global_batch, global_batch):

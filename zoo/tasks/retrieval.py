@@ -161,8 +161,9 @@ class RetrievalTask(L.LightningModule):
         gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)  # [world, B, …]
         return gathered.flatten(0, 1)
 
-    def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
-        """Keep the logit scale in [0, ln 100]."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then keep the logit scale in [0, ln 100], before anything can be saved."""
+        super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
             self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: it holds more than weights and plain data, so it is not read ({error})") from None
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({named[1]})" if named else ""
+        raise UserError(f"{path}: it holds more than weights and plain data{what}, so it is not read") from None
     except Exception as error:  # torch's readers raise many kinds for broken files
         raise UserError(f"{path}: no checkpoint, or a damaged one ({error})") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:

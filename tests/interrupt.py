@@ -1,0 +1,33 @@
+"""A callback for test_resume.py, imported by the processes that it starts: ends a training in the middle."""
+
+import os
+import signal
+
+from lightning.pytorch.callbacks import Callback
+
+
+class Interrupt(Callback):
+    """Ends it as ``$INTERRUPT`` says: how (kill, term, raise), where (forward, end, validation), step, ranks."""
+
+    def __init__(self):
+        how, self.where, step, ranks = os.environ.get("INTERRUPT", "never never -1 none").split()
+        self.how = how
+        self.step = int(step)
+        self.here = ranks in ("all", os.environ.get("LOCAL_RANK", "0"))
+
+    def interrupt(self, trainer, where):
+        if not self.here or where != self.where or trainer.sanity_checking or trainer.global_step != self.step:
+            return
+        self.here = False
+        if self.how == "raise":
+            raise ArithmeticError("interrupted")
+        os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGTERM)
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.interrupt(trainer, "forward")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.interrupt(trainer, "end")
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        self.interrupt(trainer, "validation")

@@ -1,0 +1,183 @@
+"""``last.ckpt``: from which a run goes on exactly, however it ended."""
+
+import copy
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from zoo.data.formats import atomic_write
+from zoo.errors import UserError
+
+TERMINATED = 128 + signal.SIGTERM  # the exit code of a program that SIGTERM ended
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: a reader sees the old one or the whole new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: It cannot be written; the one that was there is as it was.
+        """
+        try:
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = cause.strerror if isinstance(cause, OSError) else str(error).partition("\n")[0]
+            raise UserError(
+                f"{path}: the checkpoint cannot be written ({reason}; {_free(Path(path))}). What was there is"
+                " untouched: make room, then go on with --ckpt_path last"
+            ) from None
+
+
+def _free(path: Path) -> str:
+    folder = next(folder for folder in path.parents if folder.is_dir())
+    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free"
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: every ``every_n_steps`` steps, after every epoch, on SIGTERM, and on errors between steps.
+
+    It is written between two steps, when all of the last one is logged, so that a run that goes on from it trains and
+    logs what an uninterrupted one does. On SIGTERM, to one process or to all, the processes agree on the step after
+    which they stop; the exit code is 143. A validation that is cut short is repeated from its start.
+
+    Args:
+        folder: Where ``last.ckpt`` is kept.
+        every_n_steps: Optimiser steps between two writings.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        self.path = folder / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self.terminated = False  # SIGTERM came
+        self.saved_step = 0
+        self.optimizing = False  # a step has begun to move the weights and is not yet counted
+        self.between_steps = False  # while writing: the counters must say that no step has begun
+        os.environ.setdefault("ZOO_MAIN_PROCESS", str(os.getpid()))  # by which DDP's processes know their parent
+
+    # --- when to write -----------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up the place in training before Lightning does: configuring the optimiser starts the loader."""
+        if trainer.state.fn == "fit":
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            trainer.fit_loop.epoch_loop.batch_progress.load_state_dict(copy.deepcopy(progress))
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take SIGTERM over from Lightning, whose own handler may wait for the other processes for ever."""
+        self._listen(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take SIGTERM over; a run that goes on is saved already."""
+        self._listen(trainer)
+        self.saved_step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write, between two steps, when it is time; stop, on every process, when one was told to."""
+        stop = trainer.strategy.reduce_boolean_decision(self.terminated, all=False)
+        if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
+            for logger in trainer.loggers:
+                logger.save()  # a run that goes on from here does not log it again
+            self._write(trainer, trainer.save_checkpoint)
+        if stop:
+            raise SystemExit(self._exit_code())
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        """From here to the end of the step there is nothing that could be kept."""
+        self.optimizing = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The step is whole."""
+        self.optimizing = False
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Stop in a validation, where the processes are not in step; :meth:`on_exception` writes."""
+        if self.terminated:
+            raise SystemExit(self._exit_code())
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write after every epoch, its validation included."""
+        self.saved_step = trainer.global_step
+        trainer.save_checkpoint(self.path)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Write, without the other processes, which may be gone, where the last step is whole."""
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        between_epochs = progress.is_last_batch and progress.current.processed == progress.current.ready
+        whole = not self.optimizing and (trainer.validating or not between_epochs)
+        if trainer.state.fn == "fit" and trainer.is_global_zero and whole and trainer.global_step > self.saved_step:
+            try:
+                self._write(trainer, lambda path: trainer.strategy.save_checkpoint(_contents(trainer), path))
+            except UserError as error:
+                print(error, file=sys.stderr)
+        if self.terminated and not isinstance(exception, SystemExit):  # the others stopped before it noticed
+            raise SystemExit(self._exit_code()) from None
+
+    # --- how ---------------------------------------------------------------------------------------------------
+
+    def _listen(self, trainer: L.Trainer) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self._terminate(trainer))
+
+    def _terminate(self, trainer: L.Trainer) -> None:
+        """Take note, and tell the other processes of this machine, once."""
+        if self.terminated:
+            return
+        self.terminated = True
+        launcher: Any = trainer.strategy.launcher
+        if self._is_child():
+            os.kill(os.getppid(), signal.SIGTERM)
+        elif launcher is not None:
+            launcher.kill(signal.SIGTERM)
+
+    def _is_child(self) -> bool:
+        """Whether Lightning's first process started this one."""
+        return os.environ["ZOO_MAIN_PROCESS"] == str(os.getppid())
+
+    def _exit_code(self) -> int:
+        """143; 0 of a child, for another code makes Lightning kill the first process, which may still be writing."""
+        return 0 if self._is_child() else TERMINATED
+
+    def _write(self, trainer: L.Trainer, save: Callable[[Path], None]) -> None:
+        self.saved_step = trainer.global_step  # tried once
+        self.between_steps = True
+        try:
+            save(self.path)
+        finally:
+            self.between_steps = False
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count whole steps alone: as if nothing after the last had been fetched, and no validation been begun."""
+        if not self.between_steps:
+            return
+        loop = checkpoint["loops"]["fit_loop"]
+        progress = loop["epoch_loop.batch_progress"]
+        part = 0 if trainer.validating else progress["current"]["processed"] % trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            whole = counts["processed"] - part
+            counts.update(ready=whole, started=whole, processed=whole, completed=whole)
+        progress["is_last_batch"] = trainer.validating
+        if trainer.validating:  # Lightning goes on with a validation of which a batch is under way: say, the first
+            validation = loop["epoch_loop.val_loop.batch_progress"]
+            for counts in (validation["total"], validation["current"]):
+                counts.update(ready=1, started=1, processed=0, completed=0)
+
+
+def _contents(trainer: L.Trainer) -> dict[str, Any]:
+    """A checkpoint's contents; ``Trainer.save_checkpoint`` would wait for processes that may be gone."""
+    return trainer._checkpoint_connector.dump_checkpoint()
