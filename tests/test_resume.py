@@ -66,6 +66,7 @@ def goes_on(place, uninterrupted, interrupt, *, processes=1, workers=0, code):
         uninterrupted[processes] = (only_run(place, "whole") / "metrics.csv").read_text()
     done, printed, _ = run_zoo(place, processes=processes, workers=workers, interrupt=interrupt)
     assert done in code, printed
+    assert ("SIGTERM: stopping after step " in printed) == (code == TERMINATED)
     run = only_run(place)
     begun = (run / "metrics.csv").read_text()
     assert begun != uninterrupted[processes]

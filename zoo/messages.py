@@ -40,6 +40,7 @@ CHATTER = (
     "Restoring states from",
     "Initializing distributed",
     "All distributed processes registered",
+    "`weights_only` was not set",
     "💡",
     "litlogger",
 )

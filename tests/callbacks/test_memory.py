@@ -1,9 +1,12 @@
 """The batch shrinks to the memory of a CPU, says so, and stays so when the run goes on."""
 
+import lightning as L
 import pytest
+import torch
 import yaml
 
 from zoo.callbacks import memory
+from zoo.tasks import RetrievalTask
 
 TINY = ("--config", "experiments/tiny.yaml", "--trainer.callbacks+", "zoo.callbacks.memory.FitBatchToMemory")
 
@@ -38,3 +41,13 @@ def test_a_memory_that_holds_no_pair_is_an_error(zoo_main, workplace, monkeypatc
     code, said, _ = fit(zoo_main, workplace, monkeypatch, 1000)
     assert code == 1
     assert "the memory does not hold a batch of one" in said
+
+
+def test_measuring_leaves_the_task_as_it_was_and_grows_with_the_pairs():
+    task = RetrievalTask("resnet10t", "bert_tiny_chinese", image_tower_options={"image_size": 32}, embedding_dim=8)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    two, four, eight = (memory.FitBatchToMemory()._kept(trainer, task, pairs) for pairs in (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.01)
+    assert four > two
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())

@@ -29,6 +29,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: It cannot be written; the one that was there is as it was.
         """
+        checksums = torch.serialization.get_crc32_options()
+        torch.serialization.set_crc32_options(False)  # nobody reads them, and they take most of the time
         try:
             with atomic_write(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -39,6 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{path}: the checkpoint cannot be written ({reason}; {_free(Path(path))}). What was there is"
                 " untouched: make room, then go on with --ckpt_path last"
             ) from None
+        finally:
+            torch.serialization.set_crc32_options(checksums)
 
 
 def _free(path: Path) -> str:
@@ -89,6 +93,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Write, between two steps, when it is time; stop, on every process, when one was told to."""
         stop = trainer.strategy.reduce_boolean_decision(self.terminated, all=False)
+        self.terminated |= stop
         if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
             for logger in trainer.loggers:
                 logger.save()  # a run that goes on from here does not log it again
@@ -160,6 +165,8 @@ class LastCheckpoint(Checkpoint):
             save(self.path)
         finally:
             self.between_steps = False
+        if self.terminated and trainer.is_global_zero:
+            print(f"SIGTERM: stopping after step {self.saved_step}; go on with --ckpt_path last", file=sys.stderr)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count whole steps alone: as if nothing after the last had been fetched, and no validation been begun."""

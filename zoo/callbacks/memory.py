@@ -61,8 +61,11 @@ class FitBatchToMemory(Callback):
 
         images = torch.zeros(pairs, 3, task.image_size, task.image_size, dtype=torch.uint8)
         texts = ["字" * task.text_tower.context_length] * pairs
+        buffers = [buffer.clone() for buffer in task.buffers()]  # batch norm would remember these pictures
         task.train()
         with trainer.precision_plugin.forward_context(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             embeddings = task.encode_image(images), task.encode_text(texts)  # alive: so are the tensors they keep
         del embeddings
+        for buffer, value in zip(task.buffers(), buffers, strict=True):
+            buffer.copy_(value)
         return sum(kept.values())
