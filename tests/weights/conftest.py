@@ -18,7 +18,7 @@ TEXTS = ["红色连衣裙", "夏季新款碎花连衣裙 显瘦 “大码”", "
 
 
 def randomise(model):
-    """Every weight drawn, norms and biases too, so that no two are alike; the logit scale is 3."""
+    """Every weight drawn, norms and biases too, so that no two are alike; the logit scale is 4."""
     generator = torch.Generator().manual_seed(0)
     for name, value in model.state_dict().items():
         if not value.is_floating_point() or "logit_scale" in name:
@@ -27,6 +27,8 @@ def randomise(model):
         if name == "visual.proj" or name == "text_projection":
             fan_in = len(value)
         value.copy_(torch.randn(value.shape, generator=generator) * (0.2 if value.ndim < 2 else fan_in**-0.5))
+        if name.endswith(("mlp.fc2.weight", "mlp.c_proj.weight")):
+            value.mul_(5)  # so that the activation before it tells
         if name.endswith("running_var"):
             value.abs_().add_(0.5)
         elif value.ndim == 1 and name.endswith("bn3.weight"):
@@ -35,7 +37,7 @@ def randomise(model):
             value.add_(1)
         elif "embedding" in name and value.ndim == 2:
             value.mul_(fan_in**0.5)
-    model.state_dict()["logit_scale"].fill_(3.0)
+    model.state_dict()["logit_scale"].fill_(4.0)
     return model.eval()
 
 
@@ -56,7 +58,7 @@ def assert_same(task, encode_image, encode_text, *, size):
     images = pixels(size)
     image, text = normalize(encode_image(floats(images)), dim=-1), normalize(encode_text(TEXTS), dim=-1)
     found = task.encode_image(images), task.encode_text(TEXTS)
-    assert task.logit_scale.item() == 3.0
+    assert task.logit_scale.item() == 4.0
     scale = task.logit_scale.exp()
     pairs = [(found[0], image), (found[1], text), (scale * found[0] @ found[1].T, scale * image @ text.T)]
     errors = [((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs]
@@ -92,7 +94,7 @@ def expected_evaluation(root, encode_image, encode_text):
         ranks.append(min(order.index(gold.image_ids.index(id_)) for id_ in positives))
     recall = sum(sum(rank < k for rank in ranks) / len(ranks) for k in (1, 5, 10)) / 3 * 100
     firsts = [gold.image_ids.index(positives[0]) for positives in gold.positives]
-    logits = torch.tensor(3.0).exp() * images[firsts] @ texts.T
+    logits = torch.tensor(4.0).exp() * images[firsts] @ texts.T
     alike = torch.tensor(firsts)[:, None] == torch.tensor(firsts)
     logits = logits.masked_fill(alike & ~torch.eye(len(firsts), dtype=torch.bool), -torch.inf)
     diagonal = logits.diagonal()

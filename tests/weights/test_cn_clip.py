@@ -380,9 +380,9 @@ def test_pictures_are_prepared_as_cn_clip_does(file):
     draw = np.random.default_rng(0)
     noise = [(90, 130, 3), (64, 64, 3), (40, 300, 3), (500, 333, 3), (50, 70)]
     images = [Image.fromarray(draw.integers(256, size=shape, dtype=np.uint8)) for shape in noise]
-    # Noise that is widened and shortened differs by more: overshoot is cut off between the passes, whose order differs.
+    # Not of one that is widened and shortened: overshoot is cut off between the passes, whose order differs there.
     coarse = Image.fromarray(draw.integers(256, size=(8, 6, 3), dtype=np.uint8))
-    images += [coarse.resize(size, Image.Resampling.BICUBIC) for size in ((640, 480), (50, 70), (63, 300))]
+    images += [coarse.resize(size, Image.Resampling.BICUBIC) for size in ((640, 480), (70, 50), (63, 300))]
     transform = image_transform(64)
     *geometry, standardise = transform.transforms
     for image in images:
