@@ -407,4 +407,4 @@ def test_the_first_evaluation_of_a_run_is_cn_clips(tmp_path, muge_root, original
     expected = originals.expected_evaluation(muge_root, model.encode_image, encode_text(model))
     found = originals.first_evaluation(tmp_path, muge_root, path)
     assert found["val/mean_recall"] == pytest.approx(expected["val/mean_recall"], abs=1e-3)
-    assert found["val/loss"] == pytest.approx(expected["val/loss"], rel=1e-5)
+    assert found["val/loss"] == pytest.approx(expected["val/loss"], rel=2e-6)
