@@ -17,6 +17,23 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 TEXTS = ["红色连衣裙", "夏季新款碎花连衣裙 显瘦 “大码”", "iPhone 手机壳", "帽"]
 
 
+# Vision width (None: the ResNet-50), heads, patch, image size, layers; text width, layers; shared dimension.
+SIZES = {
+    "ViT-B-16": ((768, 12, 16, 224, 12), (768, 12), 512),
+    "ViT-L-14": ((1024, 16, 14, 224, 24), (768, 12), 768),
+    "ViT-L-14-336": ((1024, 16, 14, 336, 24), (768, 12), 768),
+    "ViT-H-14": ((1280, 16, 14, 224, 32), (1024, 24), 1024),
+    "RN50": ((None, 32, None, 224, (3, 4, 6, 3)), (768, 3), 1024),
+}
+TOWERS = {
+    "ViT-B-16": ("vit_base_patch16_clip_quickgelu_224", "chinese_roberta_wwm_ext"),
+    "ViT-L-14": ("vit_large_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext"),
+    "ViT-L-14-336": ("vit_large_patch14_clip_quickgelu_336", "chinese_roberta_wwm_ext"),
+    "ViT-H-14": ("vit_huge_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext_large"),
+    "RN50": ("resnet50_clip", "rbt3"),
+}
+
+
 def randomise(model):
     """Every weight drawn, norms and biases too, so that no two are alike; the logit scale is 4."""
     generator = torch.Generator().manual_seed(0)
@@ -45,6 +62,11 @@ def pixels(size, *, batch=3):
     """Pictures of coarse noise, so that they differ in more than their grain."""
     coarse = torch.randint(256, (batch, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     return interpolate(coarse, size=(size, size), mode="nearest")
+
+
+def save(path, state, *, prefix="module."):
+    torch.save({"epoch": 3, "step": 9, "name": "x", "state_dict": {prefix + k: v for k, v in state.items()}}, path)
+    return path
 
 
 def floats(images):
@@ -141,5 +163,8 @@ def originals():
         assert_same=assert_same,
         expected_evaluation=expected_evaluation,
         first_evaluation=first_evaluation,
+        save=save,
         TEXTS=TEXTS,
+        SIZES=SIZES,
+        TOWERS=TOWERS,
     )

@@ -1,4 +1,4 @@
-"""CN-CLIP's files in: shapes and names here; its own numbers under the marker ``parity``."""
+"""CN-CLIP's files in: shapes and names here; its own numbers in ``test_cn_clip_parity.py``."""
 
 import pytest
 import torch
@@ -9,22 +9,6 @@ from zoo.tasks import RetrievalTask
 from zoo.towers.image import TimmImageTower
 from zoo.weights import cn_clip
 from zoo.weights.checkpoint import load_initial_weights
-
-# Vision width (None: the ResNet-50), heads, patch, image size, layers; text width, layers; shared dimension.
-SIZES = {
-    "ViT-B-16": ((768, 12, 16, 224, 12), (768, 12), 512),
-    "ViT-L-14": ((1024, 16, 14, 224, 24), (768, 12), 768),
-    "ViT-L-14-336": ((1024, 16, 14, 336, 24), (768, 12), 768),
-    "ViT-H-14": ((1280, 16, 14, 224, 32), (1024, 24), 1024),
-    "RN50": ((None, 32, None, 224, (3, 4, 6, 3)), (768, 3), 1024),
-}
-TOWERS = {
-    "ViT-B-16": ("vit_base_patch16_clip_quickgelu_224", "chinese_roberta_wwm_ext"),
-    "ViT-L-14": ("vit_large_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext"),
-    "ViT-L-14-336": ("vit_large_patch14_clip_quickgelu_336", "chinese_roberta_wwm_ext"),
-    "ViT-H-14": ("vit_huge_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext_large"),
-    "RN50": ("resnet50_clip", "rbt3"),
-}
 
 
 def text_state(width, layers):
@@ -79,11 +63,6 @@ def original_state(vision=(768, 32, 64, 1), text=(768, 1), dimension=512, *, dev
     }
 
 
-def save(path, state, *, prefix="module."):
-    torch.save({"epoch": 3, "step": 9, "name": "x", "state_dict": {prefix + k: v for k, v in state.items()}}, path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def state():
     generator = torch.Generator().manual_seed(0)
@@ -91,8 +70,8 @@ def state():
 
 
 @pytest.fixture(scope="module")
-def file(state, tmp_path_factory):
-    return save(tmp_path_factory.mktemp("published") / "clip_cn_small.pt", state)
+def file(state, tmp_path_factory, originals):
+    return originals.save(tmp_path_factory.mktemp("published") / "clip_cn_small.pt", state)
 
 
 def fitting_task(**changes):
@@ -108,12 +87,12 @@ def fitting_task(**changes):
 # --- shapes and names ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [size for size in SIZES if size != "RN50"])
-def test_published_shapes_are_plain_towers(size):
-    (width, _, patch, image_size, layers), text, dimension = SIZES[size]
+@pytest.mark.parametrize("size", ["ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"])
+def test_published_shapes_are_plain_towers(originals, size):
+    (width, _, patch, image_size, layers), text, dimension = originals.SIZES[size]
     state = original_state((width, patch, image_size, layers), text, dimension, device="meta")
     arguments = cn_clip.architecture(cn_clip.plain(state, "x"), "x")
-    towers = dict(zip(("image_tower", "text_tower"), TOWERS[size], strict=True))
+    towers = dict(zip(("image_tower", "text_tower"), originals.TOWERS[size], strict=True))
     assert arguments == {**towers, "embedding_dim": dimension}
 
 
@@ -145,7 +124,7 @@ def assert_loaded(task, state):
 
 
 @pytest.mark.parametrize("form", ["module.", "plain", "flash attention"])
-def test_names_of_every_kind_are_read(tmp_path, state, form):
+def test_names_of_every_kind_are_read(tmp_path, state, form, originals):
     other = dict(state)
     if form == "flash attention":
         for part in ("weight", "bias"):
@@ -154,7 +133,9 @@ def test_names_of_every_kind_are_read(tmp_path, state, form):
             thirds = [other.pop(f"{text}.self.{name}.{part}") for name in ("query", "key", "value")]
             other[f"{text}.self.Wqkv.{part}"] = torch.cat(thirds)
             other[f"{text}.self.out_proj.{part}"] = other.pop(f"{text}.output.dense.{part}")
-    assert_loaded(zoo.load(save(tmp_path / "x.pt", other, prefix="" if form == "plain" else "module.")), state)
+    assert_loaded(
+        zoo.load(originals.save(tmp_path / "x.pt", other, prefix="" if form == "plain" else "module.")), state
+    )
 
 
 def test_initial_weights_win_over_the_towers_own(file, state, tmp_path, monkeypatch):
@@ -169,8 +150,8 @@ def test_initial_weights_win_over_the_towers_own(file, state, tmp_path, monkeypa
     assert_loaded(task, state)
 
 
-def test_half_precision_becomes_whole(tmp_path, state):
-    path = save(tmp_path / "half.pt", {name: value.half() for name, value in state.items()})
+def test_half_precision_becomes_whole(tmp_path, state, originals):
+    path = originals.save(tmp_path / "half.pt", {name: value.half() for name, value in state.items()})
     task = fitting_task(image_tower_options={"image_size": 96, "num_layers": 1})
     load_initial_weights(task, path)
     assert {value.dtype for value in task.state_dict().values()} == {torch.float32}
@@ -211,9 +192,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_weights_that_do_not_fit_change_nothing(tmp_path, state, fault):
+def test_weights_that_do_not_fit_change_nothing(tmp_path, state, fault, originals):
     changes, message = FAULTS[fault]
-    path = save(tmp_path / "x.pt", {key: value for key, value in {**state, **changes}.items() if value is not None})
+    path = originals.save(
+        tmp_path / "x.pt", {key: value for key, value in {**state, **changes}.items() if value is not None}
+    )
     task = fitting_task()
     before = {key: value.clone() for key, value in task.state_dict().items()}
     for read in (zoo.load, lambda path: load_initial_weights(task, path)):
@@ -250,8 +233,8 @@ def test_a_tower_with_another_activation_is_refused(file):
     assert all(torch.equal(before[key], value) for key, value in task.state_dict().items())
 
 
-def test_an_unknown_architecture_says_what_came_and_what_is_known(tmp_path):
-    path = save(tmp_path / "x.pt", original_state((896, 14, 224, 1)))
+def test_an_unknown_architecture_says_what_came_and_what_is_known(tmp_path, originals):
+    path = originals.save(tmp_path / "x.pt", original_state((896, 14, 224, 1)))
     with pytest.raises(
         UserError, match=r"width 896, patch 14, image_size 224, num_layers 1\. Known are(?s:.*)huge_pat"
     ):
@@ -263,8 +246,8 @@ class Harmful:
         return print, ("a checkpoint's code ran",)
 
 
-def test_what_is_no_weights_is_refused(tmp_path, file, state, capfd):
-    path = save(tmp_path / "code.pt", {**state, "visual.proj": Harmful()})
+def test_what_is_no_weights_is_refused(tmp_path, file, state, capfd, originals):
+    path = originals.save(tmp_path / "code.pt", {**state, "visual.proj": Harmful()})
     with pytest.raises(UserError, match="more than weights and plain data"):
         zoo.load(path)
     assert "ran" not in capfd.readouterr().out
@@ -276,135 +259,3 @@ def test_what_is_no_weights_is_refused(tmp_path, file, state, capfd):
         torch.save(content, path)
         with pytest.raises(UserError, match="it has no 'state_dict'"):
             zoo.load(path)
-
-
-# --- the original --------------------------------------------------------------------------------------------------
-
-
-def original_model(originals, size, *, image_size=None, layers=None, text_layers=None):
-    """A randomly initialised model of cn_clip's."""
-    from cn_clip.clip.model import CLIP
-
-    (width, heads, patch, full_size, full_layers), (text_width, full_text_layers), dimension = SIZES[size]
-    model = CLIP(
-        embed_dim=dimension,
-        image_resolution=image_size or full_size,
-        vision_layers=layers or full_layers,
-        vision_width=width or 64,
-        vision_patch_size=patch,
-        vision_head_width=(width // heads) if width else 64,
-        vocab_size=21128,
-        text_attention_probs_dropout_prob=0.1,
-        text_hidden_act="gelu",
-        text_hidden_dropout_prob=0.1,
-        text_hidden_size=text_width,
-        text_initializer_range=0.02,
-        text_intermediate_size=4 * text_width,
-        text_max_position_embeddings=512,
-        text_num_attention_heads=text_width // 64,
-        text_num_hidden_layers=text_layers or full_text_layers,
-        text_type_vocab_size=2,
-    )
-    return originals.randomise(model)
-
-
-def encode_text(model):
-    from cn_clip.clip import tokenize
-
-    return lambda texts: model.encode_text(tokenize([text.replace("“", '"').replace("”", '"') for text in texts]))
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize(
-    ("size", "options"),
-    [
-        ("ViT-B-16", {}),
-        ("ViT-L-14", {"layers": 3, "text_layers": 2}),
-        ("ViT-L-14-336", {"layers": 2, "text_layers": 2}),
-        ("ViT-H-14", {"layers": 2, "text_layers": 2}),
-        ("RN50", {}),
-    ],
-)
-def test_is_cn_clip_of_every_size(tmp_path, originals, size, options):
-    model = original_model(originals, size, **options)
-    path = save(tmp_path / "original.pt", model.state_dict())
-    task = zoo.load(path)
-    path.unlink()  # hundreds of megabytes
-    assert (task.hparams.image_tower, task.hparams.text_tower) == TOWERS[size]
-    assert (task.image_projection.bias is None) == (size != "RN50")
-    errors = originals.assert_same(task, model.encode_image, encode_text(model), size=SIZES[size][0][3])
-    print(f"{size}: largest errors of pictures, texts, logits: {', '.join(f'{error:.1e}' for error in errors)}")
-
-
-@pytest.mark.parity
-def test_flash_attention_names_are_cn_clips_own(tmp_path, originals):
-    from cn_clip.clip.model import convert_state_dict
-
-    model = original_model(originals, "ViT-B-16", image_size=64, layers=2, text_layers=2)
-    prefixed = {f"module.{name}": value for name, value in model.state_dict().items()}
-    renamed = {name.removeprefix("module."): value for name, value in convert_state_dict(prefixed).items()}
-    assert sum("Wqkv" in name for name in renamed) == 2 * 2 + 2 * 2
-    task = zoo.load(save(tmp_path / "flash.pt", renamed))
-    originals.assert_same(task, model.encode_image, encode_text(model), size=64)
-
-
-@pytest.mark.parity
-def test_positions_are_resized_as_cn_clip_does(tmp_path, originals):
-    from cn_clip.clip.model import resize_pos_embed
-
-    small = original_model(originals, "ViT-B-16", layers=1, text_layers=1)
-    large = original_model(originals, "ViT-B-16", image_size=336, layers=1, text_layers=1)
-    state = dict(small.state_dict())
-    path = save(tmp_path / "small.pt", state)
-    resize_pos_embed(state, large)
-    large.load_state_dict(state)
-    task = RetrievalTask(
-        image_tower="vit_base_patch16_clip_quickgelu_224",
-        image_tower_options={"image_size": 336, "num_layers": 1},
-        text_tower_options={"num_layers": 1},
-    ).eval()
-    load_initial_weights(task, path)
-    expected = large.visual.positional_embedding.detach()
-    torch.testing.assert_close(task.image_tower.model.pos_embed[0].detach(), expected, rtol=0, atol=1e-6)
-    originals.assert_same(task, large.encode_image, encode_text(large), size=336)
-
-
-@pytest.mark.parity
-@torch.no_grad()
-def test_pictures_are_prepared_as_cn_clip_does(file):
-    import numpy as np
-    from cn_clip.clip import image_transform
-    from PIL import Image
-
-    tower = zoo.load(file).image_tower
-    draw = np.random.default_rng(0)
-    noise = [(90, 130, 3), (64, 64, 3), (40, 300, 3), (500, 333, 3), (50, 70)]
-    images = [Image.fromarray(draw.integers(256, size=shape, dtype=np.uint8)) for shape in noise]
-    # Not of one that is widened and shortened: overshoot is cut off between the passes, whose order differs there.
-    coarse = Image.fromarray(draw.integers(256, size=(8, 6, 3), dtype=np.uint8))
-    images += [coarse.resize(size, Image.Resampling.BICUBIC) for size in ((640, 480), (70, 50), (63, 300))]
-    transform = image_transform(64)
-    *geometry, standardise = transform.transforms
-    for image in images:
-        found = tower.preprocess([image])
-        expected = image
-        for step in geometry:
-            expected = step(expected)
-        assert (found[0] - (expected * 255)).abs().max() <= 1 + 1e-4
-        error = (tower.normalise(found)[0] - standardise(expected)).abs().max().item()
-        assert error <= 1 / 255 / 0.26 + 1e-4
-
-
-@pytest.mark.parity
-def test_the_first_evaluation_of_a_run_is_cn_clips(tmp_path, muge_root, originals):
-    model = original_model(originals, "ViT-B-16", image_size=64, layers=1, text_layers=1)
-    # The run of `originals` is on patches of 32 pixels: as the original would be, built so.
-    from cn_clip.clip.model import VisualTransformer
-
-    model.visual = VisualTransformer(64, 32, 768, 1, 12, 512)
-    originals.randomise(model)
-    path = save(tmp_path / "clip_cn_small.pt", model.state_dict())
-    expected = originals.expected_evaluation(muge_root, model.encode_image, encode_text(model))
-    found = originals.first_evaluation(tmp_path, muge_root, path)
-    assert found["val/mean_recall"] == pytest.approx(expected["val/mean_recall"], abs=1e-3)
-    assert found["val/loss"] == pytest.approx(expected["val/loss"], rel=2e-6)
