@@ -464,8 +464,8 @@ def test_a_broken_picture_is_named_by_file_line_and_id(zoo_main, workplace, muge
 
 
 def test_random_weights_that_were_not_wanted_are_announced(zoo_main, workplace, monkeypatch):
-    monkeypatch.setattr("zoo.weights.pretrained.unreachable", lambda: "no network")
-    monkeypatch.setattr("zoo.weights.pretrained._cached_file", lambda repository: None)
+    monkeypatch.setattr("zoo.weights.files.unreachable", lambda: "no network")
+    monkeypatch.setattr("zoo.weights.files.cached_file", lambda *_: None)
     words = ("--model.image_pretrained", "auto", "--trainer.max_epochs", 1)
     code, _, err = zoo_main("fit", *TINY, *words)
     assert code == 0, err

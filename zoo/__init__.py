@@ -2,8 +2,9 @@
 
     import zoo
     zoo.list_models("vit_*")
-    task = zoo.load("runs/clip_demo/20260102-030405")
+    task = zoo.load("runs/clip_demo/20260102-030405")  # or "clip_cn_vit-b-16.pt", or a hub name of Chinese CLIP
     task.encode_text(["红色连衣裙"])
+    task.encode_image([picture])
 
 Everything is imported when it is first used.
 """

@@ -34,7 +34,8 @@ from zoo.hardware import best_precision, describe_hardware
 from zoo.loggers import make_loggers
 from zoo.messages import explain, help_text, quiet_libraries
 from zoo.runs import Plan, make_plan, take_option
-from zoo.weights.checkpoint import load_strictly, read_checkpoint
+from zoo.weights.checkpoint import read_checkpoint, task_class
+from zoo.weights.files import load_strictly
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
@@ -178,6 +179,7 @@ class ZooCLI(LightningCLI):
         # A file apart from its run tells its own task.
         if checkpoint and "task" in checkpoint and not plan.continued and words[0] != "fit":
             configs, flags = take_option(words[1:], ("--config",))
+            task_class(checkpoint["task"], f"--ckpt_path {plan.checkpoint}")
             model = {"class_path": checkpoint["task"], "init_args": checkpoint["hyper_parameters"]}
             layers = [word for file in configs for word in ("--config", file)]
             words = [words[0], *layers, "--model", json.dumps(model), *flags]

@@ -3,6 +3,7 @@ import math
 import lightning as L
 import pytest
 import torch
+from PIL import Image
 
 from zoo.errors import UserError
 from zoo.losses.contrastive import clip_loss
@@ -74,6 +75,34 @@ def test_options_of_a_built_module_are_refused():
         RetrievalTask(tower, image_tower_options={"image_size": 64})
 
 
+def test_pictures_are_embedded_as_their_pixels(task):
+    pictures = [Image.new("RGB", (50, 30), "red"), Image.new("LA", (20, 70), (9, 99))]
+    expected = task.encode_image(task.image_tower.preprocess(pictures))
+    torch.testing.assert_close(task.encode_image(pictures), expected, rtol=0, atol=0)
+    with pytest.raises(UserError, match=r"one picture came; .* \[picture\]"):
+        task.encode_image(pictures[0])
+
+
+def test_the_image_projection_has_a_bias_where_asked(task):
+    biased = RetrievalTask(**OPTIONS, image_projection_bias=True).eval()
+    assert set(biased.state_dict()) - set(task.state_dict()) == {"image_projection.bias"}
+    load_state = {**task.state_dict(), "image_projection.bias": torch.zeros(16)}
+    biased.load_state_dict(load_state)
+    torch.testing.assert_close(biased.encode_image(PICTURES), task.encode_image(PICTURES), rtol=0, atol=0)
+    biased.image_projection.bias.data += 1
+    assert (biased.encode_image(PICTURES) - task.encode_image(PICTURES)).abs().max() > 0.01
+
+
+def test_positions_of_a_run_follow_the_picture_size(checkpoint):
+    larger = RetrievalTask(**{**OPTIONS, "image_tower_options": {"image_size": 64}})
+    load_initial_weights(larger, checkpoint)
+    small = torch.load(checkpoint, weights_only=True)["state_dict"]["image_tower.model.pos_embed"]
+    positions = larger.image_tower.model.pos_embed.detach()
+    assert positions.shape[1] == 1 + 16
+    corners = positions[:, [0, 1, 4, 13, 16]]  # the class token, and the corners, which stay where they are
+    torch.testing.assert_close(corners, small, rtol=0, atol=1e-6)
+
+
 def test_initial_weights_come_whole_or_not_at_all(task, checkpoint):
     other = RetrievalTask(**OPTIONS).eval()
     load_initial_weights(other, checkpoint)
@@ -100,6 +129,16 @@ def test_a_damaged_checkpoint_and_one_with_code_are_refused(checkpoint):
         load(checkpoint)
     with pytest.raises(UserError, match="no such checkpoint"):
         load(checkpoint.with_name("absent.ckpt"))
+
+
+def test_a_checkpoint_names_a_task_and_nothing_else_to_call(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    arguments = {"args": ["touch", str(tmp_path / "ran")]}
+    for task in ("subprocess.Popen", "zoo.tasks.retrieval.os.system", "zoo.tasks.Nothing", "zoo.tasks.__name__", 3):
+        torch.save({**content, "task": task, "hyper_parameters": arguments}, checkpoint)
+        with pytest.raises(UserError, match="which this zoo does not have"):
+            load(checkpoint)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_evaluation_loss_is_the_training_loss_of_each_block(task):

@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import random
+import unicodedata
 
 import pytest
 import torch
@@ -96,4 +97,31 @@ def test_equals_cn_clip(tokenizer):
         for text, ours, theirs in zip(texts, ids, reference, strict=True)
         if ours.tolist() != theirs[: ids.shape[1]].tolist() or theirs[ids.shape[1] :].any()
     ]
+    assert different == []
+
+
+@pytest.mark.parity
+def test_equals_cn_clip_over_all_of_unicode_but_the_newest(tokenizer):
+    from cn_clip.clip import tokenize
+
+    draw = random.Random(1)
+    # Assigned long ago, and of the same category since: the libraries' tables are of different years.
+    kinds = {chr(code): unicodedata.ucd_3_2_0.category(chr(code)) for code in range(0x110000)}
+    assigned = [
+        character
+        for character, kind in kinds.items()
+        if kind not in ("Cn", "Co", "Cs") and kind == unicodedata.category(character)
+    ]
+    rare = [character for character in assigned if not "一" <= character <= "龥" and not "가" <= character <= "힣"]
+    words = ["夏季新款", "连衣裙", "T恤", "iPhone", "S925", "¥99", "5.5寸", "“显瘦”", "‘女’", "é", "Ⅱ", "㎡", " "]
+    texts = [
+        "".join(draw.choice(draw.choice((assigned, rare, words, words))) for _ in range(draw.choice((2, 8, 20, 60))))
+        for _ in range(2000)
+    ]
+    ids, _ = tokenizer(texts)
+    reference = tokenize([text.replace("“", '"').replace("”", '"') for text in texts])
+    different = [
+        text for text, ours, theirs in zip(texts, ids, reference, strict=True) if ours.tolist() != theirs.tolist()
+    ]
+    assert ids.shape == (2000, 52)
     assert different == []

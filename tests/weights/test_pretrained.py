@@ -14,7 +14,7 @@ from zoo.errors import UserError
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.towers import hub
 from zoo.towers.image import TimmImageTower
-from zoo.weights import pretrained
+from zoo.weights import files, pretrained
 from zoo.weights.pretrained import WeightSource, is_cached, load_pretrained
 
 
@@ -136,8 +136,8 @@ def test_picture_weights_from_the_hub(tmp_path, monkeypatch):
             raise huggingface_hub.errors.EntryNotFoundError("no such file")
         return str(tmp_path / name)
 
-    monkeypatch.setattr(pretrained, "unreachable", lambda: None)
-    monkeypatch.setattr(pretrained, "hf_hub_download", download)
+    monkeypatch.setattr(files, "unreachable", lambda: None)
+    monkeypatch.setattr(files, "hf_hub_download", download)
     assert load_pretrained(image_tower(), True).found
 
 

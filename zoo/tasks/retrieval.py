@@ -7,6 +7,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -33,9 +34,12 @@ class RetrievalTask(L.LightningModule):
         image_pretrained: Published weights of the image tower: ``auto`` takes them from cache or hub and otherwise
             starts at random and says so; ``true`` fails without them; ``false`` starts at random; or a file.
         text_pretrained: The same of the text tower.
-        init_from: A checkpoint of this zoo whose weights to start from; wins over the towers' ``pretrained``. Neither
-            its optimiser nor its place in training is taken: to continue a run, see ``--ckpt_path``.
+        init_from: Weights of the whole task to start from; wins over the towers' ``pretrained``. A checkpoint of this
+            zoo or a run's folder; a ``.pt`` of CN-CLIP; a ``ChineseCLIPModel`` in a folder or on the Hugging Face hub
+            (``OFA-Sys/chinese-clip-vit-base-patch16``; behind ``auto:`` only where it can be had). Position embeddings
+            follow the image size. Neither optimiser nor place in training is taken: for that, see ``--ckpt_path``.
         embedding_dim: Width of the shared space.
+        image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
         weight_decay: Weight decay of matrices; biases, norms and the logit scale have none.
         warmup_steps: Steps of linear warm-up before the cosine to zero.
@@ -60,6 +64,7 @@ class RetrievalTask(L.LightningModule):
         text_pretrained: Literal["auto"] | bool | str = "auto",
         init_from: str | None = None,
         embedding_dim: int = 512,
+        image_projection_bias: bool = False,
         learning_rate: float = 5e-5,
         weight_decay: float = 1e-3,
         warmup_steps: int = 100,
@@ -78,10 +83,12 @@ class RetrievalTask(L.LightningModule):
         self.save_hyperparameters(ignore=modules, logger=False)
         self.image_tower = self._tower(IMAGE_TOWERS, "image_tower", image_tower, image_tower_options)
         self.text_tower = self._tower(TEXT_TOWERS, "text_tower", text_tower, text_tower_options)
-        self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=False)
+        self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=image_projection_bias)
         self.text_projection = nn.Linear(self.text_tower.width, embedding_dim, bias=False)
         for projection in (self.image_projection, self.text_projection):
             nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+        if image_projection_bias:
+            nn.init.zeros_(self.image_projection.bias)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learn_temperature)
         self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
         self.trained_steps = 0  # of the checkpoint that was loaded
@@ -111,8 +118,10 @@ class RetrievalTask(L.LightningModule):
 
     # --- embeddings --------------------------------------------------------------------------------------------
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Embed ``[B, 3, H, W] uint8`` as unit vectors ``[B, D]``."""
+    def encode_image(self, images: Tensor | list[Image]) -> Tensor:
+        """Embed ``[B, 3, H, W] uint8``, or B PIL pictures of any size and mode, as unit vectors ``[B, D]``."""
+        if not isinstance(images, Tensor):
+            images = self.image_tower.preprocess(images).to(self.device)
         return normalize(self.image_projection(self.image_tower(images)).float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -126,8 +135,9 @@ class RetrievalTask(L.LightningModule):
         if stage != "fit" or self.trainer.ckpt_path is not None:
             return
         if self.hparams["init_from"]:
-            self.weights = {"all": load_initial_weights(self, self.hparams["init_from"])}
-            return
+            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+            if not self.weights["init_from"].startswith("random ("):
+                return
         for side, tower in (("image", self.image_tower), ("text", self.text_tower)):
             try:
                 self.weights[f"{side}_tower"] = load_pretrained(tower, self.hparams[f"{side}_pretrained"]).text

@@ -24,6 +24,7 @@ class TimmImageTower(nn.Module):
         name: A timm model name, with a weight tag (``"resnet50.a1_in1k"``) or without.
         image_size: Square side in pixels. None keeps the model's own.
         patch_dropout: Share of the patches dropped in training, in [0, 1); for vision transformers.
+        num_layers: Transformer layers; for vision transformers. None keeps the model's own.
 
     Attributes:
         width: Size of the pooled output.
@@ -34,8 +35,17 @@ class TimmImageTower(nn.Module):
         UserError: timm does not know the name, or the model cannot take an option.
     """
 
-    def __init__(self, name: str, *, image_size: int | None = None, patch_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        image_size: int | None = None,
+        patch_dropout: float = 0.0,
+        num_layers: int | None = None,
+    ) -> None:
         super().__init__()
+        if num_layers is not None and num_layers < 1:
+            raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more. None is all of its own.")
         config = _pretrained_config(name)
         self.image_size: int = config.input_size[-1] if image_size is None else image_size
         options: dict[str, Any] = {}
@@ -43,17 +53,20 @@ class TimmImageTower(nn.Module):
             options["patch_drop_rate"] = patch_dropout
         if image_size is not None and config.fixed_input_size:
             options["img_size"] = image_size
+        if num_layers is not None:
+            options["depth"] = num_layers
         try:
             self.model = cast(Any, timm.create_model(name, num_classes=0, **options))
         except TypeError as error:
-            refused = "patch_dropout" if "patch_drop_rate" in str(error) else "image_size"
+            names = {"patch_drop_rate": "patch_dropout", "depth": "num_layers"}
+            refused = next((ours for theirs, ours in names.items() if f"'{theirs}'" in str(error)), "image_size")
             raise UserError(f"{refused}: timm's {name!r} does not take it ({error}). Leave it out.") from error
         except (AssertionError, RuntimeError, ValueError) as error:
             given = f"image_size {self.image_size}, patch_dropout {patch_dropout}"
             raise UserError(f"timm cannot build {name!r} with {given}: {error or 'not valid'}") from error
         self.model.to(memory_format=torch.channels_last)  # for the convolutions, and pictures decode that way
         self.width: int = self.model.head_hidden_size
-        self.published: str | None = config.hf_hub_id or config.url
+        self.published: str | None = (config.hf_hub_id or config.url) if num_layers is None else None
         self._fixed_size: bool = config.fixed_input_size
         self._mean, self._std = config.mean, config.std
         _check_patches(self.model, name, self.image_size)
@@ -115,7 +128,12 @@ class TimmImageTower(nn.Module):
         """Turn B PIL pictures of any mode into ``[B, 3, image_size, image_size] uint8``.
 
         They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
+
+        Raises:
+            UserError: One picture came where a list belongs.
         """
+        if isinstance(images, Image.Image):
+            raise UserError("images: one picture came; preprocess takes a list of pictures: [picture].")
         arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
@@ -150,63 +168,78 @@ def _check_patches(model: Any, name: str, image_size: int) -> None:
 
 
 @IMAGE_TOWERS.register
-def vit_base_patch16_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+def vit_base_patch16_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
     """Build the ViT-B/16 of CLIP and Chinese CLIP.
 
     Args:
         image_size: Square side in pixels, a multiple of 16.
         patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
     """
     name = "vit_base_patch16_clip_quickgelu_224.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
 
 
 @IMAGE_TOWERS.register
-def vit_base_patch32_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+def vit_base_patch32_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
     """Build the ViT-B/32 of CLIP.
 
     Args:
         image_size: Square side in pixels, a multiple of 32.
         patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
     """
     name = "vit_base_patch32_clip_quickgelu_224.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
 
 
 @IMAGE_TOWERS.register
-def vit_large_patch14_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+def vit_large_patch14_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
     """Build the ViT-L/14 of CLIP and Chinese CLIP.
 
     Args:
         image_size: Square side in pixels, a multiple of 14.
         patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
     """
     name = "vit_large_patch14_clip_quickgelu_224.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
 
 
 @IMAGE_TOWERS.register
-def vit_large_patch14_clip_quickgelu_336(*, image_size: int = 336, patch_dropout: float = 0.0) -> TimmImageTower:
+def vit_large_patch14_clip_quickgelu_336(
+    *, image_size: int = 336, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
     """Build the ViT-L/14 at 336 pixels of CLIP and Chinese CLIP.
 
     Args:
         image_size: Square side in pixels, a multiple of 14.
         patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
     """
     name = "vit_large_patch14_clip_quickgelu_336.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
 
 
 @IMAGE_TOWERS.register
-def vit_huge_patch14_clip_quickgelu_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+def vit_huge_patch14_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
     """Build the ViT-H/14 of Chinese CLIP; its published weights here are DFN's.
 
     Args:
         image_size: Square side in pixels, a multiple of 14.
         patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 32; only those have published weights.
     """
     name = "vit_huge_patch14_clip_quickgelu_224.dfn5b"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
 
 
 @IMAGE_TOWERS.register

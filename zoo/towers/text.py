@@ -108,6 +108,8 @@ def _chinese_bert(
     published: str | None = None,
     pool_first: bool = True,
 ) -> TransformersTextTower:
+    if num_layers < 1:
+        raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more.")
     if not 0 <= dropout < 1:
         raise UserError(f"dropout: {dropout} came; it is a share, from 0 to below 1.")
     config = BertConfig(
@@ -126,38 +128,44 @@ def _chinese_bert(
 
 
 @TEXT_TOWERS.register
-def chinese_roberta_wwm_ext(*, dropout: float = 0.1, context_length: int = 52) -> TransformersTextTower:
+def chinese_roberta_wwm_ext(
+    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
+) -> TransformersTextTower:
     """Build the Chinese RoBERTa base, 12 layers of 768: the text side of Chinese CLIP B and L.
 
     Args:
         dropout: Of hidden states and attention, in [0, 1).
         context_length: The most tokens read of a text, 3 to 512.
+        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
     """
     return _chinese_bert(
         width=768,
-        num_layers=12,
+        num_layers=12 if num_layers is None else num_layers,
         num_heads=12,
         dropout=dropout,
         context_length=context_length,
-        published="hfl/chinese-roberta-wwm-ext",
+        published="hfl/chinese-roberta-wwm-ext" if num_layers is None else None,
     )
 
 
 @TEXT_TOWERS.register
-def chinese_roberta_wwm_ext_large(*, dropout: float = 0.1, context_length: int = 52) -> TransformersTextTower:
+def chinese_roberta_wwm_ext_large(
+    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
+) -> TransformersTextTower:
     """Build the Chinese RoBERTa large, 24 layers of 1024: the text side of Chinese CLIP H.
 
     Args:
         dropout: Of hidden states and attention, in [0, 1).
         context_length: The most tokens read of a text, 3 to 512.
+        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
     """
     return _chinese_bert(
         width=1024,
-        num_layers=24,
+        num_layers=24 if num_layers is None else num_layers,
         num_heads=16,
         dropout=dropout,
         context_length=context_length,
-        published="hfl/chinese-roberta-wwm-ext-large",
+        published="hfl/chinese-roberta-wwm-ext-large" if num_layers is None else None,
     )
 
 

@@ -1,8 +1,8 @@
-"""The zoo's own checkpoints: read without running code, checked before a single weight is changed."""
+"""Trained tasks in: the zoo's own checkpoints and published ones, checked before a single weight is changed."""
 
 import importlib
-import pickle
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,58 +10,84 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.towers.image import TimmImageTower
+from zoo.weights import cn_clip, huggingface
+from zoo.weights.files import NoHubError, check_fit, load_strictly, read_torch
 
 if TYPE_CHECKING:
     from lightning import LightningModule
 
+PUBLISHED_TASK = "zoo.tasks.RetrievalTask"
+HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+FILE_ENDINGS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors"}  # of paths that are no hub names
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A checkpoint of this zoo, or published weights in its form."""
+
+    checkpoint: dict[str, Any]
+    published: str | None = None  # the name of published weights, for people
+    reference: Any = None  # the task that published weights are of, on the meta device
+
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningModule":
-    """Load a trained task, ready to use: ``zoo.load("runs/clip_demo/20260102-030405").encode_text(["红裙"])``.
+    """Load a trained task, ready to use: ``zoo.load("clip_cn_vit-b-16.pt").encode_text(["红裙"])``.
 
     Args:
-        path: A checkpoint file, or a run's folder (its best checkpoint).
+        path: A checkpoint file of this zoo, or a run's folder (its best checkpoint); a ``.pt`` of CN-CLIP; a
+            ``ChineseCLIPModel``, in a folder or by its name on the Hugging Face hub
+            (``"OFA-Sys/chinese-clip-vit-base-patch16"``). The architecture of published weights follows from them.
         device: Where the task goes.
 
     Returns:
         The task, in evaluation mode, without gradients.
 
     Raises:
-        UserError: There is no such file, or it is no checkpoint of this zoo.
+        UserError: There is no such file, it is damaged or holds code, or its weights are of no task of this zoo.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "checkpoints" / "best.ckpt"
-    checkpoint = read_checkpoint(path)
+    checkpoint = _read(path).checkpoint
     if "task" not in checkpoint:
         raise UserError(f"{path}: it does not say which task it is of: not a checkpoint of this zoo")
-    module, _, name = checkpoint["task"].rpartition(".")
-    task_class = getattr(importlib.import_module(module), name)
-    task = task_class(**checkpoint["hyper_parameters"])
+    task = task_class(checkpoint["task"], str(path))(**checkpoint["hyper_parameters"])
     load_strictly(task, checkpoint["state_dict"], str(path))
     task.on_load_checkpoint(checkpoint)
     return task.to(device).eval().requires_grad_(False)
 
 
 def load_initial_weights(task: nn.Module, path: str | Path) -> str:
-    """Start a task from another run's weights: all of them, or an error and none.
+    """Start a task from trained weights: all of them, or an error and none.
+
+    Position embeddings of a vision transformer of another size are resized as CN-CLIP does.
 
     Args:
         task: A task of the same shape.
-        path: A checkpoint file, or a run's folder (its best checkpoint).
+        path: As of ``load``; ``auto:`` before a hub name makes do without where it cannot be had.
 
     Returns:
-        Where the weights came from: experiment, run and file, without the folders above.
+        Where the weights came from: experiment, run and file, without the folders above; the published name; or
+        ``random (…)`` with the reason.
 
     Raises:
         UserError: There is no such file, or its weights do not fit.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise UserError(f"model.init_from {path}: there is no such checkpoint. Give a .ckpt file or a run's folder")
-    load_strictly(task, read_checkpoint(path)["state_dict"], f"model.init_from {path}")
-    return "/".join(path.resolve().parts[-4:])
+    name = str(path).removeprefix("auto:")
+    try:
+        source = _read(name)
+        state = _resized(source.checkpoint["state_dict"], task)
+        try:
+            check_fit(task, state, name)
+            if source.reference is not None:
+                _check_computation(task, source.reference, name)
+        except UserError as error:
+            fix = f"\nThey are of {_spell(source.checkpoint['hyper_parameters'])}" if source.published else ""
+            raise UserError(f"{error}{fix}") from None
+    except UserError as error:
+        if isinstance(error, NoHubError) and name != str(path):
+            return f"random (published weights not available: {error.reason})"
+        raise UserError(f"model.init_from {error}") from None
+    task.load_state_dict(state)
+    return source.published or "/".join(_own_file(Path(name)).resolve().parts[-4:])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -70,36 +96,113 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: There is no such file, it is damaged, or it holds more than weights and plain data.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" ({named[1]})" if named else ""
-        raise UserError(f"{path}: it holds more than weights and plain data{what}, so it is not read") from None
-    except Exception as error:  # torch's readers raise many kinds for broken files
-        raise UserError(f"{path}: no checkpoint, or a damaged one ({error})") from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path}: it has no 'state_dict': not a checkpoint of this zoo")
+    checkpoint = read_torch(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"{path}: it has no 'state_dict': not a checkpoint of this zoo, nor of CN-CLIP")
     return checkpoint
 
 
-def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dict whole, or raise and change nothing.
+def _own_file(path: Path) -> Path:
+    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+
+
+def _read(path: str | Path) -> _Source:
+    """Whatever ``load`` takes, as a checkpoint of this zoo."""
+    place = Path(path)
+    if (place.is_dir() and not (place / "checkpoints").is_dir()) or _is_hub_name(str(path)):
+        configuration, weights = huggingface.read(str(path))
+        return _published(huggingface.to_cn_clip(weights), str(path), configuration)
+    if not place.exists():
+        raise UserError(f"{path}: there is no such checkpoint. Give a .ckpt, a run's folder, or published weights")
+    checkpoint = read_checkpoint(_own_file(place))
+    if cn_clip.is_cn_clip(checkpoint["state_dict"]):
+        return _published(checkpoint["state_dict"], str(path))
+    return _Source(checkpoint)
+
+
+def _is_hub_name(path: str) -> bool:
+    return bool(HUB_NAME.fullmatch(path)) and Path(path).suffix not in FILE_ENDINGS and not Path(path).exists()
+
+
+def _published(weights: dict[str, Any], source: str, configuration: Any = None) -> _Source:
+    """Weights under CN-CLIP's names as a checkpoint of this zoo."""
+    state = cn_clip.plain(weights, source)
+    arguments = cn_clip.architecture(state, source)
+    with torch.device("meta"):
+        reference = task_class(PUBLISHED_TASK, source)(**arguments)
+    if configuration is not None:
+        huggingface.check_computation(configuration, reference, source)
+    name = source if _is_hub_name(source) else Path(source).resolve().name
+    checkpoint = {
+        "task": PUBLISHED_TASK,
+        "hyper_parameters": {**arguments, "init_from": source},  # where somebody trains the task on, too
+        "state_dict": cn_clip.to_zoo(state, reference.image_tower.model),
+        "weights": {"init_from": name},
+        "global_step": 0,
+    }
+    return _Source(checkpoint, published=name, reference=reference)
+
+
+def task_class(path: Any, source: str) -> Any:
+    """The task of a checkpoint, by its path: only the zoo's own, for whatever it names is called.
 
     Raises:
-        UserError: Keys are missing, unexpected or mis-shaped: a short table of them.
+        UserError: It is none of them.
     """
-    own = module.state_dict()
-    faults = [f"missing     {key} {list(own[key].shape)}" for key in own if key not in state]
-    faults += [f"unexpected  {key} {list(state[key].shape)}" for key in state if key not in own]
-    faults += [
-        f"mis-shaped  {key} {list(state[key].shape)}, wanted {list(own[key].shape)}"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
-    ]
-    if faults:
-        shown = "\n  ".join(faults[:10] + ([f"… and {len(faults) - 10} more"] if len(faults) > 10 else []))
-        raise UserError(f"{source}: these weights are not of this model; nothing was loaded:\n  {shown}")
-    module.load_state_dict(state)
+    module, _, name = str(path).rpartition(".")
+    task_class = getattr(importlib.import_module("zoo.tasks"), name, None) if module == "zoo.tasks" else None
+    if not isinstance(task_class, type):
+        raise UserError(f"{source}: it is of the task {path!r}, which this zoo does not have")
+    return task_class
+
+
+def _spell(arguments: dict[str, Any]) -> str:
+    words = {f"--model.{name}": value for name, value in arguments.items() if name != "init_from"}
+    for name, value in list(words.items()):
+        if isinstance(value, dict):
+            words |= {f"{name}.{option}": setting for option, setting in words.pop(name).items()}
+    return " ".join(f"{name} {str(value).lower()}" for name, value in words.items())
+
+
+def _check_computation(task: nn.Module, reference: nn.Module, source: str) -> None:
+    """See that a task computes what published weights were trained for, where shapes do not tell it.
+
+    Raises:
+        UserError: An activation, a number of heads or an epsilon differs.
+    """
+    own, wanted = _computation(task), _computation(reference)
+    differing = [place for place in own if place in wanted and own[place] != wanted[place]]
+    if differing:
+        place = differing[0]
+        raise UserError(
+            f"{source}: these weights fit this model by their shapes alone; nothing was loaded: {place} is {own[place]}"
+            f" here and {wanted[place]} where they come from."
+        )
+
+
+def _computation(task: nn.Module) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, part in task.named_modules():
+        if "act" in name.rpartition(".")[2]:
+            found[name] = type(part).__name__
+        for number in ("num_heads", "num_attention_heads", "eps"):
+            if hasattr(part, number):
+                found[f"{name}.{number}"] = getattr(part, number)
+    return found
+
+
+def _resized(state: dict[str, Tensor], task: Any) -> dict[str, Tensor]:
+    """A state dict whose position embeddings fit the task's picture size, where only that differs."""
+    key = "image_tower.model.pos_embed"
+    tower = getattr(task, "image_tower", None)
+    if not isinstance(tower, TimmImageTower) or key not in state:
+        return state
+    own = getattr(tower.model, "pos_embed", None)
+    if own is None or state[key].ndim != 3 or own.ndim != 3 or own.shape == state[key].shape:
+        return state
+    model: Any = tower.model
+    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+    length = state[key].shape[1] - prefix
+    if state[key].shape[2] != own.shape[2] or length < 1 or round(length**0.5) ** 2 != length:
+        return state
+    return {**state, key: cn_clip.resize_positions(state[key], model.patch_embed.grid_size, prefix=prefix)}

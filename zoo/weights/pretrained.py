@@ -10,8 +10,6 @@ from typing import Any
 import timm.models
 import torch
 import transformers.utils.logging as transformers_logging
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoModel
 
@@ -19,7 +17,7 @@ from zoo.errors import UserError
 from zoo.towers.hub import unreachable
 from zoo.towers.image import TimmImageTower
 from zoo.towers.text import TransformersTextTower
-from zoo.weights.checkpoint import load_strictly
+from zoo.weights.files import UnavailableError, cached_file, first_line, hub_file, load_strictly, none_of
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -31,10 +29,6 @@ class WeightSource:
     text: str  # for people: "timm/resnet50.a1_in1k", "path …", "random", "random (… not available: …)"
     wanted: bool  # whether weights were asked for and somebody published some
     found: bool  # whether they were loaded; wanted and not found calls for a banner
-
-
-class _UnavailableError(Exception):
-    """Published weights cannot be had now; the message is the reason, in one line."""
 
 
 def load_pretrained(tower: nn.Module, pretrained: bool | str = "auto") -> WeightSource:
@@ -67,7 +61,7 @@ def load_pretrained(tower: nn.Module, pretrained: bool | str = "auto") -> Weight
         return WeightSource("random", wanted=False, found=False)
     try:
         _load_published(tower, published)
-    except _UnavailableError as error:
+    except UnavailableError as error:
         if pretrained is True:
             raise UserError(
                 f"pretrained: true, but {published} cannot be had ({error}). Fetch it into the Hugging Face cache while"
@@ -79,26 +73,26 @@ def load_pretrained(tower: nn.Module, pretrained: bool | str = "auto") -> Weight
 
 def is_cached(published: str) -> bool:
     """Whether weights lie in the Hugging Face cache (or folder) already."""
-    return Path(published).is_dir() or _cached_file(published) is not None
+    return Path(published).is_dir() or cached_file(published, WEIGHT_FILES) is not None
 
 
 def _load_published(tower: nn.Module, published: str) -> None:
     if isinstance(tower, TransformersTextTower):
         _load_text(tower, _read_transformers(tower.encoder, published), published)
     else:
-        _load_file(tower, _published_file(published), published)
+        _load_file(tower, hub_file(published, WEIGHT_FILES), published)
 
 
 def _load_path(tower: nn.Module, path: Path) -> None:
     if path.is_dir() and isinstance(tower, TransformersTextTower):
         try:
             return _load_text(tower, _read_transformers(tower.encoder, str(path)), f"pretrained {path}")
-        except _UnavailableError as error:
+        except UnavailableError as error:
             raise UserError(f"pretrained: the folder {path} holds no weights to read ({error}).") from None
     if path.is_dir():
         files = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
         if not files:
-            raise UserError(f"pretrained: the folder {path} holds neither {' nor '.join(WEIGHT_FILES)}. Name a file.")
+            raise UserError(f"pretrained: the folder {path} holds {none_of(WEIGHT_FILES)}. Name a file.")
         path = files[0]
     return _load_file(tower, path, f"pretrained {path}")
 
@@ -108,11 +102,11 @@ def _load_file(tower: nn.Module, path: Path, source: str) -> None:
         state = timm.models.load_state_dict(str(path), weights_only=True)  # strips module., prefers an average (EMA)
         named_tensors = all(isinstance(value, Tensor) for value in state.values())
     except Exception as error:
-        raise UserError(f"{source}: it cannot be read as weights ({_first_line(error).partition('. ')[0]}).") from None
+        raise UserError(f"{source}: it cannot be read as weights ({first_line(error).partition('. ')[0]}).") from None
     if not named_tensors:
         raise UserError(f"{source}: it is no state dict: it holds more than named tensors.")
     if isinstance(tower, TimmImageTower):
-        load_strictly(tower.model, _timm_state(tower.model, state), source)
+        load_strictly(tower.model, timm_state(tower.model, state), source)
     elif isinstance(tower, TransformersTextTower):
         _load_text(tower, _from_pretrained(type(tower.encoder), None, tower.encoder, state_dict=state), source)
     else:
@@ -122,32 +116,7 @@ def _load_file(tower: nn.Module, path: Path, source: str) -> None:
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
-def _published_file(repository: str) -> Path:
-    """The weight file of a hub repository: cached, or downloaded now."""
-    if "://" in repository:
-        raise _UnavailableError("they are not on the hub; download that file and give its path")
-    cached = _cached_file(repository)
-    if cached is not None:
-        return cached
-    reason = unreachable()
-    if reason is not None:
-        raise _UnavailableError(reason)
-    for name in WEIGHT_FILES:
-        try:
-            return Path(hf_hub_download(repository, name))
-        except EntryNotFoundError:
-            continue
-        except Exception as error:  # the hub's clients raise many kinds
-            raise _UnavailableError(_first_line(error)) from error
-    raise _UnavailableError(f"{repository} has neither {' nor '.join(WEIGHT_FILES)}")
-
-
-def _cached_file(repository: str) -> Path | None:
-    found = (try_to_load_from_cache(repository, name) for name in WEIGHT_FILES if "://" not in repository)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
-
-
-def _timm_state(model: Any, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def timm_state(model: Any, state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights in the names and shapes of a timm model without its classifier, by timm's own conversion."""
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     converted = convert(state, model) if convert else state
@@ -165,13 +134,13 @@ def _read_transformers(encoder: Any, name: str) -> tuple[Any, dict[str, Any]]:
     try:
         return _from_pretrained(AutoModel, name, encoder, local_files_only=True)
     except (OSError, ValueError) as error:
-        reason = _first_line(error) if Path(name).is_dir() else unreachable()
+        reason = first_line(error) if Path(name).is_dir() else unreachable()
     if reason is not None:
-        raise _UnavailableError(reason)
+        raise UnavailableError(reason)
     try:
         return _from_pretrained(AutoModel, name, encoder)
     except (OSError, ValueError) as error:
-        raise _UnavailableError(_first_line(error)) from error
+        raise UnavailableError(first_line(error)) from error
 
 
 def _from_pretrained(model_class: Any, name: str | None, encoder: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -217,7 +186,3 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bar:
             transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
