@@ -208,6 +208,13 @@ def test_a_hub_name_without_a_network():
         zoo.load("OFA-Sys/chinese-clip-x")
     with pytest.raises(UserError, match=r"^model.init_from OFA-Sys/chinese-clip-x: there is no such file"):
         load_initial_weights(fitting_task(), "OFA-Sys/chinese-clip-x")
+    task = fitting_task()
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    without = load_initial_weights(task, "auto:OFA-Sys/chinese-clip-x")
+    assert without == "random (published weights not available: HF_HUB_OFFLINE is set)"
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+    with pytest.raises(UserError, match=r"^model.init_from nowhere.ckpt: there is no such checkpoint"):
+        load_initial_weights(task, "auto:nowhere.ckpt")
 
 
 # --- faults --------------------------------------------------------------------------------------------------------
