@@ -16,6 +16,7 @@ SMALL = {
         "text_tower": "bert_tiny_chinese",
         "image_pretrained": False,
         "text_pretrained": False,
+        "init_from": None,
     }
 }
 SMALL_OPTIONS = {

@@ -176,3 +176,15 @@ def test_csv_goes_on_where_the_checkpoint_stands_and_takes_new_columns(tmp_path)
     RunCSVWriter(str(tmp_path), done_steps=2)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert lines == ["a,b,step", "1.0,,0", "2.0,3.0,1"]
+
+
+def test_a_batch_that_was_lowered_is_in_the_configuration(zoo_main, offline, monkeypatch):
+    monkeypatch.setattr("zoo.callbacks.memory.available_memory", lambda: 2_000_000)
+    monkeypatch.setattr("zoo.callbacks.memory.OPTIMIZER", 0)
+    words = ("--trainer.callbacks+", "zoo.callbacks.memory.FitBatchToMemory", "--trainer.max_epochs", 1)
+    code, _, err = zoo_main("fit", *TINY, *words)
+    assert code == 0, err
+    (file,) = offline.glob("runs/tiny/*/wandb/offline-run-*/*.wandb")
+    updates = [update for record in records(file) for update in record.config.update if record.HasField("config")]
+    batches = [json.loads(update.value_json)["init_args"]["batch_size"] for update in updates if update.key == "data"]
+    assert 1 <= batches[-1] < 16

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo.data.formats import atomic_write
@@ -31,7 +32,12 @@ class WriteConfig(Callback):
         if trainer.is_global_zero:
             print(self.note, file=sys.stderr)
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self.config["data"]["init_args"]["batch_size"] = data.batch_size  # lowered, where the memory is small
+            asked, used = self.config["data"]["init_args"], data.batch_size
+            if asked["batch_size"] != used:  # the memory is small
+                asked["batch_size"] = used
+                for logger in trainer.loggers:
+                    if isinstance(logger, WandbLogger):
+                        logger.experiment.config.update(self.config, allow_val_change=True)
             with atomic_write(self.path) as temporary:
                 text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
                 temporary.write_text(text, encoding="utf-8")
