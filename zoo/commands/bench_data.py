@@ -91,7 +91,7 @@ def product_picture(seed: int) -> bytes:
     texture = generator.integers(0, 256, (SIZE // 3, SIZE // 3, 3), dtype=np.uint8)
     layers = [Image.fromarray(array).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for array in (colours, texture)]
     image = Image.new("RGB", (SIZE, SIZE), "white")
-    image.paste(Image.blend(*layers, alpha=0.15), (0, 0), things)
+    image.paste(Image.blend(*layers, alpha=0.35), (0, 0), things)
     return _encode(image, int(generator.integers(*BASE64_BYTES)) * 3 // 4)
 
 

@@ -106,8 +106,12 @@ class TimmImageTower(nn.Module):
                 f" Set the data's image_size to {self.image_size}, or the tower's option image_size."
             )
         # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
-        mean = torch.cat([torch.full((1, 1, 1), 255 * value, device=images.device) for value in self._mean])
-        std = torch.cat([torch.full((1, 1, 1), 255 * value, device=images.device) for value in self._std])
+        mean, std = (
+            torch.cat([torch.full((1, 1, 1, size[1]), 255 * value, device=images.device) for value in values], dim=1)
+            # A whole row of pixels, laid out as the pictures are: on a CPU four times as fast as one pixel.
+            .contiguous(memory_format=torch.channels_last)
+            for values in (self._mean, self._std)
+        )  # [1, 3, 1, W] each
         pixels = images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
         return pixels.to(next(self.model.parameters()).dtype)
 
