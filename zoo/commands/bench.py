@@ -27,7 +27,9 @@ def main(argv: list[str]) -> int:
     """
     from zoo.commands.parser import CommandParser
 
-    parser = CommandParser(prog="python -m zoo bench", description=f"Measure speed against the originals. {EXPLANATION}")
+    parser = CommandParser(
+        prog="python -m zoo bench", description=f"Measure speed against the originals. {EXPLANATION}"
+    )
     commands = parser.add_subcommands(dest="bench", title="benches", required=True)
     commands.add_subcommand("data", data_parser(), help="the training loader and cn-clip's; the indexing of a TSV")
     commands.add_subcommand("eval", eval_parser(), help="the exact ranking and the bare matrix product, faiss, cn-clip")

@@ -34,9 +34,7 @@ def run(*, queries: int, pictures: int, blocks: int, output: str | None) -> None
     from zoo.metrics.ranking import QUERIES_PER_CHUNK, first_positive_ranks, top_k
 
     generator = torch.Generator().manual_seed(0)
-    query, gallery = (
-        normalize(torch.randn(count, WIDTH, generator=generator), dim=1) for count in (queries, pictures)
-    )
+    query, gallery = (normalize(torch.randn(count, WIDTH, generator=generator), dim=1) for count in (queries, pictures))
     positives = torch.arange(queries + 1), torch.randint(pictures, (queries,), generator=generator)
     index = faiss.IndexFlatIP(WIDTH)
     index.add(gallery.numpy())
@@ -54,7 +52,9 @@ def run(*, queries: int, pictures: int, blocks: int, output: str | None) -> None
         blocks=blocks,
         what="bench eval",
     )
-    product = max((name for name in rates if name.startswith("product")), key=lambda name: sorted(rates[name])[blocks // 2])
+    product = max(
+        (name for name in rates if name.startswith("product")), key=lambda name: sorted(rates[name])[blocks // 2]
+    )
     unit = "queries/s"
     rows = [
         Row("top 10", unit, rates, "top 10", product, WANTED),

@@ -87,9 +87,7 @@ def first_positive_ranks(
         for start, block in _score_blocks(query_embeddings, image_embeddings, chunk_size):
             stop = start + len(block)
             pairs = slice(bounds[start], bounds[stop])
-            ranks[start:stop] = _block_first_ranks(
-                block, owners[pairs] - start, rows[pairs], ones[: len(block)]
-            )
+            ranks[start:stop] = _block_first_ranks(block, owners[pairs] - start, rows[pairs], ones[: len(block)])
     return ranks
 
 
