@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
     for name in ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes"):
         if name in chosen and chosen[name] < 1:
             parser.error(f"--{name} is {chosen[name]}: give 1 or more")
-    # Fresh memory costs a third of some contenders' time; in large pages it is nearly free, for all of them alike. PyTorch
-    # reads this when it is imported, which no line above does.
+    # Fresh memory costs some contenders a third of their time; in large pages it is nearly free, for all of them alike.
+    # PyTorch reads this when it first takes memory; no line above imports it.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import_module(f"zoo.commands.bench_{options.bench}").run(**chosen)
     return 0
@@ -76,8 +76,8 @@ def step_parser() -> "CommandParser":
         " against cn-clip's and open_clip's models. Then what Lightning's loop costs over a bare one. About five"
         " minutes on two cores."
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="Pairs of a step.")
-    parser.add_argument("--steps", type=int, default=2, help="Steps of a block that are timed.")
+    parser.add_argument("--batch_size", "--batch-size", type=int, default=16, help="Pairs of a step.")
+    parser.add_argument("--steps", type=int, default=1, help="Steps of a block that are timed.")
     parser.add_argument(
         "--precision",
         choices=["auto", "bf16-mixed", "32-true"],

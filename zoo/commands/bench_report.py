@@ -139,7 +139,7 @@ def protocol(*, packages: tuple[str, ...], **facts: Any) -> dict[str, Any]:
         **facts,
         "processor": f"{_processor()}, {os.cpu_count()} cores{''.join(f', {name}' for name in features)}",
         "memory": f"THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', '0')} for all contenders",
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", *packages)},
     }

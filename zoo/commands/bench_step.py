@@ -1,4 +1,4 @@
-"""``bench step``: a training step against cn-clip's and open_clip's, and what Lightning's loop costs over a bare one."""
+"""``bench step``: a training step against cn-clip's and open_clip's; what Lightning's loop costs over a bare one."""
 
 import gc
 import json
@@ -128,8 +128,8 @@ def our_step(task: "RetrievalTask", precision: str) -> "Callable[[PairBatch], No
         optimizer.zero_grad()
         with autocast(precision):
             images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
-            ids = {"image_ids": batch["image_id"], "query_ids": batch["query_id"]}
-            loss = clip_loss(images, texts, task.logit_scale.exp(), **ids)
+            scale = task.logit_scale.exp()
+            loss = clip_loss(images, texts, scale, image_ids=batch["image_id"], query_ids=batch["query_id"])
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -187,7 +187,8 @@ def lightning_block(task: "RetrievalTask", batches: "list[PairBatch]", precision
             use_distributed_sampler=False,
             default_root_dir=folder,
         )
-        trainer.fit(task, train_dataloaders=DataLoader(batches, batch_size=None, collate_fn=whole_batch))  # type: ignore[arg-type]
+        loader: Any = DataLoader(batches, batch_size=None, collate_fn=whole_batch)  # type: ignore[arg-type]
+        trainer.fit(task, train_dataloaders=loader)
     gc.collect()  # the optimiser's state, now and not within the next contender's block
     return clock.rate
 
@@ -269,8 +270,8 @@ def open_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], N
         model = CustomTextCLIP(
             embed_dim=EMBEDDING,
             quick_gelu=True,
-            vision_cfg={"image_size": SIZE, "layers": layers, "width": VISION_WIDTH, "patch_size": PATCH},  # type: ignore[arg-type]
-            text_cfg={  # type: ignore[arg-type]
+            vision_cfg={"image_size": SIZE, "layers": layers, "width": VISION_WIDTH, "patch_size": PATCH},
+            text_cfg={
                 "hf_model_name": folder,
                 "hf_model_pretrained": False,
                 "hf_pooler_type": "cls_last_hidden_state_pooler",
