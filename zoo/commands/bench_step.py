@@ -65,8 +65,8 @@ def run(*, batch_size: int, steps: int, precision: str, layers: int, blocks: int
     )
     contenders = {
         "ours": lambda: bare_block(our_step(task, precision), batches),
-        "cn-clip": peer_block(cn_clip_step(layers, precision), batches),
         "ours under Lightning": lambda: lightning_block(task, batches, precision),
+        "cn-clip": peer_block(cn_clip_step(layers, precision), batches),
         "open_clip": peer_block(open_clip_step(layers, precision), batches),
     }
     rates = interleave(contenders, blocks=blocks, what="bench step")
