@@ -62,7 +62,7 @@ def test_step(tmp_path, capsys):
     assert pairs_of(result) == {
         ("step", "ours", "cn-clip"),
         ("step", "ours", "open_clip"),
-        ("loop", "ours under Lightning", "ours"),
+        ("loop", "Lightning's loop", "bare loop"),
     }
     assert result["protocol"]["precision"] == "32-true for all"
 
