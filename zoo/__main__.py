@@ -15,6 +15,7 @@ COMMANDS = {
     "score": ("zoo.commands.score", "score a submission file as MUGE does, or list every fault in it"),
     "list": ("zoo.commands.list", "the backbones that an experiment can name"),
     "data": ("zoo.commands.data", "make the embedded data set"),
+    "bench": ("zoo.commands.bench", "measure speed against the originals"),
     "results": ("zoo.commands.results", "collect scored runs, write the README's table"),
 }
 

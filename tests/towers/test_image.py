@@ -228,3 +228,24 @@ def test_is_the_visual_tower_of_cn_clip(tmp_path, name, layers, width, patch):
     else:
         projected = tower(images) @ original.visual.proj
     torch.testing.assert_close(projected, reference, rtol=0, atol=2e-5 * reference.abs().max().item())
+
+
+def test_bfloat16_on_a_cpu_takes_the_plain_attention_and_stays_near_fp32():
+    torch.manual_seed(0)
+    tower = TimmImageTower("test_vit", image_size=32).eval()
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    calls = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k)
+        )
+        expected = tower(images)
+        in_fp32 = len(calls)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = tower(images)
+        assert in_fp32 > 0
+        assert len(calls) == in_fp32
+        torch.testing.assert_close(tower(images), expected)
+    assert len(calls) == 2 * in_fp32
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.05)

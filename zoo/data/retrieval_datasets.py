@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from zoo import images
+from zoo.data.augment import auto_augment
 from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError, nearest
@@ -23,7 +24,7 @@ Split = Literal["train", "valid", "test"]
 
 
 class PairDataset(Dataset[PairBatch]):
-    """Training pairs, a whole batch at a time: keys are ``(epoch, row)``; crop and flip are a function of those two."""
+    """Training pairs, a whole batch at a time: keys are ``(epoch, row)``, and augmentation is a function of those."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class PairDataset(Dataset[PairBatch]):
         image_size: int,
         crop_scale: tuple[float, float],
         flip: float,
+        auto_augment: bool,
         seed: int,
     ) -> None:
         self.pictures = pictures
@@ -42,6 +44,7 @@ class PairDataset(Dataset[PairBatch]):
         self.image_size = image_size
         self.crop_scale = crop_scale
         self.flip = flip
+        self.auto_augment = auto_augment
         self.seed = seed
 
     def __len__(self) -> int:
@@ -61,6 +64,8 @@ class PairDataset(Dataset[PairBatch]):
                 box = images.random_crop_box(height, width, self.crop_scale, (3 / 4, 4 / 3), generator)
                 pixels[place] = images.crop_resize(image, box, self.image_size)
             flip[place] = generator.random() < self.flip
+            if self.auto_augment:
+                pixels[place] = auto_augment(pixels[place], int(generator.integers(1 << 32)))
         batch = PairBatch(
             image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             text=[self.queries[index].text for index in pairs[:, 0]],

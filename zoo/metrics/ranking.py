@@ -17,6 +17,8 @@ NEVER_RANKED = torch.iinfo(torch.int64).max
 QUERIES_PER_CHUNK = 128
 """Queries scored at once: 128 x 30,000 scores are 15 MB, which a processor's cache still holds."""
 
+_EXACT_COUNT = 1 << 24  # up to here fp32 counts
+
 
 def top_k(
     query_embeddings: Tensor, image_embeddings: Tensor, k: int, chunk_size: int = QUERIES_PER_CHUNK
@@ -79,11 +81,13 @@ def first_positive_ranks(
     owners = torch.arange(len(counts), device=device).repeat_interleave(counts)  # [P]: the query of each row
     bounds, rows = offsets.tolist(), rows.to(device)
     ranks = torch.full((len(counts),), NEVER_RANKED, dtype=torch.int64, device=device)
+    shape = max(0, min(chunk_size, len(counts))), len(image_embeddings)
+    ones = torch.empty(shape, dtype=torch.float32 if shape[1] <= _EXACT_COUNT else torch.float64, device=device)
     with torch.no_grad(), _full_float32(device):
         for start, block in _score_blocks(query_embeddings, image_embeddings, chunk_size):
             stop = start + len(block)
             pairs = slice(bounds[start], bounds[stop])
-            ranks[start:stop] = _block_first_ranks(block, owners[pairs] - start, rows[pairs])
+            ranks[start:stop] = _block_first_ranks(block, owners[pairs] - start, rows[pairs], ones[: len(block)])
     return ranks
 
 
@@ -147,15 +151,18 @@ def _block_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, rows
 
 
-def _block_first_ranks(scores: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
-    """``first_positive_ranks`` of scores ``[C, N]``: query ``owners[p]`` of the block has the true row ``rows[p]``."""
+def _block_first_ranks(scores: Tensor, owners: Tensor, rows: Tensor, ones: Tensor) -> Tensor:
+    """``first_positive_ranks`` of scores ``[C, N]``: query ``owners[p]`` of the block has the true row ``rows[p]``.
+
+    ``ones`` ``[C, N]`` is written to: comparisons as floats, whose sums are exact and four times as fast as booleans'.
+    """
     best = torch.full((len(scores),), -torch.inf, device=scores.device)
     best.scatter_reduce_(0, owners, scores[owners, rows], "amax")  # [C]: the highest true score
     leading = scores[owners, rows] == best[owners]
     place = torch.full_like(best, scores.shape[1], dtype=torch.int64)
     place.scatter_reduce_(0, owners[leading], rows[leading], "amin")  # [C]: the first row that has it
-    higher = (scores > best[:, None]).sum(dim=1)
-    equal = (scores == best[:, None]).sum(dim=1)
+    higher = torch.gt(scores, best[:, None], out=ones).sum(dim=1).long()
+    equal = torch.eq(scores, best[:, None], out=ones).sum(dim=1)
     tied = (equal > 1).nonzero().squeeze(1)
     if len(tied):
         earlier = torch.arange(scores.shape[1], device=scores.device) < place[tied, None]

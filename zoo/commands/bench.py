@@ -1,0 +1,99 @@
+"""``python -m zoo bench data|eval|step``: how fast it is beside the originals, as ratios measured in one run."""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.commands.parser import CommandParser
+
+EXPLANATION = (
+    "Each row is a ratio of rates: the contenders take turns, block by block, in one run, and the medians of the blocks"
+    " are divided. The peers are installed by pip install -e '.[parity]'."
+)
+
+
+def main(argv: list[str]) -> int:
+    """Run one bench.
+
+    Args:
+        argv: The words after ``python -m zoo bench``: which one, then its options.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: A peer's package is missing, or the output cannot be written.
+    """
+    from zoo.commands.parser import CommandParser
+
+    parser = CommandParser(
+        prog="python -m zoo bench", description=f"Measure speed against the originals. {EXPLANATION}"
+    )
+    commands = parser.add_subcommands(dest="bench", title="benches", required=True)
+    commands.add_subcommand("data", data_parser(), help="the training loader and cn-clip's; the indexing of a TSV")
+    commands.add_subcommand("eval", eval_parser(), help="the exact ranking and the bare matrix product, faiss, cn-clip")
+    commands.add_subcommand("step", step_parser(), help="a ViT-B/16 training step and those of cn-clip and open_clip")
+    options = parser.parse_args(argv)
+    chosen = options[options.bench].as_dict()
+    for name in ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes"):
+        if name in chosen and chosen[name] < 1:
+            parser.error(f"--{name} is {chosen[name]}: give 1 or more")
+    # Fresh memory costs some contenders a third of their time; in large pages it is nearly free, for all of them alike.
+    # PyTorch reads this when it first takes memory; no line above imports it.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    import_module(f"zoo.commands.bench_{options.bench}").run(**chosen)
+    return 0
+
+
+def data_parser() -> "CommandParser":
+    """The options of ``bench data``."""
+    parser = _parser(
+        "Pairs a second on one core: what our training loader hands over, tokens included, and what cn-clip's LMDB"
+        " loader does, from the same JPEGs of 224 px in MUGE's TSV, in batches of 128, one process, one thread."
+        " Then the indexing of a TSV. About three minutes."
+    )
+    parser.add_argument("--pictures", type=int, default=1024, help="Pictures, each with one query: pairs of a block.")
+    parser.add_argument("--index_megabytes", type=int, default=1024, help="Size of the TSV to index, 10^6 bytes.")
+    return parser
+
+
+def eval_parser() -> "CommandParser":
+    """The options of ``bench eval``."""
+    parser = _parser(
+        "Queries a second of the exact evaluation, in fp32 and 512 dimensions: the ten best pictures, and the rank of"
+        " the first true one, against the matrix product alone, faiss and cn-clip's published loop. About a minute."
+    )
+    parser.add_argument("--queries", type=int, default=5000, help="Queries.")
+    parser.add_argument("--pictures", type=int, default=30000, help="Pictures of the gallery, at least 11.")
+    return parser
+
+
+def step_parser() -> "CommandParser":
+    """The options of ``bench step``."""
+    parser = _parser(
+        "Samples a second of a training step of ViT-B/16 and RoBERTa base at 224 px: forward, loss, backward, AdamW;"
+        " against cn-clip's and open_clip's models. Then what Lightning's loop costs over a bare one. About five"
+        " minutes on two cores."
+    )
+    parser.add_argument("--batch_size", "--batch-size", type=int, default=16, help="Pairs of a step.")
+    parser.add_argument("--steps", type=int, default=1, help="Steps of a block that are timed.")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "bf16-mixed", "32-true"],
+        default="auto",
+        help="Of all contenders; auto: bf16-mixed where the processor computes in bfloat16.",
+    )
+    parser.add_argument(
+        "--layers", type=int, default=12, help="Transformer layers of all towers, 1 to 12: fewer for a quick look."
+    )
+    return parser
+
+
+def _parser(description: str) -> "CommandParser":
+    from zoo.commands.parser import CommandParser
+
+    parser = CommandParser(description=f"{description} {EXPLANATION}")
+    parser.add_argument("--blocks", type=int, default=5, help="Blocks of each contender.")
+    parser.add_argument("--output", type=str, default=None, help="Also write rows and protocol to this JSON file.")
+    return parser

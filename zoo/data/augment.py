@@ -1,0 +1,53 @@
+"""AutoAugment (Cubuk et al. 2018, arXiv:1805.09501) by timm: operations that cannot be batched on the device."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+FILL = (123, 117, 104)
+"""Grey levels where a rotation or a shift leaves nothing: CLIP's mean picture colour, as in CN-CLIP's fine-tuning."""
+
+
+def auto_augment(image: np.ndarray, seed: int) -> np.ndarray:
+    """Apply a random pair of operations of AutoAugment's original ImageNet policy.
+
+    Equal bit for bit to the step of this name in timm's ``create_transform(auto_augment="original",
+    interpolation="bicubic")``, after ``random.seed(seed)`` and ``numpy.random.seed(seed)``.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        seed: What the result depends on beside the picture, in [0, 2**32). The global generators of ``random`` and
+            NumPy, which timm draws from, are left as they were.
+
+    Returns:
+        ``[H, W, 3]`` uint8.
+    """
+    from PIL import Image
+
+    with _seeded(seed):
+        return np.asarray(_original_policy(min(image.shape[:2]))(Image.fromarray(image)))
+
+
+@cache
+def _original_policy(size: int) -> Any:
+    from PIL import Image
+    from timm.data.auto_augment import auto_augment_transform
+
+    options = {"translate_const": int(size * 0.45), "img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
+    return auto_augment_transform("original", options)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
