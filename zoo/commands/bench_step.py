@@ -44,7 +44,7 @@ def run(*, batch_size: int, steps: int, precision: str, layers: int, blocks: int
         raise UserError(f"--layers is {layers}: the towers have 12; give 1 to 12")
     import torch
 
-    from zoo.cli import best_precision
+    from zoo.hardware import best_precision
 
     precision = best_precision() if precision == "auto" else precision
     torch.manual_seed(0)
@@ -159,8 +159,8 @@ def lightning_block(task: "RetrievalTask", batches: "list[PairBatch]", precision
 
     from zoo.callbacks.collapse import CollapseAlarm
     from zoo.callbacks.progress import ProgressBar
-    from zoo.cli import quiet_libraries
     from zoo.data.retrieval_datasets import whole_batch
+    from zoo.messages import quiet_libraries
 
     class Clock(L.Callback):
         start = rate = 0.0
