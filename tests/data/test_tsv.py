@@ -176,20 +176,14 @@ def test_pickling_carries_no_index(tmp_path):
     assert copy[4999] == b"picture"
 
 
-def read_in_worker(images, row, queue):
-    queue.put((images[row], images.row_of(20), isinstance(images._index, np.memmap)))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_read_the_same_rows(path, method):
     images = ImageTsv(path)
     images[0]  # the file is mapped before the worker starts
-    context = multiprocessing.get_context(method)
-    queue = context.Queue()
-    worker = context.Process(target=read_in_worker, args=(images, 2, queue))
-    worker.start()
-    assert queue.get(timeout=60) == (PICTURES[20], 2, True)
-    worker.join()
+    with multiprocessing.get_context(method).Pool(1) as worker:
+        assert worker.apply(images.__getitem__, (2,)) == PICTURES[20]
+        assert worker.apply(images.row_of, (20,)) == 2
+        assert worker.apply(ImageTsv.__getstate__, (images,))["_index"] is None  # mapped there too, not copied
 
 
 def test_indexing_a_large_file_is_announced(path, monkeypatch, capsys):
