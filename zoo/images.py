@@ -66,11 +66,16 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         ``[size, size, 3]`` uint8, contiguous; ``image`` itself when it has this size.
     """
-    return crop_resize(image, (0, 0, image.shape[0], image.shape[1]), size)
+    height, width = image.shape[:2]
+    # Rounding between the passes shows their order. PyTorch goes across first; Pillow down first where that is less to
+    # compute, as seen in version 13.
+    if height > size and 2 * width < height + size:
+        image = _interpolate(image, size, width)
+    return _interpolate(image, size, size)
 
 
 def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Cut out a box and resize it to a square, as near to Pillow's ``crop`` and ``resize`` as :func:`resize` is.
+    """Cut out a box and resize it to a square, as Pillow's ``crop`` and ``resize`` do but for the order of passes.
 
     As in torchvision, pixels outside the box have no influence (in Pillow's ``resize(box=…)`` they have).
 
@@ -85,21 +90,20 @@ def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     top, left, height, width = box
     if not (0 <= top < top + height <= image.shape[0] and 0 <= left < left + width <= image.shape[1]):
         raise ValueError(f"box (top, left, height, width) {box} is not inside a picture of {image.shape[:2]} pixels")
-    cut = np.ascontiguousarray(image[top : top + height, left : left + width])
-    if (height, width) == (size, size):
-        return cut
+    return _interpolate(image[top : top + height, left : left + width], size, size)
+
+
+def _interpolate(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    image = np.ascontiguousarray(image)
+    if image.shape[:2] == (height, width):
+        return image
     import torch
     from torch.nn.functional import interpolate
 
     # A [1, 3, H, W] view whose memory is channels-last: PyTorch then works on uint8 directly, several times as fast.
-    pixels = torch.from_numpy(cut).unsqueeze(0).permute(0, 3, 1, 2)
-    # Rounding between the passes shows their order. PyTorch's goes across first; Pillow's down first where that is less
-    # to compute, as seen in version 13.
-    down_first = height > size and 2 * width < height + size
-    sides = [(size, width), (size, size)] if down_first else [(size, size)]
-    for side in sides:
-        pixels = interpolate(pixels, size=side, mode="bicubic", antialias=True)
-    return np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())
+    pixels = torch.from_numpy(image).unsqueeze(0).permute(0, 3, 1, 2)
+    resized = interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def random_crop_box(

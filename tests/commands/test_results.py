@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from zoo.commands.results import MARKERS, main
+from zoo.commands.results import MARKERS, SPEED_MARKERS, main
 from zoo.errors import UserError
 
 COMMAND = "python -m zoo fit --config experiments/clip_demo.yaml"
@@ -87,3 +87,27 @@ def test_a_readme_without_a_place_for_the_table_is_an_error(place):
     (place / "README.md").unlink()
     with pytest.raises(UserError, match="no such file"):
         main([])
+
+
+def test_benches_become_the_readmes_second_table(place):
+    folder = place / "experiments" / "results" / "bench"
+    folder.mkdir(parents=True)
+    row = {
+        "name": "plain",
+        "unit": "pairs/s",
+        "ours": 6642.9,
+        "ours_is": "as float",
+        "peer": 71.16,
+        "peer_is": "cn-clip",
+    }
+    alone = {"name": "index", "unit": "GB/s", "ours": 3.62, "ours_is": "ours", "peer": None, "peer_is": None}
+    rows = [{**row, "ratio": 93.35}, {**alone, "ratio": None}]
+    (folder / "data.json").write_text(json.dumps({"bench": "data", "rows": rows}))
+    with pytest.raises(UserError, match="no place for a table: add the lines <!-- speed"):
+        main([])
+    readme = place / "README.md"
+    readme.write_text(readme.read_text() + "\n".join(SPEED_MARKERS))
+    assert main([]) == 0
+    assert "| `data` | plain | as float: 6,643 pairs/s | cn-clip: 71.2 | 93.35 |" in readme.read_text()
+    assert "| `data` | index | 3.62 GB/s | – | – |" in readme.read_text()
+    assert main(["--check"]) == 0

@@ -176,6 +176,7 @@ def loop_rates(task: "RetrievalTask", step: "Callable[[PairBatch], None]", batch
             since = time.perf_counter()
             step(batch)
             seconds["bare loop"].append(time.perf_counter() - since)
+            task.zero_grad()  # as our task leaves it for Lightning's next step
             self.since = time.perf_counter()
 
     quiet_libraries()

@@ -12,6 +12,7 @@ from zoo.errors import UserError
 from zoo.runs import take_option
 
 MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
+SPEED_MARKERS = ("<!-- speed: python -m zoo results -->", "<!-- /speed -->")
 COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name")
 
 
@@ -47,7 +48,10 @@ def main(argv: list[str]) -> int:
     if not Path(options.readme).is_file():
         raise UserError(f"--readme {options.readme}: there is no such file; run this at the top of the repository")
     text = Path(options.readme).read_text(encoding="utf-8")
-    updated = replace_table(text, table(folder), options.readme)
+    updated = replace_table(text, table(folder), MARKERS, options.readme)
+    benches = sorted((folder / "bench").glob("*.json"))
+    if benches:
+        updated = replace_table(updated, speed_table(benches), SPEED_MARKERS, options.readme)
     if options.check and updated != text:
         print(f"{options.readme}: the results table is out of date: run `python -m zoo results`", file=sys.stderr)
         return 1
@@ -149,12 +153,35 @@ def number(result: dict[str, Any], key: str) -> str:
     return f"{result['mean'][key]:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
 
 
-def replace_table(text: str, new: str, name: str) -> str:
-    """Put a table between the markers of a text."""
-    pattern = re.compile(f"{re.escape(MARKERS[0])}.*?{re.escape(MARKERS[1])}", re.DOTALL)
+def speed_table(benches: list[Path]) -> str:
+    """What ``python -m zoo bench … --output`` wrote, as a Markdown table: medians of blocks and their ratios."""
+    lines = ["| bench | what | ours | beside it | ratio |", "|---|---|---|---|---|"]
+    for path in benches:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for row in result["rows"]:
+            ours = f"{row['ours_is']}: " if row["ours_is"] not in ("ours", row["name"]) else ""
+            cells = [
+                f"`{result['bench']}`",
+                row["name"],
+                f"{ours}{rate(row['ours'])} {row['unit']}",
+                f"{row['peer_is']}: {rate(row['peer'])}" if row["peer"] else "–",
+                f"{row['ratio']:.2f}" if row["peer"] else "–",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def rate(value: float) -> str:
+    """A rate in three digits, or whole."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def replace_table(text: str, new: str, markers: tuple[str, str], name: str) -> str:
+    """Put a table between two markers of a text."""
+    pattern = re.compile(f"{re.escape(markers[0])}.*?{re.escape(markers[1])}", re.DOTALL)
     if not pattern.search(text):
-        raise UserError(f"--readme {name}: it has no place for the table: add the lines {MARKERS[0]} and {MARKERS[1]}")
-    return pattern.sub(lambda _: f"{MARKERS[0]}\n{new}\n{MARKERS[1]}", text)
+        raise UserError(f"--readme {name}: it has no place for a table: add the lines {markers[0]} and {markers[1]}")
+    return pattern.sub(lambda _: f"{markers[0]}\n{new}\n{markers[1]}", text)
 
 
 def write_text(path: Path, text: str) -> None:

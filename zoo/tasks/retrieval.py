@@ -172,10 +172,14 @@ class RetrievalTask(L.LightningModule):
         return gathered.flatten(0, 1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then keep the logit scale in [0, ln 100], before anything can be saved."""
+        """Step, then keep the logit scale in [0, ln 100], before anything can be saved, and free the gradients.
+
+        Lightning would free them behind the next forward pass, which then has less memory to work in.
+        """
         super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
             self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        self.zero_grad()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
