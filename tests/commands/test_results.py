@@ -82,7 +82,7 @@ def test_an_unscored_run_and_a_repeated_seed_are_refused(place):
 
 def test_a_readme_without_a_place_for_the_table_is_an_error(place):
     (place / "README.md").write_text("nothing")
-    with pytest.raises(UserError, match="no place for the table"):
+    with pytest.raises(UserError, match="no place for a table"):
         main([])
     (place / "README.md").unlink()
     with pytest.raises(UserError, match="no such file"):
