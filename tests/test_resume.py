@@ -88,10 +88,11 @@ ddp = pytest.mark.ddp
     [
         ("kill end 6 0", 1, 0, KILLED),  # after an epoch's last step, before its validation
         ("term end 9 0", 1, 1, TERMINATED),
-        ("raise forward 8 0", 1, 0, FAILED),
-        ("term validation 6 0", 1, 0, TERMINATED),
-        pytest.param("term end 7 all", 2, 1, TERMINATED, marks=ddp),
-        pytest.param("term validation 6 1", 2, 0, TERMINATED, marks=ddp),
+        pytest.param("term validation 6 all", 2, 0, TERMINATED, marks=ddp),
+        pytest.param("raise forward 8 0", 1, 0, FAILED, marks=slow),
+        pytest.param("term validation 6 0", 1, 0, TERMINATED, marks=slow),
+        pytest.param("term end 7 all", 2, 1, TERMINATED, marks=[ddp, slow]),
+        pytest.param("term validation 6 1", 2, 0, TERMINATED, marks=[ddp, slow]),
         pytest.param("kill forward 5 0", 1, 1, KILLED, marks=slow),
         pytest.param("kill validation 6 0", 1, 1, KILLED, marks=slow),
         pytest.param("raise validation 6 0", 1, 1, FAILED, marks=slow),
@@ -102,13 +103,13 @@ ddp = pytest.mark.ddp
         pytest.param("raise forward 8 1", 2, 1, FAILED, marks=[ddp, slow]),
         pytest.param("term end 7 1", 2, 0, TERMINATED, marks=[ddp, slow]),
         pytest.param("term end 6 all", 2, 1, TERMINATED, marks=[ddp, slow]),
-        pytest.param("term validation 6 all", 2, 1, TERMINATED, marks=[ddp, slow]),
     ],
 )
 def test_going_on_is_as_if_never_interrupted(workplace, uninterrupted, interrupt, processes, workers, code):
     goes_on(workplace, uninterrupted, interrupt, processes=processes, workers=workers, code=code)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_repeated_whole(workplace):
     """SIGTERM amid the batches of one optimiser step: the checkpoint stands before the first of them."""
     words = ("--trainer.accumulate_grad_batches", "3", "--data.batch_size", "4", "--trainer.max_epochs", "1")

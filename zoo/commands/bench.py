@@ -76,7 +76,7 @@ def step_parser() -> "CommandParser":
         " against cn-clip's and open_clip's models. Then what Lightning's loop costs over a bare one. About five"
         " minutes on two cores."
     )
-    parser.add_argument("--batch_size", "--batch-size", type=int, default=16, help="Pairs of a step.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Pairs of a step.")
     parser.add_argument("--steps", type=int, default=1, help="Steps of a block that are timed.")
     parser.add_argument(
         "--precision",
