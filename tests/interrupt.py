@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Interrupt(Callback):
-    """Ends it as ``$INTERRUPT`` says: how (kill, term, raise), where (forward, end, validation), step, ranks."""
+    """Ends it as ``$INTERRUPT`` says: how (kill, term, int, raise), where (forward, end, validation), step, ranks."""
 
     def __init__(self):
         how, self.where, step, ranks = os.environ.get("INTERRUPT", "never never -1 none").split()
@@ -21,7 +21,7 @@ class Interrupt(Callback):
         self.here = False
         if self.how == "raise":
             raise ArithmeticError("interrupted")
-        os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGTERM)
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}[self.how])
 
     def on_before_backward(self, trainer, pl_module, loss):
         self.interrupt(trainer, "forward")

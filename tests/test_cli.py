@@ -263,8 +263,9 @@ def test_a_trial_step_leaves_no_run(zoo_main, workplace):
 
 def test_validation_cut_short_chooses_the_best_by_what_there_is(zoo_main, workplace):
     words = ("--trainer.limit_val_batches", 1, "--data.eval_batch_size", 8, "--trainer.max_epochs", 1)
-    code, _, err = zoo_main("fit", *TINY, *words)
+    code, out, err = zoo_main("fit", *TINY, *words)
     assert code == 0, err
+    assert "8 queries, 8 pictures, 32 px" in out
     run = only_run(workplace)
     assert (run / "checkpoints" / "best.ckpt").is_file()
     assert "val/mean_recall" not in rows(run)[0]
@@ -373,7 +374,7 @@ class Runs:
         return eval, (self.code,)
 
 
-@pytest.mark.parametrize("runs", ["file/runs", "/sys/zoo"], ids=["no-folder", "read-only"])
+@pytest.mark.parametrize("runs", ["file/runs", "/sys/zoo", "/proc/zoo"], ids=["no-folder", "read-only", "no-place"])
 def test_a_folder_that_takes_no_file_is_said(zoo_main, workplace, runs):
     (workplace / "file").touch()
     code, _, err = zoo_main("fit", *TINY, "--runs", runs)

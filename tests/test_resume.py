@@ -67,6 +67,7 @@ def goes_on(place, uninterrupted, interrupt, *, processes=1, workers=0, code):
     done, printed, _ = run_zoo(place, processes=processes, workers=workers, interrupt=interrupt)
     assert done in code, printed
     assert ("SIGTERM: stopping after step " in printed) == (code == TERMINATED)
+    assert ("SIGINT: stopping after step " in printed) == (code == CTRL_C)
     run = only_run(place)
     begun = (run / "metrics.csv").read_text()
     assert begun != uninterrupted[processes]
@@ -78,7 +79,7 @@ def goes_on(place, uninterrupted, interrupt, *, processes=1, workers=0, code):
     return printed
 
 
-FAILED, KILLED, TERMINATED = (1,), (-9, 1), (143,)
+FAILED, KILLED, TERMINATED, CTRL_C = (1,), (-9, 1), (143,), (130,)
 slow = pytest.mark.slow
 ddp = pytest.mark.ddp
 
@@ -88,6 +89,8 @@ ddp = pytest.mark.ddp
     [
         ("kill end 6 0", 1, 0, KILLED),  # after an epoch's last step, before its validation
         ("term end 9 0", 1, 1, TERMINATED),
+        ("int forward 8 0", 1, 0, CTRL_C),
+        pytest.param("int end 7 all", 2, 1, CTRL_C, marks=[ddp, slow]),
         pytest.param("term validation 6 all", 2, 0, TERMINATED, marks=ddp),
         pytest.param("raise forward 8 0", 1, 0, FAILED, marks=slow),
         pytest.param("term validation 6 0", 1, 0, TERMINATED, marks=slow),

@@ -83,7 +83,8 @@ def main(words: Sequence[str]) -> int:
     except (UserError, MisconfigurationException) as error:
         print(f"zoo {verb}: error: {last_line(error)}", file=sys.stderr)
     except OSError as error:
-        if error.errno not in CANNOT_WRITE:
+        under = plan is not None and error.filename is not None and str(plan.folder).startswith(str(error.filename))
+        if error.errno not in CANNOT_WRITE and not under:
             raise
         print(f"zoo {verb}: error: {error.filename or plan and plan.folder}: {error.strerror}", file=sys.stderr)
     except SIGTERMException:  # of validate, test and predict; Lightning would leave with 0

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from zoo.data.formats import atomic_write
 from zoo.errors import UserError
 
-TERMINATED = 128 + signal.SIGTERM  # the exit code of a program that SIGTERM ended
+TERMINATED = 128 + signal.SIGTERM  # the exit code of a program that SIGTERM ended; that of SIGINT is 130
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -51,11 +51,12 @@ def _free(path: Path) -> str:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``: every ``every_n_steps`` steps, after every epoch, on SIGTERM, and on errors between steps.
+    """Keeps ``last.ckpt``: every ``every_n_steps`` steps, after every epoch, on SIGTERM, Ctrl-C and most errors.
 
     It is written between two steps, when all of the last one is logged, so that a run that goes on from it trains and
-    logs what an uninterrupted one does. On SIGTERM, to one process or to all, the processes agree on the step after
-    which they stop; the exit code is 143. A validation that is cut short is repeated from its start.
+    logs what an uninterrupted one does. On SIGTERM or Ctrl-C, to one process or to all, the processes agree on the step
+    after which they stop; the exit code is 143 or 130. A second Ctrl-C does not wait for that. A validation that is cut
+    short is repeated from its start.
 
     Args:
         folder: Where ``last.ckpt`` is kept.
@@ -65,7 +66,8 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, folder: Path, every_n_steps: int) -> None:
         self.path = folder / "last.ckpt"
         self.every_n_steps = every_n_steps
-        self.terminated = False  # SIGTERM came
+        self.terminated = False  # SIGTERM or SIGINT came, here or elsewhere
+        self.signal = signal.SIGTERM  # which
         self.saved_step = 0
         self.optimizing = False  # a step has begun to move the weights and is not yet counted
         self.between_steps = False  # while writing: the counters must say that no step has begun
@@ -80,11 +82,11 @@ class LastCheckpoint(Checkpoint):
             trainer.fit_loop.epoch_loop.batch_progress.load_state_dict(copy.deepcopy(progress))
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take SIGTERM over from Lightning, whose own handler may wait for the other processes for ever."""
+        """Take the signals over from Lightning, whose handler of SIGTERM may wait for other processes for ever."""
         self._listen(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take SIGTERM over; a run that goes on is saved already."""
+        """Take the signals over; a run that goes on is saved already."""
         self._listen(trainer)
         self.saved_step = trainer.global_step
 
@@ -137,16 +139,19 @@ class LastCheckpoint(Checkpoint):
     # --- how ---------------------------------------------------------------------------------------------------
 
     def _listen(self, trainer: L.Trainer) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: self._terminate(trainer))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: self._terminate(trainer, number))
 
-    def _terminate(self, trainer: L.Trainer) -> None:
+    def _terminate(self, trainer: L.Trainer, number: int) -> None:
         """Take note, and tell the other processes of this machine, once."""
         if self.terminated:
+            if number == signal.SIGINT and not self._is_child():
+                raise KeyboardInterrupt
             return
-        self.terminated = True
+        self.terminated, self.signal = True, signal.Signals(number)
         launcher: Any = trainer.strategy.launcher
         if self._is_child():
-            os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(os.getppid(), number)
         elif launcher is not None:
             launcher.kill(signal.SIGTERM)
 
@@ -155,8 +160,8 @@ class LastCheckpoint(Checkpoint):
         return os.environ["ZOO_MAIN_PROCESS"] == str(os.getppid())
 
     def _exit_code(self) -> int:
-        """143; 0 of a child, for another code makes Lightning kill the first process, which may still be writing."""
-        return 0 if self._is_child() else TERMINATED
+        """128 + the signal; 0 of a child: else Lightning kills the first process, which may still be writing."""
+        return 0 if self._is_child() else 128 + self.signal
 
     def _write(self, trainer: L.Trainer, save: Callable[[Path], None]) -> None:
         self.saved_step = trainer.global_step  # tried once
@@ -166,7 +171,10 @@ class LastCheckpoint(Checkpoint):
         finally:
             self.between_steps = False
         if self.terminated and trainer.is_global_zero:
-            print(f"SIGTERM: stopping after step {self.saved_step}; go on with --ckpt_path last", file=sys.stderr)
+            print(
+                f"{self.signal.name}: stopping after step {self.saved_step}; go on with --ckpt_path last",
+                file=sys.stderr,
+            )
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count whole steps alone: as if nothing after the last had been fetched, and no validation been begun."""

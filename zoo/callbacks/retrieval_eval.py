@@ -111,6 +111,7 @@ class RetrievalEvaluation(Callback):
         if trainer.is_global_zero:
             values = {key: value.item() for key, value in logged.items()}
             protocol = describe_protocol(trainer, pl_module, self.gold)
+            protocol["queries"], protocol["pictures"] = self.metric.sizes()  # fewer in a partial evaluation
             step = protocol["step"]
             print_recall(values, name, protocol)
             if self.sheet_queries:

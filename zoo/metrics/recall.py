@@ -130,6 +130,11 @@ class RetrievalRecall(Metric):
                 result |= {f"{name}/{label}": value for name, value in recall_at(ranks[members]).items()}
         return result
 
+    def sizes(self) -> tuple[int, int]:
+        """How many queries and pictures came: those of the split, or fewer in a partial evaluation."""
+        gathered = self._gather()
+        return len(gathered.query_places), len(gathered.image_places)
+
     def ranking(self, k: int = 10) -> tuple[Tensor, Tensor, Tensor]:
         """The k best pictures of every query, for a submission or a contact sheet; needs no answers.
 
