@@ -41,7 +41,7 @@ def run_zoo(place, *words, processes=1, workers=0, interrupt="never never -1 non
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
     )
     return done.returncode, done.stdout + done.stderr, time.monotonic() - began
