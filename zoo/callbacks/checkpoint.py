@@ -144,14 +144,17 @@ class LastCheckpoint(Checkpoint):
 
     def _terminate(self, trainer: L.Trainer, number: int) -> None:
         """Take note, and tell the other processes of this machine, once."""
-        if self.terminated:
-            if number == signal.SIGINT and not self._is_child():
-                raise KeyboardInterrupt
+        first, again = not self.terminated, self.terminated and number == self.signal == signal.SIGINT
+        if first or number == signal.SIGINT:
+            self.signal = signal.Signals(number)
+        if again and not self._is_child():
+            raise KeyboardInterrupt
+        self.terminated = True
+        if not first:
             return
-        self.terminated, self.signal = True, signal.Signals(number)
         launcher: Any = trainer.strategy.launcher
         if self._is_child():
-            os.kill(os.getppid(), number)
+            os.kill(os.getppid(), signal.SIGTERM)
         elif launcher is not None:
             launcher.kill(signal.SIGTERM)
 
