@@ -29,6 +29,7 @@ import zoo.data.retrieval
 import zoo.tasks  # class paths resolve only when imported
 from zoo.callbacks.checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
 from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
+from zoo.data.formats import write_text
 from zoo.errors import UserError, nearest
 from zoo.hardware import best_precision, describe_hardware
 from zoo.loggers import make_loggers
@@ -302,11 +303,3 @@ class ZooCLI(LightningCLI):
 def as_list(value: Any) -> list[Any]:
     """None, one thing or several, as a list."""
     return [] if value is None else value if isinstance(value, list) else [value]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of the run, atomically."""
-    from zoo.data.formats import atomic_write
-
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -11,15 +11,20 @@ def best_precision() -> str:
     """``bf16-mixed`` where the processor computes in bfloat16 (2–4× faster there), else ``32-true``."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if fast else "32-true"
+    return "bf16-mixed" if bfloat16_units() else "32-true"
+
+
+def bfloat16_units() -> list[str]:
+    """What the processor computes in bfloat16 with: ``AVX512-BF16``, ``AMX``, both or nothing."""
+    units = {"AVX512-BF16": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
+    return [name for name, there in units.items() if there]
 
 
 def describe_hardware(trainer: L.Trainer) -> str:
     """What a run ran on, in a few words."""
     if trainer.strategy.root_device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
-    features = "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else "no AVX512-BF16"
+    features = "AVX512-BF16" if "AVX512-BF16" in bfloat16_units() else "no AVX512-BF16"
     threads = torch.get_num_threads() * trainer.world_size
     return f"{threads} CPU core{'s' if threads > 1 else ''} ({features})"
 

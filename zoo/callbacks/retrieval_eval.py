@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
-from zoo.data.formats import atomic_write
+from zoo.data.formats import write_text
 from zoo.interfaces import RetrievalGold
 from zoo.metrics.recall import RetrievalRecall
 
@@ -178,6 +178,4 @@ def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) 
 
 def write_results(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> None:
     """Write numbers and protocol as JSON, atomically."""
-    text = json.dumps({"metrics": values, "protocol": protocol}, indent=2, ensure_ascii=False) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps({"metrics": values, "protocol": protocol}, indent=2, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from zoo.data.formats import atomic_write
+from zoo.data.formats import write_text
 
 
 class WriteConfig(Callback):
@@ -38,9 +38,7 @@ class WriteConfig(Callback):
                 for logger in trainer.loggers:
                     if isinstance(logger, WandbLogger):
                         logger.experiment.config.update(self.config, allow_val_change=True)
-            with atomic_write(self.path) as temporary:
-                text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-                temporary.write_text(text, encoding="utf-8")
+            write_text(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
 
 class RandomWeightsBanner(Callback):

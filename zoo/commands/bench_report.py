@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from zoo.commands.output import write_output
 from zoo.errors import UserError
 
 Rates = dict[str, list[float]]
@@ -125,19 +126,11 @@ def protocol(*, packages: tuple[str, ...], **facts: Any) -> dict[str, Any]:
         packages: Whose versions matter beside Python's and torch's.
         facts: What the bench itself fixes: sizes, precision, blocks.
     """
-    import torch
+    from zoo.hardware import bfloat16_units
 
-    features = [
-        name
-        for name, has in (
-            ("AVX512-BF16", torch.cpu._is_avx512_bf16_supported()),
-            ("AMX", torch.cpu._is_amx_tile_supported()),
-        )
-        if has
-    ]
     return {
         **facts,
-        "processor": f"{_processor()}, {os.cpu_count()} cores{''.join(f', {name}' for name in features)}",
+        "processor": ", ".join([_processor(), f"{os.cpu_count()} cores", *bfloat16_units()]),
         "memory": f"THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', '0')} for all contenders",
         "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
@@ -176,28 +169,21 @@ def report(bench: str, rows: list[Row], protocol: dict[str, Any], *, output: str
     console.print("\n".join(f"{key}: {value}" for key, value in protocol.items()), highlight=False, soft_wrap=True)
     if output is None:
         return
-    from zoo.data.formats import atomic_write
-
-    text = json.dumps({"bench": bench, "rows": figures, "protocol": protocol}, indent=1, ensure_ascii=False)
-    try:
-        with atomic_write(output) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"--output {output} cannot be written: {error.strerror}. Give a path in a folder of yours."
-        ) from (error)
+    contents = {"bench": bench, "rows": figures, "protocol": protocol}
+    write_output(output, json.dumps(contents, indent=1, ensure_ascii=False) + "\n")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     ours, peer, wanted = row["ours"], row["peer"], row["wanted"]
     name = f"{row['name']}: {row['ours_is']}" + (f" / {row['peer_is']}" if row["peer_is"] else "")
     if peer is None:
-        return [name, _number(ours, row["unit"]), "", "", "", f"{_number(wanted, row['unit'])}" if wanted else ""]
+        return [name, spell(ours, row["unit"]), "", "", "", spell(wanted, row["unit"]) if wanted else ""]
     ratios = [mine / theirs for mine, theirs in zip(*row["blocks"].values(), strict=True)]
     spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-    cells = [name, _number(ours, row["unit"]), _number(peer, row["unit"]), f"{row['ratio']:.2f}", spread]
+    cells = [name, spell(ours, row["unit"]), spell(peer, row["unit"]), f"{row['ratio']:.2f}", spread]
     return [*cells, f"{wanted:.2f}" if wanted else ""]
 
 
-def _number(value: float, unit: str) -> str:
-    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+def spell(value: float, unit: str = "") -> str:
+    """A rate, whole or in three digits, with its unit."""
+    return f"{value:,.0f} {unit}".rstrip() if value >= 100 else f"{value:.3g} {unit}".rstrip()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from zoo.commands.bench_report import spell
 from zoo.errors import UserError
 from zoo.runs import take_option
 
@@ -56,7 +57,9 @@ def main(argv: list[str]) -> int:
         print(f"{options.readme}: the results table is out of date: run `python -m zoo results`", file=sys.stderr)
         return 1
     if updated != text:
-        write_text(Path(options.readme), updated)
+        from zoo.data.formats import write_text
+
+        write_text(options.readme, updated)
     print(table(folder))
     return 0
 
@@ -85,6 +88,8 @@ def add_runs(runs: list[Path], folder: Path) -> Path:
         },
         "runs": entries,
     }
+    from zoo.data.formats import write_text
+
     path = folder / f"{names[0]}.json"
     write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return path
@@ -163,17 +168,12 @@ def speed_table(benches: list[Path]) -> str:
             cells = [
                 f"`{result['bench']}`",
                 row["name"],
-                f"{ours}{rate(row['ours'])} {row['unit']}",
-                f"{row['peer_is']}: {rate(row['peer'])}" if row["peer"] else "–",
+                f"{ours}{spell(row['ours'], row['unit'])}",
+                f"{row['peer_is']}: {spell(row['peer'])}" if row["peer"] else "–",
                 f"{row['ratio']:.2f}" if row["peer"] else "–",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def rate(value: float) -> str:
-    """A rate in three digits, or whole."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def replace_table(text: str, new: str, markers: tuple[str, str], name: str) -> str:
@@ -182,11 +182,3 @@ def replace_table(text: str, new: str, markers: tuple[str, str], name: str) -> s
     if not pattern.search(text):
         raise UserError(f"--readme {name}: it has no place for a table: add the lines {markers[0]} and {markers[1]}")
     return pattern.sub(lambda _: f"{markers[0]}\n{new}\n{markers[1]}", text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    from zoo.data.formats import atomic_write
-
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.commands.output import write_output
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,21 +82,13 @@ def report(result: dict[str, Any], output: str | None, *, inputs: tuple[str, ...
     Raises:
         UserError: ``output`` is one of the inputs or cannot be written.
     """
-    from zoo.data.formats import atomic_write
-
     text = json.dumps(result)
     print(text)
     if output is None:
         return
     if Path(output).resolve() in {Path(path).resolve() for path in inputs}:
         raise UserError(f"--output {output} is one of the files to score; give it a name of its own.")
-    try:
-        with atomic_write(output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"--output {output} cannot be written: {error.strerror}. Give a path in a folder of yours."
-        ) from (error)
+    write_output(output, text)
 
 
 SCORERS = {"retrieval": score_retrieval_files}
