@@ -1,5 +1,6 @@
 """The vocabulary of the zoo: what the rooms hand each other. Shapes: B batch, D embedding, H×W pixels, N positions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
@@ -32,6 +33,16 @@ class ImageBatch(TypedDict):
     image_id: Tensor  # [B] int64
 
 
+class TextImageBatch(TypedDict):
+    """One batch of text to image: B descriptions, with their pictures where the split has them."""
+
+    text: list[str]  # B descriptions
+    image_id: list[str]  # B ids
+    row: Tensor  # [B] int64, the description's place in its file
+    image: NotRequired[Tensor]  # [B, 3, S, S] uint8, RGB
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
+
+
 @runtime_checkable
 class ImageTower(Protocol):
     """A picture encoder. It owns its mean, standard deviation and size; callers hand it raw pixels."""
@@ -62,6 +73,19 @@ class TextTower(Protocol):
         """Encode B texts into ``[B, N, width]`` and its mask ``[B, N] bool`` (true = a real token)."""
 
 
+@runtime_checkable
+class Generator(Protocol):
+    """A text-to-image generator, an ``nn.Module``. It owns its text encoder, its noise and its pixel range."""
+
+    image_size: int  # the square side in pixels of what it draws and learns from
+
+    def loss(self, batch: TextImageBatch) -> dict[str, Tensor]:
+        """What training lowers: ``loss``, and whatever else is to be logged, scalars; draws from torch's own noise."""
+
+    def generate(self, texts: list[str], *, seeds: list[int]) -> Tensor:
+        """Draw a picture of each of B texts, ``[B, 3, S, S] uint8``, a function of its text and its seed alone."""
+
+
 @dataclass(frozen=True)
 class RetrievalGold:
     """What a retrieval evaluation is held against: the queries and the gallery of one split, both in file order."""
@@ -88,3 +112,33 @@ class RetrievalData(Protocol):
 
     def picture(self, split: str, image_id: int) -> np.ndarray:
         """One gallery picture as ``[H, W, 3] uint8`` RGB."""
+
+
+@dataclass(frozen=True)
+class GenerationGold:
+    """What generated pictures are held against: the descriptions of one split, in file order, and their pictures."""
+
+    split: str
+    source: str  # the data set: its folder's name and a hash of its ids, descriptions and encoded pictures
+    image_ids: list[str]
+    texts: list[str]
+    rows: list[int]  # the rows that an evaluation draws, in file order: all, or some spread evenly
+    has_pictures: bool  # MUGE's test split has none
+
+
+@runtime_checkable
+class GenerationData(Protocol):
+    """What the text-to-image callbacks ask of a data module beside its batches."""
+
+    image_size: int
+    predict_split: str
+    skip_rows: set[int]  # rows of ``predict_split`` that ``predict`` leaves out: they are drawn already
+
+    def gold(self, split: str) -> GenerationGold:
+        """The descriptions of a split, and which of them an evaluation draws."""
+
+    def picture(self, split: str, row: int) -> np.ndarray:
+        """One true picture as ``[H, W, 3] uint8`` RGB."""
+
+    def pictures_loader(self, split: str) -> Iterable[TextImageBatch]:
+        """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""
