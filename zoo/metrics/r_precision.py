@@ -1,0 +1,117 @@
+"""R-precision: whether a picture's own description is the one, of a hundred, that a matcher puts nearest to it.
+
+As Xu et al. (AttnGAN, 2018, arXiv:1711.10485) define it: one true and 99 mismatched descriptions, cosine in the
+matcher's space, a hit if the true one comes first. Here the mismatched ones are drawn by a seed, all different from
+each other and from the true one, and a tie is a miss.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import UserError
+
+DISTRACTORS = 99
+FOLDS = 10
+
+
+class Folded(NamedTuple):
+    """A share in percent, 0 to 100: over all pictures, and its standard deviation over ten folds of them."""
+
+    mean: float
+    standard_deviation: float
+
+
+def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
+    """Draw, for each description, the mismatched ones.
+
+    What a row draws depends on the seed, its place and the texts, on nothing else.
+
+    Args:
+        texts: The N descriptions of a split; one that comes several times counts as one.
+        seed: Of the draw.
+
+    Returns:
+        ``[N, K] int64``: places of K descriptions that differ from the row's and from each other. K is 99, or all
+        others where there are fewer.
+
+    Raises:
+        UserError: All descriptions are the same.
+    """
+    first = {text: place for place, text in reversed(list(enumerate(texts)))}
+    places = np.array(sorted(first.values()), dtype=np.int64)  # one for each different text
+    number = min(DISTRACTORS, len(places) - 1)
+    if number < 1:
+        raise UserError(f"R-precision needs descriptions that differ; all {len(texts)} of these are the same")
+    own = np.searchsorted(places, [first[text] for text in texts])
+    rows = np.empty((len(texts), number), dtype=np.int64)
+    for row, place in enumerate(own):
+        drawn = np.random.default_rng((seed, row)).choice(len(places) - 1, number, replace=False)
+        rows[row] = places[drawn + (drawn >= place)]  # all but its own
+    return torch.from_numpy(rows)
+
+
+def hits(images: Tensor, texts: Tensor, rows: Tensor, distractors: Tensor, *, block: int = 1024) -> Tensor:
+    """Tell for each picture whether its own description is nearest to it.
+
+    Args:
+        images: ``[n, D]`` unit vectors.
+        texts: ``[N, D]`` unit vectors, those of a whole split.
+        rows: ``[n] int64``: the place of each picture's own description.
+        distractors: ``[N, K] int64``, as ``draw_distractors`` gives them.
+        block: Pictures compared at a time.
+
+    Returns:
+        ``[n] bool``.
+    """
+    found = []
+    for start in range(0, len(images), block):
+        own = rows[start : start + block]
+        pictures = images[start : start + block, :, None].float()  # [b, D, 1]
+        true = (texts[own][:, None].float() @ pictures).flatten()  # [b]
+        others = (texts[distractors[own]].float() @ pictures)[..., 0]  # [b, K]
+        found.append(true > others.max(dim=1).values)
+    return torch.cat(found)
+
+
+def over_folds(hit: Tensor, *, seed: int = 0) -> Folded:
+    """Average over all pictures, and spread over ten folds of them, drawn by a seed.
+
+    Args:
+        hit: ``[n] bool``.
+        seed: Of the folds.
+
+    Returns:
+        Percent; the spread is NaN where there are fewer than ten pictures.
+    """
+    order = np.random.default_rng(seed).permutation(len(hit))
+    share = hit.double().cpu()
+    if len(hit) < FOLDS:
+        return Folded(100 * share.mean().item(), float("nan"))
+    means = torch.stack([share[order[fold::FOLDS]].mean() for fold in range(FOLDS)])
+    return Folded(100 * share.mean().item(), 100 * means.std(correction=0).item())
+
+
+def shuffled_rows(texts: Sequence[str], rows: Sequence[int], *, seed: int = 0) -> list[int]:
+    """Give each picture another's description: a permutation of ``rows`` in which as few as can be keep their text.
+
+    Args:
+        texts: The descriptions of the split.
+        rows: The place of each picture's own description.
+        seed: Of the permutation.
+
+    Returns:
+        As many places: the same ones in another order.
+    """
+    counts = Counter(texts[row] for row in rows)
+    place_of = dict(zip(sorted(counts), np.random.default_rng(seed).permutation(len(counts)).tolist(), strict=True))
+    by_text = sorted(range(len(rows)), key=lambda place: place_of[texts[rows[place]]])  # equal texts side by side
+    step = max(counts.values())  # so far on, the text is another, unless one text is more than half of all
+    result = [0] * len(rows)
+    for place, other in zip(by_text, by_text[step:] + by_text[:step], strict=True):
+        result[place] = rows[other]
+    return result
