@@ -41,7 +41,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
         device: Where the task goes.
 
     Returns:
-        The task, in evaluation mode, without gradients.
+        The task, in evaluation mode, without gradients; with the averaged weights where the run kept some (``EMA``).
 
     Raises:
         UserError: There is no such file, it is damaged or holds code, or its weights are of no task of this zoo.
@@ -117,7 +117,15 @@ def _read(path: str | Path) -> _Source:
     checkpoint = read_checkpoint(_own_file(place))
     if cn_clip.is_cn_clip(checkpoint["state_dict"]):
         return _published(checkpoint["state_dict"], str(path))
-    return _Source(checkpoint)
+    return _Source(_averaged(checkpoint))
+
+
+def _averaged(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint with the averaged weights in place of the raw ones, where the ``EMA`` callback kept some."""
+    kept = checkpoint.get("callbacks", {}).get("EMA", {})
+    raw = checkpoint["state_dict"]
+    averages = {name: value.to(raw[name].dtype) for name, value in kept.get("averages", {}).items()}
+    return {**checkpoint, "state_dict": {**raw, **averages}}
 
 
 def _is_hub_name(path: str) -> bool:
