@@ -1,4 +1,4 @@
-"""Queries with the pictures found for them, as one picture; Chinese is legible also where the system has no font."""
+"""Texts with the pictures found or drawn for them, as one picture; Chinese is legible also without a system font."""
 
 import importlib.util
 import re
@@ -34,7 +34,9 @@ class SheetRow:
     note: str = ""  # a word on the row, such as the rank of the first true picture
 
 
-def contact_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image.Image:
+def contact_sheet(
+    rows: Sequence[SheetRow], *, picture_size: int = 128, titles: Sequence[str] | None = None
+) -> Image.Image:
     """Draw one line a query: its text, then its pictures, best first, the true ones framed in green.
 
     Long texts are wrapped; pictures keep their proportions and stand on white. Fonts and line breaks are Pillow's basic
@@ -43,6 +45,7 @@ def contact_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image
     Args:
         rows: The queries, at least one.
         picture_size: Side of the square that each picture is fitted into, pixels.
+        titles: What stands above the columns; by default their numbers.
 
     Returns:
         The sheet in RGB, about 1,750 pixels wide for ten pictures.
@@ -67,7 +70,8 @@ def contact_sheet(rows: Sequence[SheetRow], *, picture_size: int = 128) -> Image
     draw = ImageDraw.Draw(sheet)
     for column in range(columns):
         middle = left + column * (picture_size + GAP) + picture_size // 2
-        draw.text((middle, MARGIN), str(column + 1), PALE, font(NOTE_SIZE, 400), anchor="ma")
+        title = titles[column] if titles else str(column + 1)
+        draw.text((middle, MARGIN), title, PALE, font(NOTE_SIZE, 400), anchor="ma")
     top = MARGIN + header
     for row, text, note, height in zip(rows, texts, notes, heights, strict=True):
         draw.line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], RULE)

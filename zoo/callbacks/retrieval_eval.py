@@ -1,6 +1,5 @@
 """Recall of a retrieval task during training and on the test split, exact on any number of processes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
-from zoo.data.formats import write_text
+from zoo.callbacks.reporting import log_numbers, save_sheet, steps_done, write_results
 from zoo.interfaces import RetrievalGold
 from zoo.metrics.recall import RetrievalRecall
 
@@ -102,11 +101,7 @@ class RetrievalEvaluation(Callback):
         if len(query_ids):
             numbers["loss"] = pl_module.evaluation_loss(image_embeddings, query_embeddings, image_ids, query_ids)
         logged = {f"{name}/{key}": value.float() for key, value in numbers.items()}
-        if trainer.sanity_checking:  # Lightning throws away what is logged here
-            for logger in trainer.loggers:
-                logger.log_metrics({key: value.item() for key, value in logged.items()}, step=trainer.global_step)
-        else:
-            pl_module.log_dict(logged)
+        log_numbers(trainer, pl_module, logged)
         ranking = self.metric.ranking(10)
         if trainer.is_global_zero:
             values = {key: value.item() for key, value in logged.items()}
@@ -132,13 +127,7 @@ class RetrievalEvaluation(Callback):
             first = f"first true picture at {hits.index(True) + 1}" if any(hits) else "no true picture in the first 10"
             pictures = [trainer.datamodule.picture(self.gold.split, image_id) for image_id in image_ids]  # type: ignore[attr-defined]
             rows.append(SheetRow(text=self.gold.texts[place], pictures=pictures, hits=hits, note=first))
-        sheet = contact_sheet(rows)
-        path = Path(trainer.default_root_dir) / "pictures" / f"{name}-step{step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(f"{name}/top10", [sheet], step=step)
+        save_sheet(trainer, contact_sheet(rows), name, f"{name}/top10", step)
 
 
 def describe_protocol(trainer: L.Trainer, pl_module: Any, gold: RetrievalGold) -> dict[str, Any]:
@@ -151,7 +140,7 @@ def describe_protocol(trainer: L.Trainer, pl_module: Any, gold: RetrievalGold) -
         "image_size": trainer.datamodule.image_size,  # type: ignore[attr-defined]
         "resize": "square bicubic",
         "precision": str(trainer.precision),
-        "step": trainer.global_step if trainer.state.fn == "fit" else pl_module.trained_steps,
+        "step": steps_done(trainer, pl_module),
         "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
         "weights": pl_module.weights,
         "ties": "earlier in the file first",
@@ -174,8 +163,3 @@ def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) 
         f"{protocol['precision']}; percent; loss {values.get(f'{name}/loss', float('nan')):.4f}",
         style="dim",
     )
-
-
-def write_results(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> None:
-    """Write numbers and protocol as JSON, atomically."""
-    write_text(path, json.dumps({"metrics": values, "protocol": protocol}, indent=2, ensure_ascii=False) + "\n")
