@@ -54,12 +54,9 @@ class PairDataset(Dataset[PairBatch]):
         for place, ((epoch, row), (_, picture_row)) in enumerate(zip(keys, pairs, strict=True)):
             generator = np.random.default_rng((self.seed, epoch, row))
             image = decode(self.pictures, int(picture_row))
-            if self.crop_scale == (1.0, 1.0):
-                pixels[place] = images.resize(image, self.image_size)
-            else:
-                height, width = image.shape[:2]
-                box = images.random_crop_box(height, width, self.crop_scale, (3 / 4, 4 / 3), generator)
-                pixels[place] = images.crop_resize(image, box, self.image_size)
+            pixels[place] = images.random_crop_resize(
+                image, self.image_size, scale=self.crop_scale, ratio=(3 / 4, 4 / 3), generator=generator
+            )
             flip[place] = generator.random() < self.flip
             if self.auto_augment:
                 pixels[place] = auto_augment(pixels[place], int(generator.integers(1 << 32)))
