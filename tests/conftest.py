@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import hashlib
 import io
 import logging
 import os
@@ -44,8 +45,9 @@ def muge_root(tmp_path_factory):
     """A tiny data set in MUGE's own files, coloured shapes: 24 to train on, 12 to validate, 12 to test; read only.
 
     Queries name one picture (蓝色圆球) or all of a colour (蓝色); the answers of the test split lie beside it.
+    Text to image has as many descriptions (蓝色圆球), pictures in another order than the texts, also of the test split.
     """
-    from zoo.data.formats import Query, write_image_tsv, write_queries
+    from zoo.data.formats import Query, write_image_tsv, write_queries, write_text_tsv
 
     root = tmp_path_factory.mktemp("muge")
     folder = root / "Multimodal_Retrieval"
@@ -68,6 +70,10 @@ def muge_root(tmp_path_factory):
             write_queries(folder / "MR_test_answers.jsonl", queries)
             queries = [Query(query.query_id, query.text) for query in queries]
         write_queries(folder / f"MR_{split}_queries.jsonl", queries)
+        drawn = {hashlib.md5(str(id_).encode()).hexdigest(): (id_, what) for id_, what in pictures.items()}
+        beginning = root / "ECommerce-T2I" / f"T2I_{'val' if split == 'valid' else split}"
+        write_text_tsv(f"{beginning}.txt.tsv", ((key, "".join(what)) for key, (_, what) in drawn.items()))
+        write_image_tsv(f"{beginning}.img.tsv", ((key, draw(id_, *what)) for key, (id_, what) in sorted(drawn.items())))
     return root
 
 

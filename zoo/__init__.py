@@ -15,6 +15,7 @@ from typing import Any
 _WHERE = {
     "RetrievalTask": "zoo.tasks",
     "RetrievalDataModule": "zoo.data.retrieval",
+    "TextToImageDataModule": "zoo.data.text_to_image",
     "IMAGE_TOWERS": "zoo.registry",
     "TEXT_TOWERS": "zoo.registry",
     "create": "zoo.registry",

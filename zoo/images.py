@@ -162,6 +162,33 @@ def random_crop_box(
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
+def random_crop_resize(
+    image: np.ndarray,
+    size: int,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] | None,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Cut out a random box and resize it to a square.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        size: The side in pixels.
+        scale: The least and greatest share of the area that is kept; ``(1, 1)``: no crop, and nothing is drawn.
+        ratio: The least and greatest width / height of the box; None: the picture's own.
+        generator: Where the randomness comes from.
+
+    Returns:
+        ``[size, size, 3]`` uint8.
+    """
+    if scale == (1.0, 1.0):
+        return resize(image, size)
+    height, width = image.shape[:2]
+    box = random_crop_box(height, width, scale, ratio or (width / height, width / height), generator)
+    return crop_resize(image, box, size)
+
+
 def encode_base64(data: bytes) -> bytes:
     """Base64 in the standard alphabet, padded, on one line."""
     return pybase64.b64encode(data)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from zoo import images
-from zoo.data.retrieval import RetrievalDataModule, resolve_root
+from zoo.data.loading import resolve_root
+from zoo.data.retrieval import RetrievalDataModule
 from zoo.errors import UserError
 
 

@@ -164,7 +164,7 @@ def loop_rates(task: "RetrievalTask", step: "Callable[[PairBatch], None]", batch
 
     from zoo.callbacks.collapse import CollapseAlarm
     from zoo.callbacks.progress import ProgressBar
-    from zoo.data.retrieval_datasets import whole_batch
+    from zoo.data.loading import whole_batch
     from zoo.messages import quiet_libraries
 
     seconds: dict[str, list[float]] = {"Lightning's loop": [], "bare loop": []}

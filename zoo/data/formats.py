@@ -49,6 +49,14 @@ class RetrievalFiles(NamedTuple):
     answers: Path | None  # of the test split, where somebody has them: queries with their item_ids
 
 
+class Description(NamedTuple):
+    """One line of a text-to-image text file."""
+
+    image_id: str
+    text: str
+    line: int  # from 1
+
+
 def cache_folder() -> Path:
     """Where zoo keeps what it can make again: ``$ZOO_CACHE``, else ``~/.cache/zoo``. It need not exist."""
     given = os.environ.get("ZOO_CACHE")
@@ -120,8 +128,8 @@ def retrieval_files(folder: Path | str, split: str) -> RetrievalFiles:
         raise UserError(f"Split {split!r} is not one of {valid}.{nearest(split, RETRIEVAL_SPLITS)}")
     answers = folder / "MR_test_answers.jsonl"
     return RetrievalFiles(
-        images=_first_file(folder, f"MR_{split}_imgs.tsv", f"{split}_imgs.tsv"),
-        queries=_first_file(folder, f"MR_{split}_queries.jsonl", f"{split}_texts.jsonl"),
+        images=first_file(folder, f"MR_{split}_imgs.tsv", f"{split}_imgs.tsv"),
+        queries=first_file(folder, f"MR_{split}_queries.jsonl", f"{split}_texts.jsonl"),
         answers=answers if split == "test" and answers.is_file() else None,
     )
 
@@ -189,6 +197,32 @@ def write_text_tsv(path: Path | str, texts: Iterable[tuple[str, str]]) -> None:
         file.writelines(f"{image_id}\t{text}\n" for image_id, text in texts)
 
 
+def read_text_tsv(path: Path | str) -> list[Description]:
+    """Read lines of id, tab, description, in UTF-8; a byte order mark, CRLF and empty lines are passed over.
+
+    Raises:
+        UserError: With file, line and id, if the file is not there or empty, a line is malformed or an id comes twice.
+    """
+    path = Path(path)
+    descriptions: dict[str, Description] = {}
+    for number, line in _read_lines(path, ".tsv"):
+        try:
+            image_id, tab, text = line.decode("utf-8-sig" if number == 1 else "utf-8").partition("\t")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}:{number}: not UTF-8: {error}. Save the file as UTF-8.") from None
+        if not tab:
+            raise UserError(f"{path}:{number}: no tab in {_short(line)}; a line is an id, a tab and a text.")
+        if not image_id or not text.strip():
+            what = f"picture {image_id} has an empty text" if image_id else "an empty id"
+            raise UserError(f"{path}:{number}: {what}; a line is an id, a tab and a text.")
+        first = descriptions.setdefault(image_id, Description(image_id, text.strip(), number))
+        if first.line != number:
+            raise UserError(f"{path}:{number}: picture id {image_id} is already on line {first.line}; ids are unique.")
+    if not descriptions:
+        raise UserError(f"{str(path)!r} is empty; expected lines of an id, a tab and a text.")
+    return list(descriptions.values())
+
+
 def write_captions(path: Path | str, captions: Iterable[tuple[str, list[str]]]) -> None:
     """Write captions as in ``IC_train.jsonl``, atomically.
 
@@ -202,7 +236,8 @@ def write_captions(path: Path | str, captions: Iterable[tuple[str, list[str]]]) 
     )
 
 
-def _first_file(folder: Path, *names: str) -> Path:
+def first_file(folder: Path, *names: str) -> Path:
+    """The first of these files that the folder has; UserError if it has none."""
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -217,21 +252,24 @@ def _listing(folder: Path, limit: int = 8) -> str:
     return (", ".join(names[:limit]) or "nothing") + more
 
 
+def _read_lines(path: Path, kind: str) -> Iterator[tuple[int, bytes]]:
+    """Line numbers (from 1) and lines; empty ones are passed over."""
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'not there'}: give a {kind} file.")
+    with path.open("rb") as file:
+        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+
+
 def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers (from 1) and objects; empty lines are passed over."""
-    if not path.is_file():
-        raise UserError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'not there'}: give a .jsonl file.")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-                raise UserError(f"{path}:{number}: not a line of JSON in UTF-8: {error}.") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{path}:{number}: a JSON {type(record).__name__}, expected an object with query_id.")
-            yield number, record
+    for number, line in _read_lines(path, ".jsonl"):
+        try:
+            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            raise UserError(f"{path}:{number}: not a line of JSON in UTF-8: {error}.") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}:{number}: a JSON {type(record).__name__}, expected an object with query_id.")
+        yield number, record
 
 
 def _parse_query(record: dict[str, Any], *, where: str) -> Query:

@@ -1,30 +1,29 @@
 """Text-to-image retrieval: MUGE's ``Multimodal_Retrieval`` files → batches of queries, pictures and ids."""
 
-import multiprocessing
-import os
-import sys
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from zoo.data.formats import Schema, find_task_folder
-from zoo.data.retrieval_datasets import (
-    GalleryDataset,
-    PairDataset,
-    QueryDataset,
-    RetrievalSplit,
+from zoo.data.loading import (
+    check_crop_scale,
+    check_least,
+    check_probabilities,
+    check_processes,
     decode,
-    start_worker,
-    whole_batch,
+    evaluation_loader,
+    mirror,
+    report_faults,
+    resolve_image_size,
+    resolve_root,
+    resolve_seed,
+    training_loader,
 )
-from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
-from zoo.errors import UserError
+from zoo.data.retrieval_datasets import GalleryDataset, PairDataset, QueryDataset, RetrievalSplit
 from zoo.interfaces import RetrievalGold
 
 
@@ -77,18 +76,9 @@ class RetrievalDataModule(L.LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        least = {
-            "batch_size": (batch_size, 1),
-            "eval_batch_size": (eval_batch_size, 1),
-            "num_workers": (num_workers, 0),
-        }
-        for name, (value, smallest) in least.items():
-            if value < smallest:
-                raise UserError(f"data.{name} is {value}: give {smallest} or more")
-        if not 0 <= flip <= 1:
-            raise UserError(f"data.flip is {flip}: give a probability, 0 to 1")
-        if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise UserError(f"data.crop_scale is {list(crop_scale)}: give two shares 0 < least <= most <= 1")
+        check_least(batch_size=(batch_size, 1), eval_batch_size=(eval_batch_size, 1), num_workers=(num_workers, 0))
+        check_probabilities(flip=flip)
+        check_crop_scale(crop_scale)
         self.root = root
         self.image_size: int = image_size  # type: ignore[assignment]  # a number from setup() on
         self.batch_size = batch_size
@@ -102,7 +92,7 @@ class RetrievalDataModule(L.LightningDataModule):
         self.predict_split = predict_split
         self.submission_schema = submission_schema
         self.on_error = on_error
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.seed = resolve_seed(seed)
         self._splits: dict[str, RetrievalSplit] = {}
 
     # --- files -------------------------------------------------------------------------------------------------
@@ -118,11 +108,7 @@ class RetrievalDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the splits that the stage reads; ``image_size: auto`` becomes the tower's."""
-        if self.image_size == "auto":
-            task = self.trainer.lightning_module if self.trainer else None
-            if task is None:
-                raise UserError("data.image_size is auto and there is no trainer to ask: give a number of pixels")
-            self.image_size = int(task.image_size)  # type: ignore[arg-type]  # a task says what its tower reads
+        self.image_size = resolve_image_size(self.image_size, self.trainer)
         for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(
             stage, (self.predict_split,)
         ):
@@ -132,7 +118,7 @@ class RetrievalDataModule(L.LightningDataModule):
         """A split's files, opened once."""
         if split not in self._splits:
             self._splits[split] = RetrievalSplit(self.folder, split, on_error=self.on_error)  # type: ignore[arg-type]
-            self._report(self._splits[split].faults, f"leaving out of {split}")
+            report_faults(self._splits[split].faults, f"leaving out of {split}", self.trainer)
         return self._splits[split]
 
     def gold(self, split: str) -> RetrievalGold:
@@ -147,12 +133,7 @@ class RetrievalDataModule(L.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Say again, at the end, which rows were left out."""
         faults = [fault for split in self._splits.values() for fault in split.faults]
-        self._report(faults, "left out")
-
-    def _report(self, faults: Sequence[str], what: str) -> None:
-        if faults and (self.trainer is None or self.trainer.is_global_zero):
-            lines = "\n  ".join(faults)
-            print(f"data.on_error=skip: {what}: {len(faults)} broken rows\n  {lines}", file=sys.stderr)
+        report_faults(faults, "left out", self.trainer)
 
     # --- loaders -----------------------------------------------------------------------------------------------
 
@@ -174,23 +155,15 @@ class RetrievalDataModule(L.LightningDataModule):
             auto_augment=self.auto_augment,
             seed=self.seed,
         )
-        sampler = TrainingBatchSampler(
-            len(dataset),
+        return training_loader(
+            dataset,
+            self.trainer,
             batch_size=self.batch_size,
+            num_workers=self.num_workers,
             seed=self.seed,
-            progress=self._progress,
-            limit=self.trainer.limit_train_batches if self.trainer else 1.0,
             groups=groups,
             group_size=self.group_size,
-            **self._place(),
         )
-        if sampler.batch_size < self.batch_size and self._place()["rank"] == 0:
-            print(
-                f"data.batch_size {self.batch_size} is more than the {len(dataset)} training pairs allow: "
-                f"training with {sampler.batch_size}",
-                file=sys.stderr,
-            )
-        return self._loader(dataset, sampler, persistent=True)
 
     def val_dataloader(self) -> list[DataLoader]:
         """The validation queries and gallery."""
@@ -210,78 +183,12 @@ class RetrievalDataModule(L.LightningDataModule):
             QueryDataset(opened.queries),
             GalleryDataset(opened.pictures, opened.rows, image_size=self.image_size),
         ]
-        place = self._place()
-        if max(len(dataset) for dataset in datasets) < place["world_size"]:
-            raise UserError(f"the {split} split is smaller than the {place['world_size']} processes: use fewer")
+        check_processes(max(map(len, datasets)), split, self.trainer)
         return [
-            self._loader(
-                dataset,
-                EvaluationBatchSampler(len(dataset), batch_size=self.eval_batch_size, **place),
-                persistent=False,
-            )
+            evaluation_loader(dataset, self.trainer, batch_size=self.eval_batch_size, num_workers=self.num_workers)
             for dataset in datasets
         ]
 
-    def _loader(self, dataset: Dataset, sampler: Any, *, persistent: bool) -> DataLoader:
-        # Beside a process group's threads a forked worker hangs, once in some hundreds (CPython waits for a lock that
-        # such a thread held): a server without threads forks the workers then.
-        server = self.num_workers > 0 and self._place()["world_size"] > 1
-        if server:
-            multiprocessing.set_forkserver_preload([PairDataset.__module__])
-        return DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            num_workers=self.num_workers,
-            multiprocessing_context="forkserver" if server else None,
-            persistent_workers=persistent and self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=whole_batch,
-            worker_init_fn=start_worker,
-        )
-
-    def _place(self) -> dict[str, int]:
-        if self.trainer is None:
-            return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-
-    def _progress(self) -> int:
-        if self.trainer is None:
-            return 0
-        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return total.processed
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Mirror, on the device, the pictures that the worker drew for it."""
-        if "flip" in batch:
-            flip, pixels = batch.pop("flip"), batch["image"]
-            if pixels.device.type == "cpu":  # one by one each stays in the processor's cache: 30 times as fast
-                for place in flip.nonzero().flatten().tolist():
-                    pixels[place] = pixels[place].flip(-1)
-            else:
-                batch["image"] = torch.where(flip[:, None, None, None], pixels.flip(-1), pixels)
-        return batch
-
-
-def resolve_root(root: str) -> Path:
-    """The folder that ``root`` means.
-
-    Args:
-        root: A path, or ``auto``: ``$MUGE_ROOT``, else ``data/MUGE``, else the embedded data set.
-
-    Raises:
-        UserError: A folder was named, by ``root`` or ``$MUGE_ROOT``, and is not there.
-    """
-    named = os.environ.get("MUGE_ROOT") if root == "auto" else root
-    if named:
-        if not Path(named).is_dir():
-            source = "$MUGE_ROOT" if root == "auto" else "data.root"
-            raise UserError(f"{source} is {named}: there is no such folder. Give MUGE's folder, or leave it out")
-        return Path(named)
-    if Path("data/MUGE").is_dir():
-        return Path("data/MUGE")
-    from zoo.data.demo import demo_root
-
-    folder = demo_root()
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"No MUGE data ($MUGE_ROOT, data/MUGE): using the embedded pictures at {folder}", file=sys.stderr)
-    return folder
+        return mirror(batch)

@@ -1,13 +1,9 @@
 """The files of one retrieval split, opened and checked, and the data sets that read them a whole batch at a time."""
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +12,7 @@ from torch.utils.data import Dataset
 from zoo import images
 from zoo.data.augment import auto_augment
 from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
+from zoo.data.loading import broken_pictures, decode
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError, nearest
 from zoo.interfaces import ImageBatch, PairBatch, QueryBatch, RetrievalGold
@@ -57,12 +54,9 @@ class PairDataset(Dataset[PairBatch]):
         for place, ((epoch, row), (_, picture_row)) in enumerate(zip(keys, pairs, strict=True)):
             generator = np.random.default_rng((self.seed, epoch, row))
             image = decode(self.pictures, int(picture_row))
-            if self.crop_scale == (1.0, 1.0):
-                pixels[place] = images.resize(image, self.image_size)
-            else:
-                height, width = image.shape[:2]
-                box = images.random_crop_box(height, width, self.crop_scale, (3 / 4, 4 / 3), generator)
-                pixels[place] = images.crop_resize(image, box, self.image_size)
+            pixels[place] = images.random_crop_resize(
+                image, self.image_size, scale=self.crop_scale, ratio=(3 / 4, 4 / 3), generator=generator
+            )
             flip[place] = generator.random() < self.flip
             if self.auto_augment:
                 pixels[place] = auto_augment(pixels[place], int(generator.integers(1 << 32)))
@@ -131,8 +125,8 @@ class RetrievalSplit:
         self.split = split
         self.pictures = ImageTsv(images_path, id_type=int)
         self.queries = read_queries(queries_path)
-        self.faults: list[str] = []
-        broken = self._broken_pictures() if on_error == "skip" else {}
+        broken = broken_pictures(self.pictures) if on_error == "skip" else {}
+        self.faults = list(broken.values())
         self.rows = np.array([row for row in range(len(self.pictures)) if row not in broken], dtype=np.int64)
         self.answers = self.queries
         if answers_path is not None:
@@ -143,16 +137,6 @@ class RetrievalSplit:
             self.answers = [answers[query.query_id] for query in self.queries]
         self.labelled = any(query.item_ids for query in self.answers)
         self._check_items(answers_path or queries_path, broken, on_error)
-
-    def _broken_pictures(self) -> dict[int, str]:
-        broken = {}
-        for row in range(len(self.pictures)):
-            try:
-                images.decode(self.pictures[row])
-            except images.ImageError as error:
-                broken[row] = f"{self.pictures.where(row)}: {error}"
-        self.faults += broken.values()
-        return broken
 
     def _check_items(self, path: Path, broken: dict[int, str], on_error: str) -> None:
         row_of = self.row_of
@@ -218,31 +202,3 @@ class RetrievalSplit:
             positives=[query.item_ids for query in self.answers] if self.labelled else None,
             kinds=[query.kind for query in self.answers],
         )
-
-
-def decode(pictures: ImageTsv, row: int) -> np.ndarray:
-    """One picture of a TSV as ``[H, W, 3] uint8`` RGB; what is wrong with it names file, line and id."""
-    try:
-        return images.decode(pictures[row])
-    except images.ImageError as error:
-        hint = "Mend the row, or leave such rows out with data.on_error=skip"
-        raise UserError(f"{pictures.where(row)}: {str(error).rstrip('.')}. {hint}") from None
-
-
-def whole_batch(batch: Any) -> Any:
-    """The collate function: the data sets above already hand over whole batches."""
-    return batch
-
-
-def start_worker(worker: int) -> None:
-    """Tie a loader's worker to the process that it works for: Ctrl-C is that one's, and the worker ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    owner = multiprocessing.parent_process()
-    if owner is not None and owner.pid != os.getppid():
-        # A server forked it, which lives as long as its workers do, and PyTorch's worker as long as the server.
-        threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
-
-
-def _end_with(owner: Any) -> None:
-    owner.join()
-    os._exit(1)

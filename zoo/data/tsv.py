@@ -8,6 +8,7 @@ import hashlib
 import mmap
 import os
 import sys
+from codecs import BOM_UTF8
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,8 @@ class ImageTsv:
     """The pictures of one TSV: ``tsv[row]`` is the encoded picture, ``tsv.ids[row]`` its id.
 
     Args:
-        path: A file of lines of id, tab and base64, without header. Line ends may be CRLF and the last may be missing.
+        path: A file of lines of id, tab and base64, without header. Line ends may be CRLF and the last may be missing;
+            a byte order mark is passed over.
         id_type: ``int`` for ``MR_*_imgs.tsv``, ``str`` for the files with md5 ids.
 
     Raises:
@@ -59,9 +61,13 @@ class ImageTsv:
 
         Who decodes the picture names file, line and id, of this error as of those of the pixels: :meth:`where`.
         """
+        return decode_base64(self.base64(row))
+
+    def base64(self, row: int) -> bytes:
+        """The text of a row's picture, as it stands in the file."""
         entry = self._index[row]
         start, length = int(entry["start"]), int(entry["length"])
-        return decode_base64(self._map()[start : start + length])
+        return self._map()[start : start + length]
 
     def row_of(self, image_id: int | str) -> int:
         """The row of an id; UserError if the file does not have it."""
@@ -176,7 +182,8 @@ def _scan(path: Path, id_type: str) -> tuple[list[Any], list[int], list[int]]:
     lengths: list[int] = []
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        position, chunk_size = 0, _CHUNK  # where the first line that is not read yet begins
+        position = len(BOM_UTF8) if _read(file, 0, len(BOM_UTF8)) == BOM_UTF8 else 0  # of the first line not read yet
+        chunk_size = _CHUNK
         while chunk := _read(file, position, chunk_size):
             at_end = position + len(chunk) >= size
             if at_end and not chunk.endswith(b"\n"):

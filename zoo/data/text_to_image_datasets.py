@@ -1,0 +1,201 @@
+"""The files of one text-to-image split, joined and checked, and the data sets that read them in whole batches."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo import images
+from zoo.data.formats import TASK_FOLDERS, first_file, read_text_tsv
+from zoo.data.loading import broken_pictures, decode
+from zoo.data.tsv import ImageTsv
+from zoo.errors import UserError, nearest
+from zoo.interfaces import GenerationGold, TextImageBatch
+
+SPLITS = ("train", "val", "test")
+
+
+class TextToImageSplit:
+    """The files of one split: descriptions, and the picture of each, joined by id. A row is a place in the text file.
+
+    Args:
+        folder: An ``ECommerce-T2I`` folder.
+        split: ``train``, ``val`` or ``test``.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand and leave the
+            broken ones out.
+
+    Raises:
+        UserError: With file, line and id, if a line is malformed, or a description has no picture or a picture no
+            description and ``on_error`` is ``raise``.
+    """
+
+    def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
+        if split not in SPLITS:
+            raise UserError(f"Split {split!r} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
+        self.texts_path = first_file(folder, f"T2I_{split}.txt.tsv", f"T2I_{split}.text.tsv")
+        self.pictures_path = folder / f"T2I_{split}.img.tsv"
+        self.folder = folder.parent if folder.name == TASK_FOLDERS["t2i"] else folder
+        self.split = split
+        descriptions = read_text_tsv(self.texts_path)
+        self.image_ids = [description.image_id for description in descriptions]
+        self.texts = [description.text for description in descriptions]
+        self.faults: list[str] = []
+        self.rows = list(range(len(descriptions)))  # those that can be used
+        self.pictures = ImageTsv(self.pictures_path, id_type=str) if self.pictures_path.is_file() else None
+        if self.pictures is not None:
+            lines = [description.line for description in descriptions]
+            self._join(self.pictures, lines, on_error)
+
+    def _join(self, pictures: ImageTsv, lines: list[int], on_error: Literal["raise", "skip"]) -> None:
+        """Find each description's picture; the faults, or which rows are without any."""
+        row_of = {str(image_id): row for row, image_id in enumerate(pictures.ids)}
+        self.picture_rows = np.array([row_of.get(image_id, -1) for image_id in self.image_ids])  # [N], -1: none
+        described = set(self.image_ids)
+        faults = [
+            f"{self.texts_path}:{lines[row]}: description {self.image_ids[row]} has no picture in {pictures.path}"
+            for row in np.flatnonzero(self.picture_rows < 0)
+        ]
+        faults += [
+            f"{pictures.where(row)} has no description in {self.texts_path}"
+            for image_id, row in row_of.items()
+            if image_id not in described
+        ]
+        if faults and on_error == "raise":
+            more = f" (and {len(faults) - 1} more such rows)" if len(faults) > 1 else ""
+            raise UserError(f"{faults[0]}{more}. Mend them, or leave such rows out with data.on_error=skip")
+        broken = broken_pictures(pictures) if on_error == "skip" else {}
+        self.faults = [*faults, *broken.values()]
+        without = {-1, *broken}
+        self.rows = [row for row, picture_row in enumerate(self.picture_rows.tolist()) if picture_row not in without]
+        if not self.rows:
+            raise UserError(f"the {self.split} split at {self.texts_path} has no description with a picture")
+
+    def need_pictures(self) -> ImageTsv:
+        """The pictures.
+
+        Raises:
+            UserError: The split has none.
+        """
+        if self.pictures is None:
+            raise UserError(
+                f"the {self.split} split has no pictures ({self.pictures_path} is not there): it can only be predicted"
+            )
+        return self.pictures
+
+    def picture(self, row: int) -> np.ndarray:
+        """One description's picture as ``[H, W, 3] uint8`` RGB."""
+        return decode(self.need_pictures(), int(self.picture_rows[row]))
+
+    def batch(self, rows: Sequence[int]) -> TextImageBatch:
+        """The descriptions of some rows."""
+        return TextImageBatch(
+            text=[self.texts[row] for row in rows],
+            image_id=[self.image_ids[row] for row in rows],
+            row=torch.tensor(rows, dtype=torch.int64),
+        )
+
+    def gold(self, count: int | None = None) -> GenerationGold:
+        """What an evaluation of this split is held against.
+
+        Args:
+            count: Descriptions to draw, spread evenly over the file; None: all.
+        """
+        places = np.arange(len(self.rows)) if count is None else spread(len(self.rows), count)
+        return GenerationGold(
+            split=self.split,
+            source=f"{self.folder.name}, t2i {self.digest}",
+            image_ids=self.image_ids,
+            texts=self.texts,
+            rows=[self.rows[place] for place in places],
+            has_pictures=self.pictures is not None,
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """12 digits of the SHA-256 of the usable rows: ids, texts and pictures as they stand in the files."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(f"{self.image_ids[row]}\t{self.texts[row]}\n".encode())
+            if self.pictures is not None:
+                digest.update(self.pictures.base64(int(self.picture_rows[row])))
+        return digest.hexdigest()[:12]
+
+
+class TrainingPictures(Dataset[TextImageBatch]):
+    """Descriptions and pictures to train on: keys are ``(epoch, place)``; augmentation is a function of epoch and row.
+
+    Args:
+        opened: The split.
+        image_size: Side of the square pictures in pixels.
+        crop_scale: The least and greatest share of the picture that a crop keeps.
+        flip: Probability of mirroring.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(
+        self, opened: TextToImageSplit, *, image_size: int, crop_scale: tuple[float, float], flip: float, seed: int
+    ) -> None:
+        opened.need_pictures()
+        self.opened = opened
+        self.image_size = image_size
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.opened.rows)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> TextImageBatch:
+        rows = [self.opened.rows[place] for _, place in keys]
+        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
+        flip = torch.zeros(len(keys), dtype=torch.bool)
+        for place, ((epoch, _), row) in enumerate(zip(keys, rows, strict=True)):
+            generator = np.random.default_rng((self.seed, epoch, row))
+            pixels[place] = images.random_crop_resize(
+                self.opened.picture(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
+            )
+            flip[place] = generator.random() < self.flip
+        batch = self.opened.batch(rows)
+        batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        if self.flip > 0:
+            batch["flip"] = flip
+        return batch
+
+
+class Descriptions(Dataset[TextImageBatch]):
+    """Some rows as they are, a whole batch at a time.
+
+    Args:
+        opened: The split.
+        rows: Which of its rows.
+        image_size: Side of the square pictures in pixels; None: descriptions without pictures.
+    """
+
+    def __init__(self, opened: TextToImageSplit, rows: list[int], *, image_size: int | None) -> None:
+        if image_size is not None:
+            opened.need_pictures()
+        self.opened = opened
+        self.rows = rows
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, places: list[int]) -> TextImageBatch:
+        rows = [self.rows[place] for place in places]
+        batch = self.opened.batch(rows)
+        if self.image_size is not None:
+            pixels = np.stack([images.resize(self.opened.picture(row), self.image_size) for row in rows])
+            batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return batch
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """``count`` places spread evenly over ``total``, rising, or all where there are no more."""
+    count = min(count, total)
+    return np.arange(count) * total // count
