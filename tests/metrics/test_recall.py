@@ -1,13 +1,10 @@
 """The metric: MUGE's definition, the ids that must come, and the same numbers on any number of processes."""
 
 import copy
-import multiprocessing
 import pickle
-from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed
 
 from zoo.errors import UserError
 from zoo.metrics.recall import RetrievalRecall
@@ -213,30 +210,6 @@ def everything(metric):
     return metric.compute(), metric.ranking(7), metric.matched_pairs()
 
 
-def run_process(rank, world_size, folder, function, arguments):
-    torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
-    torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/rendezvous", timedelta(seconds=30), rank=rank, world_size=world_size
-    )
-    torch.save(function(rank, world_size, *arguments), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def run_processes(world_size, folder, function, *arguments):
-    """What ``function(rank, world_size, *arguments)`` returns on each process, over gloo."""
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=run_process, args=(rank, world_size, folder, function, arguments))
-        for rank in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * world_size
-    return [torch.load(folder / f"{rank}.pt") for rank in range(world_size)]
-
-
 def strided(rank, world_size, split):
     return {side: range(rank, len(split[f"{side}_ids"]), world_size) for side in ("query", "image")}
 
@@ -267,10 +240,10 @@ def evaluate_share(rank, world_size, split, share):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("share", [strided, last_process_alone, one_side_each])
 @pytest.mark.parametrize("queries", [7, 23])
-def test_processes_agree_with_one(world_size, share, queries, tmp_path):
+def test_processes_agree_with_one(world_size, share, queries, run_processes):
     split = make_split(queries=queries)
     expected = everything(feed(make_metric(split), split))
-    for result in run_processes(world_size, tmp_path, evaluate_share, split, share):
+    for result in run_processes(world_size, evaluate_share, split, share):
         assert {name: value.item() for name, value in result[0].items()} == pytest.approx(
             {name: value.item() for name, value in expected[0].items()}, abs=1e-6
         )
@@ -292,8 +265,8 @@ def evaluate_faulty(rank, world_size, split):
 
 
 @pytest.mark.ddp
-def test_every_process_raises_when_one_repeats_a_row_or_none_has_any(tmp_path):
+def test_every_process_raises_when_one_repeats_a_row_or_none_has_any(run_processes):
     split = make_split(queries=7)
-    for repeated, nothing in run_processes(2, tmp_path, evaluate_faulty, split):
+    for repeated, nothing in run_processes(2, evaluate_faulty, split):
         assert f"8 query ids for a split of 7: 1 repeated ({split['query_ids'][0]})" in repeated
         assert "0 query ids for a split of 7: 7 missing" in nothing

@@ -5,11 +5,11 @@ come earlier in the file. Recall and submissions share this rule, so a score nev
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from zoo.precision import full_float32
 
 NEVER_RANKED = torch.iinfo(torch.int64).max
 """The rank of a query that has no true picture in the gallery: a miss at every k."""
@@ -42,7 +42,7 @@ def top_k(
     k = min(k, len(image_embeddings))
     scores = torch.empty(len(query_embeddings), k, device=query_embeddings.device)
     rows = torch.empty(len(query_embeddings), k, dtype=torch.int64, device=query_embeddings.device)
-    with torch.no_grad(), _full_float32(query_embeddings.device):
+    with torch.no_grad(), full_float32(query_embeddings.device):
         for start, block in _score_blocks(query_embeddings, image_embeddings, chunk_size):
             stop = start + len(block)
             scores[start:stop], rows[start:stop] = _block_top_k(block, k)
@@ -83,7 +83,7 @@ def first_positive_ranks(
     ranks = torch.full((len(counts),), NEVER_RANKED, dtype=torch.int64, device=device)
     shape = max(0, min(chunk_size, len(counts))), len(image_embeddings)
     ones = torch.empty(shape, dtype=torch.float32 if shape[1] <= _EXACT_COUNT else torch.float64, device=device)
-    with torch.no_grad(), _full_float32(device):
+    with torch.no_grad(), full_float32(device):
         for start, block in _score_blocks(query_embeddings, image_embeddings, chunk_size):
             stop = start + len(block)
             pairs = slice(bounds[start], bounds[stop])
@@ -168,26 +168,3 @@ def _block_first_ranks(scores: Tensor, owners: Tensor, rows: Tensor, ones: Tenso
         earlier = torch.arange(scores.shape[1], device=scores.device) < place[tied, None]
         higher[tied] += (earlier & (scores[tied] == best[tied, None])).sum(dim=1)
     return higher.masked_fill(best.isneginf(), NEVER_RANKED)
-
-
-@contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Matrix products in true fp32 inside: no autocast, no TF32, no bf16, whatever the trainer asked for."""
-    with torch.autocast(device.type, enabled=False):
-        if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
-            before = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(before)
-            return
-        switches: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
-        settings = [switch.fp32_precision for switch in switches]
-        for switch in switches:
-            switch.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            for switch, setting in zip(switches, settings, strict=True):
-                switch.fp32_precision = setting

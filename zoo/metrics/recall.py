@@ -11,12 +11,12 @@ from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zoo.errors import UserError
+from zoo.metrics.gathering import check_ids, file_order, offer_empty_batches, rows_not_finite, some
 from zoo.metrics.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, recall_at, top_k
 
 __all__ = ["NEVER_RANKED", "RetrievalRecall", "first_positive_ranks", "recall_at", "top_k"]
 
 Side = Literal["query", "image"]
-SHOWN_IDS = 5  # ids that an error names
 
 
 class Gathered(NamedTuple):
@@ -189,7 +189,7 @@ class RetrievalRecall(Metric):
         for side, ids in self.ids.items():
             repeated = [identity for identity, count in Counter(ids).items() if count > 1]
             if repeated:
-                raise UserError(f"{side}_ids has {_some(repeated)} more than once; each id of a split must be its own.")
+                raise UserError(f"{side}_ids has {some(repeated)} more than once; each id of a split must be its own.")
         for name, values in (("positives", self.positives), ("groups", self.groups)):
             if values is not None and len(values) != len(self.ids["query"]):
                 raise UserError(f"{name} has {len(values)} entries; query_ids has {len(self.ids['query'])}: one each.")
@@ -214,48 +214,22 @@ class RetrievalRecall(Metric):
 
     def _in_file_order(self, side: Side, ids: Tensor, embeddings: Tensor) -> tuple[list[int], Tensor]:
         came, place_of = ids.tolist(), {identity: place for place, identity in enumerate(self.ids[side])}
-        faults = _id_faults(came, place_of, missing_allowed=not self.complete)
-        if faults:
-            raise RuntimeError(
-                f"RetrievalRecall gathered {len(came)} {side} ids for a split of {len(place_of)}: {'; '.join(faults)}. "
-                "Each row must come exactly once over all processes: use_distributed_sampler=False, the data module's "
-                "own samplers, and reset() between evaluations; complete=False for a partial evaluation."
-            )
-        broken = (~embeddings.isfinite().all(dim=1)).nonzero().squeeze(1).tolist()
+        check_ids(came, place_of, metric="RetrievalRecall", what=f"{side} ids", complete=self.complete)
+        broken = rows_not_finite(embeddings)
         if broken:
-            ids_shown = _some([came[row] for row in broken])
+            ids_shown = some([came[row] for row in broken])
             raise RuntimeError(
                 f"{len(broken)} of {len(came)} {side} embeddings are not finite (ids {ids_shown}): "
                 "they have no rank. The training has diverged; lower the learning rate."
             )
-        places = [place_of[identity] for identity in came]
-        order = sorted(range(len(places)), key=places.__getitem__)
+        order = file_order(came, place_of)
         rows = torch.tensor(order, dtype=torch.int64, device=embeddings.device)
-        return [places[row] for row in order], embeddings[rows]
+        return [place_of[came[row]] for row in order], embeddings[rows]
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        """Gather; a process without rows offers ``[0, D]`` where torchmetrics would offer a float ``[0]`` and abort."""
-        group = process_group or self.process_group
-        widths = [batch.shape[1] for side in self.ids for batch in getattr(self, f"{side}_embeddings")]
-        width = torch.tensor([max(widths, default=0)], device=self.device)
-        torch.distributed.all_reduce(width, torch.distributed.ReduceOp.MAX, group=group)
+        """Gather, also from processes without rows."""
         for side in self.ids:
-            ids, embeddings = getattr(self, f"{side}_ids"), getattr(self, f"{side}_embeddings")
-            ids.append(torch.empty(0, dtype=torch.int64, device=self.device))
-            embeddings.append(torch.empty(0, int(width), device=self.device))
+            getattr(self, f"{side}_ids").append(torch.empty(0, dtype=torch.int64, device=self.device))
+        embeddings = {name: getattr(self, name) for name in ("query_embeddings", "image_embeddings")}
+        offer_empty_batches(embeddings, self.device, process_group or self.process_group)
         super()._sync_dist(dist_sync_fn, process_group=process_group)
-
-
-def _id_faults(came: list[int], place_of: dict[int, int], *, missing_allowed: bool) -> list[str]:
-    """What is wrong with the ids that came, each fault with a count and some ids."""
-    counts = Counter(came)
-    faults = {
-        "missing": [] if missing_allowed else [identity for identity in place_of if identity not in counts],
-        "repeated": [identity for identity, count in counts.items() if count > 1],
-        "unknown": [identity for identity in counts if identity not in place_of],
-    }
-    return [f"{len(ids)} {fault} ({_some(ids)})" for fault, ids in faults.items() if ids]
-
-
-def _some(ids: list[int]) -> str:
-    return ", ".join(map(str, ids[:SHOWN_IDS])) + (", …" if len(ids) > SHOWN_IDS else "")
