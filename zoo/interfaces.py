@@ -38,7 +38,7 @@ class TextImageBatch(TypedDict):
 
     text: list[str]  # B descriptions
     image_id: list[str]  # B ids
-    row: Tensor  # [B] int64, the description's place in its file
+    row: Tensor  # [B] int64, the description's place among the split's, in file order
     image: NotRequired[Tensor]  # [B, 3, S, S] uint8, RGB
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
 
@@ -116,7 +116,7 @@ class RetrievalData(Protocol):
 
 @dataclass(frozen=True)
 class GenerationGold:
-    """What generated pictures are held against: the descriptions of one split, in file order, and their pictures."""
+    """What generated pictures are held against: a split's descriptions in file order; a row is a place among them."""
 
     split: str
     source: str  # the data set: its folder's name and a hash of its ids, descriptions and encoded pictures

@@ -143,7 +143,7 @@ def read_queries(path: Path | str) -> list[Query]:
     path = Path(path)
     queries: list[Query] = []
     lines: dict[int, int] = {}  # query_id → the line it came on
-    for number, record in _read_json_lines(path):
+    for number, record in read_json_lines(path):
         query = _parse_query(record, where=f"{path}:{number}")
         first = lines.setdefault(query.query_id, number)
         if first != number:
@@ -260,7 +260,7 @@ def _read_lines(path: Path, kind: str) -> Iterator[tuple[int, bytes]]:
         yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers (from 1) and objects; empty lines are passed over."""
     for number, line in _read_lines(path, ".jsonl"):
         try:

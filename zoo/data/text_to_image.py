@@ -156,7 +156,7 @@ class TextToImageDataModule(L.LightningDataModule):
 
     def pictures_loader(self, split: str) -> DataLoader:
         """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""
-        return self._rows(split, self.open(split).rows)
+        return self._rows(split, list(range(len(self.open(split)))))
 
     def predict_dataloader(self) -> DataLoader:
         """The descriptions of ``predict_split``, without ``skip_rows`` and without pictures."""

@@ -21,7 +21,10 @@ SPLITS = ("train", "val", "test")
 
 
 class TextToImageSplit:
-    """The files of one split: descriptions, and the picture of each, joined by id. A row is a place in the text file.
+    """The files of one split: descriptions, and the picture of each, joined by id.
+
+    A row is a place among the descriptions that can be used, in the order of the text file: all of it, but for those
+    that ``skip`` leaves out.
 
     Args:
         folder: An ``ECommerce-T2I`` folder.
@@ -45,7 +48,6 @@ class TextToImageSplit:
         self.image_ids = [description.image_id for description in descriptions]
         self.texts = [description.text for description in descriptions]
         self.faults: list[str] = []
-        self.rows = list(range(len(descriptions)))  # those that can be used
         self.pictures = ImageTsv(self.pictures_path, id_type=str) if self.pictures_path.is_file() else None
         if self.pictures is not None:
             lines = [description.line for description in descriptions]
@@ -71,9 +73,15 @@ class TextToImageSplit:
         broken = broken_pictures(pictures) if on_error == "skip" else {}
         self.faults = [*faults, *broken.values()]
         without = {-1, *broken}
-        self.rows = [row for row, picture_row in enumerate(self.picture_rows.tolist()) if picture_row not in without]
-        if not self.rows:
+        usable = [row for row, picture_row in enumerate(self.picture_rows.tolist()) if picture_row not in without]
+        if not usable:
             raise UserError(f"the {self.split} split at {self.texts_path} has no description with a picture")
+        self.picture_rows = self.picture_rows[usable]
+        self.image_ids = [self.image_ids[row] for row in usable]
+        self.texts = [self.texts[row] for row in usable]
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
     def need_pictures(self) -> ImageTsv:
         """The pictures.
@@ -105,13 +113,13 @@ class TextToImageSplit:
         Args:
             count: Descriptions to draw, spread evenly over the file; None: all.
         """
-        places = np.arange(len(self.rows)) if count is None else spread(len(self.rows), count)
+        rows = range(len(self)) if count is None else spread(len(self), count).tolist()
         return GenerationGold(
             split=self.split,
             source=f"{self.folder.name}, t2i {self.digest}",
             image_ids=self.image_ids,
             texts=self.texts,
-            rows=[self.rows[place] for place in places],
+            rows=list(rows),
             has_pictures=self.pictures is not None,
         )
 
@@ -119,7 +127,7 @@ class TextToImageSplit:
     def digest(self) -> str:
         """12 digits of the SHA-256 of the usable rows: ids, texts and pictures as they stand in the files."""
         digest = hashlib.sha256()
-        for row in self.rows:
+        for row in range(len(self)):
             digest.update(f"{self.image_ids[row]}\t{self.texts[row]}\n".encode())
             if self.pictures is not None:
                 digest.update(self.pictures.base64(int(self.picture_rows[row])))
@@ -127,7 +135,7 @@ class TextToImageSplit:
 
 
 class TrainingPictures(Dataset[TextImageBatch]):
-    """Descriptions and pictures to train on: keys are ``(epoch, place)``; augmentation is a function of epoch and row.
+    """Descriptions and pictures to train on: keys are ``(epoch, row)``; augmentation is a function of epoch and row.
 
     Args:
         opened: The split.
@@ -148,10 +156,10 @@ class TrainingPictures(Dataset[TextImageBatch]):
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.opened.rows)
+        return len(self.opened)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> TextImageBatch:
-        rows = [self.opened.rows[place] for _, place in keys]
+        rows = [row for _, row in keys]
         pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
         flip = torch.zeros(len(keys), dtype=torch.bool)
         for place, ((epoch, _), row) in enumerate(zip(keys, rows, strict=True)):
