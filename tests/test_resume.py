@@ -90,6 +90,7 @@ ddp = pytest.mark.ddp
         ("kill end 6 0", 1, 0, KILLED),  # after an epoch's last step, before its validation
         ("term end 9 0", 1, 1, TERMINATED),
         ("int forward 8 0", 1, 0, CTRL_C),
+        pytest.param("int end 7 all", 2, 1, CTRL_C, marks=[ddp, slow]),
         pytest.param("term validation 6 all", 2, 0, TERMINATED, marks=ddp),
         pytest.param("raise forward 8 0", 1, 0, FAILED, marks=slow),
         pytest.param("term validation 6 0", 1, 0, TERMINATED, marks=slow),
