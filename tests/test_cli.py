@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -480,29 +477,17 @@ def test_random_weights_that_were_not_wanted_are_announced(zoo_main, workplace, 
 
 
 @pytest.mark.ddp
-def test_two_processes_have_nothing_to_complain_of(workplace):
-    ddp = (
-        "--trainer.strategy",
-        "ddp",
-        "--trainer.devices",
-        "2",
-        "--data.num_workers",
-        "1",
-        "--trainer.max_epochs",
-        "1",
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo", "fit", *TINY, *ddp], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "arning" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 5, done.stderr
+def test_two_processes_have_nothing_to_complain_of(zoo_process, workplace):
+    words = ("fit", *TINY, "--data.num_workers", 1, "--trainer.max_epochs", 1)
+    code, _, err = zoo_process(workplace, *words, processes=2, timeout=120)
+    assert code == 0, err
+    assert "arning" not in err
+    assert len(err.strip().splitlines()) <= 5, err
     assert json.loads((only_run(workplace) / "fit.json").read_text())["processes"] == 2
 
 
-def test_as_a_process(workplace):
-    words = [sys.executable, "-m", "zoo", "fit", *TINY, "--data.rot", "x"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env={**os.environ})
-    assert done.returncode == 2
-    assert done.stderr.startswith("zoo fit: error: there is no option 'data.rot'. Did you mean data.root?\n")
-    assert done.stdout == ""
+def test_as_a_process(zoo_process, workplace):
+    code, out, err = zoo_process(workplace, "fit", *TINY, "--data.rot", "x", timeout=60)
+    assert code == 2
+    assert err.startswith("zoo fit: error: there is no option 'data.rot'. Did you mean data.root?\n")
+    assert out == ""
