@@ -44,27 +44,6 @@ def uninterrupted():
     return {}
 
 
-def goes_on(fit, place, uninterrupted, interrupt, *, processes=1, workers=0, code):
-    """Train whole, once for each number of processes; train interrupted, then on; both must log the same."""
-    if processes not in uninterrupted:
-        done, printed = fit("--runs", "whole", processes=processes, workers=workers)
-        assert done == 0, printed
-        uninterrupted[processes] = (only_run(place, "whole") / "metrics.csv").read_text()
-    done, printed = fit(processes=processes, workers=workers, interrupt=interrupt)
-    assert done in code, printed
-    assert ("SIGTERM: stopping after step " in printed) == (code == TERMINATED)
-    assert ("SIGINT: stopping after step " in printed) == (code == CTRL_C)
-    run = only_run(place)
-    begun = (run / "metrics.csv").read_text()
-    assert begun != uninterrupted[processes]
-    done, printed = fit("--ckpt_path", "last", processes=processes, workers=workers)
-    assert done == 0, printed
-    assert only_run(place) == run
-    assert (run / "metrics.csv").read_text() == uninterrupted[processes]
-    assert len([row for row in uninterrupted[processes].splitlines()[1:] if row]) > STEPS
-    return printed
-
-
 FAILED, KILLED, TERMINATED, CTRL_C = (1,), (-9, 1), (143,), (130,)
 slow = pytest.mark.slow
 ddp = pytest.mark.ddp
@@ -95,7 +74,23 @@ ddp = pytest.mark.ddp
     ],
 )
 def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, interrupt, processes, workers, code):
-    goes_on(fit, workplace, uninterrupted, interrupt, processes=processes, workers=workers, code=code)
+    """Train whole, once for each number of processes; train interrupted, then on; both must log the same."""
+    if processes not in uninterrupted:
+        done, printed = fit("--runs", "whole", processes=processes, workers=workers)
+        assert done == 0, printed
+        uninterrupted[processes] = (only_run(workplace, "whole") / "metrics.csv").read_text()
+    whole = uninterrupted[processes]
+    assert len([row for row in whole.splitlines()[1:] if row]) > STEPS
+    done, printed = fit(processes=processes, workers=workers, interrupt=interrupt)
+    assert done in code, printed
+    assert ("SIGTERM: stopping after step " in printed) == (code == TERMINATED)
+    assert ("SIGINT: stopping after step " in printed) == (code == CTRL_C)
+    run = only_run(workplace)
+    assert (run / "metrics.csv").read_text() != whole
+    done, printed = fit("--ckpt_path", "last", processes=processes, workers=workers)
+    assert done == 0, printed
+    assert only_run(workplace) == run
+    assert (run / "metrics.csv").read_text() == whole
 
 
 @pytest.mark.slow

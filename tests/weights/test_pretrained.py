@@ -265,9 +265,11 @@ def test_constructors_read_no_weights(monkeypatch):
         raise AssertionError("a constructor asked for weights")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr("zoo.weights.files.hf_hub_download", fail)
     monkeypatch.setattr(torch, "load", fail)
-    IMAGE_TOWERS.build("resnet10t")
-    TEXT_TOWERS.build("bert_tiny_chinese")
+    image, text = IMAGE_TOWERS.build("resnet10t"), TEXT_TOWERS.build("bert_tiny_chinese")
+    assert (image.width, image.published) == (512, "timm/resnet10t.c3_in1k")
+    assert (text.width, text.published) == (256, None)
 
 
 def test_the_hub_says_why_it_cannot_be_asked(monkeypatch):
