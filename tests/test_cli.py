@@ -64,6 +64,8 @@ def is_short(err):
         ("--trainer.max_epochs two", "trainer.max_epochs is 'two': give a whole number."),
         ("--trainer.precision bf17", "or bf16. Did you mean bf16?"),
         ("--seed_everything abc", "seed_everything is 'abc': give true or false or a whole number."),
+        ("--save_every few", "save_every is 'few': give a whole number."),
+        ("--save_every 1.5", "save_every is '1.5': give a whole number."),
         ("--trainer.callbacks+ ModelCheckpont", "Did you mean lightning.pytorch.callbacks.ModelCheckpoint"),
     ],
 )
@@ -134,6 +136,8 @@ def test_malformed_yaml_names_the_file(zoo_main, workplace, text, said):
         ("--model.image_tower_options.image_sze 32", "has no option 'image_sze'. Did you mean image_size?"),
         ("--model.text_tower_options.widht 32", "has no option 'widht'. Did you mean width?"),
         ("--data.batch_size 0", "data.batch_size is 0: give 1 or more"),
+        ("--save_every 0", "save_every is 0: give 1 or more steps"),
+        ("--save_every -500", "save_every is -500: give 1 or more steps"),
         ("--data.root /nowhere", "data.root is /nowhere: there is no such folder"),
         ("--data.root experiments", "has neither a folder 'Multimodal_Retrieval'"),
         ("--model.image_pretrained nowhere.bin", "'nowhere.bin' does not exist"),
