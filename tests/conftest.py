@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,3 +158,63 @@ def zoo_main(workplace, capfd):
         return (code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def zoo_process():
+    """Runs a command line as processes of its own: ``code, out, err = zoo_process(place, "fit", …, processes=2)``.
+
+    ``environment`` is added to this process's; ``before`` is called in the new process.
+    """
+    tests = Path(__file__).parent
+
+    def run(place, *words, processes=1, timeout=300, before=None, **environment):
+        if processes > 1:
+            words = (*words, "--trainer.strategy", "ddp", "--trainer.devices", str(processes))
+        path = os.pathsep.join([str(tests), str(tests.parent)])  # callbacks of the tests, and zoo
+        done = subprocess.run(
+            [sys.executable, "-m", "zoo", *map(str, words)],
+            cwd=place,
+            env={**os.environ, "PYTHONPATH": path, "WANDB_MODE": "disabled", **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            preexec_fn=before,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cn_clip_model():
+    """Builds a randomly initialised model of cn_clip's, with the rest of its arguments as it publishes them."""
+
+    def build(*, vision, text=(64, 1), dimension=512):
+        """Of a vision width, head width, patch, image size and layers, and a text width and layers."""
+        from cn_clip.clip.model import CLIP
+
+        width, head_width, patch, image_size, layers = vision
+        text_width, text_layers = text
+        return CLIP(
+            embed_dim=dimension,
+            image_resolution=image_size,
+            vision_layers=layers,
+            vision_width=width,
+            vision_patch_size=patch,
+            vision_head_width=head_width,
+            vocab_size=21128,
+            text_attention_probs_dropout_prob=0.1,
+            text_hidden_act="gelu",
+            text_hidden_dropout_prob=0.1,
+            text_hidden_size=text_width,
+            text_initializer_range=0.02,
+            text_intermediate_size=4 * text_width,
+            text_max_position_embeddings=512,
+            text_num_attention_heads=text_width // 64,
+            text_num_hidden_layers=text_layers,
+            text_type_vocab_size=2,
+        )
+
+    return build

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -67,6 +64,8 @@ def is_short(err):
         ("--trainer.max_epochs two", "trainer.max_epochs is 'two': give a whole number."),
         ("--trainer.precision bf17", "or bf16. Did you mean bf16?"),
         ("--seed_everything abc", "seed_everything is 'abc': give true or false or a whole number."),
+        ("--save_every few", "save_every is 'few': give a whole number."),
+        ("--save_every 1.5", "save_every is '1.5': give a whole number."),
         ("--trainer.callbacks+ ModelCheckpont", "Did you mean lightning.pytorch.callbacks.ModelCheckpoint"),
     ],
 )
@@ -137,6 +136,8 @@ def test_malformed_yaml_names_the_file(zoo_main, workplace, text, said):
         ("--model.image_tower_options.image_sze 32", "has no option 'image_sze'. Did you mean image_size?"),
         ("--model.text_tower_options.widht 32", "has no option 'widht'. Did you mean width?"),
         ("--data.batch_size 0", "data.batch_size is 0: give 1 or more"),
+        ("--save_every 0", "save_every is 0: give 1 or more steps"),
+        ("--save_every -500", "save_every is -500: give 1 or more steps"),
         ("--data.root /nowhere", "data.root is /nowhere: there is no such folder"),
         ("--data.root experiments", "has neither a folder 'Multimodal_Retrieval'"),
         ("--model.image_pretrained nowhere.bin", "'nowhere.bin' does not exist"),
@@ -480,29 +481,17 @@ def test_random_weights_that_were_not_wanted_are_announced(zoo_main, workplace, 
 
 
 @pytest.mark.ddp
-def test_two_processes_have_nothing_to_complain_of(workplace):
-    ddp = (
-        "--trainer.strategy",
-        "ddp",
-        "--trainer.devices",
-        "2",
-        "--data.num_workers",
-        "1",
-        "--trainer.max_epochs",
-        "1",
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo", "fit", *TINY, *ddp], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "arning" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 5, done.stderr
+def test_two_processes_have_nothing_to_complain_of(zoo_process, workplace):
+    words = ("fit", *TINY, "--data.num_workers", 1, "--trainer.max_epochs", 1)
+    code, _, err = zoo_process(workplace, *words, processes=2, timeout=120)
+    assert code == 0, err
+    assert "arning" not in err
+    assert len(err.strip().splitlines()) <= 5, err
     assert json.loads((only_run(workplace) / "fit.json").read_text())["processes"] == 2
 
 
-def test_as_a_process(workplace):
-    words = [sys.executable, "-m", "zoo", "fit", *TINY, "--data.rot", "x"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env={**os.environ})
-    assert done.returncode == 2
-    assert done.stderr.startswith("zoo fit: error: there is no option 'data.rot'. Did you mean data.root?\n")
-    assert done.stdout == ""
+def test_as_a_process(zoo_process, workplace):
+    code, out, err = zoo_process(workplace, "fit", *TINY, "--data.rot", "x", timeout=60)
+    assert code == 2
+    assert err.startswith("zoo fit: error: there is no option 'data.rot'. Did you mean data.root?\n")
+    assert out == ""

@@ -27,12 +27,13 @@ def example_diff():
 
 
 def run(folder, *words):
-    """Run Python in a copy of the repository, whose package comes before the installed one."""
+    """Run Python in a copy of the repository, whose package comes before the installed one; returns what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,10 @@ def test_the_diff_is_one_new_file_and_one_line_of_yaml():
 
 def test_the_new_tower_keeps_the_contract(patched):
     contract = "tests/towers/test_tower_contract.py"
-    run(patched, "-m", "pytest", "-q", "-p", "no:cacheprovider", contract, "-k", "patch_mixer or documented")
+    words = ("-q", "-p", "no:cacheprovider", contract, "-k", "patch_mixer or documented")
+    printed = run(patched, "-m", "pytest", *words)
+    assert " passed" in printed
+    assert "skipped" not in printed
 
 
 def test_the_new_tower_trains(patched, small_root, tmp_path):

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,16 +88,15 @@ def make_place(place, *, queries, pictures):
     return place
 
 
-def zoo(place, *words, processes=1):
-    """Run ``python -m zoo`` in ``place`` on a number of processes; returns what it printed."""
-    if processes > 1:
-        words = (*words, "--trainer.strategy", "ddp", "--trainer.devices", str(processes))
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "WANDB_MODE": "disabled"}
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo", *words], cwd=place, env=environment, capture_output=True, text=True, timeout=300
-    )
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture(scope="session")
+def zoo(zoo_process):
+    """Runs a command line in a folder, on a number of processes of one thread: ``code, printed = zoo(place, …)``."""
+
+    def run(place, *words, processes=1):
+        code, out, err = zoo_process(place, *words, processes=processes, OMP_NUM_THREADS="1")
+        return code, out + err
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +105,17 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(place):
-    return fit(place, processes=2)
+def run(zoo, place):
+    return fit(zoo, place, processes=2)
 
 
-def fit(place, *, processes):
+def fit(zoo, place, *, processes):
     code, printed = zoo(place, "fit", "--config", "experiments/tiny.yaml", processes=processes)
     assert code == 0, printed
     return next((place / "runs" / "tiny").iterdir())
 
 
-def results(place, run, *, processes):
+def results(zoo, place, run, *, processes):
     """The numbers of ``test`` and the lines of ``predict``."""
     for verb in ("test", "predict"):
         code, printed = zoo(place, verb, "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), processes=processes)
@@ -132,7 +128,7 @@ def results(place, run, *, processes):
 
 
 @pytest.mark.ddp
-def test_training_on_two_processes_logs_what_one_process_measures(place, run):
+def test_training_on_two_processes_logs_what_one_process_measures(zoo, place, run):
     names, *lines = ((run / "metrics.csv").read_text()).splitlines()
     rows = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
     logged = [row for row in rows if row["val/mean_recall"]]
@@ -144,11 +140,11 @@ def test_training_on_two_processes_logs_what_one_process_measures(place, run):
 
 
 @pytest.mark.ddp
-def test_scores_and_submissions_are_those_of_one_process(place, run):
-    metrics, submission = results(place, run, processes=1)
+def test_scores_and_submissions_are_those_of_one_process(zoo, place, run):
+    metrics, submission = results(zoo, place, run, processes=1)
     assert {"test/recall@1", "test/mean_recall", "test/mean_recall/name", "test/loss"} <= metrics.keys()
     for processes in (2, 3):
-        others, other_submission = results(place, run, processes=processes)
+        others, other_submission = results(zoo, place, run, processes=processes)
         assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
         assert other_submission == submission
     answers = "data/Multimodal_Retrieval/MR_test_answers.jsonl"
@@ -161,17 +157,17 @@ def test_scores_and_submissions_are_those_of_one_process(place, run):
 
 
 @pytest.mark.ddp
-def test_seven_rows_on_three_processes(tmp_path):
+def test_seven_rows_on_three_processes(zoo, tmp_path):
     place = make_place(tmp_path, queries=7, pictures=11)
-    run = fit(place, processes=3)
-    metrics, submission = results(place, run, processes=1)
-    others, other_submission = results(place, run, processes=3)
+    run = fit(zoo, place, processes=3)
+    metrics, submission = results(zoo, place, run, processes=1)
+    others, other_submission = results(zoo, place, run, processes=3)
     assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
     assert other_submission == submission
 
 
 @pytest.mark.ddp
-def test_lightnings_own_sampler_does_not_pass_unnoticed(place, run):
+def test_lightnings_own_sampler_does_not_pass_unnoticed(zoo, place, run):
     code, printed = zoo(
         place, "test", "--ckpt_path", str(run), "--trainer.use_distributed_sampler", "true", processes=2
     )
@@ -181,7 +177,7 @@ def test_lightnings_own_sampler_does_not_pass_unnoticed(place, run):
 
 
 @pytest.mark.ddp
-def test_gradients_are_those_of_the_concatenated_batch(place):
+def test_gradients_are_those_of_the_concatenated_batch(zoo, place):
     gradients, losses = {}, {}
     for processes in (1, 2, 3):
         target = place / f"gradients-{processes}.pt"

@@ -65,7 +65,9 @@ def test_an_experiment_is_built_as_it_is(workplace, experiment):
     task = task_classes()[config["model"]["class_path"].rpartition(".")[2]]
     towers = {key: value for key, value in config["model"]["init_args"].items() if "tower" in key}
     with torch.device("meta"):
-        task(**towers)
+        built = task(**towers)
+    assert {name: built.hparams[name] for name in towers} == towers
+    assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize("experiment", SINGLE)

@@ -1,15 +1,9 @@
 """A run that was ended in the middle goes on with exactly the losses of one that was not."""
 
-import os
 import resource
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
 STEPS, EPOCH = 12, 6
 SETTINGS = """\
 save_every: 4
@@ -19,32 +13,24 @@ trainer: {enable_progress_bar: false, callbacks+: [{class_path: interrupt.Interr
 """
 
 
-def run_zoo(place, *words, processes=1, workers=0, interrupt="never never -1 none", limit=None):
-    """``python -m zoo fit`` of the tiny experiment in ``place``: exit code, what it printed, seconds."""
-    (place / "experiments" / "_overlays" / "interrupted.yaml").write_text(SETTINGS)
+@pytest.fixture
+def fit(workplace, zoo_process):
+    """Trains the tiny experiment: ``code, printed = fit(*words)``; ``limit`` is the most bytes of a file."""
+    (workplace / "experiments" / "_overlays" / "interrupted.yaml").write_text(SETTINGS)
     layers = ("--config", "experiments/tiny.yaml", "--config", "experiments/_overlays/interrupted.yaml")
-    words = (*layers, "--data.num_workers", str(workers), "--data.batch_size", str(8 // processes), *words)
-    if processes > 1:
-        words = (*words, "--trainer.strategy", "ddp", "--trainer.devices", str(processes))
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": path,
-        "WANDB_MODE": "disabled",
-        "INTERRUPT": interrupt,
-    }
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo", "fit", *words],
-        cwd=place,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
-    )
-    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
+
+    def run(*words, processes=1, workers=0, interrupt="never never -1 none", limit=None):
+        code, out, err = zoo_process(
+            workplace,
+            *("fit", *layers, "--data.num_workers", workers, "--data.batch_size", 8 // processes, *words),
+            processes=processes,
+            before=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
+            OMP_NUM_THREADS="1",
+            INTERRUPT=interrupt,
+        )
+        return code, out + err
+
+    return run
 
 
 def only_run(place, runs="runs"):
@@ -58,27 +44,6 @@ def uninterrupted():
     return {}
 
 
-def goes_on(place, uninterrupted, interrupt, *, processes=1, workers=0, code):
-    """Train whole, once for each number of processes; train interrupted, then on; both must log the same."""
-    if processes not in uninterrupted:
-        done, printed, _ = run_zoo(place, "--runs", "whole", processes=processes, workers=workers)
-        assert done == 0, printed
-        uninterrupted[processes] = (only_run(place, "whole") / "metrics.csv").read_text()
-    done, printed, _ = run_zoo(place, processes=processes, workers=workers, interrupt=interrupt)
-    assert done in code, printed
-    assert ("SIGTERM: stopping after step " in printed) == (code == TERMINATED)
-    assert ("SIGINT: stopping after step " in printed) == (code == CTRL_C)
-    run = only_run(place)
-    begun = (run / "metrics.csv").read_text()
-    assert begun != uninterrupted[processes]
-    done, printed, _ = run_zoo(place, "--ckpt_path", "last", processes=processes, workers=workers)
-    assert done == 0, printed
-    assert only_run(place) == run
-    assert (run / "metrics.csv").read_text() == uninterrupted[processes]
-    assert len([row for row in uninterrupted[processes].splitlines()[1:] if row]) > STEPS
-    return printed
-
-
 FAILED, KILLED, TERMINATED, CTRL_C = (1,), (-9, 1), (143,), (130,)
 slow = pytest.mark.slow
 ddp = pytest.mark.ddp
@@ -90,6 +55,7 @@ ddp = pytest.mark.ddp
         ("kill end 6 0", 1, 0, KILLED),  # after an epoch's last step, before its validation
         ("term end 9 0", 1, 1, TERMINATED),
         ("int forward 8 0", 1, 0, CTRL_C),
+        pytest.param("int end 7 all", 2, 1, CTRL_C, marks=[ddp, slow]),
         pytest.param("term validation 6 all", 2, 0, TERMINATED, marks=ddp),
         pytest.param("raise forward 8 0", 1, 0, FAILED, marks=slow),
         pytest.param("term validation 6 0", 1, 0, TERMINATED, marks=slow),
@@ -107,37 +73,53 @@ ddp = pytest.mark.ddp
         pytest.param("term end 6 all", 2, 1, TERMINATED, marks=[ddp, slow]),
     ],
 )
-def test_going_on_is_as_if_never_interrupted(workplace, uninterrupted, interrupt, processes, workers, code):
-    goes_on(workplace, uninterrupted, interrupt, processes=processes, workers=workers, code=code)
+def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, interrupt, processes, workers, code):
+    """Train whole, once for each number of processes; train interrupted, then on; both must log the same."""
+    if processes not in uninterrupted:
+        done, printed = fit("--runs", "whole", processes=processes, workers=workers)
+        assert done == 0, printed
+        uninterrupted[processes] = (only_run(workplace, "whole") / "metrics.csv").read_text()
+    whole = uninterrupted[processes]
+    assert len([row for row in whole.splitlines()[1:] if row]) > STEPS
+    done, printed = fit(processes=processes, workers=workers, interrupt=interrupt)
+    assert done in code, printed
+    assert ("SIGTERM: stopping after step " in printed) == (code == TERMINATED)
+    assert ("SIGINT: stopping after step " in printed) == (code == CTRL_C)
+    run = only_run(workplace)
+    assert (run / "metrics.csv").read_text() != whole
+    done, printed = fit("--ckpt_path", "last", processes=processes, workers=workers)
+    assert done == 0, printed
+    assert only_run(workplace) == run
+    assert (run / "metrics.csv").read_text() == whole
 
 
 @pytest.mark.slow
-def test_accumulated_batches_are_repeated_whole(workplace):
+def test_accumulated_batches_are_repeated_whole(fit, workplace):
     """SIGTERM amid the batches of one optimiser step: the checkpoint stands before the first of them."""
     words = ("--trainer.accumulate_grad_batches", "3", "--data.batch_size", "4", "--trainer.max_epochs", "1")
-    done, printed, _ = run_zoo(workplace, "--runs", "whole", *words)
+    done, printed = fit("--runs", "whole", *words)
     assert done == 0, printed
-    done, printed, _ = run_zoo(workplace, *words, interrupt="term end 2 0")  # batch 7 of 12: step 3 is a third done
+    done, printed = fit(*words, interrupt="term end 2 0")  # batch 7 of 12: step 3 is a third done
     assert done == 143, printed
-    done, printed, _ = run_zoo(workplace, "--ckpt_path", "last", *words)
+    done, printed = fit("--ckpt_path", "last", *words)
     assert done == 0, printed
     assert (only_run(workplace) / "metrics.csv").read_text() == (
         only_run(workplace, "whole") / "metrics.csv"
     ).read_text()
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(workplace):
+def test_a_full_disk_is_one_line_and_loses_nothing(fit, workplace):
     """A limit on file sizes stands for the disk: what fails is the same write."""
-    done, printed, _ = run_zoo(workplace, "--trainer.max_epochs", "1")
+    done, printed = fit("--trainer.max_epochs", "1")
     assert done == 0, printed
     checkpoints = only_run(workplace) / "checkpoints"
     before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
     limit = min(map(len, before.values())) // 2
     full = ("--ckpt_path", "last", "--trainer.max_epochs", "2")
-    done, printed, _ = run_zoo(workplace, *full, limit=limit)
+    done, printed = fit(*full, limit=limit)
     assert done == 1, printed
     assert "the checkpoint cannot be written (File too large; " in printed
     assert "Traceback" not in printed
     assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == before
-    done, printed, _ = run_zoo(workplace, *full)
+    done, printed = fit(*full)
     assert done == 0, printed

@@ -17,7 +17,6 @@ from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse.typing import PositiveInt
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -203,7 +202,7 @@ class ZooCLI(LightningCLI):
         parser.add_argument("--runs", default="runs", help="Folder that runs are kept in.")
         parser.add_argument(
             "--save_every",
-            type=PositiveInt,
+            type=int,
             default=500,
             help="Steps between writings of checkpoints/last.ckpt, which is also written after every epoch.",
         )
@@ -221,7 +220,14 @@ class ZooCLI(LightningCLI):
         """Leave the command line as it is: Lightning would let a checkpoint's hyper-parameters win over it."""
 
     def before_instantiate_classes(self) -> None:
-        """Remember what a constructor raises: jsonargparse would bury it in a message about types."""
+        """Remember what a constructor raises: jsonargparse would bury it in a message about types.
+
+        Raises:
+            UserError: ``save_every`` is below 1.
+        """
+        save_every = self._get(self.config, "save_every")
+        if save_every < 1:
+            raise UserError(f"save_every is {save_every}: give 1 or more steps")
         for kind in (L.LightningModule, L.LightningDataModule, L.Callback):
             self.parser.add_instantiator(self._instantiate, kind)
 

@@ -139,7 +139,7 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
     if keys and value:
         owner = load_class(paths[-1]) if paths else classes["trainer"]
         parameter = inspect.signature(owner).parameters.get(keys[-1].rpartition(".")[2])
-        wanted = parameter.annotation if parameter else bool | int  # seed_everything
+        wanted = parameter.annotation if parameter else int if key == "save_every" else bool | int  # seed_everything
         near = nearest(value[1], map(str, choices(wanted)))
         return f"{where(keys[-1], value[1], words)}{key} is {value[1]!r}: give {in_words(wanted)}.{near}"
     if required := re.search(r"arguments are required: \w+\.(model|data)", message):

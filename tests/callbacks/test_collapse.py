@@ -25,6 +25,9 @@ def test_a_loss_stuck_at_guessing_is_told_once(accumulate):
 
 
 def test_a_falling_loss_is_left_alone():
+    alarm = CollapseAlarm(steps=100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(CollapseAlarm(steps=100), [math.log(64) * (1 if step < 90 else 0.9) for step in range(400)])
+        train(alarm, [math.log(64) * (1 if step < 90 else 0.9) for step in range(400)])
+    assert alarm.stuck == 0
+    assert not alarm.warned

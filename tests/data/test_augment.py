@@ -111,4 +111,4 @@ def test_global_random_state_is_left_alone(muge_root):
 
 def test_timm_is_imported_only_when_it_is_asked_for():
     code = "import sys, zoo.data.retrieval_datasets; sys.exit('timm' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

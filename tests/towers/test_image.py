@@ -193,30 +193,11 @@ def test_named_towers_start_from_the_weights_that_chinese_clip_starts_from():
     [("vit_base_patch16_clip_quickgelu_224", 12, 768, 16), ("resnet50_clip", (3, 4, 6, 3), 64, None)],
 )
 @torch.no_grad()
-def test_is_the_visual_tower_of_cn_clip(tmp_path, name, layers, width, patch):
-    from cn_clip.clip.model import CLIP as OriginalModel  # noqa: N811
-
+def test_is_the_visual_tower_of_cn_clip(tmp_path, cn_clip_model, name, layers, width, patch):
     from zoo.weights.pretrained import load_pretrained
 
     torch.manual_seed(0)
-    original = OriginalModel(
-        embed_dim=512,
-        image_resolution=224,
-        vision_layers=layers,
-        vision_width=width,
-        vision_patch_size=patch,
-        vocab_size=21128,
-        text_attention_probs_dropout_prob=0.1,
-        text_hidden_act="gelu",
-        text_hidden_dropout_prob=0.1,
-        text_hidden_size=64,
-        text_initializer_range=0.02,
-        text_intermediate_size=64,
-        text_max_position_embeddings=512,
-        text_num_attention_heads=2,
-        text_num_hidden_layers=1,
-        text_type_vocab_size=2,
-    ).eval()
+    original = cn_clip_model(vision=(width, 64, patch, 224, layers)).eval()
     state = {f"module.{key}": value for key, value in original.state_dict().items()}
     torch.save({"epoch": 1, "name": "x", "state_dict": state}, tmp_path / "original.pt")
     tower = IMAGE_TOWERS.build(name).eval()

@@ -1,12 +1,11 @@
 """What the tests of published CLIP weights share: random weights that tell names apart, and comparisons."""
 
 import csv
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 import yaml
@@ -89,13 +88,14 @@ def assert_same(task, encode_image, encode_text, *, size):
     return errors
 
 
-MODEL = """\
-image_tower: vit_base_patch32_clip_quickgelu_224
-image_tower_options: {image_size: 64, num_layers: 1}
-text_tower: chinese_roberta_wwm_ext
-text_tower_options: {num_layers: 1}
-embedding_dim: 512
-"""
+# A task of one layer a side, whose shape the small originals have.
+MODEL = {
+    "image_tower": "vit_base_patch32_clip_quickgelu_224",
+    "image_tower_options": {"image_size": 64, "num_layers": 1},
+    "text_tower": "chinese_roberta_wwm_ext",
+    "text_tower_options": {"num_layers": 1},
+    "embedding_dim": 512,
+}
 
 
 @torch.no_grad()
@@ -124,9 +124,9 @@ def expected_evaluation(root, encode_image, encode_text):
     return {"val/mean_recall": recall, "val/loss": loss.item()}
 
 
-def first_evaluation(place, root, weights):
+def first_evaluation(zoo_process, place, root, weights):
     """What ``python -m zoo fit`` on files logs before the first step, started from ``weights``."""
-    model = {"class_path": "zoo.tasks.RetrievalTask", "init_args": yaml.safe_load(MODEL)}
+    model = {"class_path": "zoo.tasks.RetrievalTask", "init_args": MODEL}
     evaluation = {"class_path": "zoo.callbacks.retrieval_eval.RetrievalEvaluation", "init_args": {"sheet_queries": 0}}
     experiment = {
         "model": model,
@@ -140,12 +140,8 @@ def first_evaluation(place, root, weights):
     (place / "experiments").mkdir()
     (place / "experiments" / "_base.yaml").write_text((repository / "experiments" / "_base.yaml").read_text())
     (place / "experiments" / "small.yaml").write_text(yaml.safe_dump(experiment))
-    words = ["fit", "--config", "experiments/small.yaml", "--model.init_from", str(weights)]
-    environment = {**os.environ, "PYTHONPATH": str(repository), "WANDB_MODE": "disabled"}
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo", *words], cwd=place, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, out, err = zoo_process(place, "fit", "--config", "experiments/small.yaml", "--model.init_from", weights)
+    assert code == 0, out + err
     for checkpoint in place.glob("runs/small/*/checkpoints/*"):
         checkpoint.unlink()  # hundreds of megabytes
     (metrics,) = place.glob("runs/small/*/metrics.csv")
@@ -154,15 +150,46 @@ def first_evaluation(place, root, weights):
     return {name: float(row[name]) for name in ("val/mean_recall", "val/loss")}
 
 
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path_factory, monkeypatch):
+    """An empty cache of the hub, and no network."""
+    folder = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+@pytest.fixture
+def put_in_cache(hub_cache):
+    """Shows a folder where the hub's client would have put a repository's files."""
+
+    def put(repository, folder):
+        place = hub_cache / f"models--{repository.replace('/', '--')}"
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text("0" * 40)
+        (place / "snapshots").mkdir()
+        (place / "snapshots" / ("0" * 40)).symlink_to(folder)
+
+    return put
+
+
 @pytest.fixture(scope="session")
-def originals():
+def fitting_task():
+    """Builds the task that the small originals' weights fit."""
+    from zoo.tasks import RetrievalTask
+
+    return lambda **changes: RetrievalTask(**{**MODEL, **changes})
+
+
+@pytest.fixture(scope="session")
+def originals(zoo_process):
     """The functions above: test folders are no packages."""
     return SimpleNamespace(
         randomise=randomise,
         pixels=pixels,
         assert_same=assert_same,
         expected_evaluation=expected_evaluation,
-        first_evaluation=first_evaluation,
+        first_evaluation=partial(first_evaluation, zoo_process),
         save=save,
         TEXTS=TEXTS,
         SIZES=SIZES,

@@ -5,7 +5,6 @@ import torch
 
 import zoo
 from zoo.errors import UserError
-from zoo.tasks import RetrievalTask
 from zoo.towers.image import TimmImageTower
 from zoo.weights import cn_clip
 from zoo.weights.checkpoint import load_initial_weights
@@ -74,16 +73,6 @@ def file(state, tmp_path_factory, originals):
     return originals.save(tmp_path_factory.mktemp("published") / "clip_cn_small.pt", state)
 
 
-def fitting_task(**changes):
-    arguments = {
-        "image_tower": "vit_base_patch32_clip_quickgelu_224",
-        "image_tower_options": {"image_size": 64, "num_layers": 1},
-        "text_tower": "chinese_roberta_wwm_ext",
-        "text_tower_options": {"num_layers": 1},
-    }
-    return RetrievalTask(**{**arguments, **changes})
-
-
 # --- shapes and names ----------------------------------------------------------------------------------------------
 
 
@@ -138,7 +127,7 @@ def test_names_of_every_kind_are_read(tmp_path, state, form, originals):
     )
 
 
-def test_initial_weights_win_over_the_towers_own(file, state, tmp_path, monkeypatch):
+def test_initial_weights_win_over_the_towers_own(file, state, tmp_path, monkeypatch, fitting_task):
     def fail(*_, **__):
         raise AssertionError("the towers' pretrained weights were asked for")
 
@@ -150,14 +139,14 @@ def test_initial_weights_win_over_the_towers_own(file, state, tmp_path, monkeypa
     assert_loaded(task, state)
 
 
-def test_half_precision_becomes_whole(tmp_path, state, originals):
+def test_half_precision_becomes_whole(tmp_path, state, originals, fitting_task):
     path = originals.save(tmp_path / "half.pt", {name: value.half() for name, value in state.items()})
     task = fitting_task(image_tower_options={"image_size": 96, "num_layers": 1})
     load_initial_weights(task, path)
     assert {value.dtype for value in task.state_dict().values()} == {torch.float32}
 
 
-def test_positions_follow_the_picture_size(file, state):
+def test_positions_follow_the_picture_size(file, state, fitting_task):
     task = fitting_task(image_tower_options={"image_size": 160, "num_layers": 1})
     load_initial_weights(task, file)
     positions = task.image_tower.model.pos_embed[0]
@@ -192,7 +181,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_weights_that_do_not_fit_change_nothing(tmp_path, state, fault, originals):
+def test_weights_that_do_not_fit_change_nothing(tmp_path, state, fault, originals, fitting_task):
     changes, message = FAULTS[fault]
     path = originals.save(
         tmp_path / "x.pt", {key: value for key, value in {**state, **changes}.items() if value is not None}
@@ -216,14 +205,14 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path, state, fault, original
         ({"text_tower": "rbt3", "text_tower_options": None}, r"missing +text_tower.encoder.encoder.layer.1"),
     ],
 )
-def test_another_task_is_told_what_the_weights_are_of(file, changes, message):
+def test_another_task_is_told_what_the_weights_are_of(file, changes, message, fitting_task):
     with pytest.raises(UserError, match=message) as error:
         load_initial_weights(fitting_task(**changes), file)
     words = "--model.image_tower vit_base_patch32_clip_quickgelu_224 --model.text_tower chinese_roberta_wwm_ext"
     assert f"They are of {words} --model.embedding_dim 512" in str(error.value)
 
 
-def test_a_tower_with_another_activation_is_refused(file):
+def test_a_tower_with_another_activation_is_refused(file, fitting_task):
     task = fitting_task(
         image_tower=TimmImageTower("vit_base_patch32_clip_224", image_size=64, num_layers=1), image_tower_options=None
     )

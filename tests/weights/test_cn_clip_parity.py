@@ -12,31 +12,19 @@ from zoo.weights.checkpoint import load_initial_weights
 pytestmark = pytest.mark.parity
 
 
-def original_model(originals, size, *, image_size=None, layers=None, text_layers=None):
-    """A randomly initialised model of cn_clip's."""
-    from cn_clip.clip.model import CLIP
+@pytest.fixture
+def original_model(originals, cn_clip_model):
+    """Builds a randomly initialised model of cn_clip's, of a published size or smaller."""
 
-    (width, heads, patch, full_size, full_layers), (text_width, full_text_layers), dimension = originals.SIZES[size]
-    model = CLIP(
-        embed_dim=dimension,
-        image_resolution=image_size or full_size,
-        vision_layers=layers or full_layers,
-        vision_width=width or 64,
-        vision_patch_size=patch,
-        vision_head_width=(width // heads) if width else 64,
-        vocab_size=21128,
-        text_attention_probs_dropout_prob=0.1,
-        text_hidden_act="gelu",
-        text_hidden_dropout_prob=0.1,
-        text_hidden_size=text_width,
-        text_initializer_range=0.02,
-        text_intermediate_size=4 * text_width,
-        text_max_position_embeddings=512,
-        text_num_attention_heads=text_width // 64,
-        text_num_hidden_layers=text_layers or full_text_layers,
-        text_type_vocab_size=2,
-    )
-    return originals.randomise(model)
+    def build(size, *, image_size=None, layers=None, text_layers=None):
+        (width, heads, patch, full_size, full_layers), text, dimension = originals.SIZES[size]
+        head_width = width // heads if width else 64
+        vision = (width or 64, head_width, patch, image_size or full_size, layers or full_layers)
+        return originals.randomise(
+            cn_clip_model(vision=vision, text=(text[0], text_layers or text[1]), dimension=dimension)
+        )
+
+    return build
 
 
 def encode_text(model):
@@ -55,8 +43,8 @@ def encode_text(model):
         ("RN50", {}),
     ],
 )
-def test_is_cn_clip_of_every_size(tmp_path, originals, size, options):
-    model = original_model(originals, size, **options)
+def test_is_cn_clip_of_every_size(tmp_path, originals, original_model, size, options):
+    model = original_model(size, **options)
     path = originals.save(tmp_path / "original.pt", model.state_dict())
     task = zoo.load(path)
     path.unlink()  # hundreds of megabytes
@@ -66,10 +54,10 @@ def test_is_cn_clip_of_every_size(tmp_path, originals, size, options):
     print(f"{size}: largest errors of pictures, texts, logits: {', '.join(f'{error:.1e}' for error in errors)}")
 
 
-def test_flash_attention_names_are_cn_clips_own(tmp_path, originals):
+def test_flash_attention_names_are_cn_clips_own(tmp_path, originals, original_model):
     from cn_clip.clip.model import convert_state_dict
 
-    model = original_model(originals, "ViT-B-16", image_size=64, layers=2, text_layers=2)
+    model = original_model("ViT-B-16", image_size=64, layers=2, text_layers=2)
     prefixed = {f"module.{name}": value for name, value in model.state_dict().items()}
     renamed = {name.removeprefix("module."): value for name, value in convert_state_dict(prefixed).items()}
     assert sum("Wqkv" in name for name in renamed) == 2 * 2 + 2 * 2
@@ -77,11 +65,11 @@ def test_flash_attention_names_are_cn_clips_own(tmp_path, originals):
     originals.assert_same(task, model.encode_image, encode_text(model), size=64)
 
 
-def test_positions_are_resized_as_cn_clip_does(tmp_path, originals):
+def test_positions_are_resized_as_cn_clip_does(tmp_path, originals, original_model):
     from cn_clip.clip.model import resize_pos_embed
 
-    small = original_model(originals, "ViT-B-16", layers=1, text_layers=1)
-    large = original_model(originals, "ViT-B-16", image_size=336, layers=1, text_layers=1)
+    small = original_model("ViT-B-16", layers=1, text_layers=1)
+    large = original_model("ViT-B-16", image_size=336, layers=1, text_layers=1)
     state = dict(small.state_dict())
     path = originals.save(tmp_path / "small.pt", state)
     resize_pos_embed(state, large)
@@ -121,8 +109,8 @@ def test_pictures_are_prepared_as_cn_clip_does():
         assert error.max() <= levels.max() / 255 / 0.26 + 1e-4
 
 
-def test_the_first_evaluation_of_a_run_is_cn_clips(tmp_path, muge_root, originals):
-    model = original_model(originals, "ViT-B-16", image_size=64, layers=1, text_layers=1)
+def test_the_first_evaluation_of_a_run_is_cn_clips(tmp_path, muge_root, originals, original_model):
+    model = original_model("ViT-B-16", image_size=64, layers=1, text_layers=1)
     # The run of `originals` is on patches of 32 pixels: as the original would be, built so.
     from cn_clip.clip.model import VisualTransformer
 

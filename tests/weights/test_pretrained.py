@@ -18,24 +18,6 @@ from zoo.weights import files, pretrained
 from zoo.weights.pretrained import WeightSource, is_cached, load_pretrained
 
 
-@pytest.fixture(autouse=True)
-def hub_cache(tmp_path_factory, monkeypatch):
-    """An empty cache, and no network."""
-    folder = tmp_path_factory.mktemp("hub")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return folder
-
-
-def put_in_cache(cache, repository, files):
-    """Lay files where the hub's client would have put them."""
-    place = cache / f"models--{repository.replace('/', '--')}"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text("0" * 40)
-    (place / "snapshots").mkdir()
-    files.rename(place / "snapshots" / ("0" * 40))
-
-
 def image_tower():
     return TimmImageTower("test_vit.r160_in1k")
 
@@ -116,12 +98,12 @@ def test_a_model_whose_weights_are_not_on_the_hub_says_where_they_are():
 # --- published -----------------------------------------------------------------------------------------------------
 
 
-def test_picture_weights_from_the_cache(hub_cache, tmp_path):
+def test_picture_weights_from_the_cache(put_in_cache, tmp_path):
     tower, published = image_tower(), timm.create_model("test_vit")
     (tmp_path / "files").mkdir()
     save_file(published.state_dict(), tmp_path / "files" / "model.safetensors")
     assert not is_cached(tower.published)
-    put_in_cache(hub_cache, tower.published, tmp_path / "files")
+    put_in_cache(tower.published, tmp_path / "files")
     assert is_cached(tower.published)
     assert load_pretrained(tower, True) == WeightSource("timm/test_vit.r160_in1k", wanted=True, found=True)
     assert_same(tower.model, {k: v for k, v in published.state_dict().items() if not k.startswith("head.")})
@@ -141,10 +123,10 @@ def test_picture_weights_from_the_hub(tmp_path, monkeypatch):
     assert load_pretrained(image_tower(), True).found
 
 
-def test_text_weights_from_the_cache(hub_cache, tmp_path):
+def test_text_weights_from_the_cache(put_in_cache, tmp_path):
     tower, published = text_tower(), masked_language_model()
     published.save_pretrained(tmp_path / "files")
-    put_in_cache(hub_cache, "somebody/bert", tmp_path / "files")
+    put_in_cache("somebody/bert", tmp_path / "files")
     assert load_pretrained(tower, True) == WeightSource("somebody/bert", wanted=True, found=True)
     assert_same(tower.encoder, published.bert.state_dict())
 
@@ -283,9 +265,11 @@ def test_constructors_read_no_weights(monkeypatch):
         raise AssertionError("a constructor asked for weights")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr("zoo.weights.files.hf_hub_download", fail)
     monkeypatch.setattr(torch, "load", fail)
-    IMAGE_TOWERS.build("resnet10t")
-    TEXT_TOWERS.build("bert_tiny_chinese")
+    image, text = IMAGE_TOWERS.build("resnet10t"), TEXT_TOWERS.build("bert_tiny_chinese")
+    assert (image.width, image.published) == (512, "timm/resnet10t.c3_in1k")
+    assert (text.width, text.published) == (256, None)
 
 
 def test_the_hub_says_why_it_cannot_be_asked(monkeypatch):
