@@ -30,6 +30,18 @@ def demo_root(zoo_cache):
     return make()
 
 
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory):
+    """Inception with random weights, in a file like the published one (96 MB); read only."""
+    import torch
+
+    from zoo.weights.inception import random_weights
+
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(random_weights(), path)
+    return path
+
+
 COLOURS = {
     "红色": "#d62828",
     "绿色": "#2a9d3f",

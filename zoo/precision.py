@@ -1,4 +1,4 @@
-"""Arithmetic in true fp32, for numbers that must be the same whatever precision the trainer asked for."""
+"""Arithmetic for numbers that must be the same whatever precision the trainer asked for: true fp32, and fp64."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +31,8 @@ def full_float32(device: torch.device) -> Iterator[None]:
         finally:
             for switch, setting in zip(switches, settings, strict=True):
                 switch.fp32_precision = setting
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """This device, or the CPU where it has no float64 (Apple's MPS)."""
+    return torch.device("cpu") if device.type == "mps" else device

@@ -1,5 +1,6 @@
 """What every reader of weights uses: files of the hub's cache, reading that runs no code, loading that is whole."""
 
+import hashlib
 import pickle
 import re
 from collections.abc import Sequence
@@ -104,6 +105,18 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
     if faults:
         shown = "\n  ".join(faults[:10] + ([f"… and {len(faults) - 10} more"] if len(faults) > 10 else []))
         raise UserError(f"{source}: these weights are not of this model; nothing was loaded:\n  {shown}")
+
+
+def weights_hash(module: nn.Module) -> str:
+    """What names a module's weights: 12 hexadecimal digits of the SHA-256 of its state dict.
+
+    Names, types, shapes and values count; neither the device does nor the order of the names.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
 
 
 def first_line(error: Exception) -> str:
