@@ -14,10 +14,12 @@ from typing import Any
 
 _WHERE = {
     "RetrievalTask": "zoo.tasks",
+    "TextToImageTask": "zoo.tasks",
     "RetrievalDataModule": "zoo.data.retrieval",
     "TextToImageDataModule": "zoo.data.text_to_image",
     "IMAGE_TOWERS": "zoo.registry",
     "TEXT_TOWERS": "zoo.registry",
+    "GENERATORS": "zoo.registry",
     "create": "zoo.registry",
     "list_models": "zoo.registry",
     "load": "zoo.weights.checkpoint",

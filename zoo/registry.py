@@ -98,6 +98,29 @@ class Registry:
             f" Valid are {', '.join(sorted(self._builders))}{families}."
         )
 
+    def build_or_take(self, argument: str, given: Any, options: dict[str, Any] | None) -> Any:
+        """What a task's argument stands for: the module of that name, or the built module that it is.
+
+        Args:
+            argument: The task's argument, such as ``image_tower``; its options are called ``image_tower_options``.
+            given: A name, or a built module.
+            options: Keyword options of that name's builder.
+
+        Raises:
+            UserError: It cannot be built so, or a built module came with options.
+        """
+        if isinstance(given, str):
+            try:
+                return self.build(given, **(options or {}))
+            except UserError as error:
+                drop = f" To drop options that were set for another: --model.{argument}_options null" if options else ""
+                raise UserError(f"{error}{drop}") from None
+        if options:
+            raise UserError(
+                f"{argument} is a built module: {argument}_options {options} cannot change it; leave them out"
+            )
+        return given
+
     def names(self, pattern: str | None = None) -> list[str]:
         """The registered names, sorted; those of a family only where the pattern begins with its prefix.
 
@@ -152,6 +175,7 @@ class Registry:
 
 IMAGE_TOWERS = Registry("image tower", "zoo.towers")  # builds zoo.interfaces.ImageTower modules
 TEXT_TOWERS = Registry("text tower", "zoo.towers")  # builds zoo.interfaces.TextTower modules
+GENERATORS = Registry("generator", "zoo.generators")  # builds zoo.interfaces.Generator modules
 
 
 def create(name: str, **options: Any) -> Any:

@@ -1,5 +1,6 @@
 """The tasks: LightningModules, each read top to bottom."""
 
 from zoo.tasks.retrieval import RetrievalTask
+from zoo.tasks.text_to_image import TextToImageTask
 
-__all__ = ["RetrievalTask"]
+__all__ = ["RetrievalTask", "TextToImageTask"]

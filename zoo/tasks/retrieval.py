@@ -1,7 +1,6 @@
 """Text-to-image retrieval: two towers, one embedding space (CLIP, Radford et al. 2021, arXiv:2103.00020)."""
 
 import math
-import os
 from typing import Any, Literal
 
 import lightning as L
@@ -14,8 +13,8 @@ from torch.nn.functional import normalize
 from zoo.errors import UserError
 from zoo.interfaces import PairBatch
 from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, collapse_loss
-from zoo.optim import parameter_groups, warmup_cosine
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
+from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load_initial_weights
 from zoo.weights.pretrained import load_pretrained
 
@@ -81,8 +80,8 @@ class RetrievalTask(L.LightningModule):
             raise UserError(f"text_to_image_weight: {text_to_image_weight} came; it is a share, from 0 to 1.")
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
-        self.image_tower = self._tower(IMAGE_TOWERS, "image_tower", image_tower, image_tower_options)
-        self.text_tower = self._tower(TEXT_TOWERS, "text_tower", text_tower, text_tower_options)
+        self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
+        self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
         self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=image_projection_bias)
         self.text_projection = nn.Linear(self.text_tower.width, embedding_dim, bias=False)
         for projection in (self.image_projection, self.text_projection):
@@ -92,24 +91,6 @@ class RetrievalTask(L.LightningModule):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learn_temperature)
         self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
         self.trained_steps = 0  # of the checkpoint that was loaded
-
-    @staticmethod
-    def _tower(registry: Any, argument: str, tower: str | nn.Module, options: dict[str, Any] | None) -> Any:
-        if isinstance(tower, str):
-            try:
-                return registry.build(tower, **(options or {}))
-            except UserError as error:
-                hint = (
-                    f" To drop options that were set for another tower: --model.{argument}_options null"
-                    if options
-                    else ""
-                )
-                raise UserError(f"{error}{hint}") from None
-        if options:
-            raise UserError(
-                f"{argument} is a built module: {argument}_options {options} cannot change it; leave them out"
-            )
-        return tower
 
     @property
     def image_size(self) -> int:
@@ -145,10 +126,8 @@ class RetrievalTask(L.LightningModule):
                 raise UserError(f"model.{side}_{error}") from None
 
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
-        """Dropout is a function of seed, process and step, so that a resumed run repeats an uninterrupted one."""
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        torch.manual_seed((seed * 1_000_003 + progress.processed) * 4_096 + self.global_rank)
+        """Dropout is a function of seed, process and step."""
+        seed_step(self)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
         """The CLIP loss of the pairs of all processes, and what it would be if all embeddings were the same."""
@@ -183,14 +162,7 @@ class RetrievalTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self, self.hparams["weight_decay"]),
-            lr=self.hparams["learning_rate"],
-            betas=self.hparams["betas"],
-            eps=self.hparams["eps"],
-        )
-        scheduler = warmup_cosine(optimizer, self.hparams["warmup_steps"], int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw_warmup_cosine(self)
 
     # --- evaluation --------------------------------------------------------------------------------------------
 

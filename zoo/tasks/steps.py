@@ -1,0 +1,34 @@
+"""What the training steps of all tasks share."""
+
+import os
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from zoo.optim import parameter_groups, warmup_cosine
+
+
+def seed_step(task: L.LightningModule) -> None:
+    """Make torch's noise a function of seed, process and step, so that a resumed run repeats an uninterrupted one."""
+    progress: Any = task.trainer.fit_loop.epoch_loop.batch_progress.total
+    seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+    torch.manual_seed((seed * 1_000_003 + progress.processed) * 4_096 + task.global_rank)
+
+
+def adamw_warmup_cosine(task: L.LightningModule) -> OptimizerLRScheduler:
+    """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time.
+
+    Args:
+        task: Its hyper-parameters are ``learning_rate``, ``weight_decay``, ``betas``, ``eps`` and ``warmup_steps``.
+    """
+    options = task.hparams
+    optimizer = torch.optim.AdamW(
+        parameter_groups(task, options["weight_decay"]),
+        lr=options["learning_rate"],
+        betas=options["betas"],
+        eps=options["eps"],
+    )
+    scheduler = warmup_cosine(optimizer, options["warmup_steps"], int(task.trainer.estimated_stepping_batches))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

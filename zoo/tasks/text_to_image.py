@@ -1,0 +1,178 @@
+"""Text to image: a generator, trained on descriptions and their pictures, drawing by seeds."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from zoo.errors import UserError
+from zoo.interfaces import TextImageBatch
+from zoo.registry import GENERATORS
+from zoo.tasks.steps import adamw_warmup_cosine, seed_step
+from zoo.weights.checkpoint import load, load_initial_weights
+from zoo.weights.files import weights_hash
+
+
+class TextToImageTask(L.LightningModule):
+    """A generator of pictures from Chinese descriptions.
+
+    Training lowers the generator's own loss. Evaluation and prediction draw one picture of each description, a function
+    of the weights, the description, ``sample_seed`` and the description's place in its file alone; with ``candidates``
+    several are drawn and a reranker chooses. ``GenerationEvaluation`` scores them.
+
+    Args:
+        generator: A registered generator or a built module (``zoo.interfaces.Generator``).
+        generator_options: Arguments of the generator's builder.
+        init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
+            optimiser nor place in training is taken: for that, see ``--ckpt_path``.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Weight decay of matrices; biases and norms have none.
+        warmup_steps: Steps of linear warm-up before the cosine to zero.
+        betas: AdamW's.
+        eps: AdamW's.
+        sample_seed: Seed of the pictures that are drawn.
+        candidates: Pictures drawn of each description, of which the reranker keeps the nearest to it.
+        reranker: A retrieval checkpoint, a run's folder or published weights that chooses among the candidates. It
+            cannot be the matcher that scores the pictures.
+
+    Raises:
+        UserError: The generator cannot be built as it is asked for, or candidates come without a reranker.
+    """
+
+    def __init__(
+        self,
+        generator: str | nn.Module,
+        *,
+        generator_options: dict[str, Any] | None = None,
+        init_from: str | None = None,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 100,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        sample_seed: int = 0,
+        candidates: int = 1,
+        reranker: str | None = None,
+    ) -> None:
+        super().__init__()
+        if candidates < 1:
+            raise UserError(f"candidates is {candidates}: give 1 or more")
+        if (candidates > 1) != (reranker is not None):
+            raise UserError(
+                f"candidates is {candidates} and reranker {reranker}: several candidates need a reranker that chooses"
+                " among them, and a reranker needs several"
+            )
+        self.save_hyperparameters(ignore=["generator"] if isinstance(generator, nn.Module) else [], logger=False)
+        self.generator: Any = GENERATORS.build_or_take("generator", generator, generator_options)
+        self.weights: dict[str, str] = {}  # where the initial weights came from; kept in the checkpoint
+        self.trained_steps = 0  # of the checkpoint that was loaded
+        self._reranker: list[Any] = []  # a list, for it is no part of this task's weights
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the generator draws and learns from, in pixels."""
+        return self.generator.image_size
+
+    # --- drawing -----------------------------------------------------------------------------------------------
+
+    def draw(self, texts: list[str], rows: list[int]) -> Tensor:
+        """Draw B pictures ``[B, 3, S, S] uint8``, those of these descriptions at these places of their file."""
+        seeds = [picture_seed(self.hparams["sample_seed"], row) for row in rows]
+        pictures = self.generator.generate(texts, seeds=seeds)
+        if self.hparams["candidates"] == 1:
+            return pictures
+        reranker = self.reranker()
+        embedded = reranker.encode_text(texts)
+        best = _likeness(reranker, pictures, embedded)
+        for candidate in range(1, self.hparams["candidates"]):
+            seeds = [picture_seed(self.hparams["sample_seed"], row, candidate) for row in rows]
+            others = self.generator.generate(texts, seeds=seeds)
+            likeness = _likeness(reranker, others, embedded)
+            better = likeness > best
+            pictures = torch.where(better[:, None, None, None], others, pictures)
+            best = torch.where(better, likeness, best)
+        return pictures
+
+    def reranker(self) -> Any:
+        """The model that chooses among candidates, loaded when it is first asked for; None where there is none."""
+        if self.hparams["reranker"] is not None and not self._reranker:
+            try:
+                self._reranker.append(load(self.hparams["reranker"], device=self.device))
+            except UserError as error:
+                raise UserError(f"model.reranker {error}") from None
+        return self._reranker[0] if self._reranker else None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How pictures are drawn, for protocols: the seed, the reranker's hash, and what the generator says."""
+        reranker = self.reranker()
+        return {
+            "sample_seed": self.hparams["sample_seed"],
+            "candidates": self.hparams["candidates"],
+            "reranker": weights_hash(reranker) if reranker else None,
+            **getattr(self.generator, "sampling", {}),
+        }
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read initial weights before a new training; a resumed one brings its own."""
+        if stage == "fit" and self.trainer.ckpt_path is None and self.hparams["init_from"]:
+            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+
+    def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
+        """Noise and dropout are a function of seed, process and step."""
+        seed_step(self)
+
+    def training_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
+        """The generator's losses; ``loss`` is the one that is lowered."""
+        losses = self.generator.loss(batch)
+        self.log_dict({f"train/{name}": value for name, value in losses.items()})
+        return losses
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then free the gradients: Lightning would behind the next forward pass, which lacks that memory."""
+        super().optimizer_step(*args, **kwargs)
+        self.zero_grad()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
+        return adamw_warmup_cosine(self)
+
+    # --- evaluation --------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Draw the batch's descriptions, ``pictures [B, 3, S, S] uint8``, and the ``loss`` of its true pictures."""
+        rows = batch["row"].tolist()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(picture_seed(0, rows[0]))  # the same noise in every evaluation
+            loss = self.generator.loss(batch)["loss"]
+        return {"pictures": self.draw(batch["text"], rows), "loss": loss}
+
+    test_step = validation_step
+
+    def predict_step(self, batch: TextImageBatch, batch_idx: int) -> Tensor:
+        """Draw the batch's descriptions: ``[B, 3, S, S] uint8``."""
+        return self.draw(batch["text"], batch["row"].tolist())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint["weights"] = self.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where the initial weights came from, and how long they were trained."""
+        self.weights = checkpoint["weights"]
+        self.trained_steps = checkpoint["global_step"]
+
+
+def picture_seed(sample_seed: int, row: int, candidate: int = 0) -> int:
+    """The seed of one picture: another for every seed below 2²¹, candidate below 2¹⁰ and row below 2³²."""
+    return (sample_seed * 2**10 + candidate) * 2**32 + row
+
+
+def _likeness(matcher: Any, pictures: Tensor, texts: Tensor) -> Tensor:
+    """``[B]``: the cosine of each picture with its own text ``[B, D]``."""
+    return (matcher.encode_image(matcher.image_tower.preprocess(pictures)) * texts).sum(dim=-1)
