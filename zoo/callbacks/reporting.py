@@ -40,7 +40,7 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
         protocol: How they were measured; ``judges``, ``generated`` and ``true`` are printed.
     """
     table = Table(title=title, title_justify="left")
-    for column in ("judge", "Fréchet distance", "KID", "IS", "precision", "recall"):
+    for column in ("judge", "FID or FD", "KID", "IS", "precision", "recall"):
         table.add_column(column, justify="left" if column == "judge" else "right")
     for name in protocol["judges"]:
         inception = name == "inception"

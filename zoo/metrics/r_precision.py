@@ -55,6 +55,16 @@ def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
     return torch.from_numpy(rows)
 
 
+def distractor_records(
+    image_ids: Sequence[str], texts: Sequence[str], distractors: Tensor
+) -> list[dict[str, str | list[str]]]:
+    """The distractor list as lines of JSON: each picture's id and description, and the ids of the mismatched ones."""
+    return [
+        {"image_id": image_id, "text": text, "distractors": [image_ids[place] for place in places]}
+        for image_id, text, places in zip(image_ids, texts, distractors.tolist(), strict=True)
+    ]
+
+
 def hits(images: Tensor, texts: Tensor, rows: Tensor, distractors: Tensor, *, block: int = 1024) -> Tensor:
     """Tell for each picture whether its own description is nearest to it.
 

@@ -1,0 +1,251 @@
+"""Text to image through ``python -m zoo``, on files, with loader workers: evaluation, prediction, scoring."""
+
+import csv
+import importlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import zoo
+from zoo.data.formats import write_image_tsv, write_text_tsv
+from zoo.tasks import RetrievalTask
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+COUNTS = {"train": 45, "val": 37, "test": 23}
+
+
+def write_split(folder, split, first):
+    """Pictures of two random colours, half and half, with different descriptions; picture lines in another order."""
+    random = np.random.default_rng(first)
+    ids, pictures = [], []
+    for _ in range(COUNTS[split]):
+        pixels = np.empty((40, 40, 3), dtype=np.uint8)
+        pixels[:20], pixels[20:] = random.integers(0, 256, (2, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        pictures.append(buffer.getvalue())
+        ids.append(random.bytes(16).hex())
+    order = random.permutation(len(ids))
+    write_image_tsv(folder / f"T2I_{split}.img.tsv", [(ids[place], pictures[place]) for place in order])
+    write_text_tsv(folder / f"T2I_{split}.txt.tsv", [(id_, f"第{first + n}款短裤") for n, id_ in enumerate(ids)])
+
+
+def write_matcher(path, seed=0):
+    """A retrieval checkpoint with random weights."""
+    options = {
+        "image_tower": "timm:test_vit",
+        "image_tower_options": {"image_size": 32},
+        "image_pretrained": False,
+        "text_tower": "bert_tiny_chinese",
+        "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
+        "embedding_dim": 16,
+    }
+    torch.manual_seed(seed)
+    task = RetrievalTask(**options)
+    contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
+    task.on_save_checkpoint(contents)
+    torch.save(contents, path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, inception_file):
+    """A folder with data, a matcher, Inception and an experiment."""
+    place = tmp_path_factory.mktemp("generation")
+    shutil.copyfile(inception_file, place / "inception.pth")
+    for number, split in enumerate(COUNTS):
+        write_split(place / "data" / "ECommerce-T2I", split, 1000 * number)
+    write_matcher(place / "matcher.ckpt")
+    (place / "experiments").mkdir()
+    (place / "experiments" / "_base.yaml").write_text((EXPERIMENTS / "_base.yaml").read_text())
+    experiment = {
+        "model": {
+            "class_path": "zoo.tasks.TextToImageTask",
+            "init_args": {
+                "generator": "copying",
+                "generator_options": {"root": str(place / "data")},
+                "learning_rate": 0.1,
+                "warmup_steps": 1,
+            },
+        },
+        "data": {
+            "class_path": "zoo.data.text_to_image.TextToImageDataModule",
+            "init_args": {"root": str(place / "data"), "batch_size": 6, "eval_batch_size": 4, "num_workers": 1},
+        },
+        "trainer": {
+            "max_epochs": 1,
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "enable_progress_bar": False,
+            "callbacks": [
+                {"class_path": "copying.Registered"},
+                {"class_path": "zoo.callbacks.ema.EMA", "init_args": {"decay": 0.9}},
+                {
+                    "class_path": "zoo.callbacks.generation_eval.GenerationEvaluation",
+                    "init_args": {
+                        "matcher": str(place / "matcher.ckpt"),
+                        "inception": str(place / "inception.pth"),
+                        "raw_too": True,
+                        "grid_seeds": 2,
+                    },
+                },
+                {"class_path": "zoo.callbacks.generation_submission.TextToImageSubmission"},
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"monitor": "val/fd_clip", "mode": "min", "filename": "best"},
+                },
+            ],
+        },
+    }
+    (place / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(experiment, allow_unicode=True))
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(place, zoo_process):
+    """A run, and what it printed."""
+    code, out, err = zoo_process(place, "fit", "--config", "experiments/tiny.yaml", OMP_NUM_THREADS="1")
+    assert code == 0, err
+    return next((place / "runs" / "tiny").iterdir()), out
+
+
+@pytest.fixture
+def run(place, trained, tmp_path):
+    """A copy of the run, to evaluate."""
+    return Path(shutil.copytree(trained[0], tmp_path / "runs" / "tiny" / "copy"))
+
+
+def numbers(run, step):
+    """What was logged of one validation, by name."""
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["step"] == str(step) and row["val/fd_clip"]]
+    assert len(rows) == 1
+    return {key: float(value) for key, value in rows[0].items() if value and key.startswith("val")}
+
+
+def last_step(run):
+    with (run / "metrics.csv").open() as file:
+        return max(int(row["step"]) for row in csv.DictReader(file) if row["val/fd_clip"])
+
+
+def test_a_training_logs_every_score_with_its_controls(trained):
+    run, printed = trained
+    first, last = numbers(run, 0), numbers(run, last_step(run))
+    wanted = {"fd_clip", "kid", "is", "precision_clip", "recall_inception", "r_precision", "r_precision_true", "loss"}
+    wanted |= {"r_precision_shuffled", "r_precision_chance", "copied", "nearest_training"}
+    assert {f"val/{name}" for name in wanted} <= first.keys()
+    assert {f"val_raw/{name}" for name in wanted} <= last.keys()
+    assert "val/fid" not in first  # 37 pictures, 2,048 features
+    assert not [name for name in first if name.startswith("val_raw")]  # before the first step there is no average
+    assert last["val/loss"] < first["val/loss"]
+    assert last["val_raw/loss"] != last["val/loss"]
+    assert first["val/r_precision_chance"] == pytest.approx(100 / 37)
+    assert "R-precision" in printed
+    assert "16 features, weights" in printed
+    grid, nearest = (Image.open(run / "pictures" / f"val{name}-step000000.png") for name in ("", "-nearest"))
+    assert min(grid.size) > 500
+    assert min(nearest.size) > 500
+    distractors = (run / "distractors_val.jsonl").read_text().splitlines()
+    assert len(distractors) == 37
+    assert len(json.loads(distractors[0])["distractors"]) == 36
+
+
+@pytest.mark.ddp
+def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_process):
+    found, submissions = {}, {}
+    for processes in (1, 2, 3):
+        shutil.rmtree(run / "predictions", ignore_errors=True)
+        for verb in ("test", "predict"):
+            code, _, err = zoo_process(
+                place, verb, "--ckpt_path", run, processes=processes, OMP_NUM_THREADS="1", ZOO_CACHE=str(run / verb)
+            )
+            assert code == 0, err
+        found[processes] = json.loads((run / "test.json").read_text())
+        submissions[processes] = (run / "predictions" / "T2I_test.tsv").read_bytes()
+        shutil.rmtree(run / "test")  # the next one looks at the true pictures again
+    one = found[1]
+    assert one["protocol"]["generated"] == one["protocol"]["true"] == COUNTS["test"]
+    assert one["protocol"]["averaged_weights"]
+    for processes in (2, 3):
+        assert found[processes]["protocol"] == one["protocol"]
+        assert found[processes]["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+        assert submissions[processes] == submissions[1]
+
+
+def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
+    words = ("predict", "--ckpt_path", run)
+    code, _, err = zoo_process(place, *words, OMP_NUM_THREADS="1")
+    assert code == 0, err
+    whole = (run / "predictions" / "T2I_test.tsv").read_bytes()
+    shutil.rmtree(run / "predictions")
+    code, _, err = zoo_process(place, *words, OMP_NUM_THREADS="1", COPYING_STOPS_AFTER="12")
+    assert code == 1
+    assert not (run / "predictions" / "T2I_test.tsv").exists()
+    (part,) = (run / "predictions").glob(".T2I_test.*.parts/*.tsv")
+    with part.open("ab") as file:
+        file.write(b"12\tiVBORw0KGgo")  # a line that the end of the process cut short
+    code, out, err = zoo_process(place, *words, OMP_NUM_THREADS="1", COPYING_STOPS_AFTER="11")  # but 11 are left
+    assert code == 0, err
+    assert "12 of 23 pictures are drawn already: going on" in out
+    assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
+    assert sorted(path.name for path in (run / "predictions").iterdir()) == ["T2I_test.json", "T2I_test.tsv"]
+
+
+def test_pictures_of_another_seed_are_not_taken_up(place, run, zoo_process):
+    code, _, _ = zoo_process(place, "predict", "--ckpt_path", run, OMP_NUM_THREADS="1", COPYING_STOPS_AFTER="12")
+    assert code == 1
+    code, out, err = zoo_process(place, "predict", "--ckpt_path", run, "--model.sample_seed", "1", OMP_NUM_THREADS="1")
+    assert code == 0, err
+    assert "drawn already" not in out
+
+
+def test_score_gives_the_numbers_of_test(place, run, zoo_process):
+    for verb in ("test", "predict"):
+        code, _, err = zoo_process(place, verb, "--ckpt_path", run, OMP_NUM_THREADS="1")
+        assert code == 0, err
+    code, _, err = zoo_process(
+        place,
+        *("score", "t2i", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv"),
+        *("--matcher", "matcher.ckpt", "--inception", place / "inception.pth", "--output", run / "score.json"),
+        OMP_NUM_THREADS="1",
+    )
+    assert code == 0, err
+    tested, scored = (json.loads((run / name).read_text()) for name in ("test.json", "score.json"))
+    own = {key.removeprefix("test/"): value for key, value in tested["metrics"].items() if key != "test/loss"}
+    assert scored["metrics"] == pytest.approx(own, rel=1e-5)
+    assert scored["protocol"]["judges"] == tested["protocol"]["judges"]
+
+
+def test_the_matcher_cannot_be_the_reranker(place, run, zoo_process):
+    rerank = ("--model.candidates", "2", "--model.reranker", place / "matcher.ckpt")
+    code, _, err = zoo_process(place, "test", "--ckpt_path", run, *rerank)
+    assert code == 1
+    assert "is the model that re-ranked these pictures" in err
+    code, _, err = zoo_process(place, "predict", "--ckpt_path", run, *rerank)
+    assert code == 0, err
+    words = ("score", "t2i", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv")
+    code, _, err = zoo_process(place, *words, "--matcher", "matcher.ckpt", "--inception", "none")
+    assert code == 1
+    assert "is the model that re-ranked these pictures" in err
+    write_matcher(place / "other.ckpt", seed=1)
+    code, out, err = zoo_process(place, *words, "--matcher", "other.ckpt", "--inception", "none")
+    assert code == 0, err
+    assert "R-precision" in out
+
+
+def test_a_checkpoint_is_loaded_with_its_averages(trained, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    importlib.import_module("copying")  # registers the generator
+    run = trained[0]
+    (path,) = (run / "checkpoints").glob("best.ckpt")
+    contents = torch.load(path, weights_only=True)
+    task = zoo.load(run)
+    name = "generator.gain"
+    assert torch.equal(task.state_dict()[name], contents["callbacks"]["EMA"]["averages"][name])
+    assert not torch.equal(task.state_dict()[name], contents["state_dict"][name])

@@ -1,0 +1,269 @@
+"""FID, IS, KID, Fréchet distances and R-precision of generated pictures, during training and on the test split."""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
+from zoo.callbacks.ema import EMA
+from zoo.callbacks.reporting import log_numbers, print_scores, save_sheet, steps_done, write_results
+from zoo.data.formats import write_json_lines
+from zoo.errors import UserError
+from zoo.interfaces import GenerationGold
+from zoo.judges import Judges, true_features
+from zoo.metrics.collected import CollectedRows
+from zoo.metrics.generation import distribution_scores, memorisation_scores, nearest, r_precision_scores
+from zoo.metrics.r_precision import distractor_records, draw_distractors, hits
+
+SHEET_ROWS = 8
+
+
+class GenerationEvaluation(Callback):
+    """Draws the descriptions of a split and scores the pictures, at every validation and at test.
+
+    Logged as ``val/fid``, ``val/kid``, ``val/is`` (of Inception alone), ``val/fd_<judge>``, ``val/precision_<judge>``,
+    ``val/recall_<judge>``, ``val/r_precision`` with its controls (``_std``, ``_true``: the ceiling of the true
+    pictures, ``_shuffled``, ``_chance``), ``val/copied`` and ``val/nearest_training`` (memorisation), ``val/loss``;
+    ``test/…`` likewise. The true side is every picture of the split, at the generator's size, and its features are
+    cached. Step 0, before training, is the sanity check: run it whole (``num_sanity_val_steps: -1``). With ``EMA`` the
+    averaged weights are scored. The same on any number of processes. ``pictures/`` in the run gets a grid of fixed
+    descriptions, each by the same seeds every time, and a sheet of the pictures nearest to a training picture.
+
+    Args:
+        matcher: A retrieval checkpoint, a run's folder or an experiment's (its newest run), a CN-CLIP file or hub name:
+            for R-precision, ``fd_clip`` and memorisation. It cannot be the model that re-ranked.
+        inception: torch-fidelity's Inception: ``auto`` takes its weights from the cache or a download and otherwise
+            does without and says so; ``none`` does without; or their file.
+        features: Image towers with published weights, for further Fréchet distances: ``timm:NAME``.
+        prompts: Descriptions on the grid; by default some of the split's, spread evenly, beside their true pictures.
+        grid_seeds: Pictures of each description on the grid.
+        raw_too: Whether the raw weights are scored beside their averages, as ``val_raw/…``; it takes twice the time.
+        memorisation: Whether every generated picture is compared with every training picture.
+    """
+
+    def __init__(
+        self,
+        *,
+        matcher: str | None = None,
+        inception: str = "auto",
+        features: list[str] | None = None,
+        prompts: list[str] | None = None,
+        grid_seeds: int = 4,
+        raw_too: bool = False,
+        memorisation: bool = True,
+    ) -> None:
+        if grid_seeds < 1:
+            raise UserError(f"GenerationEvaluation: grid_seeds is {grid_seeds}: give 1 or more")
+        self.sources = {"matcher": matcher, "inception": inception, "features": features or []}
+        self.prompts = prompts
+        self.grid_seeds = grid_seeds
+        self.raw_too = raw_too
+        self.memorisation = memorisation
+        self.judges: Judges | None = None
+        self.metrics: dict[str, CollectedRows] = {}  # by the prefix of the names
+
+    # --- hooks -------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Load the judges, before anything is trained that they could not score."""
+        if stage == "predict" or self.judges is not None:
+            return
+        self.judges = Judges(**self.sources)  # type: ignore[arg-type]
+        self.judges.refuse(pl_module.sampling["reranker"])
+        if self.judges.lacking and trainer.is_global_zero:
+            print(f"No FID, KID and IS: {self.judges.lacking}", file=sys.stderr)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start empty."""
+        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        self._start(trainer, pl_module, "val", batches, trainer.val_dataloaders)
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start empty."""
+        self._start(trainer, pl_module, "test", trainer.num_test_batches, trainer.test_dataloaders)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Look at a batch of pictures."""
+        self._update(pl_module, outputs, batch, batch_idx)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Look at a batch of pictures."""
+        self._update(pl_module, outputs, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score, log, print, draw."""
+        self._finish(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Score, log, print, draw; write ``test.json``."""
+        self._finish(trainer, pl_module)
+
+    # --- the same for both splits ------------------------------------------------------------------------------
+
+    def _start(self, trainer: L.Trainer, pl_module: Any, split: str, batches: list[Any], loader: Any) -> None:
+        assert self.judges is not None
+        self.judges.to(pl_module.device)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.gold: GenerationGold = data.gold(split)
+        complete = trainer.strategy.reduce_boolean_decision(batches[0] == len(loader), all=True)
+        names = [*self.judges.judges, *(["logits"] if "inception" in self.judges.judges else []), "loss"]
+        prefix = split if complete else f"{split}_partial"
+        self.ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
+        prefixes = [prefix, f"{split}_raw"] if self.raw_too and self.ema and self.ema.swapped and complete else [prefix]
+        self.metrics = {
+            name: CollectedRows(self.gold.rows, names=names, complete=complete).to(pl_module.device)
+            for name in prefixes
+        }
+
+    def _update(self, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        for place, metric in enumerate(self.metrics.values()):
+            if place == 1:
+                assert self.ema is not None
+                with self.ema.raw_weights(pl_module):
+                    outputs = pl_module.validation_step(batch, batch_idx)
+            assert self.judges is not None
+            loss = outputs["loss"].float().expand(len(batch["row"]))
+            metric.update(batch["row"], **self.judges.look(outputs["pictures"]), loss=loss)
+
+    def _finish(self, trainer: L.Trainer, pl_module: Any) -> None:
+        assert self.judges is not None
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        split = self.gold.split
+        true = true_features(
+            self.judges,
+            data,
+            split,
+            agree=lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
+            write=trainer.is_global_zero,
+        )
+        read = distractors = None
+        if self.judges.matcher is not None:
+            read, distractors = self.judges.read(self.gold.texts).cpu(), draw_distractors(self.gold.texts)
+        for prefix, metric in self.metrics.items():
+            rows, values = metric.gathered()
+            rows, values = rows.cpu(), {name: value.cpu() for name, value in values.items()}
+            scores = distribution_scores(values, true)
+            if read is not None and distractors is not None:
+                scores |= r_precision_scores(values["clip"], rows, self.gold.texts, read, true["clip"], distractors)
+            scores["loss"] = values["loss"].mean().item()
+            if self.memorisation:
+                scores |= self._memorisation(trainer, pl_module, prefix, rows, values, true)
+            logged = {f"{prefix}/{key}": value for key, value in scores.items() if not math.isnan(value)}
+            log_numbers(trainer, pl_module, logged)
+            if trainer.is_global_zero:
+                protocol = self._protocol(trainer, pl_module, len(rows))
+                print_scores(scores, title=f"{prefix}, step {protocol['step']}", protocol=protocol)
+                if prefix == "test":
+                    write_results(Path(trainer.default_root_dir) / "test.json", logged, protocol)
+        self._draw_grid(trainer, pl_module, next(iter(self.metrics)), read, distractors)
+        if read is not None and trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / f"distractors_{split}.jsonl"
+            if not path.exists():
+                assert distractors is not None
+                write_json_lines(path, distractor_records(self.gold.image_ids, self.gold.texts, distractors))
+        self.metrics = {}
+
+    def _memorisation(
+        self,
+        trainer: L.Trainer,
+        pl_module: Any,
+        prefix: str,
+        rows: Tensor,
+        values: dict[str, Tensor],
+        true: dict[str, Tensor],
+    ) -> dict[str, float]:
+        """Compare with the training pictures, in the matcher's features, or else the first that there are."""
+        assert self.judges is not None
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        name = "clip" if self.judges.matcher is not None else next(iter(self.judges.judges))
+        training = true_features(
+            self.judges,
+            data,
+            "train",
+            names=[name],
+            agree=lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
+            write=trainer.is_global_zero,
+        )[name]
+        likeness, places = nearest(values[name], training)
+        closest = likeness.argsort(descending=True, stable=True)[:SHEET_ROWS]
+        drawn = self._redraw(pl_module, [self.gold.texts[row] for row in rows[closest]], rows[closest].tolist())
+        if trainer.is_global_zero and not prefix.endswith("_raw"):
+            sheet_rows = [
+                SheetRow(
+                    text=self.gold.texts[row],
+                    pictures=[picture, data.picture("train", int(places[place])), data.picture(self.gold.split, row)],
+                    hits=[False] * 3,
+                    note=f"cosine {likeness[place]:.3f}",
+                )
+                for place, row, picture in zip(closest.tolist(), rows[closest].tolist(), drawn, strict=True)
+            ]
+            sheet = contact_sheet(sheet_rows, titles=["generated", "nearest training", "true"])
+            save_sheet(trainer, sheet, f"{prefix}-nearest", f"{prefix}/nearest", steps_done(trainer, pl_module))
+        return memorisation_scores(likeness, nearest(true[name], training)[0])
+
+    def _draw_grid(
+        self, trainer: L.Trainer, pl_module: Any, prefix: str, read: Tensor | None, distractors: Tensor | None
+    ) -> None:
+        """The same descriptions by the same seeds every time; those framed have their own description nearest."""
+        assert self.judges is not None
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        spread = torch.linspace(0, len(self.gold.rows) - 1, min(SHEET_ROWS, len(self.gold.rows))).round().long()
+        rows = [] if self.prompts else [self.gold.rows[place] for place in spread.tolist()]
+        texts = self.prompts or [self.gold.texts[row] for row in rows]
+        columns, hit = [], []
+        for seed in range(self.grid_seeds):
+            pictures = pl_module.generator.generate(texts, seeds=[seed] * len(texts))
+            columns.append(pictures.permute(0, 2, 3, 1).cpu().numpy())
+            if rows and read is not None and distractors is not None:
+                seen = self.judges.look(pictures, ["clip"])["clip"].cpu()
+                hit.append(hits(seen, read, torch.tensor(rows), distractors).tolist())
+            else:
+                hit.append([False] * len(texts))
+        if not trainer.is_global_zero:
+            return
+        sheet_rows = []
+        for place, text in enumerate(texts):
+            true = [data.picture(self.gold.split, rows[place])] if rows else []
+            sheet_rows.append(
+                SheetRow(
+                    text=text,
+                    pictures=[*true, *(column[place] for column in columns)],
+                    hits=[*([False] * len(true)), *(column[place] for column in hit)],
+                )
+            )
+        titles = [*(["true"] if rows else []), *(f"seed {seed}" for seed in range(self.grid_seeds))]
+        sheet = contact_sheet(sheet_rows, titles=titles)
+        save_sheet(trainer, sheet, prefix, f"{prefix}/grid", steps_done(trainer, pl_module))
+
+    def _redraw(self, pl_module: Any, texts: list[str], rows: list[int]) -> Sequence[Any]:
+        return list(pl_module.draw(texts, rows).permute(0, 2, 3, 1).cpu().numpy())
+
+    def _protocol(self, trainer: L.Trainer, pl_module: Any, drawn: int) -> dict[str, Any]:
+        """What the numbers were measured on and how."""
+        assert self.judges is not None
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        return {
+            "data": self.gold.source,
+            "split": self.gold.split,
+            "generated": drawn,
+            "true": len(self.gold.texts),
+            "image_size": data.image_size,
+            "judges": self.judges.protocol,
+            "sampling": pl_module.sampling,
+            "averaged_weights": bool(self.ema and self.ema.swapped),
+            "precision": str(trainer.precision),
+            "step": steps_done(trainer, pl_module),
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "weights": pl_module.weights,
+        }
