@@ -14,6 +14,7 @@ from zoo.runs import take_option
 
 MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
 SPEED_MARKERS = ("<!-- speed: python -m zoo results -->", "<!-- /speed -->")
+CONTROLS_MARKERS = ("<!-- controls: python -m zoo results -->", "<!-- /controls -->")
 COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name")
 
 
@@ -53,6 +54,9 @@ def main(argv: list[str]) -> int:
     benches = sorted((folder / "bench").glob("*.json"))
     if benches:
         updated = replace_table(updated, speed_table(benches), SPEED_MARKERS, options.readme)
+    controls = sorted((folder / "controls").glob("*.json"))
+    if controls:
+        updated = replace_table(updated, controls_table(controls), CONTROLS_MARKERS, options.readme)
     if options.check and updated != text:
         print(f"{options.readme}: the results table is out of date: run `python -m zoo results`", file=sys.stderr)
         return 1
@@ -173,6 +177,29 @@ def speed_table(benches: list[Path]) -> str:
                 f"{row['ratio']:.2f}" if row["peer"] else "–",
             ]
             lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def controls_table(files: list[Path]) -> str:
+    """What ``python -m zoo score t2i-controls --output`` wrote, as a Markdown table: R-precision with its spread."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    keys = {key for result in results for scores in result["controls"].values() for key in scores}
+    columns = {
+        "FID": "fid",
+        "KID": "kid",
+        "IS": "is",
+        **{key: key for key in sorted(keys) if key.startswith(("fd_", "precision_", "recall_"))},
+        "R-precision": "r_precision",
+    }
+    columns = {title: key for title, key in columns.items() if key in keys}
+    lines = [f"| split | pictures | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    for result in results:
+        protocol = result["protocol"]
+        for name, scores in result["controls"].items():
+            cells = [f"{scores[key]:.3g}" if key in scores else "–" for key in columns.values()]
+            if "r_precision_std" in scores:
+                cells[-1] = f"{scores['r_precision']:.1f} ± {scores['r_precision_std']:.1f}"
+            lines.append(f"| {protocol['split']}, {protocol['generated']:,} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

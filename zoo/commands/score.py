@@ -1,4 +1,4 @@
-"""``python -m zoo score TASK``: score a submission as MUGE does, or list every fault in it; starts without torch."""
+"""``python -m zoo score TASK``: score a submission, or list every fault in it; starts without torch."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands.output import write_output
+from zoo.commands.score_t2i import controls_parser, score_t2i_controls, score_t2i_files, t2i_parser
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ def main(argv: list[str]) -> int:
 
     parser = CommandParser(
         prog="python -m zoo score",
-        description="Score a submission file as MUGE does, or list every fault in it.",
+        description="Score a submission file, or list every fault in it.",
     )
     tasks = parser.add_subcommands(dest="task", title="tasks", required=True)
     tasks.add_subcommand("retrieval", retrieval_parser(), help="Recall@1/5/10 and MeanRecall")
+    tasks.add_subcommand("t2i", t2i_parser(), help="FID, KID, IS, Fréchet distances, R-precision")
+    tasks.add_subcommand("t2i-controls", controls_parser(), help="the same of true pictures that were spoiled")
     options = parser.parse_args(argv)
     return SCORERS[options.task](options[options.task])
 
@@ -91,4 +94,4 @@ def report(result: dict[str, Any], output: str | None, *, inputs: tuple[str, ...
     write_output(output, text)
 
 
-SCORERS = {"retrieval": score_retrieval_files}
+SCORERS = {"retrieval": score_retrieval_files, "t2i": score_t2i_files, "t2i-controls": score_t2i_controls}
