@@ -5,8 +5,10 @@ PyTorch is imported by the first resize, Pillow by the first picture that is not
 
 import binascii
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pybase64
@@ -43,8 +45,6 @@ def decode(data: bytes) -> np.ndarray:
     Raises:
         ImageError: If the bytes are empty, cut short or no picture.
     """
-    if not data:
-        raise ImageError("an empty picture (0 bytes)")
     # A JPEG with Exif may be rotated: Pillow reads which way.
     if data[:2] == b"\xff\xd8" and b"Exif\0\0" not in data:
         try:
@@ -53,6 +53,25 @@ def decode(data: bytes) -> np.ndarray:
         except ValueError:
             pass  # Pillow reads some that simplejpeg does not, and says what is wrong with the others
     return _decode_with_pillow(data)
+
+
+class Header(NamedTuple):
+    """What a picture says of itself before its pixels."""
+
+    format: str  # Pillow's name: PNG, JPEG, …
+    mode: str  # Pillow's name: RGB, RGBA, L, P, CMYK, …
+    height: int
+    width: int
+
+
+def read_header(data: bytes) -> Header:
+    """Read what kind of picture this is, without decoding it.
+
+    Raises:
+        ImageError: If the bytes are empty or begin no picture.
+    """
+    with _open(data) as image:
+        return Header(image.format or "unknown", image.mode, image.height, image.width)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -210,11 +229,20 @@ def decode_base64(text: bytes | str) -> bytes:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
+    with _open(data) as image:
+        return np.array(over_white(image))
+
+
+@contextmanager
+def _open(data: bytes) -> "Iterator[Image]":
+    """A picture in Pillow; whatever goes wrong with it is an ImageError."""
     from PIL import Image
 
+    if not data:
+        raise ImageError("an empty picture (0 bytes)")
     try:
         with Image.open(BytesIO(data)) as image:
-            return np.array(over_white(image))
+            yield image
     except Image.UnidentifiedImageError:
         raise ImageError(f"not a picture: {len(data)} bytes that begin with {data[:12]!r}") from None
     except Exception as error:  # Pillow's plug-ins raise many kinds for broken files

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data.augment import auto_augment
+from zoo.data.augment import auto_augment, degrade
 from zoo.data.retrieval import RetrievalDataModule
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -112,3 +112,43 @@ def test_global_random_state_is_left_alone(muge_root):
 def test_timm_is_imported_only_when_it_is_asked_for():
     code = "import sys, zoo.data.retrieval_datasets; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_degrading_is_a_function_of_the_generator():
+    image = picture(0, 64).copy()
+    first, again, other = (degrade(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first.shape, first.dtype) == (image.shape, np.uint8)
+
+
+def test_noise_has_up_to_forty_grey_levels():
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    deviations = [degrade(grey, np.random.default_rng(seed)).std() for seed in range(200)]
+    assert min(deviations) < 2
+    assert 38 < max(deviations) < 41
+    assert np.mean(deviations) == pytest.approx(20, abs=2.5)
+
+
+def test_noise_does_not_wrap_round():
+    for level in (0, 255):
+        worst = [degrade(np.full((32, 32, 3), level, np.uint8), np.random.default_rng(seed)) for seed in range(20)]
+        assert max(np.abs(np.float64(one) - level).max() for one in worst) < 6 * 40
+        assert max(abs(one.mean() - level) for one in worst) < 20
+
+
+def test_blurring_is_by_up_to_four_times(monkeypatch):
+    monkeypatch.setattr("zoo.data.augment.NOISE", 0.0)
+    sizes = []
+
+    def resize(image, size):
+        sizes.append(size)
+        return np.broadcast_to(image[:1, :1], (size, size, 3))
+
+    monkeypatch.setattr("zoo.data.augment.resize", resize)
+    for seed in range(400):
+        degrade(picture(0, 64), np.random.default_rng(seed))
+    smaller, back = sizes[::2], sizes[1::2]
+    assert set(back) == {64}
+    assert (min(smaller), max(smaller)) == (16, 64)
+    assert np.mean(smaller) == pytest.approx(40, abs=2)

@@ -61,6 +61,77 @@ def test_files_without_kinds_are_trained_on_whole(muge_root):
     np.testing.assert_array_equal(asked.pairs, whole.pairs)
 
 
+def test_several_splits_are_trained_on_as_one(muge_root):
+    data = module(muge_root, train_splits=["train", "test", "valid"], batch_size=1)
+    dataset = data.train_dataloader().dataset
+    expected = []
+    for split in ("train", "test", "valid"):
+        gold = data.gold(split)
+        pictures = {id_: images.resize(data.picture(split, id_), 24) for id_ in gold.image_ids}
+        for query_id, text, items in zip(gold.query_ids, gold.texts, gold.positives, strict=True):
+            expected += [(query_id, text, item, pictures[item]) for item in items]
+    dataset.crop_scale = (1.0, 1.0)
+    batch = dataset.__getitems__([(0, row) for row in range(len(dataset))])
+    for row, (query_id, text, item, picture) in enumerate(expected):
+        assert (batch["query_id"][row], batch["text"][row], batch["image_id"][row]) == (query_id, text, item)
+        np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0), picture)
+    assert len(expected) == len(dataset)
+    own = module(muge_root).train_dataloader()
+    groups = data.train_dataloader().batch_sampler.groups
+    np.testing.assert_array_equal(groups[: len(own.dataset)], own.batch_sampler.groups)
+    assert not set(groups[: len(own.dataset)]) & set(groups[len(own.dataset) :])
+
+
+def test_the_training_split_comes_out_the_same_with_others_behind_it(muge_root):
+    options = {"crop_scale": (0.3, 1.0), "flip": 0.5, "degrade": 0.5}
+    alone, joined = (
+        module(muge_root, train_splits=splits, **options).train_dataloader().dataset
+        for splits in (["train"], ["train", "valid", "test"])
+    )
+    keys = [(1, row) for row in range(len(alone))]
+    assert torch.equal(alone.__getitems__(keys)["image"], joined.__getitems__(keys)["image"])
+    keys = [(1, row) for row in range(len(alone), len(joined))]
+    assert len({image.numpy().tobytes() for image in joined.__getitems__(keys)["image"]}) == len(keys)
+
+
+def test_a_split_without_answers_cannot_be_trained_on(muge_root, tmp_path):
+    shutil.copytree(muge_root, tmp_path / "copy")
+    (tmp_path / "copy" / "Multimodal_Retrieval" / "MR_test_answers.jsonl").unlink()
+    with pytest.raises(UserError, match=r"the test split at .*MR_test_imgs\.tsv has no \(query, picture\) pair"):
+        module(tmp_path / "copy", train_splits=["train", "test"]).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"), [('"query_id": 300', '"query_id": 100', "query 100"), ("3000\t", "1000\t", "picture 1000")]
+)
+def test_splits_that_share_an_id_are_not_trained_on_together(muge_root, tmp_path, old, new, named):
+    shutil.copytree(muge_root, tmp_path / "copy")
+    for file in (tmp_path / "copy" / "Multimodal_Retrieval").glob("MR_test_*"):
+        file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"{named} is in the train and in the test split \(and 0 more\)"):
+        module(tmp_path / "copy", train_splits=["train", "test"], on_error="skip").train_dataloader()
+
+
+@pytest.mark.parametrize("splits", [[], ["train", "train"]])
+def test_training_splits_are_some_and_each_once(muge_root, splits):
+    with pytest.raises(UserError, match=r"data\.train_splits is \[.*\]: give one split or several, each once"):
+        module(muge_root, train_splits=splits)
+
+
+def test_degrading_changes_the_share_asked_for_and_no_other_draw(muge_root):
+    def batch(degrade):
+        options = {"crop_scale": (0.3, 1.0), "flip": 0.5, "auto_augment": True, "degrade": degrade}
+        dataset = module(muge_root, **options).train_dataloader().dataset
+        return dataset.__getitems__([(epoch, row) for epoch in range(4) for row in range(len(dataset))])
+
+    plain, half, again, always = batch(0.0), batch(0.5), batch(0.5), batch(1.0)
+    changed = (half["image"] != plain["image"]).flatten(1).any(1)
+    assert 0.35 < changed.float().mean() < 0.65
+    assert (always["image"] != plain["image"]).flatten(1).any(1).all()
+    assert all(torch.equal(plain["flip"], other["flip"]) for other in (half, always))
+    assert torch.equal(half["image"], again["image"])
+
+
 def test_batches_are_raw(muge_root):
     batch = next(iter(module(muge_root).train_dataloader()))
     assert batch["image"].shape == (5, 3, 24, 24)
@@ -170,6 +241,7 @@ def test_data_sets_travel_to_workers(muge_root):
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"crop_scale": (0.5, 1.5)}, r"data\.crop_scale is \[0\.5, 1\.5\]"),
         ({"flip": 2.0}, r"data\.flip is 2\.0"),
+        ({"degrade": 1.5}, r"data\.degrade is 1\.5"),
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"image_size": "auto"}, r"data\.image_size is auto and there is no trainer"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo.data import tsv as tsv_module
-from zoo.data.tsv import ImageTsv, build_index
+from zoo.data.tsv import ImageTsv, JoinedTsv, build_index
 from zoo.errors import UserError
 from zoo.images import ImageError, encode_base64
 
@@ -192,3 +192,14 @@ def test_indexing_a_large_file_is_announced(path, monkeypatch, capsys):
     assert "Indexing MR_valid_imgs.tsv" in capsys.readouterr().err
     ImageTsv(path)
     assert capsys.readouterr().err == ""
+
+
+def test_joined_files_are_read_one_after_the_other(tmp_path):
+    parts = [
+        ImageTsv(write(tmp_path / f"{n}.tsv", {n * 10 + m: b"%d" % (n * 10 + m) for m in range(n)})) for n in (3, 1, 4)
+    ]
+    joined = pickle.loads(pickle.dumps(JoinedTsv(parts)))
+    assert joined.ids.tolist() == [30, 31, 32, 10, 40, 41, 42, 43]
+    assert [joined[row] for row in range(len(joined))] == [b"%d" % id_ for id_ in joined.ids]
+    assert joined.where(3) == f"{tmp_path}/1.tsv:1: picture 10"
+    assert joined.where(5) == f"{tmp_path}/4.tsv:2: picture 41"

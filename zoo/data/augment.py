@@ -1,4 +1,7 @@
-"""AutoAugment (Cubuk et al. 2018, arXiv:1805.09501) by timm: operations that cannot be batched on the device."""
+"""What the workers do to training pictures, for it cannot be batched: AutoAugment, and the look of early drafts.
+
+AutoAugment (Cubuk et al. 2018, arXiv:1805.09501) is timm's.
+"""
 
 import random
 from collections.abc import Iterator
@@ -8,8 +11,31 @@ from typing import Any
 
 import numpy as np
 
+from zoo.images import resize
+
 FILL = (123, 117, 104)
 """Grey levels where a rotation or a shift leaves nothing: CLIP's mean picture colour, as in CN-CLIP's fine-tuning."""
+
+NOISE = 40.0
+"""Grey levels: the greatest standard deviation of the noise of a degraded picture."""
+
+
+def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Make a picture as blurred and noisy as early generated ones: smaller and back, then Gaussian noise.
+
+    Args:
+        image: ``[S, S, 3]`` uint8.
+        generator: Draws the smaller side, uniform from S / 4 to S pixels, and the noise, whose standard deviation is
+            uniform from 0 to 40 grey levels.
+
+    Returns:
+        ``[S, S, 3]`` uint8.
+    """
+    size = len(image)
+    smaller = int(generator.integers(max(1, size // 4), size + 1))
+    sigma = generator.uniform(0, NOISE)
+    noise = sigma * generator.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(np.rint(resize(resize(image, smaller), size) + noise), 0, 255).astype(np.uint8)
 
 
 def auto_augment(image: np.ndarray, seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo import images
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
-from zoo.data.tsv import ImageTsv
+from zoo.data.tsv import ImageTsv, JoinedTsv
 from zoo.errors import UserError
 
 if TYPE_CHECKING:  # a loader's workers do without
@@ -91,7 +91,7 @@ def check_crop_scale(crop_scale: tuple[float, float]) -> None:
 # --- rows ------------------------------------------------------------------------------------------------------
 
 
-def decode(pictures: ImageTsv, row: int) -> np.ndarray:
+def decode(pictures: ImageTsv | JoinedTsv, row: int) -> np.ndarray:
     """One picture of a TSV as ``[H, W, 3] uint8`` RGB; what is wrong with it names file, line and id."""
     try:
         return images.decode(pictures[row])

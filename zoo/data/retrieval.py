@@ -23,7 +23,8 @@ from zoo.data.loading import (
     resolve_seed,
     training_loader,
 )
-from zoo.data.retrieval_datasets import GalleryDataset, PairDataset, QueryDataset, RetrievalSplit
+from zoo.data.retrieval_datasets import GalleryDataset, PairDataset, QueryDataset, RetrievalSplit, Split, TrainingPairs
+from zoo.errors import UserError
 from zoo.interfaces import RetrievalGold
 
 
@@ -44,6 +45,9 @@ class RetrievalDataModule(L.LightningDataModule):
         flip: Probability of mirroring a training picture, 0 to 1.
         auto_augment: AutoAugment's original ImageNet policy by timm, in the workers, after the crop; with ``flip`` 0.5
             and the default ``crop_scale`` it is CN-CLIP's fine-tuning recipe.
+        degrade: Probability that a training picture is made blurred and noisy, as early generated pictures are, 0 to 1.
+        train_splits: Splits whose pairs are trained on; a judge of generated pictures may take all, those of the test
+            split where its answers lie beside it.
         train_kinds: The kinds of queries to train on, where the file labels them (``kind``); by default all.
         group_size: Training pairs of related pictures, true for one query, that are dealt together, so that they are
             each other's negatives; 1 deals pairs singly.
@@ -68,6 +72,8 @@ class RetrievalDataModule(L.LightningDataModule):
         crop_scale: tuple[float, float] = (0.9, 1.0),
         flip: float = 0.0,
         auto_augment: bool = False,
+        degrade: float = 0.0,
+        train_splits: tuple[Split, ...] = ("train",),
         train_kinds: list[str] | None = None,
         group_size: int = 1,
         predict_split: Literal["valid", "test"] = "test",
@@ -77,8 +83,10 @@ class RetrievalDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         check_least(batch_size=(batch_size, 1), eval_batch_size=(eval_batch_size, 1), num_workers=(num_workers, 0))
-        check_probabilities(flip=flip)
+        check_probabilities(flip=flip, degrade=degrade)
         check_crop_scale(crop_scale)
+        if not train_splits or len(set(train_splits)) < len(train_splits):
+            raise UserError(f"data.train_splits is {list(train_splits)}: give one split or several, each once")
         self.root = root
         self.image_size: int = image_size  # type: ignore[assignment]  # a number from setup() on
         self.batch_size = batch_size
@@ -87,6 +95,8 @@ class RetrievalDataModule(L.LightningDataModule):
         self.crop_scale = tuple(crop_scale)
         self.flip = flip
         self.auto_augment = auto_augment
+        self.degrade = degrade
+        self.train_splits = tuple(train_splits)
         self.train_kinds = train_kinds
         self.group_size = group_size
         self.predict_split = predict_split
@@ -109,9 +119,12 @@ class RetrievalDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the splits that the stage reads; ``image_size: auto`` becomes the tower's."""
         self.image_size = resolve_image_size(self.image_size, self.trainer)
-        for split in {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(
-            stage, (self.predict_split,)
-        ):
+        splits: dict[str, tuple[str, ...]] = {
+            "fit": (*self.train_splits, "valid"),
+            "validate": ("valid",),
+            "test": ("test",),
+        }
+        for split in splits.get(stage, (self.predict_split,)):
             self.open(split)
 
     def open(self, split: str) -> RetrievalSplit:
@@ -139,20 +152,21 @@ class RetrievalDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled pairs in equal batches; continues where the trainer stands."""
-        opened = self.open("train")
-        pairs = opened.pairs()
-        groups = opened.groups(pairs)  # of all pairs: queries that are not trained on tell what is related too
+        training = TrainingPairs([self.open(split) for split in self.train_splits])
+        pairs = training.pairs()
+        groups = training.groups(pairs)  # of all pairs: queries that are not trained on tell what is related too
         if self.train_kinds is not None:
-            chosen = opened.of_kinds(pairs, self.train_kinds)
+            chosen = training.of_kinds(pairs, self.train_kinds)
             pairs, groups = pairs[chosen], groups[chosen]
         dataset = PairDataset(
-            opened.pictures,
-            opened.queries,
+            training.pictures,
+            training.queries,
             pairs,
             image_size=self.image_size,
             crop_scale=self.crop_scale,  # type: ignore[arg-type]
             flip=self.flip,
             auto_augment=self.auto_augment,
+            degrade=self.degrade,
             seed=self.seed,
         )
         return training_loader(

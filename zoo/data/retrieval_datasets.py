@@ -1,7 +1,9 @@
 """The files of one retrieval split, opened and checked, and the data sets that read them a whole batch at a time."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +12,10 @@ import torch
 from torch.utils.data import Dataset
 
 from zoo import images
-from zoo.data.augment import auto_augment
+from zoo.data.augment import auto_augment, degrade
 from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
 from zoo.data.loading import broken_pictures, decode
-from zoo.data.tsv import ImageTsv
+from zoo.data.tsv import ImageTsv, JoinedTsv
 from zoo.errors import UserError, nearest
 from zoo.interfaces import ImageBatch, PairBatch, QueryBatch, RetrievalGold
 
@@ -25,7 +27,7 @@ class PairDataset(Dataset[PairBatch]):
 
     def __init__(
         self,
-        pictures: ImageTsv,
+        pictures: ImageTsv | JoinedTsv,
         queries: list[Query],
         pairs: np.ndarray,
         *,
@@ -33,6 +35,7 @@ class PairDataset(Dataset[PairBatch]):
         crop_scale: tuple[float, float],
         flip: float,
         auto_augment: bool,
+        degrade: float,
         seed: int,
     ) -> None:
         self.pictures = pictures
@@ -42,6 +45,7 @@ class PairDataset(Dataset[PairBatch]):
         self.crop_scale = crop_scale
         self.flip = flip
         self.auto_augment = auto_augment
+        self.degrade = degrade
         self.seed = seed
 
     def __len__(self) -> int:
@@ -60,6 +64,8 @@ class PairDataset(Dataset[PairBatch]):
             flip[place] = generator.random() < self.flip
             if self.auto_augment:
                 pixels[place] = auto_augment(pixels[place], int(generator.integers(1 << 32)))
+            if self.degrade > 0 and generator.random() < self.degrade:  # drawn last: without it nothing else changes
+                pixels[place] = degrade(pixels[place], generator)
         batch = PairBatch(
             image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             text=[self.queries[index].text for index in pairs[:, 0]],
@@ -155,41 +161,6 @@ class RetrievalSplit:
         ids = self.pictures.ids[self.rows]
         return {int(image_id): int(row) for image_id, row in zip(ids, self.rows, strict=True)}
 
-    def pairs(self) -> np.ndarray:
-        """``[P, 2] int64``: one row a (query, true picture) pair, in file order: query index, picture row."""
-        rows = [
-            (index, self.row_of[item])
-            for index, query in enumerate(self.queries)
-            for item in query.item_ids
-            if item in self.row_of
-        ]
-        if not rows:
-            raise UserError(f"the {self.split} split at {self.pictures.path} has no (query, picture) pair to train on")
-        return np.array(rows, dtype=np.int64)
-
-    def of_kinds(self, pairs: np.ndarray, kinds: list[str]) -> np.ndarray:
-        """``[P] bool``: whether each pair's query is of one of these kinds, or of none.
-
-        Raises:
-            UserError: The file labels its queries, and none with one of these kinds.
-        """
-        known = sorted({query.kind for query in self.queries if query.kind is not None})
-        for kind in kinds:
-            if known and kind not in known:
-                raise UserError(
-                    f"data.train_kinds names {kind!r}: the {self.split} queries are of the kinds {', '.join(known)}."
-                    f"{nearest(kind, known)}"
-                )
-        return np.array([self.queries[index].kind in (None, *kinds) for index in pairs[:, 0]])
-
-    def groups(self, pairs: np.ndarray) -> np.ndarray:
-        """``[P] int64``: what each pair's picture is related to: the query with the most pictures that names it."""
-        sizes = np.bincount(pairs[:, 0], minlength=len(self.queries))
-        largest = np.full(len(self.pictures), -1)
-        for index, row in pairs[np.argsort(sizes[pairs[:, 0]], kind="stable")]:
-            largest[row] = index
-        return largest[pairs[:, 1]]
-
     def gold(self) -> RetrievalGold:
         """What an evaluation of this split is held against."""
         digest = hashlib.sha256("\n".join(f"{answer}" for answer in self.answers).encode()).hexdigest()[:12]
@@ -202,3 +173,78 @@ class RetrievalSplit:
             positives=[query.item_ids for query in self.answers] if self.labelled else None,
             kinds=[query.kind for query in self.answers],
         )
+
+
+class TrainingPairs:
+    """The queries and pictures of some splits, one split after the other, and which of them belong together.
+
+    Args:
+        splits: The opened splits.
+
+    Raises:
+        UserError: An id is in two of the splits, or a split has no pair.
+    """
+
+    def __init__(self, splits: Sequence[RetrievalSplit]) -> None:
+        refuse_shared_ids(splits)
+        self.splits = splits
+        self.queries = [query for split in splits for query in split.queries]
+        parts = [split.pictures for split in splits]
+        self.pictures = parts[0] if len(parts) == 1 else JoinedTsv(parts)
+
+    def pairs(self) -> np.ndarray:
+        """``[P, 2] int64``: one row a (query, true picture) pair, in file order: query index, picture row."""
+        pairs, queries, pictures = [], 0, 0
+        for split in self.splits:
+            own = [
+                (queries + index, pictures + split.row_of[item])
+                for index, answer in enumerate(split.answers)
+                for item in answer.item_ids
+                if item in split.row_of
+            ]
+            if not own:
+                raise UserError(
+                    f"the {split.split} split at {split.pictures.path} has no (query, picture) pair to train on"
+                )
+            pairs += own
+            queries, pictures = queries + len(split.queries), pictures + len(split.pictures)
+        return np.array(pairs, dtype=np.int64)
+
+    def of_kinds(self, pairs: np.ndarray, kinds: list[str]) -> np.ndarray:
+        """``[P] bool``: whether each pair's query is of one of these kinds, or of none.
+
+        Raises:
+            UserError: The file labels its queries, and none with one of these kinds.
+        """
+        known = sorted({query.kind for query in self.queries if query.kind is not None})
+        for kind in kinds:
+            if known and kind not in known:
+                raise UserError(
+                    f"data.train_kinds names {kind!r}: the queries are of the kinds {', '.join(known)}."
+                    f"{nearest(kind, known)}"
+                )
+        return np.array([self.queries[index].kind in (None, *kinds) for index in pairs[:, 0]])
+
+    def groups(self, pairs: np.ndarray) -> np.ndarray:
+        """``[P] int64``: what each pair's picture is related to: the query with the most pictures that names it."""
+        sizes = np.bincount(pairs[:, 0], minlength=len(self.queries))
+        largest = np.full(len(self.pictures), -1)
+        for index, row in pairs[np.argsort(sizes[pairs[:, 0]], kind="stable")]:
+            largest[row] = index
+        return largest[pairs[:, 1]]
+
+
+def refuse_shared_ids(splits: Sequence[RetrievalSplit]) -> None:
+    """Raise UserError where two splits have a query or a picture id in common."""
+    for one, other in combinations(splits, 2):
+        for what in ("query", "picture"):
+            ids, others = (
+                [query.query_id for query in split.queries] if what == "query" else split.pictures.ids
+                for split in (one, other)
+            )
+            shared = np.intersect1d(ids, others)
+            if shared.size:
+                raise UserError(
+                    f"data.train_splits: {what} {shared[0]} is in the {one.split} and in the {other.split} split (and "
+                    f"{shared.size - 1} more): give splits that share no ids"
+                )

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.data.faults import Fault
+
 SUBMITTED_PICTURES = 10
 
 
@@ -34,15 +36,10 @@ CN_CLIP = Schema("text_id", "image_id", "topk images")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong: where, in our words, and what the official evaluator says when it is the first."""
+class RetrievalFault(Fault):
+    """A fault in our words, with what the official evaluator says when it is the first."""
 
-    place: str  # file, or file:line
-    message: str
     official: Any
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
 
 
 @dataclass
@@ -52,7 +49,7 @@ class SubmissionFile:
     entries: dict[Any, Any] = field(default_factory=dict)
     lines: dict[Any, int] = field(default_factory=dict)  # id → the line that counts
     repeated: list[Any] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[RetrievalFault] = field(default_factory=list)
     official: Any = None
 
 
@@ -118,7 +115,7 @@ def read_gold(source: Lines, schema: Schema) -> SubmissionFile:
                 continue
             except Exception as caught:  # whatever Python says is what the official evaluator reports
                 message, official = _gold_message(caught, line, schema), caught.args[0]
-        faults.append((number, Fault(f"{source.path}:{number}", message, official)))
+        faults.append((number, RetrievalFault(f"{source.path}:{number}", message, official)))
     return _with_faults(file, faults, source)
 
 
@@ -134,11 +131,11 @@ def _undecodable(line: str) -> str | None:
 
 def _unreadable(source: Lines, official: Any) -> SubmissionFile:
     assert source.error is not None
-    fault = Fault(str(source.path), f"cannot be read: {source.error.strerror}", official)
+    fault = RetrievalFault(str(source.path), f"cannot be read: {source.error.strerror}", official)
     return SubmissionFile(faults=[fault], official=official)
 
 
-def _with_faults(file: SubmissionFile, faults: list[tuple[int, Fault]], source: Lines) -> SubmissionFile:
+def _with_faults(file: SubmissionFile, faults: list[tuple[int, RetrievalFault]], source: Lines) -> SubmissionFile:
     """Add faults by line, and the first at which a reader stops: undecodable bytes end what it gets to see."""
     file.faults = [fault for _, fault in faults]
     ending = "utf-8" if source.readable < len(source.lines) else None
@@ -168,7 +165,7 @@ def read_predictions(source: Lines, schema: Schema) -> SubmissionFile:
     for number, raw in enumerate(source.lines, start=1):
         broken = _undecodable(raw)
         if broken is not None:
-            faults.append((number, Fault(f"{source.path}:{number}", broken, "utf-8")))
+            faults.append((number, RetrievalFault(f"{source.path}:{number}", broken, "utf-8")))
             continue
         line = raw.strip()
         try:
@@ -176,10 +173,12 @@ def read_predictions(source: Lines, schema: Schema) -> SubmissionFile:
         except (ValueError, RecursionError) as caught:
             message = "is blank; remove it" if not line else f"is not JSON: {caught}"
             official = f"Cannot parse this line into json object: {line}"
-            faults.append((number, Fault(f"{source.path}:{number}", message, official)))
+            faults.append((number, RetrievalFault(f"{source.path}:{number}", message, official)))
             continue
         found_faults = list(_line_faults(entry, line, schema, previous))
-        faults += [(number, Fault(f"{source.path}:{number}", message, official)) for message, official in found_faults]
+        faults += [
+            (number, RetrievalFault(f"{source.path}:{number}", message, official)) for message, official in found_faults
+        ]
         previous = entry.get(schema.query) if isinstance(entry, dict) else None
         if isinstance(previous, int):
             if previous in file.entries:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.submission_files import (
-    Fault,
+    RetrievalFault,
     Schema,
     SubmissionFile,
     find_schema,
@@ -31,7 +31,7 @@ class Evaluation:
     """The outcome of scoring one submission."""
 
     result: dict[str, Any]  # the official JSON
-    faults: list[Fault] = field(default_factory=list)  # empty when the submission is valid
+    faults: list[RetrievalFault] = field(default_factory=list)  # empty when the submission is valid
     notes: list[str] = field(default_factory=list)  # what is accepted but probably not meant
 
 
@@ -85,26 +85,28 @@ def _official_score(truth: dict[Any, Any], guess: dict[Any, list[int]]) -> dict[
     }
 
 
-def _missing(gold: Path | str, truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iterator[Fault]:
+def _missing(
+    gold: Path | str, truth: SubmissionFile, guess: SubmissionFile, schema: Schema
+) -> Iterator[RetrievalFault]:
     """Queries of the gold file without a prediction; each carries the official message, which names them all."""
     missing = set(truth.entries.keys()) - set(guess.entries.keys())  # made so, the order of names is the official one
     names = ", ".join([str(query) for query in missing])
     official = f"The following {schema.query}s have no prediction in your submission, please check again: {names}"
     for query, line in truth.lines.items():
         if query in missing:
-            yield Fault(f"{gold}:{line}", f"query {query} has no prediction", official)
+            yield RetrievalFault(f"{gold}:{line}", f"query {query} has no prediction", official)
 
 
-def _unscorable(gold: Path | str, truth: SubmissionFile) -> Iterator[Fault]:
+def _unscorable(gold: Path | str, truth: SubmissionFile) -> Iterator[RetrievalFault]:
     """Answers that stop the official evaluator while it scores."""
     for query, images in truth.entries.items():
         try:
             set(images)
         except TypeError as error:
             message = f"query {query}: the true pictures are no list of ids ({error})"
-            yield Fault(f"{gold}:{truth.lines[query]}", message, error.args[0])
+            yield RetrievalFault(f"{gold}:{truth.lines[query]}", message, error.args[0])
     if not truth.entries and not truth.faults:
-        yield Fault(str(gold), "has no lines; it must have one for each query", "float division by zero")
+        yield RetrievalFault(str(gold), "has no lines; it must have one for each query", "float division by zero")
 
 
 def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iterator[str]:

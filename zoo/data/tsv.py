@@ -9,6 +9,7 @@ import mmap
 import os
 import sys
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -132,6 +133,36 @@ class ImageTsv:
             if data[max(0, start - len(token)) : start] != token or data[end : end + 1] not in (b"\r", b"\n", b""):
                 return None
         return index
+
+
+class JoinedTsv:
+    """Several TSVs as one: the rows of the first, then those of the second, and so on.
+
+    Args:
+        parts: The TSVs.
+    """
+
+    def __init__(self, parts: Sequence[ImageTsv]) -> None:
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.ids = np.concatenate([part.ids for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, row: int) -> bytes:
+        """The encoded picture of a row."""
+        part, own_row = self._find(row)
+        return part[own_row]
+
+    def where(self, row: int) -> str:
+        """File, line and id of a row."""
+        part, own_row = self._find(row)
+        return part.where(own_row)
+
+    def _find(self, row: int) -> tuple[ImageTsv, int]:
+        place = int(np.searchsorted(self.ends, row, side="right"))
+        return self.parts[place], row - int(self.ends[place - 1] if place else 0)
 
 
 def build_index(path: Path, id_type: Literal["int", "str"]) -> np.ndarray:
