@@ -230,7 +230,7 @@ def test_a_part_may_lie_in_a_file_beside_the_experiment(zoo_main, workplace, mug
 
 
 def test_a_run_is_a_folder(zoo_main, workplace):
-    code, _, err = zoo_main("fit", *TINY, "--runs", "elsewhere")
+    code, out, err = zoo_main("fit", *TINY, "--runs", "elsewhere")
     assert code == 0, err
     (run,) = (workplace / "elsewhere" / "tiny").iterdir()
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
@@ -239,6 +239,7 @@ def test_a_run_is_a_folder(zoo_main, workplace):
     fit = json.loads((run / "fit.json").read_text())
     assert fit["experiment"] == "tiny"
     assert (fit["steps"], fit["resumed"], fit["processes"]) == (6, False, 1)
+    assert f"The run: elsewhere/tiny/{run.name} (checkpoints/, config.yaml, fit.json, metrics.csv)\n" in out
     assert err.count("Logging to") == 1
     assert f"Logging to {run}/metrics.csv (W&B has no key" in err
 
@@ -386,9 +387,10 @@ def test_a_folder_that_takes_no_file_is_said(zoo_main, workplace, runs):
 
 def test_what_lightning_can_switch_off_goes_off(zoo_main, workplace):
     words = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
-    code, _, err = zoo_main("fit", *TINY, *words, "--trainer.enable_checkpointing", "false")
+    code, out, err = zoo_main("fit", *TINY, *words, "--trainer.enable_checkpointing", "false")
     assert code == 0, err
-    assert not (only_run(workplace) / "checkpoints").exists()
+    assert {path.name for path in only_run(workplace).iterdir()} == {"config.yaml", "fit.json"}
+    assert f"The run: runs/tiny/{only_run(workplace).name} (config.yaml, fit.json)\n" in out
 
 
 # --- validate, test, predict -------------------------------------------------------------------------------------
