@@ -3,11 +3,13 @@
 import csv
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
 import yaml
 
+from zoo.__main__ import main
 from zoo.data.formats import read_queries
 
 TINY = ("--config", "experiments/tiny.yaml")
@@ -184,10 +186,25 @@ def test_help_explains_every_option_of_task_and_data_in_80_columns(zoo_main, mon
     assert "--model.learning_rate (a number; default 5e-05)\n        Peak learning rate of AdamW." in out
     assert "--data.on_error (raise or skip; default raise)" in out
     assert "--trainer.max_epochs" in out
-    links = [line for line in out.splitlines() if "https://" in line or line.startswith("usage")]
-    assert max(len(line) for line in out.splitlines() if line not in links) <= 80
+    assert max(map(len, out.splitlines())) <= 80
     assert "--save_every (a whole number; default 500)" in out
     assert len(out.splitlines()) < 130
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("", "fit", "validate", "test", "predict", "score", "score retrieval", "bench", "bench data", "bench eval"),
+        *("bench step", "results", "list"),  # data: tests/commands/test_data.py
+    ],
+)
+def test_help_fits_80_columns(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    with suppress(SystemExit):
+        main([*command.split(), "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: python -m zoo {command}")
+    assert max(map(len, out.splitlines())) <= 80
 
 
 # --- layers and folders ------------------------------------------------------------------------------------------
