@@ -114,6 +114,8 @@ def _read(path: str | Path) -> _Source:
         return _published(huggingface.to_cn_clip(weights), str(path), configuration)
     if not place.exists():
         raise UserError(f"{path}: there is no such checkpoint. Give a .ckpt, a run's folder, or published weights")
+    if place.is_file() and place.suffix in (".json", ".safetensors"):
+        raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder of a ChineseCLIPModel")
     checkpoint = read_checkpoint(_own_file(place))
     if cn_clip.is_cn_clip(checkpoint["state_dict"]):
         return _published(checkpoint["state_dict"], str(path))
