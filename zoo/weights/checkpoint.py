@@ -80,8 +80,11 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
             if source.reference is not None:
                 _check_computation(task, source.reference, name)
         except UserError as error:
-            fix = f"\nThey are of {_spell(source.checkpoint['hyper_parameters'])}" if source.published else ""
-            raise UserError(f"{error}{fix}") from None
+            if not source.published:
+                raise
+            what, _, table = str(error).partition("\n")
+            fix = f"They are of {_spell(source.checkpoint['hyper_parameters'])}"  # what to type, before the long table
+            raise UserError(f"{what.rstrip(':.')}. {fix}\n{table}".rstrip()) from None
     except UserError as error:
         if isinstance(error, NoHubError) and name != str(path):
             return f"random (published weights not available: {error.reason})"
