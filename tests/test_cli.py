@@ -4,12 +4,14 @@ import csv
 import json
 import shutil
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from zoo.__main__ import main
+from zoo.callbacks.run import RandomWeightsBanner
 from zoo.data.formats import read_queries
 
 TINY = ("--config", "experiments/tiny.yaml")
@@ -497,6 +499,21 @@ def test_random_weights_that_were_not_wanted_are_announced(zoo_main, workplace, 
     code, _, err = zoo_main("test")
     assert code == 0
     assert "RANDOM WEIGHTS" in err
+
+
+def test_one_reason_for_random_weights_is_said_once(capsys):
+    no_network = "not available: no network)"
+    weights = {
+        "init_from": f"random (published weights {no_network}",
+        "image_tower": f"random (pretrained weights {no_network}",
+        "text_tower": "random (pretrained weights not available: they are not on the hub)",
+    }
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[])
+    RandomWeightsBanner().on_fit_start(trainer, SimpleNamespace(weights=weights))
+    assert capsys.readouterr().err.splitlines()[2:-1] == [
+        f"  init_from, image_tower: (published weights {no_network}",
+        "  text_tower: (pretrained weights not available: they are not on the hub)",
+    ]
 
 
 @pytest.mark.ddp
