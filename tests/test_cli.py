@@ -3,11 +3,15 @@
 import csv
 import json
 import shutil
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
+from zoo.__main__ import main
+from zoo.callbacks.run import RandomWeightsBanner
 from zoo.data.formats import read_queries
 
 TINY = ("--config", "experiments/tiny.yaml")
@@ -184,10 +188,25 @@ def test_help_explains_every_option_of_task_and_data_in_80_columns(zoo_main, mon
     assert "--model.learning_rate (a number; default 5e-05)\n        Peak learning rate of AdamW." in out
     assert "--data.on_error (raise or skip; default raise)" in out
     assert "--trainer.max_epochs" in out
-    links = [line for line in out.splitlines() if "https://" in line or line.startswith("usage")]
-    assert max(len(line) for line in out.splitlines() if line not in links) <= 80
+    assert max(map(len, out.splitlines())) <= 80
     assert "--save_every (a whole number; default 500)" in out
     assert len(out.splitlines()) < 200
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("", "fit", "validate", "test", "predict", "score", "score retrieval", "bench", "bench data", "bench eval"),
+        *("bench step", "results", "list"),  # data: tests/commands/test_data.py
+    ],
+)
+def test_help_fits_80_columns(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    with suppress(SystemExit):
+        main([*command.split(), "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: python -m zoo {command}")
+    assert max(map(len, out.splitlines())) <= 80
 
 
 # --- layers and folders ------------------------------------------------------------------------------------------
@@ -230,7 +249,7 @@ def test_a_part_may_lie_in_a_file_beside_the_experiment(zoo_main, workplace, mug
 
 
 def test_a_run_is_a_folder(zoo_main, workplace):
-    code, _, err = zoo_main("fit", *TINY, "--runs", "elsewhere")
+    code, out, err = zoo_main("fit", *TINY, "--runs", "elsewhere")
     assert code == 0, err
     (run,) = (workplace / "elsewhere" / "tiny").iterdir()
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
@@ -239,6 +258,7 @@ def test_a_run_is_a_folder(zoo_main, workplace):
     fit = json.loads((run / "fit.json").read_text())
     assert fit["experiment"] == "tiny"
     assert (fit["steps"], fit["resumed"], fit["processes"]) == (6, False, 1)
+    assert f"The run: elsewhere/tiny/{run.name} (checkpoints/, config.yaml, fit.json, metrics.csv)\n" in out
     assert err.count("Logging to") == 1
     assert f"Logging to {run}/metrics.csv (W&B has no key" in err
 
@@ -386,9 +406,10 @@ def test_a_folder_that_takes_no_file_is_said(zoo_main, workplace, runs):
 
 def test_what_lightning_can_switch_off_goes_off(zoo_main, workplace):
     words = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
-    code, _, err = zoo_main("fit", *TINY, *words, "--trainer.enable_checkpointing", "false")
+    code, out, err = zoo_main("fit", *TINY, *words, "--trainer.enable_checkpointing", "false")
     assert code == 0, err
-    assert not (only_run(workplace) / "checkpoints").exists()
+    assert {path.name for path in only_run(workplace).iterdir()} == {"config.yaml", "fit.json"}
+    assert f"The run: runs/tiny/{only_run(workplace).name} (config.yaml, fit.json)\n" in out
 
 
 # --- validate, test, predict -------------------------------------------------------------------------------------
@@ -478,6 +499,21 @@ def test_random_weights_that_were_not_wanted_are_announced(zoo_main, workplace, 
     code, _, err = zoo_main("test")
     assert code == 0
     assert "RANDOM WEIGHTS" in err
+
+
+def test_one_reason_for_random_weights_is_said_once(capsys):
+    no_network = "not available: no network)"
+    weights = {
+        "init_from": f"random (published weights {no_network}",
+        "image_tower": f"random (pretrained weights {no_network}",
+        "text_tower": "random (pretrained weights not available: they are not on the hub)",
+    }
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[])
+    RandomWeightsBanner().on_fit_start(trainer, SimpleNamespace(weights=weights))
+    assert capsys.readouterr().err.splitlines()[2:-1] == [
+        f"  init_from, image_tower: (published weights {no_network}",
+        "  text_tower: (pretrained weights not available: they are not on the hub)",
+    ]
 
 
 @pytest.mark.ddp

@@ -100,3 +100,13 @@ def test_a_missing_base_is_an_error(place):
     (place / "experiments" / "_base.yaml").unlink()
     with pytest.raises(UserError, match=r"there is no experiments/_base\.yaml"):
         make_plan(["fit", "--config", "experiments/clip_demo.yaml"])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("words", [("test",), ("fit", "--config", "experiments/clip_demo.yaml")])
+def test_a_file_beside_published_weights_is_no_checkpoint(place, name, words):
+    (place / name).touch()
+    with pytest.raises(
+        UserError, match=f"^--ckpt_path {name}: this is no checkpoint. Give a .ckpt file, a run's folder"
+    ):
+        make_plan([*words, "--ckpt_path", name])

@@ -156,7 +156,8 @@ def known_options(parser: LightningArgumentParser) -> list[str]:
 
 def closing_words(trainer: L.Trainer, folder: Path) -> str:
     """Where a training left what, its best, and what to type next."""
-    lines = [f"The run: {folder} (config.yaml, metrics.csv, checkpoints/, pictures/)"]
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    lines = [f"The run: {folder} ({', '.join(names)})"]
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor and checkpoint.best_model_score is not None:
             name = Path(checkpoint.best_model_path).name

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: always ``metrics.csv`` in its folder, and W&B where there is a key."""
+"""Where a run's numbers go, unless ``trainer.logger`` says: ``metrics.csv`` in its folder, W&B where there is a key."""
 
 import csv
 import netrc

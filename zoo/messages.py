@@ -60,9 +60,10 @@ def help_text(verb: str, groups: dict[str, dict[str, type]]) -> str:
         groups: Classes by name, by the group of options that they take (``model``, ``data``).
     """
     fit = verb == "fit"
-    needed = "--config experiments/NAME.yaml" if fit else "[--ckpt_path best]"
+    usage = f"usage: python -m zoo {verb} "
     lines = [
-        f"usage: python -m zoo {verb} {needed} [--config OVERLAY.yaml] [--GROUP.OPTION VALUE]",
+        usage + ("--config experiments/NAME.yaml" if fit else "[--ckpt_path best]"),
+        " " * len(usage) + "[--config OVERLAY.yaml] [--GROUP.OPTION VALUE]",
         "",
         *wrapped(LAYERS, indent=0),
         "",
@@ -85,7 +86,7 @@ def help_text(verb: str, groups: dict[str, dict[str, type]]) -> str:
     names = " ".join(f"--trainer.{name}" for name in inspect.signature(Trainer).parameters)
     lines += [
         "",
-        "Lightning's trainer (https://lightning.ai/docs/pytorch/stable/common/trainer.html):",
+        *wrapped("Lightning's trainer (https://lightning.ai/docs/pytorch/stable/common/trainer.html):", indent=0),
         *wrapped(names),
     ]
     return "\n".join(lines)

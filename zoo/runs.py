@@ -146,6 +146,10 @@ def find_checkpoint(asked: str, root: Path, experiment: str | None, of_a_run: st
         path = Path(asked).expanduser()
         if path.is_dir():
             path = path / "checkpoints" / CHECKPOINTS[of_a_run]
+        if path.is_file() and path.suffix in (".json", ".safetensors"):
+            raise UserError(
+                f"--ckpt_path {asked}: this is no checkpoint. Give a .ckpt file, a run's folder, best or last"
+            )
         if path.is_file():
             return path.resolve()
         near = nearest(asked, CHECKPOINTS, limit=1) if os.sep not in asked else ""

@@ -47,6 +47,15 @@ def test_embeddings_are_unit_vectors(task):
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
+def test_nothing_has_no_embeddings(task):
+    for embeddings in (task.encode_text([]), task.encode_image([]), task.encode_image(PICTURES[:0])):
+        assert embeddings.shape == (0, 16)
+        assert embeddings.dtype == torch.float32
+        assert embeddings.device == task.device
+    with pytest.raises(UserError, match="the string '' came"):
+        task.encode_text("")
+
+
 def test_a_checkpoint_gives_the_same_task_back(task, checkpoint):
     for path in (checkpoint, checkpoint.parent.parent):
         loaded = load(path)

@@ -230,6 +230,13 @@ def test_an_unknown_architecture_says_what_came_and_what_is_known(tmp_path):
         zoo.load(tmp_path / "text")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_of_the_folder_is_no_checkpoint(saved, name, fitting_task):
+    for read in (zoo.load, lambda path: load_initial_weights(fitting_task(), path)):
+        with pytest.raises(UserError, match=f"{name}: this is no checkpoint. .* or the folder of a ChineseCLIPModel$"):
+            read(saved / name)
+
+
 class Harmful:
     def __reduce__(self):
         return print, ("a checkpoint's code ran",)

@@ -65,7 +65,10 @@ class RandomWeightsBanner(Callback):
         random = {part: text for part, text in pl_module.weights.items() if text.startswith("random (")}
         if not random or not trainer.is_global_zero:
             return
-        lines = [f"  {part}: {text.removeprefix('random ')}" for part, text in random.items()]
+        parts: dict[str, list[str]] = {}  # by the reason: one network fails them all
+        for part, text in random.items():
+            parts.setdefault(text.partition(": ")[2], []).append(part)
+        lines = [f"  {', '.join(names)}: {random[names[0]].removeprefix('random ')}" for names in parts.values()]
         rule = "!" * 80
         title = "RANDOM WEIGHTS: this experiment asks for pretrained weights and does without them"
         print("\n".join([rule, title, *lines, rule]), file=sys.stderr)

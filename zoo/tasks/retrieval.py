@@ -100,14 +100,26 @@ class RetrievalTask(L.LightningModule):
     # --- embeddings --------------------------------------------------------------------------------------------
 
     def encode_image(self, images: Tensor | list[Image]) -> Tensor:
-        """Embed ``[B, 3, H, W] uint8``, or B PIL pictures of any size and mode, as unit vectors ``[B, D]``."""
+        """Embed B pictures as unit vectors ``[B, D]``; B may be 0.
+
+        Args:
+            images: ``[B, 3, H, W] uint8``, or PIL pictures of any size and mode.
+        """
+        empty = images.shape[:1] == (0,) if isinstance(images, Tensor) else images == []
+        if empty:
+            return self._no_embeddings()
         if not isinstance(images, Tensor):
             images = self.image_tower.preprocess(images).to(self.device)
         return normalize(self.image_projection(self.image_tower(images)).float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Embed B texts as unit vectors ``[B, D]``."""
+        """Embed B texts as unit vectors ``[B, D]``; B may be 0."""
+        if texts == []:
+            return self._no_embeddings()
         return normalize(self.text_projection(self.text_tower(texts)).float(), dim=-1)
+
+    def _no_embeddings(self) -> Tensor:
+        return torch.empty(0, self.text_projection.out_features, device=self.device)
 
     # --- training ----------------------------------------------------------------------------------------------
 

@@ -80,8 +80,11 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
             if source.reference is not None:
                 _check_computation(task, source.reference, name)
         except UserError as error:
-            fix = f"\nThey are of {_spell(source.checkpoint['hyper_parameters'])}" if source.published else ""
-            raise UserError(f"{error}{fix}") from None
+            if not source.published:
+                raise
+            what, _, table = str(error).partition("\n")
+            fix = f"They are of {_spell(source.checkpoint['hyper_parameters'])}"  # what to type, before the long table
+            raise UserError(f"{what.rstrip(':.')}. {fix}\n{table}".rstrip()) from None
     except UserError as error:
         if isinstance(error, NoHubError) and name != str(path):
             return f"random (published weights not available: {error.reason})"
@@ -114,6 +117,8 @@ def _read(path: str | Path) -> _Source:
         return _published(huggingface.to_cn_clip(weights), str(path), configuration)
     if not place.exists():
         raise UserError(f"{path}: there is no such checkpoint. Give a .ckpt, a run's folder, or published weights")
+    if place.is_file() and place.suffix in (".json", ".safetensors"):
+        raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder of a ChineseCLIPModel")
     checkpoint = read_checkpoint(_own_file(place))
     if cn_clip.is_cn_clip(checkpoint["state_dict"]):
         return _published(checkpoint["state_dict"], str(path))
