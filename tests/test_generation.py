@@ -14,8 +14,12 @@ import yaml
 from PIL import Image
 
 import zoo
-from zoo.data.formats import write_image_tsv, write_text_tsv
-from zoo.tasks import RetrievalTask
+from zoo.__main__ import main
+from zoo.data.formats import write_image_tsv, write_json_lines, write_text_tsv
+from zoo.errors import UserError
+from zoo.judges import Judges
+from zoo.tasks import RetrievalTask, TextToImageTask
+from zoo.tasks.text_to_image import picture_seed
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 COUNTS = {"train": 45, "val": 37, "test": 23}
@@ -156,6 +160,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     assert len(json.loads(distractors[0])["distractors"]) == 36
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_process):
     found, submissions = {}, {}
@@ -178,6 +183,7 @@ def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_
         assert submissions[processes] == submissions[1]
 
 
+@pytest.mark.slow
 def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     words = ("predict", "--ckpt_path", run)
     code, _, err = zoo_process(place, *words, OMP_NUM_THREADS="1")
@@ -186,7 +192,12 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     shutil.rmtree(run / "predictions")
     code, _, err = zoo_process(place, *words, OMP_NUM_THREADS="1", COPYING_STOPS_AFTER="12")
     assert code == 1
-    assert not (run / "predictions" / "T2I_test.tsv").exists()
+    assert not (run / "predictions" / "T2I_test.tsv").exists()  # the pictures so far are kept beside it
+    code, out, err = zoo_process(place, *words, "--model.sample_seed", "1", OMP_NUM_THREADS="1")
+    assert code == 0, err
+    assert "drawn already" not in out  # those are of another seed
+    other = (run / "predictions" / "T2I_test.tsv").read_bytes()
+    assert other != whole
     (part,) = (run / "predictions").glob(".T2I_test.*.parts/*.tsv")
     with part.open("ab") as file:
         file.write(b"12\tiVBORw0KGgo")  # a line that the end of the process cut short
@@ -195,14 +206,6 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     assert "12 of 23 pictures are drawn already: going on" in out
     assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
     assert sorted(path.name for path in (run / "predictions").iterdir()) == ["T2I_test.json", "T2I_test.tsv"]
-
-
-def test_pictures_of_another_seed_are_not_taken_up(place, run, zoo_process):
-    code, _, _ = zoo_process(place, "predict", "--ckpt_path", run, OMP_NUM_THREADS="1", COPYING_STOPS_AFTER="12")
-    assert code == 1
-    code, out, err = zoo_process(place, "predict", "--ckpt_path", run, "--model.sample_seed", "1", OMP_NUM_THREADS="1")
-    assert code == 0, err
-    assert "drawn already" not in out
 
 
 def test_score_gives_the_numbers_of_test(place, run, zoo_process):
@@ -222,21 +225,95 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
     assert scored["protocol"]["judges"] == tested["protocol"]["judges"]
 
 
-def test_the_matcher_cannot_be_the_reranker(place, run, zoo_process):
-    rerank = ("--model.candidates", "2", "--model.reranker", place / "matcher.ckpt")
-    code, _, err = zoo_process(place, "test", "--ckpt_path", run, *rerank)
-    assert code == 1
-    assert "is the model that re-ranked these pictures" in err
-    code, _, err = zoo_process(place, "predict", "--ckpt_path", run, *rerank)
-    assert code == 0, err
-    words = ("score", "t2i", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv")
-    code, _, err = zoo_process(place, *words, "--matcher", "matcher.ckpt", "--inception", "none")
-    assert code == 1
-    assert "is the model that re-ranked these pictures" in err
-    write_matcher(place / "other.ckpt", seed=1)
-    code, out, err = zoo_process(place, *words, "--matcher", "other.ckpt", "--inception", "none")
-    assert code == 0, err
-    assert "R-precision" in out
+def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    importlib.import_module("copying")  # registers the generator
+    task = TextToImageTask(
+        "copying",
+        generator_options={"root": str(place / "data")},
+        candidates=2,
+        reranker=str(place / "matcher.ckpt"),
+    )
+    judges = Judges(inception="none", matcher=str(place / "matcher.ckpt"))
+    with pytest.raises(UserError, match="is the model that re-ranked these pictures"):
+        judges.refuse(task.sampling["reranker"])
+    predictions = tmp_path / "T2I_test.tsv"
+    shutil.copyfile(place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv", predictions)
+    predictions.with_suffix(".json").write_text(json.dumps({"sampling": task.sampling}))
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions), "--inception", "none"]
+    assert main([*words, "--matcher", str(place / "matcher.ckpt")]) == 1
+    assert "is the model that re-ranked these pictures" in capsys.readouterr().err
+    write_matcher(tmp_path / "other.ckpt", seed=1)
+    assert main([*words, "--matcher", str(tmp_path / "other.ckpt"), "--output", str(tmp_path / "score.json")]) == 0
+    scores = json.loads((tmp_path / "score.json").read_text())["metrics"]
+    assert scores["fd_clip"] == pytest.approx(0, abs=1e-5)  # the true pictures as they are
+    assert scores["r_precision"] == scores["r_precision_true"]
+
+
+def test_a_reranker_keeps_the_nearest_candidate(place, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    importlib.import_module("copying")
+    options = {"generator_options": {"root": str(place / "data"), "noise": 60.0}}
+    one, best = (
+        TextToImageTask("copying", **options),
+        TextToImageTask("copying", **options, candidates=3, reranker=str(place / "matcher.ckpt")),
+    )
+    matcher = zoo.load(place / "matcher.ckpt")
+    texts, rows = [f"第{n}款短裤" for n in range(6)], list(range(6))
+    embedded = matcher.encode_text(texts)
+    drawn = [one.generator.generate(texts, seeds=[picture_seed(0, row, c) for row in rows]) for c in range(3)]
+    likeness = torch.stack([(matcher.encode_image(pictures) * embedded).sum(1) for pictures in drawn])
+    kept = best.draw(texts, rows)
+    for row, candidate in enumerate(likeness.argmax(dim=0).tolist()):
+        assert torch.equal(kept[row], drawn[candidate][row])
+    assert likeness.argmax(dim=0).unique().numel() > 1
+
+
+def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_path, capsys):
+    lines = (place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv").read_text().splitlines()
+    cut = lines[2].split("\t")
+    broken = [lines[0], lines[0], f"{cut[0]}\t{cut[1][:60]}", *lines[3:]]
+    predictions = tmp_path / "T2I_test.tsv"
+    predictions.write_text("\n".join(broken) + "\n")
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions)]
+    assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
+    err = capsys.readouterr().err
+    assert f"picture {lines[1].split(chr(9))[0]} is missing" in err
+    assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]} is already on line 1" in err
+    assert f"T2I_test.tsv:3: picture {cut[0]}" in err
+    assert "The submission is not valid: 3 fault(s)." in err
+    assert not (tmp_path / "score.json").exists()
+
+
+def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
+    ids = [line.split("\t")[0] for line in (place / "data/ECommerce-T2I/T2I_test.txt.tsv").read_text().splitlines()]
+    listed = tmp_path / "distractors.jsonl"
+    predictions = place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv"
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions), "--inception", "none"]
+    words += ["--matcher", str(place / "matcher.ckpt"), "--distractors", str(listed)]
+    write_json_lines(listed, [{"image_id": id_, "distractors": [ids[n - 1]]} for n, id_ in enumerate(ids)])
+    assert main(words) == 0
+    assert "chance 50" in capsys.readouterr().out
+    write_json_lines(listed, [{"image_id": ids[0], "distractors": ["abc"]}])
+    assert main(words) == 1
+    assert "distractors.jsonl:1: 'abc' is no id of the test split" in capsys.readouterr().err
+    write_json_lines(listed, [{"image_id": ids[0], "distractors": ids[1:3]}])
+    assert main(words) == 1
+    assert "each of the 23 ids of the test split needs the same number" in capsys.readouterr().err
+
+
+def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
+    words = ["score", "t2i-controls", "--gold", str(place / "data"), "--split", "val", "--image_size", "32"]
+    words += ["--matcher", str(place / "matcher.ckpt"), "--inception", "none", "--output", str(tmp_path / "c.json")]
+    assert main(words) == 0
+    controls = json.loads((tmp_path / "c.json").read_text())["controls"]
+    true, blurred, noised, tenth, exchanged = controls.values()
+    assert true["fd_clip"] == pytest.approx(0, abs=1e-5)
+    assert true["r_precision"] == true["r_precision_true"]
+    assert min(noised["fd_clip"], tenth["fd_clip"]) > 10 * abs(true["fd_clip"])
+    assert blurred["fd_clip"] > abs(true["fd_clip"])
+    assert tenth["recall_clip"] < true["recall_clip"] == 100
+    assert exchanged["fd_clip"] == true["fd_clip"]
 
 
 def test_a_checkpoint_is_loaded_with_its_averages(trained, monkeypatch):

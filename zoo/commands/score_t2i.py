@@ -99,27 +99,29 @@ def _add_judges(parser: "CommandParser") -> None:
 def score_t2i_files(options: "Namespace") -> int:
     """Check, score, print, write; see ``t2i_parser`` for the options."""
     from zoo.callbacks.reporting import print_scores
-    from zoo.data.t2i_submissions import read_pictures
+    from zoo.data.t2i_submissions import T2ISubmission
     from zoo.metrics.collected import CollectedRows
 
     split = _split(options)
     data, gold = _open(options.gold, split, options.batch_size)
-    judges = _judges(options)
-    judges.refuse(_reranker(Path(options.predictions)))
     distractors = _distractors(options.distractors, gold)
-    collected = CollectedRows(gold.rows, names=_names(judges))
-    faults: list[Any] = []
-    size = 0
-    for rows, pictures in _progress(read_pictures(options.predictions, gold, faults, options.batch_size), "pictures"):
-        if not faults:  # else it is read on for the other faults alone
-            size = pictures.shape[-1]
-            collected.update(rows, **judges.look(pictures.to(judges.device)))
-    if faults:
-        for fault in faults:
+    submission = T2ISubmission(options.predictions, gold)
+    if submission.faults:
+        submission.check()
+    else:
+        judges = _judges(options)
+        judges.refuse(_reranker(Path(options.predictions)))
+        collected = CollectedRows(gold.rows, names=_names(judges))
+        batches = submission.pictures(batch_size=options.batch_size)
+        for batch in _progress(batches, "Looking", math.ceil(len(gold.texts) / options.batch_size)):
+            if not submission.faults:  # else it is read on for the other faults alone
+                collected.update(batch["row"], **judges.look(batch["image"].to(judges.device)))
+    if submission.faults:
+        for fault in submission.faults:
             print(fault, file=sys.stderr)
-        print(f"The submission is not valid: {len(faults)} fault(s).", file=sys.stderr)
+        print(f"The submission is not valid: {len(submission.faults)} fault(s).", file=sys.stderr)
         return 1
-    data.image_size = size
+    data.image_size = submission.image_size
     reference = options.reference
     if reference == "auto":
         reference = split if gold.has_pictures else "val"
@@ -188,7 +190,8 @@ def _controls(judges: "Judges", data: Any, gold: "GenerationGold") -> "dict[str,
 
     def look(name: str, spoil: "Callable[[Tensor, Tensor], Tensor]") -> "tuple[Tensor, dict[str, Tensor]]":
         collected = CollectedRows(gold.rows, names=_names(judges))
-        for batch in _progress(data.pictures_loader(gold.split), name):
+        loader = data.pictures_loader(gold.split)
+        for batch in _progress(loader, name, len(loader)):
             pictures = spoil(batch["image"], batch["row"]).to(judges.device)
             collected.update(batch["row"], **judges.look(pictures))
         return collected.gathered()
@@ -312,11 +315,11 @@ def _distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
     return torch.tensor([listed[image_id] for image_id in gold.image_ids])
 
 
-def _progress(batches: "Iterable[Any]", what: str) -> "Iterator[Any]":
+def _progress(batches: "Iterable[Any]", what: str, total: int) -> "Iterator[Any]":
     from rich.console import Console
     from rich.progress import track
 
-    return iter(track(batches, description=what, console=Console(stderr=True)))
+    return iter(track(batches, description=what, total=total, console=Console(stderr=True)))
 
 
 def _report(result: dict[str, Any], output: str | None) -> None:
