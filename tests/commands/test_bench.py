@@ -70,6 +70,19 @@ def test_step(tmp_path, capsys):
 
 
 @pytest.mark.parity
+def test_score(tmp_path, capsys):
+    result = bench(tmp_path, capsys, "score", "--rows", 60, "--width", 40, "--pictures", 3)
+    assert pairs_of(result) == {
+        ("Fréchet distance", "ours", "torch-fidelity"),
+        ("kernel distance", "ours", "torch-fidelity"),
+        ("reading", "read and seen", "seen"),
+    }
+    for values in result["protocol"]["values"].values():
+        assert values["ours"] == pytest.approx(values["torch-fidelity"], rel=1e-4)
+    assert set(result["protocol"]["memory_megabytes"]["Fréchet distance"]) == {"ours", "torch-fidelity"}
+
+
+@pytest.mark.parity
 def test_both_loaders_read_the_same_pairs(tmp_path):
     """cn-clip's LMDB holds what our TSV holds: the same pixels and the same tokens."""
     import torch
@@ -133,8 +146,9 @@ def test_a_missing_peer_names_the_extra(monkeypatch, capsys, name, module, packa
     ("words", "message"),
     [
         (["data", "--blocks", "0"], "--blocks is 0: give 1 or more"),
+        (["score", "--rows", "0"], "--rows is 0: give 1 or more"),
         (["step", "--batchsize", "4"], "there is no option --batchsize. Did you mean --batch_size"),
-        (["fit"], "there is no 'fit'; choose from 'data', 'eval', 'step'"),
+        (["fit"], "there is no 'fit'; choose from 'data', 'eval', 'step', 'score'"),
     ],
 )
 def test_wrong_options_are_one_line(capsys, words, message):
@@ -144,7 +158,7 @@ def test_wrong_options_are_one_line(capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["data", "eval", "step"])
+@pytest.mark.parametrize("name", ["data", "eval", "step", "score"])
 def test_help_imports_nothing_heavy(name):
     code = (
         "import sys\nfrom zoo.__main__ import main\n"
@@ -154,6 +168,11 @@ def test_help_imports_nothing_heavy(name):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "--blocks" in done.stdout
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_as_many_rows_as_dimensions_are_refused(capsys):
+    assert main(["bench", "score", "--rows", "40", "--width", "40"]) == 1
+    assert "--rows is 40: give 41 or more" in capsys.readouterr().err
 
 
 def test_contenders_take_turns_and_the_first_block_does_not_count(capsys):

@@ -1,4 +1,4 @@
-"""``python -m zoo bench data|eval|step``: how fast it is beside the originals, as ratios measured in one run."""
+"""``python -m zoo bench data|eval|step|score``: how fast it is beside the originals, as ratios measured in one run."""
 
 import os
 from importlib import import_module
@@ -34,9 +34,10 @@ def main(argv: list[str]) -> int:
     commands.add_subcommand("data", data_parser(), help="the training loader and cn-clip's; the indexing of a TSV")
     commands.add_subcommand("eval", eval_parser(), help="the exact ranking and the bare matrix product, faiss, cn-clip")
     commands.add_subcommand("step", step_parser(), help="a ViT-B/16 training step and those of cn-clip and open_clip")
+    commands.add_subcommand("score", score_parser(), help="scores of pictures and torch-fidelity's; reading pictures")
     options = parser.parse_args(argv)
     chosen = options[options.bench].as_dict()
-    for name in ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes"):
+    for name in ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes", "rows", "width"):
         if name in chosen and chosen[name] < 1:
             parser.error(f"--{name} is {chosen[name]}: give 1 or more")
     # Fresh memory costs some contenders a third of their time; in large pages it is nearly free, for all of them alike.
@@ -87,6 +88,19 @@ def step_parser() -> "CommandParser":
     parser.add_argument(
         "--layers", type=int, default=12, help="Transformer layers of all towers, 1 to 12: fewer for a quick look."
     )
+    return parser
+
+
+def score_parser() -> "CommandParser":
+    """The options of ``bench score``."""
+    parser = _parser(
+        "Scores a second from ready features, the Fréchet and the kernel distance, against torch-fidelity; their peak"
+        " memory. Then pictures a second from a TSV of PNGs through Inception, against Inception alone. About ten"
+        " minutes on two cores."
+    )
+    parser.add_argument("--rows", type=int, default=5000, help="Pictures of a side, more than --width.")
+    parser.add_argument("--width", type=int, default=2048, help="Dimensions of the features.")
+    parser.add_argument("--pictures", type=int, default=256, help="Pictures that Inception sees in a block.")
     return parser
 
 
