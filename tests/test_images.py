@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from zoo import images
@@ -150,6 +151,15 @@ def test_resizing_noise_differs_from_pillows_by_one_level_almost_everywhere(shap
     difference = np.abs(resize(noise, 224).astype(int) - expected)
     assert difference.max() <= 2
     assert (difference > 1).mean() < 1e-4
+
+
+@pytest.mark.parametrize("size", [16, 64, 200])
+def test_a_batch_is_resized_as_its_pictures_are(picture, size):
+    pictures = np.stack([images.resize(np.asarray(picture), 96), images.resize(np.asarray(picture)[:50, :50], 96)])
+    batch = images.resize_batch(torch.from_numpy(pictures).permute(0, 3, 1, 2), size)
+    assert (batch.dtype, batch.shape) == (torch.uint8, (2, 3, size, size))
+    for one, alone in zip(batch.permute(0, 2, 3, 1).numpy(), pictures, strict=True):
+        assert np.abs(one.astype(int) - images.resize(alone, size)).max() <= 1
 
 
 def test_nothing_is_computed_at_the_same_size(picture):

@@ -56,8 +56,8 @@ class ImageTower(Protocol):
     def sequence(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode ``[B, 3, H, W] uint8`` into ``[B, N, width]`` and its mask ``[B, N] bool`` (true = real)."""
 
-    def preprocess(self, images: list[Image] | Tensor) -> Tensor:
-        """Turn PIL pictures, or ``[B, 3, H, W] uint8``, into the ``[B, 3, image_size, image_size] uint8`` it reads."""
+    def preprocess(self, images: list[Image]) -> Tensor:
+        """Turn PIL pictures into the ``[B, 3, image_size, image_size] uint8`` the tower reads."""
 
 
 @runtime_checkable

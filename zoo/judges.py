@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.data.formats import atomic_write, cache_folder
 from zoo.errors import UserError
+from zoo.images import resize_batch
 from zoo.interfaces import GenerationData
 from zoo.metrics.collected import CollectedRows
 from zoo.precision import full_float32
@@ -100,9 +101,9 @@ class Judges:
                 if name == "inception":
                     found["inception"], found["logits"] = network(pictures)
                 elif name == "clip":
-                    found["clip"] = network.encode_image(network.image_tower.preprocess(pictures))
+                    found["clip"] = network.encode_image(resize_batch(pictures, network.image_size))
                 else:
-                    found[name] = network(network.preprocess(pictures)).float()
+                    found[name] = network(resize_batch(pictures, network.image_size)).float()
         return found
 
     @torch.no_grad()

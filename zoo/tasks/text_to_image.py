@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.images import resize_batch
 from zoo.interfaces import TextImageBatch
 from zoo.registry import GENERATORS
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
@@ -177,4 +178,4 @@ def picture_seed(sample_seed: int, row: int, candidate: int = 0) -> int:
 
 def _likeness(matcher: Any, pictures: Tensor, texts: Tensor) -> Tensor:
     """``[B]``: the cosine of each picture with its own text ``[B, D]``."""
-    return (matcher.encode_image(matcher.image_tower.preprocess(pictures)) * texts).sum(dim=-1)
+    return (matcher.encode_image(resize_batch(pictures, matcher.image_size)) * texts).sum(dim=-1)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from zoo.errors import UserError, nearest
-from zoo.images import over_white, resize, resize_batch
+from zoo.images import over_white, resize
 from zoo.registry import IMAGE_TOWERS
 
 
@@ -133,17 +133,14 @@ class TimmImageTower(nn.Module):
         pixels = images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
         return pixels.to(next(self.model.parameters()).dtype)
 
-    def preprocess(self, images: list[Image.Image] | Tensor) -> Tensor:
-        """Turn B PIL pictures of any mode, or ``[B, 3, H, W] uint8``, into ``[B, 3, image_size, image_size] uint8``.
+    def preprocess(self, images: list[Image.Image]) -> Tensor:
+        """Turn B PIL pictures of any mode into ``[B, 3, image_size, image_size] uint8``.
 
-        PIL pictures are turned as their EXIF says and laid over white where transparent; all are resized to a square,
-        bicubic.
+        They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
 
         Raises:
             UserError: One picture came where a list belongs.
         """
-        if isinstance(images, Tensor):
-            return resize_batch(images, self.image_size)
         if isinstance(images, Image.Image):
             raise UserError("images: one picture came; preprocess takes a list of pictures: [picture].")
         arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
