@@ -179,6 +179,7 @@ def zoo_process():
     ``environment`` is added to this process's; ``before`` is called in the new process.
     """
     tests = Path(__file__).parent
+    common = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}  # more threads than processors wait for each other
 
     def run(place, *words, processes=1, timeout=300, before=None, **environment):
         if processes > 1:
@@ -187,7 +188,7 @@ def zoo_process():
         done = subprocess.run(
             [sys.executable, "-m", "zoo", *map(str, words)],
             cwd=place,
-            env={**os.environ, "PYTHONPATH": path, "WANDB_MODE": "disabled", **environment},
+            env={**os.environ, **common, "PYTHONPATH": path, **environment},
             capture_output=True,
             text=True,
             timeout=timeout,

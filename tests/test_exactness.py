@@ -93,7 +93,7 @@ def zoo(zoo_process):
     """Runs a command line in a folder, on a number of processes of one thread: ``code, printed = zoo(place, …)``."""
 
     def run(place, *words, processes=1):
-        code, out, err = zoo_process(place, *words, processes=processes, OMP_NUM_THREADS="1")
+        code, out, err = zoo_process(place, *words, processes=processes)
         return code, out + err
 
     return run

@@ -114,7 +114,7 @@ def place(tmp_path_factory, inception_file):
 @pytest.fixture(scope="module")
 def trained(place, zoo_process):
     """A run, and what it printed."""
-    code, out, err = zoo_process(place, "fit", "--config", "experiments/tiny.yaml", OMP_NUM_THREADS="1")
+    code, out, err = zoo_process(place, "fit", "--config", "experiments/tiny.yaml")
     assert code == 0, err
     return next((place / "runs" / "tiny").iterdir()), out
 
@@ -167,9 +167,7 @@ def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_
     for processes in (1, 2, 3):
         shutil.rmtree(run / "predictions", ignore_errors=True)
         for verb in ("test", "predict"):
-            code, _, err = zoo_process(
-                place, verb, "--ckpt_path", run, processes=processes, OMP_NUM_THREADS="1", ZOO_CACHE=str(run / verb)
-            )
+            code, _, err = zoo_process(place, verb, "--ckpt_path", run, processes=processes, ZOO_CACHE=str(run / verb))
             assert code == 0, err
         found[processes] = json.loads((run / "test.json").read_text())
         submissions[processes] = (run / "predictions" / "T2I_test.tsv").read_bytes()
@@ -186,14 +184,14 @@ def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_
 @pytest.mark.slow
 def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     words = ("predict", "--ckpt_path", run)
-    code, _, err = zoo_process(place, *words, OMP_NUM_THREADS="1")
+    code, _, err = zoo_process(place, *words)
     assert code == 0, err
     whole = (run / "predictions" / "T2I_test.tsv").read_bytes()
     shutil.rmtree(run / "predictions")
-    code, _, err = zoo_process(place, *words, OMP_NUM_THREADS="1", COPYING_STOPS_AFTER="12")
+    code, _, err = zoo_process(place, *words, COPYING_STOPS_AFTER="12")
     assert code == 1
     assert not (run / "predictions" / "T2I_test.tsv").exists()  # the pictures so far are kept beside it
-    code, out, err = zoo_process(place, *words, "--model.sample_seed", "1", OMP_NUM_THREADS="1")
+    code, out, err = zoo_process(place, *words, "--model.sample_seed", "1")
     assert code == 0, err
     assert "drawn already" not in out  # those are of another seed
     other = (run / "predictions" / "T2I_test.tsv").read_bytes()
@@ -201,7 +199,7 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     (part,) = (run / "predictions").glob(".T2I_test.*.parts/*.tsv")
     with part.open("ab") as file:
         file.write(b"12\tiVBORw0KGgo")  # a line that the end of the process cut short
-    code, out, err = zoo_process(place, *words, OMP_NUM_THREADS="1", COPYING_STOPS_AFTER="11")  # but 11 are left
+    code, out, err = zoo_process(place, *words, COPYING_STOPS_AFTER="11")  # but 11 are left
     assert code == 0, err
     assert "12 of 23 pictures are drawn already: going on" in out
     assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
@@ -210,13 +208,12 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
 
 def test_score_gives_the_numbers_of_test(place, run, zoo_process):
     for verb in ("test", "predict"):
-        code, _, err = zoo_process(place, verb, "--ckpt_path", run, OMP_NUM_THREADS="1")
+        code, _, err = zoo_process(place, verb, "--ckpt_path", run)
         assert code == 0, err
     code, _, err = zoo_process(
         place,
         *("score", "t2i", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv"),
         *("--matcher", "matcher.ckpt", "--inception", place / "inception.pth", "--output", run / "score.json"),
-        OMP_NUM_THREADS="1",
     )
     assert code == 0, err
     tested, scored = (json.loads((run / name).read_text()) for name in ("test.json", "score.json"))

@@ -25,7 +25,6 @@ def fit(workplace, zoo_process):
             *("fit", *layers, "--data.num_workers", workers, "--data.batch_size", 8 // processes, *words),
             processes=processes,
             before=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
-            OMP_NUM_THREADS="1",
             INTERRUPT=interrupt,
         )
         return code, out + err
