@@ -175,14 +175,13 @@ def newest_run(source: str) -> str:
         UserError: It looks like an experiment's folder and no run is there.
     """
     folder = Path(source)
-    if folder.parent.name == "runs" or (folder.is_dir() and not any((folder / n).exists() for n in ("checkpoints",))):
-        runs = sorted(path.parent.parent for path in folder.glob("*/checkpoints/best.ckpt"))
-        if runs:
-            return str(runs[-1])
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{source}: no run is there. Train it first: python -m zoo fit --config experiments/{folder.name}.yaml"
-            )
+    runs = sorted(path.parent.parent for path in folder.glob("*/checkpoints/best.ckpt"))
+    if runs:
+        return str(runs[-1])
+    if folder.parent.name == "runs" and not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{source}: no run is there. Train it first: python -m zoo fit --config experiments/{folder.name}.yaml"
+        )
     return source
 
 
