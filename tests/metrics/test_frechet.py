@@ -77,5 +77,7 @@ def test_faulty_features_are_named():
     features[3, 2] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance_of(features, random_features(20, 4))
+    with pytest.raises(ValueError, match=r"\[20, 4\] and \[20, 3\]"):
+        frechet_distance_of(features, features[:, :3])
     with pytest.raises(ValueError, match=r"\[1, 4\]; they must be \[N, D\]"):
         feature_statistics(features[:1])

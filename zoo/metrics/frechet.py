@@ -27,6 +27,9 @@ def frechet_distance_of(features_a: Tensor, features_b: Tensor) -> float:
         UserError: A set has no more pictures than dimensions, so that its covariance is no estimate of anything.
         ValueError: Shapes do not match, or a value is not finite.
     """
+    if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
+        shapes = f"{list(features_a.shape)} and {list(features_b.shape)}"
+        raise ValueError(f"features are {shapes}; they must be [N, D] and [M, D].")
     for name, features in (("features_a", features_a), ("features_b", features_b)):
         pictures, width = features.shape
         if pictures <= width:
