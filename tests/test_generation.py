@@ -204,6 +204,12 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     assert "12 of 23 pictures are drawn already: going on" in out
     assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
     assert sorted(path.name for path in (run / "predictions").iterdir()) == ["T2I_test.json", "T2I_test.tsv"]
+    part.parent.mkdir()  # as if it had stopped when all was drawn and nothing put together
+    part.write_bytes(b"".join(b"%d\t%s\n" % (n, line.split(b"\t")[1]) for n, line in enumerate(whole.splitlines())))
+    (run / "predictions" / "T2I_test.tsv").unlink()
+    code, _, err = zoo_process(place, *words, processes=2)
+    assert code == 0, err
+    assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
 
 
 def test_score_gives_the_numbers_of_test(place, run, zoo_process):

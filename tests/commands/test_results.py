@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from zoo.commands.results import MARKERS, SPEED_MARKERS, main
+from zoo.commands.results import CONTROLS_MARKERS, MARKERS, SPEED_MARKERS, main
 from zoo.errors import UserError
 
 COMMAND = "python -m zoo fit --config experiments/clip_demo.yaml"
@@ -110,4 +110,20 @@ def test_benches_become_the_readmes_second_table(place):
     assert main([]) == 0
     assert "| `data` | plain | as float: 6,643 pairs/s | cn-clip: 71.2 | 93.35 |" in readme.read_text()
     assert "| `data` | index | 3.62 GB/s | – | – |" in readme.read_text()
+    assert main(["--check"]) == 0
+
+
+def test_controls_become_the_readmes_third_table(place):
+    folder = place / "experiments" / "results" / "controls"
+    folder.mkdir(parents=True)
+    true = {"fd_clip": 2e-15, "recall_clip": 100.0, "r_precision": 85.58, "r_precision_std": 1.61}
+    blurred = {"fd_clip": 0.04058, "recall_clip": 73.1, "r_precision": 77.9, "r_precision_std": 2.47}
+    result = {"controls": {"true": true, "blurred": blurred}, "protocol": {"split": "train", "generated": 3204}}
+    (folder / "train.json").write_text(json.dumps(result))
+    readme = place / "README.md"
+    readme.write_text(readme.read_text() + "\n".join(CONTROLS_MARKERS))
+    assert main([]) == 0
+    assert "| split | pictures | fd_clip | recall_clip | R-precision |" in readme.read_text()
+    assert "| train, 3,204 | true | 0 | 100 | 85.6 ± 1.6 |" in readme.read_text()
+    assert "| train, 3,204 | blurred | 0.0406 | 73.1 | 77.9 ± 2.5 |" in readme.read_text()
     assert main(["--check"]) == 0

@@ -47,8 +47,10 @@ class TextToImageSubmission(Callback):
         digest = hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
         self.path = Path(trainer.default_root_dir) / "predictions" / f"T2I_{self.gold.split}.tsv"
         self.parts = self.path.with_name(f".T2I_{self.gold.split}.{digest}.parts")
-        done = trainer.strategy.broadcast({row for row, _ in self._drawn()})  # others may draw already
-        data.skip_rows = done
+        done = sorted({row for row, _ in self._drawn()})
+        done = done[: max(0, len(self.gold.texts) - trainer.world_size)]  # each process must have something to do
+        done = trainer.strategy.broadcast(done)  # others may draw already
+        data.skip_rows = set(done)
         if done and trainer.is_global_zero:
             print(f"{self.path}: {len(done)} of {len(self.gold.texts)} pictures are drawn already: going on")
 

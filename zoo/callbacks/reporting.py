@@ -78,7 +78,7 @@ def _spell(scores: dict[str, float], key: str, spread: str | None = None) -> str
     if key not in scores:
         return "–"
     more = f" ± {scores[spread]:.3g}" if spread in scores else ""
-    return f"{scores[key]:.4g}{more}"
+    return f"{round(scores[key], 9):.4g}{more}"
 
 
 def steps_done(trainer: L.Trainer, pl_module: Any) -> int:

@@ -2,14 +2,11 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from zoo.commands.bench_data import temporary_folder
 from zoo.commands.bench_report import Row, interleave, protocol, rate, report
@@ -18,7 +15,6 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.data.tsv import ImageTsv
     from zoo.weights.inception import Inception
 
 SIZE = 256
@@ -63,7 +59,7 @@ def run(*, rows: int, width: int, pictures: int, blocks: int, output: str | None
         values={score: {who: score_of(score, who)(a, b) for who in ("ours", "torch-fidelity")} for score in SCORES},
         memory_megabytes=memory,
         memory_is="peak above the features, in a process of its own after a tenth of the rows; 10^6 bytes",
-        reading=f"{pictures} generated PNGs of {SIZE} px, base64 in a TSV, decoded by one worker, batches of"
+        reading=f"{pictures} generated PNGs of {SIZE} px, checked and read as `score t2i` reads them, batches of"
         f" {BATCH_SIZE}, into Inception with random weights, fp32; beside it Inception on ready uint8 batches",
         threads=torch.get_num_threads(),
         blocks=f"{blocks} of one score, or of all pictures",
@@ -154,25 +150,24 @@ def _peak() -> int:
 
 def reading_row(pictures: int, blocks: int) -> Row:
     """Pictures a second from a TSV through Inception, beside Inception on pictures that are ready."""
-    from torch.utils.data import DataLoader
-
     from zoo.data.formats import write_image_tsv
-    from zoo.data.tsv import ImageTsv
+    from zoo.data.t2i_submissions import T2ISubmission
+    from zoo.interfaces import GenerationGold
     from zoo.weights.inception import Inception, random_weights
 
     inception = Inception(random_weights(), "random")
+    ids = [str(number) for number in range(pictures)]
+    gold = GenerationGold("test", "generated", image_ids=ids, texts=ids, rows=list(range(pictures)), has_pictures=False)
     with temporary_folder() as folder:
-        write_image_tsv(folder / "pictures.tsv", enumerate(map(product_png, range(pictures))))
-        tsv = ImageTsv(folder / "pictures.tsv")
-        loader: DataLoader[Tensor] = DataLoader(
-            range(len(tsv)),  # type: ignore[arg-type]
-            batch_size=BATCH_SIZE,
-            collate_fn=partial(read_batch, tsv),
-            num_workers=1,
-        )
-        ready = list(loader)
+        write_image_tsv(folder / "T2I_test.tsv", zip(ids, map(product_png, range(pictures)), strict=True))
+
+        def read() -> "Iterator[Tensor]":
+            for batch in T2ISubmission(folder / "T2I_test.tsv", gold).pictures(batch_size=BATCH_SIZE):
+                yield batch["image"]
+
+        ready = list(read())
         rates = interleave(
-            {"read and seen": rate(lambda: see(inception, loader)), "seen": rate(lambda: see(inception, ready))},
+            {"read and seen": rate(lambda: see(inception, read())), "seen": rate(lambda: see(inception, ready))},
             blocks=blocks,
             what="bench score: reading",
         )
@@ -182,15 +177,6 @@ def reading_row(pictures: int, blocks: int) -> Row:
 def see(inception: "Inception", batches: "Iterable[Tensor]") -> int:
     """Show Inception batches of ``[B, 3, H, W] uint8``, wherever they come from; returns the pictures."""
     return sum(len(inception(batch)[0]) for batch in batches)
-
-
-def read_batch(tsv: "ImageTsv", rows: list[int]) -> "Tensor":
-    """Some pictures of a TSV, ``[B, 3, H, W] uint8``."""
-    import torch
-
-    from zoo.images import decode
-
-    return torch.from_numpy(np.stack([decode(tsv[row]) for row in rows])).permute(0, 3, 1, 2)
 
 
 def product_png(seed: int) -> bytes:

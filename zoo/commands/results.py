@@ -196,7 +196,7 @@ def controls_table(files: list[Path]) -> str:
     for result in results:
         protocol = result["protocol"]
         for name, scores in result["controls"].items():
-            cells = [f"{scores[key]:.3g}" if key in scores else "–" for key in columns.values()]
+            cells = [f"{round(scores[key], 9):.3g}" if key in scores else "–" for key in columns.values()]
             if "r_precision_std" in scores:
                 cells[-1] = f"{scores['r_precision']:.1f} ± {scores['r_precision_std']:.1f}"
             lines.append(f"| {protocol['split']}, {protocol['generated']:,} | {name} | {' | '.join(cells)} |")
