@@ -108,6 +108,11 @@ def place(tmp_path_factory, inception_file):
         },
     }
     (place / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(experiment, allow_unicode=True))
+    callbacks = experiment["trainer"]["callbacks"]
+    callbacks[2]["init_args"] |= {"inception": "none"}  # it takes most of the time
+    callbacks.append({"class_path": "interrupt.Interrupt"})
+    experiment |= {"save_every": 4, "trainer": {**experiment["trainer"], "max_epochs": 2, "log_every_n_steps": 1}}
+    (place / "experiments" / "interrupted.yaml").write_text(yaml.safe_dump(experiment, allow_unicode=True))
     return place
 
 
@@ -210,6 +215,29 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     code, _, err = zoo_process(place, *words, processes=2)
     assert code == 0, err
     assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupt", ["term validation 7 0", "kill end 10 0", "raise validation 14 0"])
+def test_averages_go_on_as_if_never_interrupted(place, tmp_path, zoo_process, interrupt):
+    """Also where the averages stood in for the weights when the end came."""
+    words = ("fit", "--config", "experiments/interrupted.yaml")
+    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "whole")
+    assert code == 0, err
+    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", INTERRUPT=interrupt)
+    assert code in (143, -9, 1), err
+    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", "--ckpt_path", "last")
+    assert code == 0, err
+    (whole,), (run,) = ((tmp_path / runs / "interrupted").iterdir() for runs in ("whole", "runs"))
+    assert "val_raw/fd_clip" in (whole / "metrics.csv").read_text()
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    ends = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (whole, run)]
+    averages = [end["callbacks"]["EMA"] for end in ends]
+    assert averages[0]["updates"] == averages[1]["updates"] == 14
+    name = "generator.gain"
+    assert torch.equal(averages[0]["averages"][name], averages[1]["averages"][name])
+    assert torch.equal(ends[0]["state_dict"][name], ends[1]["state_dict"][name])
+    assert not torch.equal(ends[0]["state_dict"][name], averages[0]["averages"][name])
 
 
 def test_score_gives_the_numbers_of_test(place, run, zoo_process):
