@@ -83,14 +83,15 @@ def _sums(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor) -> Tensor:
     sums = torch.zeros(len(in_a), dtype=torch.float64, device=a.device)
     block = max(1, PAIRS_PER_BLOCK // len(b))
     for rows, members in zip(a.split(block), in_a.split(block, dim=1), strict=True):
-        kernel = _kernel((rows @ b.T).mul_(1 / a.shape[1])).double()  # [block, M]
-        sums += (members @ kernel).mul_(in_b).sum(dim=1)
+        kernel = _kernel((rows @ b.T).mul_(1 / a.shape[1]))  # [block, M]
+        sums += (members @ kernel.double()).mul_(in_b).sum(dim=1)
     return sums
 
 
 def _self_kernel(a: Tensor) -> Tensor:
     """``[N] float64``: the kernel of each row with itself."""
-    return _kernel(torch.linalg.vector_norm(a, dim=1, dtype=torch.float64).square() / a.shape[1])
+    norms = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64) for rows in a.split(1024)]
+    return _kernel(torch.cat(norms).square() / a.shape[1])
 
 
 def _kernel(products: Tensor) -> Tensor:
