@@ -157,6 +157,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     assert first["val/r_precision_chance"] == pytest.approx(100 / 37)
     assert "R-precision" in printed
     assert "16 features, weights" in printed
+    assert "No Fréchet distance by inception" in printed
     grid, nearest = (Image.open(run / "pictures" / f"val{name}-step000000.png") for name in ("", "-nearest"))
     assert min(grid.size) > 500
     assert min(nearest.size) > 500

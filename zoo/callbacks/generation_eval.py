@@ -2,7 +2,6 @@
 
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,21 +195,31 @@ class GenerationEvaluation(Callback):
             write=trainer.is_global_zero,
         )[name]
         likeness, places = nearest(values[name], training)
-        closest = likeness.argsort(descending=True, stable=True)[:SHEET_ROWS]
-        drawn = self._redraw(pl_module, [self.gold.texts[row] for row in rows[closest]], rows[closest].tolist())
-        if trainer.is_global_zero and not prefix.endswith("_raw"):
-            sheet_rows = [
-                SheetRow(
-                    text=self.gold.texts[row],
-                    pictures=[picture, data.picture("train", int(places[place])), data.picture(self.gold.split, row)],
-                    hits=[False] * 3,
-                    note=f"cosine {likeness[place]:.3f}",
-                )
-                for place, row, picture in zip(closest.tolist(), rows[closest].tolist(), drawn, strict=True)
-            ]
-            sheet = contact_sheet(sheet_rows, titles=["generated", "nearest training", "true"])
-            save_sheet(trainer, sheet, f"{prefix}-nearest", f"{prefix}/nearest", steps_done(trainer, pl_module))
+        if not prefix.endswith("_raw"):
+            self._draw_nearest(trainer, pl_module, prefix, rows, likeness, places)
         return memorisation_scores(likeness, nearest(true[name], training)[0])
+
+    def _draw_nearest(
+        self, trainer: L.Trainer, pl_module: Any, prefix: str, rows: Tensor, likeness: Tensor, places: Tensor
+    ) -> None:
+        """The generated pictures that are most like a training picture, beside it."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        closest = likeness.argsort(descending=True, stable=True)[:SHEET_ROWS]
+        chosen = rows[closest].tolist()
+        drawn = pl_module.draw([self.gold.texts[row] for row in chosen], chosen).permute(0, 2, 3, 1).cpu().numpy()
+        if not trainer.is_global_zero:
+            return
+        sheet_rows = [
+            SheetRow(
+                text=self.gold.texts[row],
+                pictures=[picture, data.picture("train", int(places[place])), data.picture(self.gold.split, row)],
+                hits=[False] * 3,
+                note=f"cosine {likeness[place]:.3f}",
+            )
+            for place, row, picture in zip(closest.tolist(), chosen, drawn, strict=True)
+        ]
+        sheet = contact_sheet(sheet_rows, titles=["generated", "nearest training", "true"])
+        save_sheet(trainer, sheet, f"{prefix}-nearest", f"{prefix}/nearest", steps_done(trainer, pl_module))
 
     def _draw_grid(
         self, trainer: L.Trainer, pl_module: Any, prefix: str, read: Tensor | None, distractors: Tensor | None
@@ -245,9 +254,6 @@ class GenerationEvaluation(Callback):
         titles = [*(["true"] if rows else []), *(f"seed {seed}" for seed in range(self.grid_seeds))]
         sheet = contact_sheet(sheet_rows, titles=titles)
         save_sheet(trainer, sheet, prefix, f"{prefix}/grid", steps_done(trainer, pl_module))
-
-    def _redraw(self, pl_module: Any, texts: list[str], rows: list[int]) -> Sequence[Any]:
-        return list(pl_module.draw(texts, rows).permute(0, 2, 3, 1).cpu().numpy())
 
     def _protocol(self, trainer: L.Trainer, pl_module: Any, drawn: int) -> dict[str, Any]:
         """What the numbers were measured on and how."""

@@ -54,6 +54,12 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
         )
     console = Console()
     console.print(table)
+    refused = [name for name in protocol["judges"] if ("fid" if name == "inception" else f"fd_{name}") not in scores]
+    if refused:
+        console.print(
+            f"No Fréchet distance by {', '.join(refused)}: it needs more pictures than there are features; of these"
+            f" there are {min(protocol['generated'], protocol['true'])}"
+        )
     if "r_precision" in scores:
         console.print(
             f"R-precision {_spell(scores, 'r_precision', 'r_precision_std')} %: true pictures"
