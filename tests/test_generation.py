@@ -329,23 +329,65 @@ def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
     write_json_lines(listed, [{"image_id": ids[0], "distractors": ["abc"]}])
     assert main(words) == 1
     assert "distractors.jsonl:1: 'abc' is no id of the test split" in capsys.readouterr().err
+    for distractors in ("abc", [3], None):
+        write_json_lines(listed, [{"image_id": ids[0], "distractors": distractors}])
+        assert main(words) == 1
+        assert "distractors.jsonl:1: give an object with image_id, a string, and" in capsys.readouterr().err
+    for distractors in ([ids[0], ids[1]], [ids[1], ids[1]]):
+        write_json_lines(listed, [{"image_id": ids[0], "distractors": distractors}])
+        assert main(words) == 1
+        assert "has a description twice, or its own, among them" in capsys.readouterr().err
+    write_json_lines(listed, [])
+    assert main(words) == 1
+    assert "it lists 0 ids with no distractors" in capsys.readouterr().err
     write_json_lines(listed, [{"image_id": ids[0], "distractors": ids[1:3]}])
     assert main(words) == 1
     assert "each of the 23 ids of the test split needs the same number" in capsys.readouterr().err
 
 
 def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
-    words = ["score", "t2i-controls", "--gold", str(place / "data"), "--split", "val", "--image_size", "32"]
+    words = ["score", "t2i-controls", "--gold", str(place / "data"), "--image_size", "32"]
     words += ["--matcher", str(place / "matcher.ckpt"), "--inception", "none", "--output", str(tmp_path / "c.json")]
     assert main(words) == 0
     controls = json.loads((tmp_path / "c.json").read_text())["controls"]
-    true, blurred, noised, tenth, exchanged = controls.values()
+    true, blurred, noised, noise, tenth, exchanged, training = controls.values()
     assert true["fd_clip"] == pytest.approx(0, abs=1e-5)
     assert true["r_precision"] == true["r_precision_true"]
     assert min(noised["fd_clip"], tenth["fd_clip"]) > 10 * abs(true["fd_clip"])
     assert blurred["fd_clip"] > abs(true["fd_clip"])
     assert tenth["recall_clip"] < true["recall_clip"] == 100
     assert exchanged["fd_clip"] == true["fd_clip"]
+    assert noise["fd_clip"] > max(noised["fd_clip"], blurred["fd_clip"])
+    assert noise["recall_clip"] < 100
+    assert training["copied"] == 100
+    assert 0 < training["fd_clip"] < noise["fd_clip"]
+    assert "| val, 37 | noise alone |" in capsys.readouterr().out
+    assert main([*words, "--image_size", "4"]) == 1
+    assert "--image_size is 4: give 8 or more pixels" in capsys.readouterr().err
+
+
+def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
+    shutil.copytree(place / "data", tmp_path / "data")
+    folder = tmp_path / "data" / "ECommerce-T2I"
+    predictions = Path(shutil.copyfile(folder / "T2I_test.img.tsv", tmp_path / "T2I_test.tsv"))
+    matcher = Path(shutil.copyfile(place / "matcher.ckpt", tmp_path / "matcher.ckpt"))
+    words = ["score", "t2i", "--gold", str(tmp_path / "data"), "--predictions", str(predictions)]
+    words += ["--matcher", str(matcher), "--inception", "none", "--output"]
+    for file in (predictions, predictions.with_suffix(".json"), matcher, folder / "T2I_val.txt.tsv"):
+        before = file.read_bytes() if file.exists() else None
+        assert main([*words, str(file)]) == 1
+        assert f"--output {file} is one of the files to score" in capsys.readouterr().err
+        assert (file.read_bytes() if file.exists() else None) == before
+    assert main([*words, str(tmp_path)]) == 1
+    assert "is a folder; name a file in it" in capsys.readouterr().err
+
+
+def test_a_name_that_does_not_tell_the_split_is_asked_for_it(place, tmp_path, capsys):
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions"]
+    assert main([*words, str(tmp_path / "latest.tsv")]) == 1
+    assert "give --split train, val or test" in capsys.readouterr().err
+    assert main(["score", "t2i", "--gold", "", "--predictions", "T2I_test.tsv"]) == 1
+    assert "--gold '': there is no such folder" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_loaded_with_its_averages(trained, monkeypatch):

@@ -1,14 +1,17 @@
 """Who judges generated pictures, and the true side's features, which are looked at once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from zoo.data.text_to_image import TextToImageDataModule
 from zoo.errors import UserError
-from zoo.judges import Judges, newest_run, true_features
+from zoo.judges import Judges, true_features
 from zoo.tasks import RetrievalTask
 from zoo.weights import inception
+from zoo.weights.checkpoint import newest_run
 
 
 class Loud(TextToImageDataModule):
@@ -94,6 +97,7 @@ def test_inception_is_called_inception_and_has_logits(inception_file):
     seen = judges.look(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     assert {name: value.shape for name, value in seen.items()} == {"inception": (2, 2048), "logits": (2, 1008)}
     assert "2048 features, weights " in judges.protocol["inception"]
+    assert "NOT THE PUBLISHED WEIGHTS: no FID" in judges.protocol["inception"]
 
 
 def test_without_inception_there_is_a_reason_and_without_anybody_an_error(matcher, monkeypatch, tmp_path):
@@ -109,7 +113,10 @@ def test_without_inception_there_is_a_reason_and_without_anybody_an_error(matche
 
 
 def test_a_tower_without_published_weights_is_no_judge():
-    with pytest.raises(UserError, match="features timm:test_vit: pretrained: true"):
+    with pytest.raises(
+        UserError,
+        match="features timm:test_vit: a Fréchet distance needs features that were trained, and these are random",
+    ):
         Judges(inception="none", features=["timm:test_vit"])
 
 
@@ -117,7 +124,8 @@ def test_an_experiment_stands_for_its_newest_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for run in ("20260101-000000", "20260102-000000"):
         save(tmp_path / "runs" / "judge" / run / "checkpoints" / "best.ckpt")
-    assert newest_run("runs/judge") == "runs/judge/20260102-000000"
+    assert newest_run("runs/judge") == Path("runs/judge/20260102-000000")
+    assert Judges(inception="none", matcher="runs/judge").judges["clip"].width == 6
     assert newest_run("runs/judge/20260101-000000") == "runs/judge/20260101-000000"
     assert newest_run("OFA-Sys/chinese-clip") == "OFA-Sys/chinese-clip"
     with pytest.raises(UserError, match="matcher runs/none: no run is there. Train it first: python -m zoo fit"):

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, last_line, nearest
 
 # command → (module with main(argv) -> exit code, one line of help); the first four share Lightning's trainer.
 COMMANDS = {
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return module.main(arguments)
     except UserError as error:
-        print(f"zoo {command}: {error}", file=sys.stderr)
+        print(f"zoo {command}: {last_line(error)}", file=sys.stderr)
         return 1
 
 

@@ -30,7 +30,7 @@ import zoo.tasks  # class paths resolve only when imported
 from zoo.callbacks.checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
 from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
 from zoo.data.formats import write_text
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, last_line, nearest
 from zoo.hardware import best_precision, describe_hardware
 from zoo.loggers import make_loggers
 from zoo.messages import explain, help_text, quiet_libraries
@@ -115,12 +115,6 @@ def check_yaml(path: Path) -> None:
     if not isinstance(content, dict):
         what = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path}: it holds {what}: give `model:`, `data:`, `trainer:` and what stands under them")
-
-
-def last_line(error: Exception) -> str:
-    """An error's own words, without the traceback that a loader's worker puts before them."""
-    text = str(error)
-    return text.rsplit(f"{UserError.__name__}: ", 1)[-1].strip() if "Original Traceback" in text else text
 
 
 def task_classes() -> dict[str, type]:

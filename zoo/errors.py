@@ -19,3 +19,9 @@ def nearest(name: str, valid: Iterable[str], *, limit: int = 3) -> str:
     """
     matches = difflib.get_close_matches(name, list(valid), n=limit, cutoff=0.5)
     return f" Did you mean {', '.join(matches)}?" if matches else ""
+
+
+def last_line(error: Exception) -> str:
+    """An error's own words, without the traceback that a loader's worker puts before them."""
+    text = str(error)
+    return text.rsplit(f"{UserError.__name__}: ", 1)[-1].strip() if "Original Traceback" in text else text

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +20,6 @@ from zoo.weights.checkpoint import load
 from zoo.weights.files import read_torch, weights_hash
 from zoo.weights.inception import NoInceptionError, load_inception
 from zoo.weights.pretrained import load_pretrained
-
-RESIZES = {"inception": "TF1 bilinear to 299 px, inside the network"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Judges:
             self._add_inception(inception)
         if matcher is not None:
             self._add_matcher(matcher)
-        for name in features:
+        for name in [features] if isinstance(features, str) else features:
             self._add_tower(name)
         if not self.judges:
             raise UserError(
@@ -139,15 +136,16 @@ class Judges:
         try:
             network = load_inception(source)
         except NoInceptionError as error:
-            if source != "auto":
-                raise
             self.lacking = str(error)
             return
-        self.judges["inception"] = Judge("inception", network.width, network.hash, RESIZES["inception"], network)
+        except UserError as error:
+            raise UserError(f"inception {error}") from None
+        resize = "TF1 bilinear to 299 px inside" + ("" if network.published else ", NOT THE PUBLISHED WEIGHTS: no FID")
+        self.judges["inception"] = Judge("inception", network.width, network.hash, resize, network)
 
     def _add_matcher(self, source: str) -> None:
         try:
-            self.matcher = load(newest_run(source))
+            self.matcher = load(source)
             if not hasattr(self.matcher, "encode_text"):
                 raise UserError(f"{source}: it is of no retrieval task, so it cannot match pictures with texts")
         except UserError as error:
@@ -157,32 +155,20 @@ class Judges:
         self.judges["clip"] = Judge("clip", width, digest, f"bicubic to {size} px", self.matcher)
 
     def _add_tower(self, name: str) -> None:
-        tower = IMAGE_TOWERS.build(name)
         try:
-            load_pretrained(tower, True)
+            tower = IMAGE_TOWERS.build(name)
+            source = load_pretrained(tower)
         except UserError as error:
             raise UserError(f"features {name}: {error}") from None
+        if not source.found:
+            raise UserError(
+                f"features {name}: a Fréchet distance needs features that were trained, and these are {source.text}."
+                " Fetch the weights while there is a network, or leave it out"
+            )
         tower.eval().requires_grad_(False)
         short = name.rpartition(":")[2].replace(".", "_")
         resize = f"bicubic to {tower.image_size} px"
         self.judges[short] = Judge(short, tower.width, weights_hash(tower), resize, tower)
-
-
-def newest_run(source: str) -> str:
-    """The newest run of an experiment's folder that has a best checkpoint; anything else as it is.
-
-    Raises:
-        UserError: It looks like an experiment's folder and no run is there.
-    """
-    folder = Path(source)
-    runs = sorted(path.parent.parent for path in folder.glob("*/checkpoints/best.ckpt"))
-    if runs:
-        return str(runs[-1])
-    if folder.parent.name == "runs" and not (folder / "checkpoints").is_dir():
-        raise UserError(
-            f"{source}: no run is there. Train it first: python -m zoo fit --config experiments/{folder.name}.yaml"
-        )
-    return source
 
 
 def true_features(

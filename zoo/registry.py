@@ -95,7 +95,7 @@ class Registry:
         families = "".join(f", or {prefix}NAME" for prefix in self._prefixes)
         raise UserError(
             f"There is no {self.kind} {name!r}.{nearest(name, self._builders)}"
-            f" Valid are {', '.join(sorted(self._builders))}{families}."
+            f" Valid are {', '.join(sorted(self._builders)) or 'none yet'}{families}."
         )
 
     def build_or_take(self, argument: str, given: Any, options: dict[str, Any] | None) -> Any:

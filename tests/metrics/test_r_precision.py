@@ -32,6 +32,15 @@ def test_a_seed_draws_again_the_same_and_another_one_others():
     assert not torch.equal(draw_distractors(texts, seed=1), draw_distractors(texts, seed=2))
 
 
+def test_the_draw_does_not_depend_on_the_order_of_the_file():
+    texts = [f"商品{place % 150}" for place in range(180)]
+    order = np.random.default_rng(0).permutation(180)
+    moved = [texts[place] for place in order]
+    before, after = draw_distractors(texts), draw_distractors(moved)
+    for row, place in enumerate(order):
+        assert [moved[other] for other in after[row]] == [texts[other] for other in before[place]]
+
+
 def test_where_there_are_few_descriptions_all_others_are_taken():
     assert sorted(draw_distractors(["红", "绿", "蓝", "红"])[3].tolist()) == [1, 2]
     with pytest.raises(UserError, match="all 2 of these are the same"):

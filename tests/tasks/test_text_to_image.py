@@ -74,6 +74,15 @@ def test_options_that_do_not_fit_are_refused(options, message):
         TextToImageTask(Grey(), **options)
 
 
+def test_what_is_no_generator_is_refused():
+    with pytest.raises(UserError, match="Linear has no image_size, loss, generate"):
+        TextToImageTask(nn.Linear(1, 1))
+    small = Grey()
+    small.image_size = 8
+    with pytest.raises(UserError, match=r"Grey.generate gave torch.uint8 \[2, 3, 4, 4\]; a Generator gives .*8, 8"):
+        TextToImageTask(small).draw(["裙", "裤"], [0, 1])
+
+
 def test_an_unknown_generator_is_named():
     with pytest.raises(UserError, match="generator 'dalee'"):
         TextToImageTask("dalee")

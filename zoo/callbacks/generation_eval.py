@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
 from zoo.callbacks.ema import EMA
-from zoo.callbacks.reporting import log_numbers, print_scores, save_sheet, steps_done, write_results
+from zoo.callbacks.reporting import data_module, log_numbers, print_scores, save_sheet, steps_done, write_results
 from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
 from zoo.interfaces import GenerationGold
@@ -72,7 +72,15 @@ class GenerationEvaluation(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Load the judges, before anything is trained that they could not score."""
-        if stage == "predict" or self.judges is not None:
+        if stage == "predict":
+            return
+        data = data_module(trainer, self)
+        if data.image_size not in ("auto", pl_module.image_size):
+            raise UserError(
+                f"data.image_size is {data.image_size} and the generator draws {pl_module.image_size} px: the pictures"
+                " are compared at one size; leave it at auto"
+            )
+        if self.judges is not None:
             return
         self.judges = Judges(**self.sources)  # type: ignore[arg-type]
         self.judges.refuse(pl_module.sampling["reranker"])

@@ -14,6 +14,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from zoo.callbacks.ema import EMA
+from zoo.callbacks.reporting import data_module
 from zoo.data.formats import write_image_tsv, write_text
 from zoo.errors import UserError
 from zoo.images import decode_base64, encode_base64
@@ -31,16 +33,21 @@ class TextToImageSubmission(Callback):
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """See what is drawn already, before the loader is made."""
+        """See what is drawn already, before the loader is made.
+
+        Raises:
+            UserError: There is no data module.
+        """
         if stage != "predict":
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_module(trainer, self)
         self.gold: GenerationGold = data.gold(data.predict_split)
         self.protocol = {
             "data": self.gold.source,
             "split": self.gold.split,
             "image_size": pl_module.image_size,
             "checkpoint": _file_hash(trainer.ckpt_path) if trainer.ckpt_path else weights_hash(pl_module),
+            "averaged_weights": any(isinstance(callback, EMA) for callback in trainer.callbacks),  # type: ignore[attr-defined]
             "sampling": pl_module.sampling,
             "precision": str(trainer.precision),
         }

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.data.formats import write_text
+from zoo.errors import UserError
 
 
 def log_numbers(trainer: L.Trainer, pl_module: L.LightningModule, numbers: dict[str, Any]) -> None:
@@ -87,9 +88,25 @@ def _spell(scores: dict[str, float], key: str, spread: str | None = None) -> str
     return f"{round(scores[key], 9):.4g}{more}"
 
 
+def data_module(trainer: L.Trainer, callback: Any) -> Any:
+    """The data module that a callback needs.
+
+    Raises:
+        UserError: The trainer was given loaders alone.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if data is None:
+        raise UserError(
+            f"{type(callback).__name__} needs to know the split's descriptions: give the trainer"
+            " datamodule=zoo.TextToImageDataModule(…), not loaders alone"
+        )
+    return data
+
+
 def steps_done(trainer: L.Trainer, pl_module: Any) -> int:
     """Optimiser steps behind the weights that are evaluated."""
-    return trainer.global_step if trainer.state.fn == "fit" else pl_module.trained_steps
+    in_memory = trainer.state.fn == "fit" or (trainer.ckpt_path is None and trainer.global_step > 0)
+    return trainer.global_step if in_memory else pl_module.trained_steps
 
 
 def write_results(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> None:

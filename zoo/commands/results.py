@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     benches = sorted((folder / "bench").glob("*.json"))
     if benches:
         updated = replace_table(updated, speed_table(benches), SPEED_MARKERS, options.readme)
-    controls = sorted((folder / "controls").glob("*.json"))
+    files = sorted((folder / "controls").glob("*.json"))
+    controls = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     if controls:
         updated = replace_table(updated, controls_table(controls), CONTROLS_MARKERS, options.readme)
     if options.check and updated != text:
@@ -180,9 +181,8 @@ def speed_table(benches: list[Path]) -> str:
     return "\n".join(lines)
 
 
-def controls_table(files: list[Path]) -> str:
+def controls_table(results: list[dict[str, Any]]) -> str:
     """What ``python -m zoo score t2i-controls --output`` wrote, as a Markdown table: R-precision with its spread."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     keys = {key for result in results for scores in result["controls"].values() for key in scores}
     columns = {
         "FID": "fid",

@@ -2,12 +2,11 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.commands.output import write_output
-from zoo.commands.score_t2i import controls_parser, score_t2i_controls, score_t2i_files, t2i_parser
-from zoo.errors import UserError
+from zoo.commands.output import check_output, write_output
+from zoo.commands.score_controls import controls_parser, score_t2i_controls
+from zoo.commands.score_t2i import score_t2i_files, t2i_parser
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -89,8 +88,7 @@ def report(result: dict[str, Any], output: str | None, *, inputs: tuple[str, ...
     print(text)
     if output is None:
         return
-    if Path(output).resolve() in {Path(path).resolve() for path in inputs}:
-        raise UserError(f"--output {output} is one of the files to score; give it a name of its own.")
+    check_output(output, inputs)
     write_output(output, text)
 
 

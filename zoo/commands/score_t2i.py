@@ -1,13 +1,15 @@
-"""``python -m zoo score t2i`` and ``score t2i-controls``: anyone's generated pictures, scored by a stated protocol."""
+"""``python -m zoo score t2i``: anyone's generated pictures, scored by a stated protocol."""
 
+import hashlib
 import json
 import math
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.commands.output import write_output
+from zoo.commands.output import check_output, write_output
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def t2i_parser() -> "CommandParser":
         " the protocol is printed and stored with the numbers. Every fault of the file is listed first, with line and"
         " id; then the exit code is 1 and nothing is scored.",
     )
-    _add_judges(parser)
+    add_judges(parser)
     parser.add_argument(
         "--predictions", type=str, required=True, help="T2I_SPLIT.tsv: lines of id, tab, base64 of a PNG or JPEG."
     )
@@ -55,21 +57,8 @@ def t2i_parser() -> "CommandParser":
     return parser
 
 
-def controls_parser() -> "CommandParser":
-    """The options of ``score t2i-controls``."""
-    from zoo.commands.parser import CommandParser
-
-    parser = CommandParser(
-        description="What the scores of text to image say of true pictures that were spoiled: blurred, noised,"
-        " duplicated, exchanged. The first row, true pictures as they are, is the matcher's ceiling.",
-    )
-    _add_judges(parser)
-    parser.add_argument("--split", choices=["train", "val", "test"], default="val", help="Whose pictures.")
-    parser.add_argument("--image_size", type=int, default=64, help="Side in pixels that the pictures are brought to.")
-    return parser
-
-
-def _add_judges(parser: "CommandParser") -> None:
+def add_judges(parser: "CommandParser") -> None:
+    """Add the options that say who judges and where the descriptions are."""
     parser.add_argument("--gold", type=str, required=True, help="The ECommerce-T2I folder, or its parent.")
     parser.add_argument(
         "--matcher",
@@ -103,17 +92,24 @@ def score_t2i_files(options: "Namespace") -> int:
     from zoo.metrics.collected import CollectedRows
 
     split = _split(options)
-    data, gold = _open(options.gold, split, options.batch_size)
-    distractors = _distractors(options.distractors, gold)
+    data, gold = open_gold(options, split)
+    reference = options.reference
+    if reference == "auto":
+        reference = split if gold.has_pictures else "val"
+    data.open(reference).need_pictures()
+    distractors = read_distractors(options.distractors, gold)
+    beside = Path(options.predictions).with_suffix(".json")
+    inputs = [options.predictions, beside, options.distractors, options.matcher, options.inception]
+    check_output(options.output, [*inputs, *Path(data.folder).iterdir()])
     submission = T2ISubmission(options.predictions, gold)
     if submission.faults:
         submission.check()
     else:
-        judges = _judges(options)
-        judges.refuse(_reranker(Path(options.predictions)))
-        collected = CollectedRows(gold.rows, names=_names(judges))
+        judges = load_judges(options)
+        judges.refuse(_reranker(beside))
+        collected = CollectedRows(gold.rows, names=names_of(judges))
         batches = submission.pictures(batch_size=options.batch_size)
-        for batch in _progress(batches, "Looking", math.ceil(len(gold.texts) / options.batch_size)):
+        for batch in progress(batches, "Looking", math.ceil(len(gold.texts) / options.batch_size)):
             if not submission.faults:  # else it is read on for the other faults alone
                 collected.update(batch["row"], **judges.look(batch["image"].to(judges.device)))
     if submission.faults:
@@ -122,38 +118,22 @@ def score_t2i_files(options: "Namespace") -> int:
         print(f"The submission is not valid: {len(submission.faults)} fault(s).", file=sys.stderr)
         return 1
     data.image_size = submission.image_size
-    reference = options.reference
-    if reference == "auto":
-        reference = split if gold.has_pictures else "val"
     rows, values = collected.gathered()
-    scores = _score(judges, data, gold, reference, distractors, rows, values)
-    protocol = {"predictions": Path(options.predictions).name, **_protocol(judges, data, gold, reference, len(rows))}
-    _report({"metrics": scores, "protocol": protocol}, options.output)
+    scores = score_features(judges, data, gold, reference, distractors, rows, values)
+    protocol = protocol_of(judges, data, gold, reference, len(rows), options.distractors, distractors)
+    protocol = {"predictions": Path(options.predictions).name, **protocol}
     print_scores(scores, title=f"{options.predictions}, descriptions of {split}", protocol=protocol)
-    return 0
-
-
-def score_t2i_controls(options: "Namespace") -> int:
-    """Score spoiled pictures; see ``controls_parser`` for the options."""
-    from zoo.callbacks.reporting import print_scores
-
-    data, gold = _open(options.gold, options.split, options.batch_size)
-    data.image_size = options.image_size
-    judges = _judges(options)
-    distractors = _distractors(None, gold)
-    protocol = _protocol(judges, data, gold, options.split, len(gold.rows))
-    results = {}
-    for name, (rows, values) in _controls(judges, data, gold).items():
-        results[name] = _score(judges, data, gold, options.split, distractors, rows, values)
-        print_scores(results[name], title=f"{name}, descriptions of {options.split}", protocol=protocol)
-    _report({"controls": results, "protocol": protocol}, options.output)
+    if options.output is not None:
+        write_output(
+            options.output, json.dumps({"metrics": scores, "protocol": protocol}, indent=2, ensure_ascii=False)
+        )
     return 0
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------
 
 
-def _score(
+def score_features(
     judges: "Judges",
     data: Any,
     gold: "GenerationGold",
@@ -167,70 +147,46 @@ def _score(
     from zoo.metrics.generation import distribution_scores, memorisation_scores, nearest, r_precision_scores
 
     values = {name: value.cpu() for name, value in values.items()}
-    true = true_features(judges, data, reference)
-    scores = distribution_scores(values, true)
-    own = reference == gold.split
+    scores = distribution_scores(values, true_features(judges, data, reference))
+    name = "clip" if judges.matcher is not None else next(iter(judges.judges))
+    own = true_features(judges, data, gold.split, names=[name])[name] if gold.has_pictures else None
     if judges.matcher is not None:
         read = judges.read(gold.texts).cpu()
-        ceiling = true["clip"] if own else None
-        scores |= r_precision_scores(values["clip"], rows.cpu(), gold.texts, read, ceiling, distractors)
-    if gold.split != "train":
-        name = "clip" if judges.matcher is not None else next(iter(judges.judges))
+        scores |= r_precision_scores(values["clip"], rows.cpu(), gold.texts, read, own, distractors)
+    if own is not None and gold.split != "train" and _has_training_pictures(data):
         training = true_features(judges, data, "train", names=[name])[name]
-        scores |= memorisation_scores(nearest(values[name], training)[0], nearest(true[name], training)[0])
+        scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
     return {key: value for key, value in scores.items() if not math.isnan(value)}
 
 
-def _controls(judges: "Judges", data: Any, gold: "GenerationGold") -> "dict[str, tuple[Tensor, dict[str, Tensor]]]":
-    """Features of the true pictures and of spoiled ones, with the rows whose pictures they stand for."""
-    import torch
-
-    from zoo.metrics.collected import CollectedRows
-    from zoo.metrics.r_precision import shuffled_rows
-
-    def look(name: str, spoil: "Callable[[Tensor, Tensor], Tensor]") -> "tuple[Tensor, dict[str, Tensor]]":
-        collected = CollectedRows(gold.rows, names=_names(judges))
-        loader = data.pictures_loader(gold.split)
-        for batch in _progress(loader, name, len(loader)):
-            pictures = spoil(batch["image"], batch["row"]).to(judges.device)
-            collected.update(batch["row"], **judges.look(pictures))
-        return collected.gathered()
-
-    rows, values = look("true", lambda pictures, _: pictures)
-    tenth = torch.arange(len(rows)) // 10 * 10
-    exchanged = torch.tensor(shuffled_rows(gold.texts, rows.tolist()))
-    return {
-        "true": (rows, values),
-        "blurred to a quarter": look("blurred", lambda pictures, _: _blurred(pictures)),
-        "noise of 40 levels": look("noised", _noised),
-        "each tenth, ten times": (rows, {name: value[tenth] for name, value in values.items()}),
-        "exchanged": (exchanged, values),
-    }
+def _has_training_pictures(data: Any) -> bool:
+    try:
+        data.open("train").need_pictures()
+    except UserError as error:
+        print(f"No memorisation report: {error}", file=sys.stderr)
+        return False
+    return True
 
 
-def _blurred(pictures: "Tensor") -> "Tensor":
-    from zoo.images import resize_batch
-
-    size = pictures.shape[-1]
-    return resize_batch(resize_batch(pictures, size // 4), size)
-
-
-def _noised(pictures: "Tensor", rows: "Tensor") -> "Tensor":
-    import torch
-
-    noised = []
-    for picture, row in zip(pictures, rows.tolist(), strict=True):
-        noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(row))
-        noised.append((picture + 40 * noise).round().clamp(0, 255).to(torch.uint8))
-    return torch.stack(noised)
-
-
-def _names(judges: "Judges") -> list[str]:
+def names_of(judges: "Judges") -> list[str]:
+    """What the judges give of each picture."""
     return [*judges.judges, *(["logits"] if "inception" in judges.judges else [])]
 
 
-def _protocol(judges: "Judges", data: Any, gold: "GenerationGold", reference: str, generated: int) -> dict[str, Any]:
+def protocol_of(
+    judges: "Judges",
+    data: Any,
+    gold: "GenerationGold",
+    reference: str,
+    generated: int,
+    listed: str | None,
+    distractors: "Tensor",
+) -> dict[str, Any]:
+    """What numbers were measured on and how; ``listed`` is the file of the distractors, if one was given."""
     true = data.gold(reference)
+    drawn = "drawn by seed 0"
+    if listed is not None:
+        drawn = f"of {Path(listed).name}, SHA-256 {hashlib.sha256(Path(listed).read_bytes()).hexdigest()[:12]}"
     return {
         "data": gold.source,
         "split": gold.split,
@@ -239,7 +195,7 @@ def _protocol(judges: "Judges", data: Any, gold: "GenerationGold", reference: st
         "true": len(true.texts),
         "image_size": data.image_size,
         "judges": judges.protocol,
-        "r_precision": "1 true and 99 mismatched descriptions drawn by seed 0, ties are misses, 10 folds",
+        "r_precision": f"1 true and {distractors.shape[1]} mismatched descriptions, {drawn}; ties are misses; 10 folds",
     }
 
 
@@ -249,24 +205,32 @@ def _protocol(judges: "Judges", data: Any, gold: "GenerationGold", reference: st
 def _split(options: "Namespace") -> str:
     if options.split != "auto":
         return options.split
-    named = [split for split in ("train", "val", "test") if split in Path(options.predictions).stem]
-    if len(named) != 1:
-        raise UserError(f"--split: {options.predictions} does not tell whose descriptions it is of: train, val or test")
-    return named[0]
+    named = re.fullmatch(r"T2I_(train|val|test)(\..*)?", Path(options.predictions).name)
+    if named is None:
+        raise UserError(
+            f"--predictions {options.predictions}: the name is not T2I_SPLIT.tsv, so it does not tell whose"
+            " descriptions were drawn: give --split train, val or test"
+        )
+    return named[1]
 
 
-def _open(root: str, split: str, batch_size: int) -> "tuple[Any, GenerationGold]":
+def open_gold(options: "Namespace", split: str) -> "tuple[Any, GenerationGold]":
+    """The data module and the descriptions of a split."""
     import torch
 
     from zoo.data.text_to_image import TextToImageDataModule
 
-    data = TextToImageDataModule(
-        root, image_size=1, eval_batch_size=batch_size, num_workers=min(2, torch.get_num_threads())
-    )
+    if not options.gold or not Path(options.gold).is_dir():
+        raise UserError(f"--gold {options.gold!r}: there is no such folder. Give an ECommerce-T2I folder or its parent")
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size is {options.batch_size}: give 1 or more")
+    workers = min(2, torch.get_num_threads())
+    data = TextToImageDataModule(options.gold, image_size=1, eval_batch_size=options.batch_size, num_workers=workers)
     return data, data.gold(split)
 
 
-def _judges(options: "Namespace") -> "Judges":
+def load_judges(options: "Namespace") -> "Judges":
+    """The judges that the options name, on the GPU where there is one."""
     import torch
 
     from zoo.judges import Judges
@@ -289,8 +253,12 @@ def _reranker(predictions: Path) -> str | None:
         raise UserError(f"{beside}: it does not say how the pictures were drawn; mend it, or take it away") from None
 
 
-def _distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
-    """The mismatched descriptions of each row: drawn, or those of a file."""
+def read_distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
+    """The mismatched descriptions of each row: drawn, or those of a file.
+
+    Raises:
+        UserError: The file does not list as many other descriptions, all different, for each id of the split.
+    """
     import torch
 
     from zoo.data.formats import read_json_lines
@@ -298,30 +266,33 @@ def _distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
 
     if path is None:
         return draw_distractors(gold.texts)
-    place_of = {image_id: place for place, image_id in enumerate(gold.image_ids)}
+    row_of = {image_id: row for row, image_id in enumerate(gold.image_ids)}
     listed: dict[str, list[int]] = {}
     for number, record in read_json_lines(Path(path)):
-        ids = [record.get("image_id"), *(record.get("distractors") or [])]
-        unknown = [image_id for image_id in ids if image_id not in place_of]
+        where, image_id, ids = f"--distractors {path}:{number}", record.get("image_id"), record.get("distractors")
+        if not isinstance(image_id, str) or not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise UserError(f"{where}: give an object with image_id, a string, and distractors, a list of ids")
+        unknown = [name for name in (image_id, *ids) if name not in row_of]
         if unknown:
-            raise UserError(f"{path}:{number}: {unknown[0]!r} is no id of the {gold.split} split")
-        listed[ids[0]] = [place_of[image_id] for image_id in ids[1:]]
-    lengths = {len(places) for places in listed.values()}
-    if len(listed) != len(place_of) or len(lengths) != 1:
+            raise UserError(f"{where}: {unknown[0]!r} is no id of the {gold.split} split")
+        texts = {gold.texts[row_of[name]] for name in ids}
+        if image_id in listed or len(texts) < len(ids) or gold.texts[row_of[image_id]] in texts:
+            what = "is listed twice" if image_id in listed else "has a description twice, or its own, among them"
+            raise UserError(f"{where}: {image_id} {what}; distractors are other descriptions, all different")
+        listed[image_id] = [row_of[name] for name in ids]
+    counts = sorted({len(rows) for rows in listed.values()})
+    if len(listed) != len(row_of) or len(counts) != 1 or counts[0] < 1:
+        numbers = " or ".join(map(str, counts)) or "no"
         raise UserError(
-            f"{path}: it lists {len(listed)} ids with {', '.join(map(str, sorted(lengths)))} distractors: each of the"
-            f" {len(place_of)} ids of the {gold.split} split needs the same number"
+            f"--distractors {path}: it lists {len(listed)} ids with {numbers} distractors: each of the {len(row_of)}"
+            f" ids of the {gold.split} split needs the same number, 99 as a rule"
         )
     return torch.tensor([listed[image_id] for image_id in gold.image_ids])
 
 
-def _progress(batches: "Iterable[Any]", what: str, total: int) -> "Iterator[Any]":
+def progress(batches: "Iterable[Any]", what: str, total: int) -> "Iterator[Any]":
+    """The batches, with a bar on the error stream."""
     from rich.console import Console
     from rich.progress import track
 
     return iter(track(batches, description=what, total=total, console=Console(stderr=True)))
-
-
-def _report(result: dict[str, Any], output: str | None) -> None:
-    if output is not None:
-        write_output(output, json.dumps(result, indent=2, ensure_ascii=False))

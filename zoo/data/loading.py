@@ -57,6 +57,8 @@ def resolve_image_size(image_size: int | str, trainer: "Trainer | None") -> int:
         UserError: It is ``auto`` and there is no trainer.
     """
     if image_size != "auto":
+        if not str(image_size).isdecimal() or int(image_size) < 1:
+            raise UserError(f"data.image_size is {image_size}: give a number of pixels, or auto")
         return int(image_size)
     if trainer is None:
         raise UserError("data.image_size is auto and there is no trainer to ask: give a number of pixels")

@@ -14,6 +14,7 @@ from zoo.metrics.r_precision import hits, over_folds, shuffled_rows
 
 SPLITS = 10  # of the Inception score
 NEIGHBOURS = 3  # of precision and recall
+SHUFFLES = 10  # over which the control of R-precision is averaged
 COPIED_QUANTILE = 0.99
 
 
@@ -68,14 +69,17 @@ def r_precision_scores(
 
     Returns:
         ``r_precision`` and ``r_precision_std`` (over ten folds), ``r_precision_shuffled`` (each picture held against
-        another's description), ``r_precision_true`` (the ceiling: the true pictures of the same rows), and
-        ``r_precision_chance``.
+        another's description, on average over ten shuffles), ``r_precision_true`` (the ceiling: the true pictures of
+        the same rows), and ``r_precision_chance``.
     """
     distractors, rows = distractors.to(read.device), rows.to(read.device)
     mean, spread = over_folds(hits(generated, read, rows, distractors), seed=seed)
     scores = {"r_precision": mean, "r_precision_std": spread}
-    others = torch.tensor(shuffled_rows(texts, rows.tolist(), seed=seed), device=read.device)
-    scores["r_precision_shuffled"] = over_folds(hits(generated, read, others, distractors), seed=seed).mean
+    shuffles = [
+        hits(generated, read, torch.tensor(shuffled_rows(texts, rows.tolist(), seed=seed + number)), distractors)
+        for number in range(SHUFFLES)
+    ]
+    scores["r_precision_shuffled"] = 100 * torch.stack(shuffles).double().mean().item()
     if true is not None:
         scores["r_precision_true"] = over_folds(hits(true[rows], read, rows, distractors), seed=seed).mean
     scores["r_precision_chance"] = 100 / (1 + distractors.shape[1])

@@ -5,6 +5,8 @@ matcher's space, a hit if the true one comes first. Here the mismatched ones are
 each other and from the true one, and a tie is a miss.
 """
 
+import hashlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,7 +31,7 @@ class Folded(NamedTuple):
 def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
     """Draw, for each description, the mismatched ones.
 
-    What a row draws depends on the seed, its place and the texts, on nothing else.
+    What a description draws depends on it, the seed and which others there are, not on their order.
 
     Args:
         texts: The N descriptions of a split; one that comes several times counts as one.
@@ -43,15 +45,17 @@ def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
         UserError: All descriptions are the same.
     """
     first = {text: place for place, text in reversed(list(enumerate(texts)))}
-    places = np.array(sorted(first.values()), dtype=np.int64)  # one for each different text
-    number = min(DISTRACTORS, len(places) - 1)
+    pool = sorted(first)
+    number = min(DISTRACTORS, len(pool) - 1)
     if number < 1:
         raise UserError(f"R-precision needs descriptions that differ; all {len(texts)} of these are the same")
-    own = np.searchsorted(places, [first[text] for text in texts])
+    places = np.array([first[text] for text in pool], dtype=np.int64)
     rows = np.empty((len(texts), number), dtype=np.int64)
-    for row, place in enumerate(own):
-        drawn = np.random.default_rng((seed, row)).choice(len(places) - 1, number, replace=False)
-        rows[row] = places[drawn + (drawn >= place)]  # all but its own
+    for row, text in enumerate(texts):
+        own = bisect_left(pool, text)
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+        drawn = np.random.default_rng((seed, digest)).choice(len(pool) - 1, number, replace=False)
+        rows[row] = places[drawn + (drawn >= own)]  # all but its own
     return torch.from_numpy(rows)
 
 

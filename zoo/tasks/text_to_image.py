@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.errors import UserError
 from zoo.images import resize_batch
-from zoo.interfaces import TextImageBatch
+from zoo.interfaces import Generator, TextImageBatch
 from zoo.registry import GENERATORS
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load, load_initial_weights
@@ -68,6 +68,11 @@ class TextToImageTask(L.LightningModule):
             )
         self.save_hyperparameters(ignore=["generator"] if isinstance(generator, nn.Module) else [], logger=False)
         self.generator: Any = GENERATORS.build_or_take("generator", generator, generator_options)
+        if not isinstance(self.generator, Generator):
+            lacking = [name for name in ("image_size", "loss", "generate") if not hasattr(self.generator, name)]
+            raise UserError(
+                f"generator: {type(self.generator).__name__} has no {', '.join(lacking)}: it is no Generator"
+            )
         self.weights: dict[str, str] = {}  # where the initial weights came from; kept in the checkpoint
         self.trained_steps = 0  # of the checkpoint that was loaded
         self._reranker: list[Any] = []  # a list, for it is no part of this task's weights
@@ -81,20 +86,29 @@ class TextToImageTask(L.LightningModule):
 
     def draw(self, texts: list[str], rows: list[int]) -> Tensor:
         """Draw B pictures ``[B, 3, S, S] uint8``, those of these descriptions at these places of their file."""
-        seeds = [picture_seed(self.hparams["sample_seed"], row) for row in rows]
-        pictures = self.generator.generate(texts, seeds=seeds)
+        pictures = self._draw(texts, rows, candidate=0)
         if self.hparams["candidates"] == 1:
             return pictures
         reranker = self.reranker()
         embedded = reranker.encode_text(texts)
         best = _likeness(reranker, pictures, embedded)
         for candidate in range(1, self.hparams["candidates"]):
-            seeds = [picture_seed(self.hparams["sample_seed"], row, candidate) for row in rows]
-            others = self.generator.generate(texts, seeds=seeds)
+            others = self._draw(texts, rows, candidate)
             likeness = _likeness(reranker, others, embedded)
             better = likeness > best
             pictures = torch.where(better[:, None, None, None], others, pictures)
             best = torch.where(better, likeness, best)
+        return pictures
+
+    def _draw(self, texts: list[str], rows: list[int], candidate: int) -> Tensor:
+        seeds = [picture_seed(self.hparams["sample_seed"], row, candidate) for row in rows]
+        pictures = self.generator.generate(texts, seeds=seeds)
+        wanted = (len(texts), 3, self.image_size, self.image_size)
+        if pictures.dtype != torch.uint8 or pictures.shape != wanted:
+            raise UserError(
+                f"{type(self.generator).__name__}.generate gave {pictures.dtype} {list(pictures.shape)}; a Generator"
+                f" gives torch.uint8 {list(wanted)}"
+            )
         return pictures
 
     def reranker(self) -> Any:

@@ -35,7 +35,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     """Load a trained task, ready to use: ``zoo.load("clip_cn_vit-b-16.pt").encode_text(["红裙"])``.
 
     Args:
-        path: A checkpoint file of this zoo, or a run's folder (its best checkpoint); a ``.pt`` of CN-CLIP; a
+        path: A checkpoint file of this zoo, a run's folder (its best checkpoint) or an experiment's
+            (``runs/clip_demo``: its newest run); a ``.pt`` of CN-CLIP; a
             ``ChineseCLIPModel``, in a folder or by its name on the Hugging Face hub
             (``"OFA-Sys/chinese-clip-vit-base-patch16"``). The architecture of published weights follows from them.
         device: Where the task goes.
@@ -49,7 +50,14 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     checkpoint = _read(path).checkpoint
     if "task" not in checkpoint:
         raise UserError(f"{path}: it does not say which task it is of: not a checkpoint of this zoo")
-    task = task_class(checkpoint["task"], str(path))(**checkpoint["hyper_parameters"])
+    kind = task_class(checkpoint["task"], str(path))
+    try:
+        task = kind(**checkpoint["hyper_parameters"])
+    except TypeError as error:  # a checkpoint keeps names, never modules
+        raise UserError(
+            f"{path}: it was trained with a module that was built in Python, which it does not hold ({error}). Load it"
+            f" with zoo.{kind.__name__}.load_from_checkpoint(path, NAME=module)"
+        ) from None
     load_strictly(task, checkpoint["state_dict"], str(path))
     task.on_load_checkpoint(checkpoint)
     return task.to(device).eval().requires_grad_(False)
@@ -90,7 +98,7 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
             return f"random (published weights not available: {error.reason})"
         raise UserError(f"model.init_from {error}") from None
     task.load_state_dict(state)
-    return source.published or "/".join(_own_file(Path(name)).resolve().parts[-4:])
+    return source.published or "/".join(_own_file(Path(newest_run(name))).resolve().parts[-4:])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -105,12 +113,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def newest_run(source: str | Path) -> str | Path:
+    """The newest run of an experiment's folder that has a best checkpoint; anything else as it is.
+
+    Raises:
+        UserError: It looks like an experiment's folder and no run is there.
+    """
+    folder = Path(source)
+    runs = sorted(path.parent.parent for path in folder.glob("*/checkpoints/best.ckpt"))
+    if runs:
+        return runs[-1]
+    if folder.parent.name == "runs" and not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{source}: no run is there. Train it first: python -m zoo fit --config experiments/{folder.name}.yaml"
+        )
+    return source
+
+
 def _own_file(path: Path) -> Path:
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 
 def _read(path: str | Path) -> _Source:
     """Whatever ``load`` takes, as a checkpoint of this zoo."""
+    path = newest_run(path)
     place = Path(path)
     if (place.is_dir() and not (place / "checkpoints").is_dir()) or _is_hub_name(str(path)):
         configuration, weights = huggingface.read(str(path))

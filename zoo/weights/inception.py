@@ -1,5 +1,6 @@
 """The Inception network of FID, KID and the Inception score: torch-fidelity's, which equals TensorFlow's of 2015."""
 
+import hashlib
 import io
 import urllib.request
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ class Inception(nn.Module):
     Attributes:
         width: Dimensions of the features.
         hash: 12 hexadecimal digits that name the weights.
+        published: Whether they come from the published file, by its SHA-256: what others makes is no FID.
 
     Args:
         state: The weights, whole, under torch-fidelity's names; they are taken, not copied.
@@ -46,6 +48,7 @@ class Inception(nn.Module):
     """
 
     width = 2048
+    published = False
 
     def __init__(self, state: Mapping[str, Tensor], source: str) -> None:
         super().__init__()
@@ -93,7 +96,10 @@ def load_inception(source: Literal["auto"] | str = "auto") -> Inception:
         UserError: There is no file at the path, it is damaged, holds code, or is of another model.
     """
     path = _published_file() if source == "auto" else Path(source).expanduser()
-    return Inception(_read(path), str(path))
+    inception = Inception(_read(path), str(path))
+    with path.open("rb") as file:
+        inception.published = hashlib.file_digest(file, "sha256").hexdigest().startswith(HASH)
+    return inception
 
 
 def random_weights(seed: int = 0) -> dict[str, Tensor]:
