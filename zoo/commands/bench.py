@@ -100,7 +100,7 @@ def score_parser() -> "CommandParser":
     )
     parser.add_argument("--rows", type=int, default=5000, help="Pictures of a side, more than --width.")
     parser.add_argument("--width", type=int, default=2048, help="Dimensions of the features.")
-    parser.add_argument("--pictures", type=int, default=256, help="Pictures that Inception sees in a block.")
+    parser.add_argument("--pictures", type=int, default=96, help="Pictures that Inception sees in a block.")
     return parser
 
 

@@ -122,9 +122,11 @@ class TextToImageTask(L.LightningModule):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How pictures are drawn, for protocols: the seed, the reranker's hash, and what the generator says."""
+        """How pictures are drawn, for protocols: by what, the seed, the reranker's hash, and what the generator says."""
         reranker = self.reranker()
         return {
+            "generator": self.hparams.get("generator", type(self.generator).__name__),
+            "generator_options": self.hparams["generator_options"],
             "sample_seed": self.hparams["sample_seed"],
             "candidates": self.hparams["candidates"],
             "reranker": weights_hash(reranker) if reranker else None,
