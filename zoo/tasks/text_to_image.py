@@ -122,7 +122,7 @@ class TextToImageTask(L.LightningModule):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How pictures are drawn, for protocols: by what, the seed, the reranker's hash, and what the generator says."""
+        """How pictures are drawn, for protocols: by what, the seed, the reranker's hash, the generator's own words."""
         reranker = self.reranker()
         return {
             "generator": self.hparams.get("generator", type(self.generator).__name__),
