@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time: more threads than processors only wait
+
 
 @pytest.fixture(scope="session", autouse=True)
 def zoo_cache(tmp_path_factory):
@@ -179,7 +181,6 @@ def zoo_process():
     ``environment`` is added to this process's; ``before`` is called in the new process.
     """
     tests = Path(__file__).parent
-    common = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}  # more threads than processors wait for each other
 
     def run(place, *words, processes=1, timeout=300, before=None, **environment):
         if processes > 1:
@@ -188,7 +189,7 @@ def zoo_process():
         done = subprocess.run(
             [sys.executable, "-m", "zoo", *map(str, words)],
             cwd=place,
-            env={**os.environ, **common, "PYTHONPATH": path, **environment},
+            env={**os.environ, "PYTHONPATH": path, "WANDB_MODE": "disabled", **environment},
             capture_output=True,
             text=True,
             timeout=timeout,

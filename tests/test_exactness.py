@@ -156,6 +156,7 @@ def test_scores_and_submissions_are_those_of_one_process(zoo, place, run):
     assert [scored[name] for name in ("mean_recall", "r1", "r5", "r10")] == pytest.approx(ours, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_seven_rows_on_three_processes(zoo, tmp_path):
     place = make_place(tmp_path, queries=7, pictures=11)
