@@ -67,7 +67,8 @@ ddp = pytest.mark.ddp
         pytest.param("term end 6 0", 1, 1, TERMINATED, marks=slow),
         pytest.param("kill end 9 1", 2, 0, KILLED, marks=[ddp, slow]),
         pytest.param("kill end 6 all", 2, 1, KILLED, marks=[ddp, slow]),
-        pytest.param("raise forward 8 1", 2, 1, FAILED, marks=[ddp, slow]),
+        # Lightning kills the first process when a child fails, unless it ends by itself before: either may be first.
+        pytest.param("raise forward 8 1", 2, 1, KILLED, marks=[ddp, slow]),
         pytest.param("term end 7 1", 2, 0, TERMINATED, marks=[ddp, slow]),
         pytest.param("term end 6 all", 2, 1, TERMINATED, marks=[ddp, slow]),
     ],
