@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "towers": {"interfaces", "registry", "images"},
     "generators": {"interfaces", "registry", "images"},
     "captioners": {"interfaces", "registry", "images"},
-    "weights": {"towers", "generators", "captioners", "registry", "precision"},
+    "weights": {"towers", "generators", "captioners", "registry", "precision", "runs"},
     "tasks": {"interfaces", "images", "registry", "losses", "optim", "weights"},
     "judges": {"interfaces", "images", "metrics", "registry", "weights", "data.formats", "precision"},
     "callbacks": {"interfaces", "metrics", "weights", "images", "data.formats", "hardware", "judges"},

@@ -126,6 +126,11 @@ class Judges:
             )
 
     @property
+    def first(self) -> str:
+        """The judge whose features tell one picture from another: the matcher, or else the first that there is."""
+        return "clip" if self.matcher is not None else next(iter(self.judges))
+
+    @property
     def protocol(self) -> dict[str, str]:
         """Who judges: by judge its width, hash and resizing."""
         return {

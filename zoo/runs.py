@@ -155,12 +155,17 @@ def find_checkpoint(asked: str, root: Path, experiment: str | None, of_a_run: st
         near = nearest(asked, CHECKPOINTS, limit=1) if os.sep not in asked else ""
         what = f"there is no file {path}." if path != Path(asked) else "there is no such file."
         raise UserError(f"--ckpt_path {asked}: {what}{near} Give a .ckpt file, a run's folder, best or last")
-    pattern = f"{experiment or '*'}/*/checkpoints/{CHECKPOINTS[asked]}"
-    found = sorted(root.glob(pattern), key=lambda file: (file.parent.parent.name, file.stat().st_mtime))
-    if not found:
+    found = newest_checkpoint(root, experiment or "*", CHECKPOINTS[asked])
+    if found is None:
         whose = f"run of {experiment}" if experiment else "run"
         raise UserError(f"--ckpt_path {asked}: no {whose} under {root}/ has a checkpoint. Train one with fit first")
-    return found[-1]
+    return found
+
+
+def newest_checkpoint(root: Path, experiment: str, name: str) -> Path | None:
+    """The checkpoint of this name in the newest run of an experiment (a shell-style pattern) that has one."""
+    files = root.glob(f"{experiment}/*/checkpoints/{name}")
+    return max(files, key=lambda file: (file.parent.parent.name, file.stat().st_mtime), default=None)
 
 
 def new_folder(root: Path, experiment: str) -> Path:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
 from zoo.errors import UserError
 from zoo.tasks import TextToImageTask
 from zoo.tasks.text_to_image import picture_seed
@@ -86,3 +87,12 @@ def test_what_is_no_generator_is_refused():
 def test_an_unknown_generator_is_named():
     with pytest.raises(UserError, match="generator 'dalee'"):
         TextToImageTask("dalee")
+
+
+def test_a_checkpoint_of_a_built_module_says_how_to_load_it(tmp_path):
+    task = TextToImageTask(Grey())
+    contents = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams), "global_step": 3}
+    task.on_save_checkpoint(contents)
+    torch.save(contents, tmp_path / "grey.ckpt")
+    with pytest.raises(UserError, match=r"its generator was a module built in Python.*load_from_checkpoint\(path, gen"):
+        zoo.load(tmp_path / "grey.ckpt")

@@ -145,15 +145,8 @@ class GenerationEvaluation(Callback):
 
     def _finish(self, trainer: L.Trainer, pl_module: Any) -> None:
         assert self.judges is not None
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = self.gold.split
-        true = true_features(
-            self.judges,
-            data,
-            split,
-            agree=lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
-            write=trainer.is_global_zero,
-        )
+        true = self._true_features(trainer, split)
         read = distractors = None
         if self.judges.matcher is not None:
             read, distractors = self.judges.read(self.gold.texts).cpu(), draw_distractors(self.gold.texts)
@@ -181,6 +174,18 @@ class GenerationEvaluation(Callback):
                 write_json_lines(path, distractor_records(self.gold.image_ids, self.gold.texts, distractors))
         self.metrics = {}
 
+    def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
+        """Those of all pictures of a split; all processes read them together, or all find them in the cache."""
+        assert self.judges is not None
+        return true_features(
+            self.judges,
+            trainer.datamodule,  # type: ignore[attr-defined]
+            split,
+            names=names,
+            agree=lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
+            write=trainer.is_global_zero,
+        )
+
     def _memorisation(
         self,
         trainer: L.Trainer,
@@ -192,16 +197,8 @@ class GenerationEvaluation(Callback):
     ) -> dict[str, float]:
         """Compare with the training pictures, in the matcher's features, or else the first that there are."""
         assert self.judges is not None
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        name = "clip" if self.judges.matcher is not None else next(iter(self.judges.judges))
-        training = true_features(
-            self.judges,
-            data,
-            "train",
-            names=[name],
-            agree=lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
-            write=trainer.is_global_zero,
-        )[name]
+        name = self.judges.first
+        training = self._true_features(trainer, "train", [name])[name]
         likeness, places = nearest(values[name], training)
         if not prefix.endswith("_raw"):
             self._draw_nearest(trainer, pl_module, prefix, rows, likeness, places)

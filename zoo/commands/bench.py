@@ -95,7 +95,7 @@ def score_parser() -> "CommandParser":
     """The options of ``bench score``."""
     parser = _parser(
         "Scores a second from ready features, the Fréchet and the kernel distance, against torch-fidelity; their peak"
-        " memory. Then pictures a second from a TSV of PNGs through Inception, against Inception alone. About ten"
+        " memory. Then pictures a second from a TSV of PNGs through Inception, against Inception alone. About four"
         " minutes on two cores."
     )
     parser.add_argument("--rows", type=int, default=5000, help="Pictures of a side, more than --width.")

@@ -147,9 +147,12 @@ def score_features(
     from zoo.metrics.generation import distribution_scores, memorisation_scores, nearest, r_precision_scores
 
     values = {name: value.cpu() for name, value in values.items()}
-    scores = distribution_scores(values, true_features(judges, data, reference))
-    name = "clip" if judges.matcher is not None else next(iter(judges.judges))
-    own = true_features(judges, data, gold.split, names=[name])[name] if gold.has_pictures else None
+    true = true_features(judges, data, reference)
+    scores = distribution_scores(values, true)
+    name = judges.first
+    own = true[name] if reference == gold.split else None
+    if own is None and gold.has_pictures:
+        own = true_features(judges, data, gold.split, names=[name])[name]
     if judges.matcher is not None:
         read = judges.read(gold.texts).cpu()
         scores |= r_precision_scores(values["clip"], rows.cpu(), gold.texts, read, own, distractors)

@@ -268,7 +268,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             raise UserError(f"{path}:{number}: not a line of JSON in UTF-8: {error}.") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path}:{number}: a JSON {type(record).__name__}, expected an object with query_id.")
+            raise UserError(f"{path}:{number}: a JSON {type(record).__name__}, expected an object.")
         yield number, record
 
 

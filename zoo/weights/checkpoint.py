@@ -1,6 +1,7 @@
 """Trained tasks in: the zoo's own checkpoints and published ones, checked before a single weight is changed."""
 
 import importlib
+import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.runs import CHECKPOINTS, newest_checkpoint
 from zoo.towers.image import TimmImageTower
 from zoo.weights import cn_clip, huggingface
 from zoo.weights.files import NoHubError, check_fit, load_strictly, read_torch
@@ -50,14 +52,15 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     checkpoint = _read(path).checkpoint
     if "task" not in checkpoint:
         raise UserError(f"{path}: it does not say which task it is of: not a checkpoint of this zoo")
-    kind = task_class(checkpoint["task"], str(path))
-    try:
-        task = kind(**checkpoint["hyper_parameters"])
-    except TypeError as error:  # a checkpoint keeps names, never modules
+    kind, options = task_class(checkpoint["task"], str(path)), checkpoint["hyper_parameters"]
+    parameters = inspect.signature(kind).parameters.values()
+    lacking = [p.name for p in parameters if p.default is p.empty and p.name not in options]
+    if lacking:  # a checkpoint keeps names, never modules
         raise UserError(
-            f"{path}: it was trained with a module that was built in Python, which it does not hold ({error}). Load it"
-            f" with zoo.{kind.__name__}.load_from_checkpoint(path, NAME=module)"
-        ) from None
+            f"{path}: its {lacking[0]} was a module built in Python, which a checkpoint does not hold. Load it with"
+            f" zoo.{kind.__name__}.load_from_checkpoint(path, {lacking[0]}=module)"
+        )
+    task = kind(**options)
     load_strictly(task, checkpoint["state_dict"], str(path))
     task.on_load_checkpoint(checkpoint)
     return task.to(device).eval().requires_grad_(False)
@@ -120,9 +123,9 @@ def newest_run(source: str | Path) -> str | Path:
         UserError: It looks like an experiment's folder and no run is there.
     """
     folder = Path(source)
-    runs = sorted(path.parent.parent for path in folder.glob("*/checkpoints/best.ckpt"))
-    if runs:
-        return runs[-1]
+    best = newest_checkpoint(folder.parent, folder.name, CHECKPOINTS["best"]) if folder.is_dir() else None
+    if best is not None:
+        return best.parent.parent
     if folder.parent.name == "runs" and not (folder / "checkpoints").is_dir():
         raise UserError(
             f"{source}: no run is there. Train it first: python -m zoo fit --config experiments/{folder.name}.yaml"
