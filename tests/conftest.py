@@ -44,6 +44,36 @@ def inception_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def matcher_file(tmp_path_factory):
+    """Writes a retrieval checkpoint with random weights: ``matcher_file(seed=1)`` is its path; read only."""
+    import torch
+
+    from zoo.tasks import RetrievalTask
+
+    folder = tmp_path_factory.mktemp("matchers")
+    options = {
+        "image_tower": "timm:test_vit",
+        "image_tower_options": {"image_size": 32},
+        "image_pretrained": False,
+        "text_tower": "bert_tiny_chinese",
+        "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
+        "embedding_dim": 16,
+    }
+
+    def write(seed=0):
+        path = folder / f"{seed}.ckpt"
+        if not path.exists():
+            torch.manual_seed(seed)
+            task = RetrievalTask(**options)
+            contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
+            task.on_save_checkpoint(contents)
+            torch.save(contents, path)
+        return path
+
+    return write
+
+
 COLOURS = {
     "红色": "#d62828",
     "绿色": "#2a9d3f",

@@ -17,18 +17,40 @@ SMALL = {
         "image_pretrained": False,
         "text_pretrained": False,
         "init_from": None,
-    }
+    },
+    "zoo.tasks.TextToImageTask": {"generator": "dit_tiny", "text_pretrained": False},
 }
 SMALL_OPTIONS = {
     "zoo.tasks.RetrievalTask": {
         "image_tower_options": {"image_size": 32},
         "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
-    }
+    },
+    "zoo.tasks.TextToImageTask": {
+        "generator_options": {
+            "image_size": 16,
+            "num_layers": 1,
+            "num_heads": 1,
+            "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
+            "sampling": {"steps": 2},
+        },
+    },
+}
+SMALL_DATA = {"zoo.tasks.TextToImageTask": {"latents": None}}
+# The Fréchet distance by which checkpoints are chosen needs more pictures than the small data has.
+MONITOR = {"zoo.tasks.TextToImageTask": "val/loss"}
+STABLE_DIFFUSION = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "sample_size": 256,
 }
 BATCH = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0}
 
 
-def smaller(experiment, root):
+def smaller(experiment, root, matcher):
     """The experiment's text with its towers, options, data and trainer replaced by small ones."""
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = config["model"]["class_path"]
@@ -37,16 +59,24 @@ def smaller(experiment, root):
     data = config.setdefault("data", {"init_args": {}})
     if isinstance(data, str):
         data = config["data"] = yaml.safe_load((EXPERIMENTS / data).read_text(encoding="utf-8"))
-    data.setdefault("init_args", {}).update({"root": str(root), **BATCH})
+    data.setdefault("init_args", {}).update({"root": str(root), **BATCH, **SMALL_DATA.get(task, {})})
     trainer = config.setdefault("trainer", {})
     trainer |= {"accelerator": "cpu", "strategy": "auto", "devices": 1, "precision": "32-true"}
     trainer |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "limit_train_batches": 2}
+    for callback in trainer.get("callbacks+", []):
+        options = callback.get("init_args", {})
+        if "matcher" in options:
+            options |= {"matcher": str(matcher), "inception": "none"}
+        if "monitor" in options:
+            options["monitor"] = MONITOR.get(task, options["monitor"])
+            options["mode"] = "max" if task not in MONITOR else "min"
     return yaml.safe_dump(config, allow_unicode=True)
 
 
 @pytest.mark.parametrize("experiment", SINGLE)
-def test_an_experiment_takes_a_step(zoo_main, workplace, muge_root, experiment):
-    (workplace / "experiments" / f"{experiment}.yaml").write_text(smaller(experiment, muge_root), encoding="utf-8")
+def test_an_experiment_takes_a_step(zoo_main, workplace, muge_root, matcher_file, experiment):
+    text = smaller(experiment, muge_root, matcher_file())
+    (workplace / "experiments" / f"{experiment}.yaml").write_text(text, encoding="utf-8")
     code, _, err = zoo_main("fit", "--config", f"experiments/{experiment}.yaml")
     assert code == 0, err
     (run,) = (workplace / "runs" / experiment).iterdir()
@@ -55,15 +85,19 @@ def test_an_experiment_takes_a_step(zoo_main, workplace, muge_root, experiment):
 
 
 @pytest.mark.parametrize("experiment", SINGLE)
-def test_an_experiment_is_built_as_it_is(workplace, experiment):
+def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
     """Its own towers and options, on the meta device: names and options exist, nothing is allocated."""
     import torch
 
     from zoo.cli import task_classes
+    from zoo.generators import first_stage
 
+    published = {"stabilityai/sd-vae-ft-mse": STABLE_DIFFUSION}  # its config.json
+    monkeypatch.setattr(first_stage, "_read_configuration", published.__getitem__)
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = task_classes()[config["model"]["class_path"].rpartition(".")[2]]
-    towers = {key: value for key, value in config["model"]["init_args"].items() if "tower" in key}
+    parts = ("tower", "generator")
+    towers = {key: value for key, value in config["model"]["init_args"].items() if any(part in key for part in parts)}
     with torch.device("meta"):
         built = task(**towers)
     assert {name: built.hparams[name] for name in towers} == towers

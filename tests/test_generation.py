@@ -18,7 +18,7 @@ from zoo.__main__ import main
 from zoo.data.formats import write_image_tsv, write_json_lines, write_text_tsv
 from zoo.errors import UserError
 from zoo.judges import Judges
-from zoo.tasks import RetrievalTask, TextToImageTask
+from zoo.tasks import TextToImageTask
 from zoo.tasks.text_to_image import picture_seed
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -41,31 +41,14 @@ def write_split(folder, split, first):
     write_text_tsv(folder / f"T2I_{split}.txt.tsv", [(id_, f"第{first + n}款短裤") for n, id_ in enumerate(ids)])
 
 
-def write_matcher(path, seed=0):
-    """A retrieval checkpoint with random weights."""
-    options = {
-        "image_tower": "timm:test_vit",
-        "image_tower_options": {"image_size": 32},
-        "image_pretrained": False,
-        "text_tower": "bert_tiny_chinese",
-        "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
-        "embedding_dim": 16,
-    }
-    torch.manual_seed(seed)
-    task = RetrievalTask(**options)
-    contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
-    task.on_save_checkpoint(contents)
-    torch.save(contents, path)
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, inception_file):
+def place(tmp_path_factory, inception_file, matcher_file):
     """A folder with data, a matcher, Inception and an experiment."""
     place = tmp_path_factory.mktemp("generation")
     shutil.copyfile(inception_file, place / "inception.pth")
     for number, split in enumerate(COUNTS):
         write_split(place / "data" / "ECommerce-T2I", split, 1000 * number)
-    write_matcher(place / "matcher.ckpt")
+    shutil.copyfile(matcher_file(), place / "matcher.ckpt")
     (place / "experiments").mkdir()
     (place / "experiments" / "_base.yaml").write_text((EXPERIMENTS / "_base.yaml").read_text())
     experiment = {
@@ -257,7 +240,7 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
     assert scored["protocol"]["judges"] == tested["protocol"]["judges"]
 
 
-def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch):
+def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch, matcher_file):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     importlib.import_module("copying")  # registers the generator
     task = TextToImageTask(
@@ -275,8 +258,7 @@ def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch
     words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions), "--inception", "none"]
     assert main([*words, "--matcher", str(place / "matcher.ckpt")]) == 1
     assert "is the model that re-ranked these pictures" in capsys.readouterr().err
-    write_matcher(tmp_path / "other.ckpt", seed=1)
-    assert main([*words, "--matcher", str(tmp_path / "other.ckpt"), "--output", str(tmp_path / "score.json")]) == 0
+    assert main([*words, "--matcher", str(matcher_file(seed=1)), "--output", str(tmp_path / "score.json")]) == 0
     scores = json.loads((tmp_path / "score.json").read_text())["metrics"]
     assert scores["fd_clip"] == pytest.approx(0, abs=1e-5)  # the true pictures as they are
     assert scores["r_precision"] == scores["r_precision_true"]

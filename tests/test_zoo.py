@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "optim": set(),
     "data": {"interfaces", "images"},
     "towers": {"interfaces", "registry", "images"},
-    "generators": {"interfaces", "registry", "images"},
+    "generators": {"interfaces", "registry", "images", "towers.hub"},
     "captioners": {"interfaces", "registry", "images"},
     "weights": {"towers", "generators", "captioners", "registry", "precision", "runs"},
     "tasks": {"interfaces", "images", "registry", "losses", "optim", "weights"},

@@ -13,6 +13,7 @@ COMMANDS = {
     "test": ("zoo.cli", "score a checkpoint on the test split, where there are answers"),
     "predict": ("zoo.cli", "write the submission file for the test split"),
     "score": ("zoo.commands.score", "score a submission file as MUGE does, or list every fault in it"),
+    "generate": ("zoo.commands.generate", "draw pictures of descriptions: generate runs/diffusion_demo 红色的苹果"),
     "list": ("zoo.commands.list", "the backbones that an experiment can name"),
     "data": ("zoo.commands.data", "make the embedded data set"),
     "bench": ("zoo.commands.bench", "measure speed against the originals"),

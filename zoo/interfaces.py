@@ -40,6 +40,7 @@ class TextImageBatch(TypedDict):
     image_id: list[str]  # B ids
     row: Tensor  # [B] int64, the description's place among the split's, in file order
     image: NotRequired[Tensor]  # [B, 3, S, S] uint8, RGB
+    latent: NotRequired[Tensor]  # [B, C, h, w] float32: what a first stage made of the picture, instead of it
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
 
 
@@ -74,8 +75,25 @@ class TextTower(Protocol):
 
 
 @runtime_checkable
+class FirstStage(Protocol):
+    """An autoencoder between pictures and latents, an ``nn.Module``. It owns its pixel range."""
+
+    channels: int  # of a latent
+    factor: int  # pixels of a side for each of a latent's
+
+    def encode(self, images: Tensor) -> Tensor:
+        """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents as ``[B, 3, S, S] uint8``."""
+
+
+@runtime_checkable
 class Generator(Protocol):
-    """A text-to-image generator, an ``nn.Module``. It owns its text encoder, its noise and its pixel range."""
+    """A text-to-image generator, an ``nn.Module``. It owns its text encoder, its noise and its pixel range.
+
+    ``generate`` may take further keywords, which say how to draw; ``sampling``, a dictionary, says how by default.
+    """
 
     image_size: int  # the square side in pixels of what it draws and learns from
 
@@ -136,6 +154,9 @@ class GenerationData(Protocol):
 
     def gold(self, split: str) -> GenerationGold:
         """The descriptions of a split, and which of them an evaluation draws."""
+
+    def drawn_splits(self, split: str) -> list[str]:
+        """Whose descriptions an evaluation of ``val`` or ``test`` draws, a loader each: its own first."""
 
     def picture(self, split: str, row: int) -> np.ndarray:
         """One true picture as ``[H, W, 3] uint8`` RGB."""

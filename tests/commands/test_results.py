@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from zoo.commands.results import CONTROLS_MARKERS, MARKERS, SPEED_MARKERS, main
+from zoo.commands.results import CONTROLS_MARKERS, GENERATION_MARKERS, MARKERS, SPEED_MARKERS, main
 from zoo.errors import UserError
 
 COMMAND = "python -m zoo fit --config experiments/clip_demo.yaml"
@@ -126,4 +127,33 @@ def test_controls_become_the_readmes_third_table(place):
     assert "| split | pictures | fd_clip | recall_clip | R-precision |" in readme.read_text()
     assert "| train, 3,204 | true | 0 | 100 | 85.6 ± 1.6 |" in readme.read_text()
     assert "| train, 3,204 | blurred | 0.0406 | 73.1 | 77.9 ± 2.5 |" in readme.read_text()
+    assert main(["--check"]) == 0
+
+
+def test_generators_have_a_table_of_their_own(place):
+    run = Path(make_run(place, 0))
+    scored = json.loads((run / "test.json").read_text())
+    scored["metrics"] = {
+        "test/r_precision": 5.25,
+        "test/r_precision_true": 84.2,
+        "test/r_precision_shuffled": 0.95,
+        "test/fd_clip": 0.2134,
+        "test_train/r_precision": 25.0,
+        "test_train/r_precision_true": 88.1,
+        "test_train/r_precision_shuffled": 1.04,
+        "test_train/fd_clip": 0.1,
+    }
+    scored["protocol"]["generated"] = 361
+    (run / "test.json").write_text(json.dumps(scored))
+    readme = place / "README.md"
+    readme.write_text(readme.read_text() + "\n".join(GENERATION_MARKERS))
+    (run / "metrics.csv").write_text("step,val/loss\n3,0.5\n")
+    with pytest.raises(UserError, match="it was not evaluated before its first step"):
+        main(["--add", str(run)])
+    first = "0,1.9,2.0,2.1"
+    (run / "metrics.csv").write_text(f"step,val/loss,val/fd_clip,val_train/fd_clip\n{first}\n3,0.5,0.4,0.3\n")
+    assert main(["--add", str(run)]) == 0
+    text = readme.read_text()
+    assert "| `clip_demo` | test, 361 | 5.2 | 84.2 | 0.9 | 0.213 | 2.000 | 0 |" in text
+    assert "| `clip_demo` | training | 25.0 | 88.1 | 1.0 | 0.100 | 2.100 | 0 |" in text
     assert main(["--check"]) == 0

@@ -9,6 +9,7 @@ import torch
 
 from zoo import images
 from zoo.data.formats import Description, read_text_tsv
+from zoo.data.latents import LatentFacts, Latents, LatentsWriter
 from zoo.data.text_to_image import TextToImageDataModule
 from zoo.data.text_to_image_datasets import spread
 from zoo.data.tsv import ImageTsv
@@ -76,7 +77,7 @@ def test_descriptions_and_pictures_are_joined_by_id_whatever_their_order(muge_ro
         there = truth.image_ids.index(image_id)
         assert truth.texts[there] == text
         np.testing.assert_array_equal(data.picture("val", row), original.picture("val", there))
-    batch = next(iter(data.val_dataloader()))
+    batch = next(iter(data.val_dataloader()[0]))
     assert batch["text"] == gold.texts
     assert batch["image_id"] == gold.image_ids
     np.testing.assert_array_equal(batch["image"][3].permute(1, 2, 0), images.resize(data.picture("val", 3), 24))
@@ -264,8 +265,8 @@ def test_every_row_is_read_once_over_all_processes(muge_root, world_size):
         data = module(muge_root, stage="test", eval_batch_size=2, val_pictures=7)
         data.trainer = place(rank, world_size)
         data.skip_rows = {0, 5}
-        read["val"].append(rows_of(data.val_dataloader()))
-        read["test"].append(rows_of(data.test_dataloader()))
+        read["val"].append(rows_of(data.val_dataloader()[0]))
+        read["test"].append(rows_of(data.test_dataloader()[0]))
         read["predict"].append(rows_of(data.predict_dataloader()))
         read["pictures"].append(rows_of(data.pictures_loader("train")))
     assert all(rows == sorted(rows) for kind in read.values() for rows in kind)
@@ -286,7 +287,7 @@ def test_more_processes_than_rows_are_refused(muge_root):
 
 def test_evaluation_is_not_augmented(muge_root):
     data = module(muge_root, crop_scale=(0.3, 0.4), flip=1.0)
-    batch = next(iter(data.val_dataloader()))
+    batch = next(iter(data.val_dataloader()[0]))
     assert "flip" not in batch
     np.testing.assert_array_equal(batch["image"][5].permute(1, 2, 0), images.resize(data.picture("val", 5), 24))
 
@@ -306,6 +307,67 @@ def test_val_pictures_are_of_the_validation_split_alone(muge_root):
     assert data.gold("val").rows == [0, 4, 8]
     assert len(data.gold("val").texts) == 12
     assert [len(data.gold(split).rows) for split in ("train", "test")] == [24, 12]
+
+
+def test_training_descriptions_are_drawn_beside_a_splits_own(muge_root):
+    data = module(muge_root, train_pictures=5, val_pictures=3)
+    assert [data.drawn_splits(split) for split in ("val", "test")] == [["val", "train"], ["test", "train"]]
+    assert [rows_of(loader) for loader in data.val_dataloader()] == [[0, 4, 8], [0, 4, 9, 14, 19]]
+    data.setup("test")
+    assert [rows_of(loader) for loader in data.test_dataloader()] == [list(range(12)), [0, 4, 9, 14, 19]]
+    assert rows_of(data.pictures_loader("train")) == list(range(24))
+    assert rows_of(data.pictures_loader("train", first=20)) == [20, 21, 22, 23]
+    assert module(muge_root).drawn_splits("val") == ["val"]
+
+
+# --- latents -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def latents(copy, muge_root):
+    """Latents of the copy's training pictures, mirrored ones too: each is its row, or minus it."""
+    source = module(copy).gold("train").source
+    facts = LatentFacts(source, image_size=24, first_stage="some", weights="abc", mirrored=True)
+    writer = LatentsWriter(copy / "latents", facts, (24, 2, 1, 3, 3))
+    rows = np.arange(24, dtype=np.float16)[:, None, None, None, None] * np.ones((1, 1, 1, 3, 3), np.float16)
+    writer.write(np.concatenate([rows, -rows], axis=1))
+    writer.finish()
+    return copy / "latents"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_reads_latents_in_the_place_of_pictures(copy, latents, workers):
+    data = module(copy, latents="latents", flip=0.5, num_workers=workers)
+    plain = module(copy)
+    mirrored = 0
+    for batch, other in zip(data.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert batch["text"] == other["text"]
+        assert batch["latent"].shape == (5, 1, 3, 3)
+        assert batch["latent"].dtype == torch.float32
+        assert batch["latent"].abs()[:, 0, 0, 0].tolist() == batch["row"].tolist()
+        assert not {"image", "flip"} & batch.keys()
+        mirrored += int((batch["latent"][:, 0, 0, 0] < 0).sum())
+    assert 3 <= mirrored <= 17
+    assert "image" in next(iter(data.val_dataloader()[0]))
+    again = [batch["latent"] for batch in module(copy, latents="latents", flip=0.5).train_dataloader()]
+    assert torch.equal(torch.cat([batch["latent"] for batch in data.train_dataloader()]), torch.cat(again))
+
+
+def test_latents_are_not_carried_to_the_workers(latents):
+    opened = Latents(latents)
+    assert opened.array.shape == (24, 2, 1, 3, 3)
+    assert len(pickle.dumps(opened)) < 1000
+    assert np.array_equal(pickle.loads(pickle.dumps(opened)).array, opened.array)
+
+
+def test_latents_of_other_pictures_are_refused(copy, latents, lines):
+    with pytest.raises(
+        UserError, match=r"crop_scale is \[0.5, 1.0\] and data.latents latents: latents are not cropped"
+    ):
+        module(copy, latents="latents", crop_scale=(0.5, 1.0))
+    lines("T2I_train.txt.tsv", [line + "。" for line in lines("T2I_train.txt.tsv")])
+    with pytest.raises(UserError, match="and the training pictures are .*: encode these"):
+        module(copy, latents="latents").latents  # noqa: B018
 
 
 def test_predict_reads_descriptions_alone(muge_root):
@@ -378,7 +440,7 @@ def test_the_picture_size_is_the_task_s(muge_root):
     data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(image_size=16), **vars(place(0, 1)))
     data.setup("fit")
     assert data.image_size == 16
-    assert next(iter(data.val_dataloader()))["image"].shape == (12, 3, 16, 16)
+    assert next(iter(data.val_dataloader()[0]))["image"].shape == (12, 3, 16, 16)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -386,7 +448,7 @@ def test_workers_read_the_same(muge_root, world_size):
     def batches(workers):
         data = module(muge_root, num_workers=workers, batch_size=4, eval_batch_size=3, crop_scale=(0.3, 1.0))
         data.trainer = place(0, world_size)
-        return [batch for loader in (data.train_dataloader(), data.val_dataloader()) for batch in loader]
+        return [batch for loader in (data.train_dataloader(), data.val_dataloader()[0]) for batch in loader]
 
     for alone, helped in zip(batches(0), batches(1), strict=True):
         assert alone["text"] == helped["text"]
@@ -394,7 +456,7 @@ def test_workers_read_the_same(muge_root, world_size):
 
 
 def test_a_worker_is_sent_no_index(muge_root):
-    dataset = module(muge_root).val_dataloader().dataset
+    dataset = module(muge_root).val_dataloader()[0].dataset
     dataset.opened.gold()
     assert len(pickle.dumps(dataset)) < 4000
 

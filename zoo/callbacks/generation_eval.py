@@ -2,16 +2,16 @@
 
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
 from zoo.callbacks.ema import EMA
+from zoo.callbacks.generation_sheets import grid, nearest_sheet
 from zoo.callbacks.reporting import data_module, log_numbers, print_scores, save_sheet, steps_done, write_results
 from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
@@ -19,9 +19,16 @@ from zoo.interfaces import GenerationGold
 from zoo.judges import Judges, true_features
 from zoo.metrics.collected import CollectedRows
 from zoo.metrics.generation import distribution_scores, memorisation_scores, nearest, r_precision_scores
-from zoo.metrics.r_precision import distractor_records, draw_distractors, hits
+from zoo.metrics.r_precision import distractor_records, draw_distractors
 
-SHEET_ROWS = 8
+
+@dataclass
+class _Drawn:
+    """What is collected of the descriptions of one loader."""
+
+    gold: GenerationGold
+    name: str  # how the names of its numbers begin: val, val_train, val_partial, test, …
+    metrics: dict[str, CollectedRows]  # by how the names begin: of the averaged weights, then of the raw ones
 
 
 class GenerationEvaluation(Callback):
@@ -30,7 +37,8 @@ class GenerationEvaluation(Callback):
     Logged as ``val/fid``, ``val/kid``, ``val/is`` (of Inception alone), ``val/fd_<judge>``, ``val/precision_<judge>``,
     ``val/recall_<judge>``, ``val/r_precision`` with its controls (``_std``, ``_true``: the ceiling of the true
     pictures, ``_shuffled``, ``_chance``), ``val/copied`` and ``val/nearest_training`` (memorisation), ``val/loss``;
-    ``test/…`` likewise. The true side is every picture of the split, at the generator's size, and its features are
+    ``test/…`` likewise; ``val_train/…`` and ``test_train/…``, of training descriptions, where the data module has
+    ``train_pictures``. The true side is every picture of the split, at the generator's size, and its features are
     cached. Step 0, before training, is the sanity check: run it whole (``num_sanity_val_steps: -1``). With ``EMA`` the
     averaged weights are scored. The same on any number of processes. ``pictures/`` in the run gets a grid of fixed
     descriptions, each by the same seeds every time, and a sheet of the pictures nearest to a training picture.
@@ -66,7 +74,7 @@ class GenerationEvaluation(Callback):
         self.raw_too = raw_too
         self.memorisation = memorisation
         self.judges: Judges | None = None
-        self.metrics: dict[str, CollectedRows] = {}  # by the prefix of the names
+        self.drawn: list[_Drawn] = []  # by loader
 
     # --- hooks -------------------------------------------------------------------------------------------------
 
@@ -97,44 +105,60 @@ class GenerationEvaluation(Callback):
         self._start(trainer, pl_module, "test", trainer.num_test_batches, trainer.test_dataloaders)
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Look at a batch of pictures."""
-        self._update(pl_module, outputs, batch, batch_idx)
+        self._update(pl_module, outputs, batch, batch_idx, self.drawn[dataloader_idx])
 
-    def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Look at a batch of pictures."""
-        self._update(pl_module, outputs, batch, batch_idx)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score, log, print, draw."""
-        self._finish(trainer, pl_module)
+        for drawn in self.drawn:
+            self._finish(trainer, pl_module, drawn)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score, log, print, draw; write ``test.json``."""
-        self._finish(trainer, pl_module)
+        logged = {}
+        for drawn in self.drawn:
+            logged |= self._finish(trainer, pl_module, drawn)
+        first = self.drawn[0]
+        if trainer.is_global_zero and first.name == "test":
+            protocol = self._protocol(trainer, pl_module, first.gold)
+            write_results(Path(trainer.default_root_dir) / "test.json", logged, protocol)
 
-    # --- the same for both splits ------------------------------------------------------------------------------
+    # --- the same for all splits -------------------------------------------------------------------------------
 
-    def _start(self, trainer: L.Trainer, pl_module: Any, split: str, batches: list[Any], loader: Any) -> None:
+    def _start(self, trainer: L.Trainer, pl_module: Any, verb: str, batches: list[Any], loaders: Any) -> None:
         assert self.judges is not None
         self.judges.to(pl_module.device)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self.gold: GenerationGold = data.gold(split)
-        complete = trainer.strategy.reduce_boolean_decision(batches[0] == len(loader), all=True)
-        names = [*self.judges.judges, *(["logits"] if "inception" in self.judges.judges else []), "loss"]
-        prefix = split if complete else f"{split}_partial"
         self.ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
-        prefixes = [prefix, f"{split}_raw"] if self.raw_too and self.ema and self.ema.swapped and complete else [prefix]
-        self.metrics = {
-            name: CollectedRows(self.gold.rows, names=names, complete=complete).to(pl_module.device)
-            for name in prefixes
-        }
+        names = [*self.judges.judges, *(["logits"] if "inception" in self.judges.judges else []), "loss"]
+        splits = data.drawn_splits(verb)
+        loaders = loaders if isinstance(loaders, list) else [loaders]
+        self.drawn = []
+        for split, count, loader in zip(splits, batches, loaders, strict=True):
+            gold: GenerationGold = data.gold(split)
+            complete = trainer.strategy.reduce_boolean_decision(count == len(loader), all=True)
+            name = verb if split == verb else f"{verb}_{split}"
+            prefixes = [name if complete else f"{name}_partial"]
+            if self.raw_too and self.ema and self.ema.swapped and complete:
+                prefixes.append(f"{name}_raw")
+            metrics = {
+                prefix: CollectedRows(gold.rows, names=names, complete=complete).to(pl_module.device)
+                for prefix in prefixes
+            }
+            self.drawn.append(_Drawn(gold, prefixes[0], metrics))
 
-    def _update(self, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        for place, metric in enumerate(self.metrics.values()):
+    def _update(self, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, drawn: _Drawn) -> None:
+        for place, metric in enumerate(drawn.metrics.values()):
             if place == 1:
                 assert self.ema is not None
                 with self.ema.raw_weights(pl_module):
@@ -143,36 +167,49 @@ class GenerationEvaluation(Callback):
             loss = outputs["loss"].float().expand(len(batch["row"]))
             metric.update(batch["row"], **self.judges.look(outputs["pictures"]), loss=loss)
 
-    def _finish(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def _finish(self, trainer: L.Trainer, pl_module: Any, drawn: _Drawn) -> dict[str, float]:
+        """Score, log, print and draw one loader's descriptions; what was logged."""
         assert self.judges is not None
-        split = self.gold.split
-        true = self._true_features(trainer, split)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        gold = drawn.gold
+        true = self._true_features(trainer, gold.split)
         read = distractors = None
         if self.judges.matcher is not None:
-            read, distractors = self.judges.read(self.gold.texts).cpu(), draw_distractors(self.gold.texts)
-        for prefix, metric in self.metrics.items():
+            read, distractors = self.judges.read(gold.texts).cpu(), draw_distractors(gold.texts)
+        everything: dict[str, float] = {}
+        for prefix, metric in drawn.metrics.items():
             rows, values = metric.gathered()
             rows, values = rows.cpu(), {name: value.cpu() for name, value in values.items()}
             scores = distribution_scores(values, true)
             if read is not None and distractors is not None:
-                scores |= r_precision_scores(values["clip"], rows, self.gold.texts, read, true["clip"], distractors)
+                scores |= r_precision_scores(values["clip"], rows, gold.texts, read, true["clip"], distractors)
             scores["loss"] = values["loss"].mean().item()
-            if self.memorisation:
-                scores |= self._memorisation(trainer, pl_module, prefix, rows, values, true)
+            if self.memorisation and gold.split != "train":
+                scores |= self._memorisation(trainer, pl_module, gold, prefix, rows, values, true)
             logged = {f"{prefix}/{key}": value for key, value in scores.items() if not math.isnan(value)}
             log_numbers(trainer, pl_module, logged)
+            everything |= logged
             if trainer.is_global_zero:
-                protocol = self._protocol(trainer, pl_module, len(rows))
+                protocol = self._protocol(trainer, pl_module, gold, len(rows))
                 print_scores(scores, title=f"{prefix}, step {protocol['step']}", protocol=protocol)
-                if prefix == "test":
-                    write_results(Path(trainer.default_root_dir) / "test.json", logged, protocol)
-        self._draw_grid(trainer, pl_module, next(iter(self.metrics)), read, distractors)
-        if read is not None and trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / f"distractors_{split}.jsonl"
-            if not path.exists():
-                assert distractors is not None
-                write_json_lines(path, distractor_records(self.gold.image_ids, self.gold.texts, distractors))
-        self.metrics = {}
+        if self.prompts and drawn is not self.drawn[0]:
+            return everything  # they are on the first one's grid
+        sheet = grid(
+            pl_module.generator,
+            data,
+            gold,
+            prompts=self.prompts,
+            seeds=self.grid_seeds,
+            judges=self.judges,
+            read=read,
+            distractors=distractors,
+        )
+        if trainer.is_global_zero:
+            save_sheet(trainer, sheet, drawn.name, f"{drawn.name}/grid", steps_done(trainer, pl_module))
+            path = Path(trainer.default_root_dir) / f"distractors_{gold.split}.jsonl"
+            if distractors is not None and not path.exists():
+                write_json_lines(path, distractor_records(gold.image_ids, gold.texts, distractors))
+        return everything
 
     def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
         """Those of all pictures of a split; all processes read them together, or all find them in the cache."""
@@ -190,6 +227,7 @@ class GenerationEvaluation(Callback):
         self,
         trainer: L.Trainer,
         pl_module: Any,
+        gold: GenerationGold,
         prefix: str,
         rows: Tensor,
         values: dict[str, Tensor],
@@ -201,74 +239,23 @@ class GenerationEvaluation(Callback):
         training = self._true_features(trainer, "train", [name])[name]
         likeness, places = nearest(values[name], training)
         if not prefix.endswith("_raw"):
-            self._draw_nearest(trainer, pl_module, prefix, rows, likeness, places)
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            sheet = nearest_sheet(pl_module, data, gold, rows, likeness, places)
+            if trainer.is_global_zero:
+                save_sheet(trainer, sheet, f"{prefix}-nearest", f"{prefix}/nearest", steps_done(trainer, pl_module))
         return memorisation_scores(likeness, nearest(true[name], training)[0])
 
-    def _draw_nearest(
-        self, trainer: L.Trainer, pl_module: Any, prefix: str, rows: Tensor, likeness: Tensor, places: Tensor
-    ) -> None:
-        """The generated pictures that are most like a training picture, beside it."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        closest = likeness.argsort(descending=True, stable=True)[:SHEET_ROWS]
-        chosen = rows[closest].tolist()
-        drawn = pl_module.draw([self.gold.texts[row] for row in chosen], chosen).permute(0, 2, 3, 1).cpu().numpy()
-        if not trainer.is_global_zero:
-            return
-        sheet_rows = [
-            SheetRow(
-                text=self.gold.texts[row],
-                pictures=[picture, data.picture("train", int(places[place])), data.picture(self.gold.split, row)],
-                hits=[False] * 3,
-                note=f"cosine {likeness[place]:.3f}",
-            )
-            for place, row, picture in zip(closest.tolist(), chosen, drawn, strict=True)
-        ]
-        sheet = contact_sheet(sheet_rows, titles=["generated", "nearest training", "true"])
-        save_sheet(trainer, sheet, f"{prefix}-nearest", f"{prefix}/nearest", steps_done(trainer, pl_module))
-
-    def _draw_grid(
-        self, trainer: L.Trainer, pl_module: Any, prefix: str, read: Tensor | None, distractors: Tensor | None
-    ) -> None:
-        """The same descriptions by the same seeds every time; those framed have their own description nearest."""
-        assert self.judges is not None
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        spread = torch.linspace(0, len(self.gold.rows) - 1, min(SHEET_ROWS, len(self.gold.rows))).round().long()
-        rows = [] if self.prompts else [self.gold.rows[place] for place in spread.tolist()]
-        texts = self.prompts or [self.gold.texts[row] for row in rows]
-        columns, hit = [], []
-        for seed in range(self.grid_seeds):
-            pictures = pl_module.generator.generate(texts, seeds=[seed] * len(texts))
-            columns.append(pictures.permute(0, 2, 3, 1).cpu().numpy())
-            if rows and read is not None and distractors is not None:
-                seen = self.judges.look(pictures, ["clip"])["clip"].cpu()
-                hit.append(hits(seen, read, torch.tensor(rows), distractors).tolist())
-            else:
-                hit.append([False] * len(texts))
-        if not trainer.is_global_zero:
-            return
-        sheet_rows = []
-        for place, text in enumerate(texts):
-            true = [data.picture(self.gold.split, rows[place])] if rows else []
-            sheet_rows.append(
-                SheetRow(
-                    text=text,
-                    pictures=[*true, *(column[place] for column in columns)],
-                    hits=[*([False] * len(true)), *(column[place] for column in hit)],
-                )
-            )
-        titles = [*(["true"] if rows else []), *(f"seed {seed}" for seed in range(self.grid_seeds))]
-        sheet = contact_sheet(sheet_rows, titles=titles)
-        save_sheet(trainer, sheet, prefix, f"{prefix}/grid", steps_done(trainer, pl_module))
-
-    def _protocol(self, trainer: L.Trainer, pl_module: Any, drawn: int) -> dict[str, Any]:
-        """What the numbers were measured on and how."""
+    def _protocol(
+        self, trainer: L.Trainer, pl_module: Any, gold: GenerationGold, drawn: int | None = None
+    ) -> dict[str, Any]:
+        """What the numbers were measured on and how; ``drawn``, where not all of the descriptions were."""
         assert self.judges is not None
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         return {
-            "data": self.gold.source,
-            "split": self.gold.split,
-            "generated": drawn,
-            "true": len(self.gold.texts),
+            "data": gold.source,
+            "split": gold.split,
+            "generated": len(gold.rows) if drawn is None else drawn,
+            "true": len(gold.texts),
             "image_size": data.image_size,
             "judges": self.judges.protocol,
             "sampling": pl_module.sampling,

@@ -1,19 +1,16 @@
 """``bench step``: a training step against cn-clip's and open_clip's; what Lightning's loop costs over a bare one."""
 
 import json
-import logging
-import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.commands import bench_loop
 from zoo.commands.bench_data import CONTEXT, SIZE, queries
-from zoo.commands.bench_report import Rates, Row, interleave, protocol, report, require
+from zoo.commands.bench_loop import LOOP_STEPS, WANTED_LOOP, autocast, bare_step, loop_rates
+from zoo.commands.bench_report import Row, interleave, protocol, report, require
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,35 +20,39 @@ if TYPE_CHECKING:
     from zoo.tasks import RetrievalTask
 
 WANTED = 1.2
-LOOP_STEPS = 20
-WANTED_LOOP = 0.97  # Lightning costs at most 3 %
 VISION_WIDTH, PATCH, TEXT_WIDTH, EMBEDDING = 768, 16, 768, 512
 HEADS = 12
 
 
-def run(*, batch_size: int, steps: int, precision: str, layers: int, blocks: int, output: str | None) -> None:
+def run(
+    *, batch_size: int, steps: int, precision: str, task: str, layers: int, blocks: int, output: str | None
+) -> None:
     """Measure, print, write.
 
     Args:
         batch_size: Pairs of a step.
         steps: Steps of a block that are timed.
         precision: ``bf16-mixed``, ``32-true`` or ``auto``.
+        task: ``retrieval``, or ``t2i``: the loop of the diffusion generator alone.
         layers: Transformer layers of all towers.
         blocks: Blocks of each contender.
         output: Where the JSON goes.
     """
+    if task == "t2i":
+        return bench_loop.run(batch_size=batch_size, precision=precision, output=output)
     require({"cn_clip": "cn-clip", "open_clip": "open-clip-torch"}, bench="bench step")
     if not 1 <= layers <= 12:
         raise UserError(f"--layers is {layers}: the towers have 12; give 1 to 12")
     import torch
 
+    from zoo.callbacks.collapse import CollapseAlarm
     from zoo.hardware import best_precision
 
     precision = best_precision() if precision == "auto" else precision
     torch.manual_seed(0)
     batches = make_batches(batch_size, steps + 1)
-    task = our_task(layers)
-    lengths = [task.text_tower.tokenizer(batch["text"], context_length=CONTEXT)[0].shape[1] for batch in batches]
+    ours = our_task(layers)
+    lengths = [ours.text_tower.tokenizer(batch["text"], context_length=CONTEXT)[0].shape[1] for batch in batches]
     facts = protocol(
         packages=("lightning", "timm", "transformers", "cn-clip", "open-clip-torch"),
         model=f"ViT-B/16 at {SIZE} px and RoBERTa base, {layers} layers each, random weights, dropout 0.1 in the text",
@@ -64,8 +65,12 @@ def run(*, batch_size: int, steps: int, precision: str, layers: int, blocks: int
         " batches, AdamW and schedule; the two take turns, step by step",
         blocks=f"{blocks} of {steps} steps each, after one step that is not timed; of the loops {LOOP_STEPS} of a step",
     )
-    step = our_step(task, precision)  # like the peers' it keeps its AdamW over the blocks
-    loops = loop_rates(task, step, batches[0], precision)  # while the memory is not yet full of peers
+    step = bare_step(
+        ours, lambda batch: matching_loss(ours, batch), precision
+    )  # like the peers' it keeps its AdamW over the blocks
+    loops = loop_rates(
+        ours, step, batches[0], precision, callbacks=[CollapseAlarm()]
+    )  # while the memory is not yet full of peers
     contenders = {
         "ours": lambda: bare_block(step, batches),
         "cn-clip": peer_block(cn_clip_step(layers, precision), batches),
@@ -79,7 +84,7 @@ def run(*, batch_size: int, steps: int, precision: str, layers: int, blocks: int
         Row("step", unit, rates, "ours", "open_clip", WANTED),
         Row("loop", unit, rates, "Lightning's loop", "bare loop", WANTED_LOOP),
     ]
-    report("step", rows, facts, output=output)
+    return report("step", rows, facts, output=output)
 
 
 def make_batches(batch_size: int, count: int) -> "list[PairBatch]":
@@ -111,35 +116,13 @@ def our_task(layers: int) -> "RetrievalTask":
     return task.train()
 
 
-def our_step(task: "RetrievalTask", precision: str) -> "Callable[[PairBatch], None]":
-    """A bare loop's step of our task, with the optimiser and the schedule that Lightning would be given."""
-    import torch
+def matching_loss(task: "RetrievalTask", batch: "PairBatch") -> "Tensor":
+    """The loss of retrieval on one process."""
+    from zoo.losses.contrastive import clip_loss
 
-    from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss
-    from zoo.optim import parameter_groups, warmup_cosine
-
-    settings = task.hparams
-    optimizer = torch.optim.AdamW(
-        parameter_groups(task, settings["weight_decay"]),
-        lr=settings["learning_rate"],
-        betas=settings["betas"],
-        eps=settings["eps"],
-    )
-    schedule = warmup_cosine(optimizer, settings["warmup_steps"], 1000)
-
-    def step(batch: "PairBatch") -> None:
-        optimizer.zero_grad()
-        with autocast(precision):
-            images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
-            scale = task.logit_scale.exp()
-            loss = clip_loss(images, texts, scale, image_ids=batch["image_id"], query_ids=batch["query_id"])
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            task.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-
-    return step
+    images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
+    scale = task.logit_scale.exp()
+    return clip_loss(images, texts, scale, image_ids=batch["image_id"], query_ids=batch["query_id"])
 
 
 def bare_block(step: Callable[[Any], None], batches: list[Any]) -> float:
@@ -149,58 +132,6 @@ def bare_block(step: Callable[[Any], None], batches: list[Any]) -> float:
     for batch in batches[1:]:
         step(batch)
     return _rate(batches, start)
-
-
-def loop_rates(task: "RetrievalTask", step: "Callable[[PairBatch], None]", batch: "PairBatch", precision: str) -> Rates:
-    """Samples a second of ``Trainer.fit`` and of a bare loop's step, in turns: what slows one slows the other.
-
-    Lightning's time is that from the start of a step to the start of the next, with all that it does between; the bare
-    steps are taken at those starts and left out of it.
-    """
-    import lightning as L
-    from lightning.pytorch.callbacks import LearningRateMonitor
-    from lightning.pytorch.loggers import CSVLogger
-    from torch.utils.data import DataLoader
-
-    from zoo.callbacks.collapse import CollapseAlarm
-    from zoo.callbacks.progress import ProgressBar
-    from zoo.data.loading import whole_batch
-    from zoo.messages import quiet_libraries
-
-    seconds: dict[str, list[float]] = {"Lightning's loop": [], "bare loop": []}
-
-    class Turns(L.Callback):
-        since = 0.0
-
-        def on_train_batch_start(self, trainer: L.Trainer, *rest: Any) -> None:
-            seconds["Lightning's loop"].append(time.perf_counter() - self.since)
-            since = time.perf_counter()
-            step(batch)  # the first makes its AdamW's state
-            seconds["bare loop"].append(time.perf_counter() - since)
-            task.zero_grad()  # as our task leaves it for Lightning's next step
-            self.since = time.perf_counter()
-
-    quiet_libraries()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    print("bench step: the loops, in turns", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = L.Trainer(
-            accelerator="cpu",
-            precision=precision,  # type: ignore[arg-type]
-            max_steps=LOOP_STEPS + 2,
-            logger=CSVLogger(folder),
-            callbacks=[Turns(), ProgressBar(), LearningRateMonitor("step"), CollapseAlarm()],
-            log_every_n_steps=10,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=folder,
-        )
-        batches: Any = [batch] * (LOOP_STEPS + 2)
-        trainer.fit(task, train_dataloaders=DataLoader(batches, batch_size=None, collate_fn=whole_batch))
-    # The first entry is the time before training, the second that of a step that makes AdamW's state.
-    return {name: [len(batch["text"]) / value for value in values[2:]] for name, values in seconds.items()}
 
 
 # --- peers -----------------------------------------------------------------------------------------------------------
@@ -310,13 +241,6 @@ def peer_step(
         optimizer.step()
 
     return step
-
-
-def autocast(precision: str) -> Any:
-    """What a precision means in a bare loop on a CPU."""
-    import torch
-
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 def _rate(batches: list[Any], start: float) -> float:

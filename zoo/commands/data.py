@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from zoo.commands.data_encode import encode, encode_parser
+
 TASK_LINES = {
     "Multimodal_Retrieval": "{pictures:,} pictures, {name:,} + {base:,} queries",
     "ECommerce-T2I": "{names:,} descriptions, a picture each",
@@ -22,11 +24,11 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: If the data cannot be written.
     """
-    from jsonargparse import ArgumentParser
+    from zoo.commands.parser import CommandParser
 
-    parser = ArgumentParser(prog="python -m zoo data", description="Make and inspect folders in MUGE's formats.")
+    parser = CommandParser(prog="python -m zoo data", description="Make and encode folders in MUGE's formats.")
     commands = parser.add_subcommands(title="commands", dest="command", metavar="COMMAND")
-    demo = ArgumentParser(
+    demo = CommandParser(
         description="Write the embedded data set: OpenMoji pictures with Chinese names, for all three tasks of MUGE, "
         "in MUGE's own file formats. Takes about ten seconds; what is there already is kept."
     )
@@ -34,8 +36,9 @@ def main(argv: list[str]) -> int:
         "--root", type=str, metavar="DIR", help="Where to write it: a new or empty folder. Left out: zoo's cache."
     )
     commands.add_subcommand("demo", demo, help="write the embedded data set and say where it is")
+    commands.add_subcommand("encode", encode_parser(), help="write the latents of the training pictures")
     options = parser.parse_args(argv)
-    print(demo_report(options.demo.root))
+    print(encode(options.encode) if options.command == "encode" else demo_report(options.demo.root))
     return 0
 
 

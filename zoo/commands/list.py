@@ -1,4 +1,4 @@
-"""``python -m zoo list [PATTERN]``: the towers that an experiment can name."""
+"""``python -m zoo list [PATTERN]``: the towers and generators that an experiment can name."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ class Row:
 
 
 def main(argv: list[str]) -> int:
-    """Print the towers whose names match.
+    """Print the towers and generators whose names match.
 
     Args:
         argv: The words after ``python -m zoo list``.
@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     parser = ArgumentParser(
-        prog="python -m zoo list", description="The towers that an experiment can name, and where their weights are."
+        prog="python -m zoo list",
+        description="The towers and generators that an experiment can name, and where towers' weights are.",
     )
     parser.add_argument(
         "pattern",
@@ -49,21 +50,21 @@ def main(argv: list[str]) -> int:
     )
     pattern = parser.parse_args(argv).pattern
 
-    from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
+    from zoo.registry import GENERATORS, IMAGE_TOWERS, TEXT_TOWERS
 
-    registries = (IMAGE_TOWERS, TEXT_TOWERS)
+    registries = (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS)
     found = [(registry, registry.names(pattern)) for registry in registries]
     if not any(names for _, names in found):
         known = [name for registry in registries for name in registry.names()]
         families = ", ".join(f"{prefix}NAME" for registry in registries for prefix in registry.prefixes)
         raise UserError(
-            f"no tower matches {pattern!r}.{nearest(pattern or '', known)} `python -m zoo list` shows all registered"
-            f" names; {families} name the rest."
+            f"no tower or generator matches {pattern!r}.{nearest(pattern or '', known)} `python -m zoo list` shows all"
+            f" registered names; {families} name the rest."
         )
     console = Console()
     for registry, names in found:
         if names:
-            console.print(_table(registry, names), "")
+            console.print(_described(registry, names) if registry.kind == "generator" else _table(registry, names), "")
     _print_notes(console, found)
     return 0
 
@@ -105,6 +106,18 @@ def _table(registry: Any, names: list[str]) -> "Table":
     return table
 
 
+def _described(registry: Any, names: list[str]) -> "Table":
+    """Names and what they build: to measure a generator would take seconds."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(registry.kind, no_wrap=True)
+    table.add_column("")
+    for name in names:
+        table.add_row(name, registry.describe(name).removeprefix("Build ").rstrip("."))
+    return table
+
+
 def _too_many(registry: Any, names: list[str]) -> bool:
     return len(names) > max(MOST_BUILT, len(registry.names()))
 
@@ -120,11 +133,12 @@ def _print_notes(console: Any, found: list[tuple[Any, list[str]]]) -> None:
     matches = [(registry, name) for registry, names in found for name in names]
     if len(matches) == 1:
         registry, name = matches[0]
-        row = measure(registry, name)
-        place = "in the cache" if row.cached else "fetched from the hub when first wanted"
         options = ", ".join(f"{option}={default}" for option, default in registry.options(name).items())
         notes = [registry.describe(name), f"Options: {options or 'none'}"]
-        notes += [f"Weights: {row.published}, {place}"] if row.published else []
+        row = None if registry.kind == "generator" else measure(registry, name)
+        if row is not None and row.published:
+            place = "in the cache" if row.cached else "fetched from the hub when first wanted"
+            notes.append(f"Weights: {row.published}, {place}")
     else:
         notes = ["Size: pixels of a side, or tokens. Weights: timm's tag, or the hub name."]
         if any(_too_many(registry, names) for registry, names in found):

@@ -1,5 +1,6 @@
 """``python -m zoo results``: scored runs → ``experiments/results/*.json`` → the README's table."""
 
+import csv
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from zoo.errors import UserError
 from zoo.runs import take_option
 
 MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
+GENERATION_MARKERS = ("<!-- generation: python -m zoo results -->", "<!-- /generation -->")
 SPEED_MARKERS = ("<!-- speed: python -m zoo results -->", "<!-- /speed -->")
 CONTROLS_MARKERS = ("<!-- controls: python -m zoo results -->", "<!-- /controls -->")
 COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name")
@@ -50,7 +52,12 @@ def main(argv: list[str]) -> int:
     if not Path(options.readme).is_file():
         raise UserError(f"--readme {options.readme}: there is no such file; run this at the top of the repository")
     text = Path(options.readme).read_text(encoding="utf-8")
-    updated = replace_table(text, table(folder), MARKERS, options.readme)
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    retrieval = [result for result in results if "test/mean_recall" in result["mean"]]
+    generation = [result for result in results if "test/r_precision" in result["mean"]]
+    updated = replace_table(text, table(retrieval), MARKERS, options.readme)
+    if generation:
+        updated = replace_table(updated, generation_table(generation), GENERATION_MARKERS, options.readme)
     benches = sorted((folder / "bench").glob("*.json"))
     if benches:
         updated = replace_table(updated, speed_table(benches), SPEED_MARKERS, options.readme)
@@ -65,7 +72,7 @@ def main(argv: list[str]) -> int:
         from zoo.data.formats import write_text
 
         write_text(options.readme, updated)
-    print(table(folder))
+    print(table(retrieval), *([generation_table(generation)] if generation else []), sep="\n\n")
     return 0
 
 
@@ -127,40 +134,74 @@ def read_run(run: Path) -> dict[str, Any]:
             raise UserError(f"--add {run}: {part} started from {source}: not a result of this experiment")
     fit["command"] = f"python -m zoo fit --config experiments/{experiment}.yaml --seed_everything {seed}"
     protocol = {key: value for key, value in test["protocol"].items() if key != "checkpoint"}
-    return {"experiment": experiment, "seed": seed, "metrics": test["metrics"], "protocol": protocol, "fit": fit}
+    entry = {"experiment": experiment, "seed": seed, "metrics": test["metrics"], "protocol": protocol, "fit": fit}
+    if "test/r_precision" in test["metrics"]:
+        entry["untrained"] = read_first_evaluation(run / "metrics.csv")
+    return entry
 
 
-def table(folder: Path) -> str:
-    """The results as a Markdown table: means over seeds, in percent, on the test split."""
+def read_first_evaluation(metrics: Path) -> dict[str, float]:
+    """What a run logged of its evaluation before the first step.
+
+    Raises:
+        UserError: It logged none.
+    """
+    with metrics.open(encoding="utf-8") as file:
+        first = next((row for row in csv.DictReader(file) if row["step"] == "0" and row.get("val/loss")), None)
+    if first is None:
+        raise UserError(f"--add {metrics.parent}: it was not evaluated before its first step")
+    return {key: float(value) for key, value in first.items() if value and key.startswith("val")}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The results of retrieval as a Markdown table: means over seeds, in percent, on the test split."""
     lines = [
         "| experiment | test data: queries / pictures | R@1 | R@5 | R@10 | MeanRecall "
         "| MeanRecall, exact names | seeds | training | on |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        first = result["runs"][0]
-        protocol, fit = first["protocol"], first["fit"]
+    for result in results:
+        protocol = result["runs"][0]["protocol"]
         scores = [number(result, f"test/{column}") for column in COLUMNS]
-        seconds = statistics.fmean(run["fit"]["seconds"] for run in result["runs"])
-        cells = [
-            f"`{result['experiment']}`",
-            f"{protocol['data'].partition(',')[0]}: {protocol['queries']:,} / {protocol['pictures']:,}",
-            *scores,
-            ", ".join(str(run["seed"]) for run in result["runs"]),
-            f"{seconds / 60:.1f} min",
-            fit["hardware"],
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        data = f"{protocol['data'].partition(',')[0]}: {protocol['queries']:,} / {protocol['pictures']:,}"
+        lines.append(f"| `{result['experiment']}` | {' | '.join([data, *scores, *how_trained(result)])} |")
     return "\n".join(lines)
 
 
-def number(result: dict[str, Any], key: str) -> str:
+def generation_table(results: list[dict[str, Any]]) -> str:
+    """The results of text to image as a Markdown table: each number beside what it is to be held against."""
+    lines = [
+        "| experiment | descriptions | R-precision | true pictures | shuffled | fd_clip | before training "
+        "| seeds | training | on |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        protocol = result["runs"][0]["protocol"]
+        for split, what in (("test", f"test, {protocol['generated']:,}"), ("test_train", "training")):
+            if f"{split}/r_precision" not in result["mean"]:
+                continue
+            names = ("r_precision", "r_precision_true", "r_precision_shuffled")
+            cells = [number(result, f"{split}/{name}") for name in names]
+            cells.append(number(result, f"{split}/fd_clip", digits=3))
+            before = [run["untrained"][f"{split.replace('test', 'val')}/fd_clip"] for run in result["runs"]]
+            cells.append(f"{statistics.fmean(before):.3f}")
+            lines.append(f"| `{result['experiment']}` | {' | '.join([what, *cells, *how_trained(result)])} |")
+    return "\n".join(lines)
+
+
+def how_trained(result: dict[str, Any]) -> list[str]:
+    """The last cells of a row: seeds, minutes, hardware."""
+    seconds = statistics.fmean(run["fit"]["seconds"] for run in result["runs"])
+    seeds = ", ".join(str(run["seed"]) for run in result["runs"])
+    return [seeds, f"{seconds / 60:.1f} min", result["runs"][0]["fit"]["hardware"]]
+
+
+def number(result: dict[str, Any], key: str, *, digits: int = 1) -> str:
     """One cell: the mean, and the standard deviation over seeds where there are several."""
     if key not in result["mean"]:
         return "–"
     spread = result["standard_deviation"][key]
-    return f"{result['mean'][key]:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+    return f"{result['mean'][key]:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
 
 
 def speed_table(benches: list[Path]) -> str:

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import lightning as L
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.formats import find_task_folder
+from zoo.data.latents import Latents
 from zoo.data.loading import (
     check_crop_scale,
     check_least,
@@ -22,7 +23,8 @@ from zoo.data.loading import (
     resolve_seed,
     training_loader,
 )
-from zoo.data.text_to_image_datasets import Descriptions, TextToImageSplit, TrainingPictures
+from zoo.data.text_to_image_datasets import Descriptions, TextToImageSplit, TrainingLatents, TrainingPictures
+from zoo.errors import UserError
 from zoo.interfaces import GenerationGold
 
 
@@ -44,6 +46,10 @@ class TextToImageDataModule(L.LightningDataModule):
         flip: Probability of mirroring a training picture, 0 to 1.
         val_pictures: Descriptions of the validation split that an evaluation draws, spread evenly over the file; by
             default all.
+        train_pictures: Descriptions of the training split that validation and test draw too, spread evenly over the
+            file, and score apart: what has been learnt by heart; by default none.
+        latents: A folder that ``data encode`` wrote, by its path or its name in the ``ECommerce-T2I`` folder: training
+            then reads its latents instead of pictures. Crops need pictures.
         predict_split: The split that ``predict`` writes a submission for.
         on_error: A broken row: ``raise`` names its file, line and id; ``skip`` reads every picture once beforehand,
             leaves the broken ones out and lists them.
@@ -64,6 +70,8 @@ class TextToImageDataModule(L.LightningDataModule):
         crop_scale: tuple[float, float] = (1.0, 1.0),
         flip: float = 0.0,
         val_pictures: int | None = None,
+        train_pictures: int | None = None,
+        latents: str | None = None,
         predict_split: Literal["val", "test"] = "test",
         on_error: Literal["raise", "skip"] = "raise",
         seed: int | None = None,
@@ -74,9 +82,14 @@ class TextToImageDataModule(L.LightningDataModule):
             eval_batch_size=(eval_batch_size, 1),
             num_workers=(num_workers, 0),
             val_pictures=(1 if val_pictures is None else val_pictures, 1),
+            train_pictures=(1 if train_pictures is None else train_pictures, 1),
         )
         check_probabilities(flip=flip)
         check_crop_scale(crop_scale)
+        if latents is not None and tuple(crop_scale) != (1.0, 1.0):
+            raise UserError(
+                f"data.crop_scale is {list(crop_scale)} and data.latents {latents}: latents are not cropped"
+            )
         self.root = root
         self.image_size: int = image_size  # type: ignore[assignment]  # a number from setup() on
         self.batch_size = batch_size
@@ -84,7 +97,8 @@ class TextToImageDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.crop_scale = tuple(crop_scale)
         self.flip = flip
-        self.val_pictures = val_pictures
+        self.drawn = {"val": val_pictures, "train": train_pictures}
+        self.latents_folder = latents
         self.predict_split: str = predict_split
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = resolve_seed(seed)
@@ -105,8 +119,8 @@ class TextToImageDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the splits that the stage reads; ``image_size: auto`` becomes the generator's."""
         self.image_size = resolve_image_size(self.image_size, self.trainer)
-        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        for split in splits.get(stage, (self.predict_split,)):
+        splits = {"fit": ["train", "val"], "validate": self.drawn_splits("val"), "test": self.drawn_splits("test")}
+        for split in splits.get(stage, [self.predict_split]):
             opened = self.open(split)
             if stage in splits:
                 opened.need_pictures()
@@ -120,7 +134,35 @@ class TextToImageDataModule(L.LightningDataModule):
 
     def gold(self, split: str) -> GenerationGold:
         """The descriptions of a split, and which of them an evaluation draws."""
-        return self.open(split).gold(self.val_pictures if split == "val" else None)
+        return self.open(split).gold(self.drawn.get(split))
+
+    def drawn_splits(self, split: str) -> list[str]:
+        """Whose descriptions an evaluation of ``val`` or ``test`` draws, a loader each: its own first."""
+        return [split] if self.drawn["train"] is None else [split, "train"]
+
+    @cached_property
+    def latents(self) -> Latents | None:
+        """The latents of the training pictures, where training reads them.
+
+        Raises:
+            UserError: They cannot be read, or are of other pictures.
+        """
+        if self.latents_folder is None:
+            return None
+        inside = self.folder / self.latents_folder
+        latents = Latents(inside if inside.is_dir() else Path(self.latents_folder))
+        source = self.gold("train").source
+        if latents.facts.source != source:
+            raise UserError(
+                f"data.latents {latents.folder} are of {latents.facts.source}, and the training pictures are {source}:"
+                " encode these"
+            )
+        if self.flip > 0 and not latents.facts.mirrored:
+            raise UserError(
+                f"data.flip is {self.flip} and the latents of {latents.folder} are not mirrored: `data encode"
+                " --mirrored` makes both, or set data.flip=0"
+            )
+        return latents
 
     def picture(self, split: str, row: int) -> np.ndarray:
         """One true picture as ``[H, W, 3] uint8`` RGB."""
@@ -135,28 +177,31 @@ class TextToImageDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled pairs in equal batches; continues where the trainer stands."""
-        dataset = TrainingPictures(
-            self.open("train"),
+        opened, flip, seed = self.open("train"), self.flip, self.seed
+        dataset: Dataset = TrainingPictures(
+            opened,
             image_size=self.image_size,
             crop_scale=self.crop_scale,  # type: ignore[arg-type]
-            flip=self.flip,
-            seed=self.seed,
+            flip=flip,
+            seed=seed,
         )
+        if self.latents is not None:
+            dataset = TrainingLatents(opened, self.latents, flip=flip, seed=seed)
         return training_loader(
             dataset, self.trainer, batch_size=self.batch_size, num_workers=self.num_workers, seed=self.seed
         )
 
-    def val_dataloader(self) -> DataLoader:
-        """The descriptions that a validation draws, with their pictures."""
-        return self._rows("val", self.gold("val").rows)
+    def val_dataloader(self) -> list[DataLoader]:
+        """The descriptions that a validation draws, with their pictures; those of the training split apart."""
+        return [self._rows(split, self.gold(split).rows) for split in self.drawn_splits("val")]
 
-    def test_dataloader(self) -> DataLoader:
-        """The descriptions of the test split, with their pictures."""
-        return self._rows("test", self.gold("test").rows)
+    def test_dataloader(self) -> list[DataLoader]:
+        """The descriptions of the test split, with their pictures; those of the training split apart."""
+        return [self._rows(split, self.gold(split).rows) for split in self.drawn_splits("test")]
 
-    def pictures_loader(self, split: str) -> DataLoader:
-        """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""
-        return self._rows(split, list(range(len(self.open(split)))))
+    def pictures_loader(self, split: str, *, first: int = 0) -> DataLoader:
+        """All pictures of a split from row ``first`` on, this process's share, in batches in file order."""
+        return self._rows(split, list(range(first, len(self.open(split)))))
 
     def predict_dataloader(self) -> DataLoader:
         """The descriptions of ``predict_split``, without ``skip_rows`` and without pictures."""

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from zoo import images
 from zoo.data.formats import TASK_FOLDERS, first_file, read_text_tsv
+from zoo.data.latents import Latents
 from zoo.data.loading import broken_pictures, decode
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError, nearest
@@ -172,6 +173,33 @@ class TrainingPictures(Dataset[TextImageBatch]):
         batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if self.flip > 0:
             batch["flip"] = flip
+        return batch
+
+
+class TrainingLatents(Dataset[TextImageBatch]):
+    """Descriptions and latents to train on: keys are ``(epoch, row)``; whether one is mirrored is drawn from them.
+
+    Args:
+        opened: The split.
+        latents: Those of its pictures.
+        flip: Probability of the mirrored one.
+        seed: Seed of the choice.
+    """
+
+    def __init__(self, opened: TextToImageSplit, latents: Latents, *, flip: float, seed: int) -> None:
+        self.opened = opened
+        self.latents = latents
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.opened)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> TextImageBatch:
+        rows = [row for _, row in keys]
+        views = [int(np.random.default_rng((self.seed, *key)).random() < self.flip) for key in keys]
+        batch = self.opened.batch(rows)
+        batch["latent"] = torch.from_numpy(self.latents.array[rows, views].astype(np.float32))
         return batch
 
 

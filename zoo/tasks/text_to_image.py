@@ -1,7 +1,7 @@
 """Text to image: a generator, trained on descriptions and their pictures, drawing by seeds."""
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from zoo.registry import GENERATORS
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load, load_initial_weights
 from zoo.weights.files import weights_hash
+from zoo.weights.pretrained import load_pretrained
 
 
 class TextToImageTask(L.LightningModule):
@@ -27,6 +28,8 @@ class TextToImageTask(L.LightningModule):
     Args:
         generator: A registered generator or a built module (``zoo.interfaces.Generator``).
         generator_options: Arguments of the generator's builder.
+        text_pretrained: Weights of the generator's text tower: ``auto`` (published ones from the cache or the hub, else
+            random), true (an error without them), false, or a path.
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
             optimiser nor place in training is taken: for that, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.
@@ -48,6 +51,7 @@ class TextToImageTask(L.LightningModule):
         generator: str | nn.Module,
         *,
         generator_options: dict[str, Any] | None = None,
+        text_pretrained: Literal["auto"] | bool | str = "auto",
         init_from: str | None = None,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.01,
@@ -137,8 +141,43 @@ class TextToImageTask(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read initial weights before a new training; a resumed one brings its own."""
-        if stage == "fit" and self.trainer.ckpt_path is None and self.hparams["init_from"]:
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        if self.hparams["init_from"]:
             self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+            return
+        if hasattr(self.generator, "text_tower"):
+            try:
+                tower, pretrained = self.generator.text_tower, self.hparams["text_pretrained"]
+                self.weights["text_tower"] = load_pretrained(tower, pretrained).text
+            except UserError as error:
+                raise UserError(f"model.text_{error}") from None
+        latents = getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
+        if getattr(self.generator, "first_stage", None) is not None:
+            self._read_first_stage(latents)
+        elif latents is not None:
+            raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
+
+    def _read_first_stage(self, latents: Any) -> None:
+        """Its published weights, and what was measured of the latents that it made of the training pictures."""
+        stage = self.generator.first_stage
+        try:
+            self.weights["first_stage"] = load_pretrained(stage, True).text
+        except UserError as error:
+            raise UserError(f"model.generator_options.first_stage: {error}") from None
+        if latents is None:
+            raise UserError(
+                "this generator learns the latents of a first stage, and data.latents names none: write them once with"
+                f" `python -m zoo data encode ROOT --first_stage {self.hparams['generator_options']['first_stage']}"
+                f" --image_size {self.image_size}`, then set data.latents"
+            )
+        if latents.facts.weights != weights_hash(stage) or latents.facts.image_size != self.image_size:
+            raise UserError(
+                f"data.latents {latents.folder} were made by {latents.facts.first_stage} (weights"
+                f" {latents.facts.weights}) at {latents.facts.image_size} px, and this generator has weights"
+                f" {weights_hash(stage)} at {self.image_size} px: encode the pictures again, or name the same ones"
+            )
+        self.generator.take_statistics(latents.mean, latents.std)
 
     def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
         """Noise and dropout are a function of seed, process and step."""
@@ -161,7 +200,7 @@ class TextToImageTask(L.LightningModule):
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Draw the batch's descriptions, ``pictures [B, 3, S, S] uint8``, and the ``loss`` of its true pictures."""
         rows = batch["row"].tolist()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):

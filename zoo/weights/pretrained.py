@@ -14,12 +14,18 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from zoo.errors import UserError
+from zoo.generators.first_stage import KLAutoencoder
 from zoo.towers.hub import unreachable
 from zoo.towers.image import TimmImageTower
 from zoo.towers.text import TransformersTextTower
 from zoo.weights.files import UnavailableError, cached_file, first_line, hub_file, load_strictly, none_of
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ def is_cached(published: str) -> bool:
 def _load_published(tower: nn.Module, published: str) -> None:
     if isinstance(tower, TransformersTextTower):
         _load_text(tower, _read_transformers(tower.encoder, published), published)
+    elif Path(published).is_dir():
+        _load_path(tower, Path(published))
     else:
         _load_file(tower, hub_file(published, WEIGHT_FILES), published)
 
@@ -105,7 +113,9 @@ def _load_file(tower: nn.Module, path: Path, source: str) -> None:
         raise UserError(f"{source}: it cannot be read as weights ({first_line(error).partition('. ')[0]}).") from None
     if not named_tensors:
         raise UserError(f"{source}: it is no state dict: it holds more than named tensors.")
-    if isinstance(tower, TimmImageTower):
+    if isinstance(tower, KLAutoencoder):
+        load_strictly(tower.model, state, source)
+    elif isinstance(tower, TimmImageTower):
         load_strictly(tower.model, timm_state(tower.model, state), source)
     elif isinstance(tower, TransformersTextTower):
         _load_text(tower, _from_pretrained(type(tower.encoder), None, tower.encoder, state_dict=state), source)

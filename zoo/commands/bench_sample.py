@@ -1,0 +1,96 @@
+"""``bench sample``: pictures a second of our diffusion generator and of diffusers' own pipeline, the same network."""
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.commands.bench_loop import autocast
+from zoo.commands.bench_report import Row, interleave, protocol, rate, report
+
+if TYPE_CHECKING:
+    from zoo.generators.diffusion import RectifiedFlow
+
+WANTED = 1.0
+GUIDANCE = 4.0
+SIZE = 32
+VAE_FACTOR = 8  # what the pipeline takes pixels of a latent for where it has no autoencoder
+
+
+def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str | None) -> None:
+    """Measure, print, write.
+
+    Args:
+        pictures: Drawn together, in a block.
+        steps: Of the solver.
+        precision: ``bf16-mixed``, ``32-true`` or ``auto``.
+        blocks: Blocks of each contender.
+        output: Where the JSON goes.
+    """
+    import torch
+
+    from zoo.commands.bench_data import queries
+    from zoo.hardware import best_precision
+    from zoo.registry import GENERATORS
+
+    precision = best_precision() if precision == "auto" else precision
+    torch.manual_seed(0)
+    sampling = {"solver": "euler", "steps": steps, "guidance": GUIDANCE, "guidance_until": 1.0}
+    generator = GENERATORS.build("dit_tiny", image_size=SIZE, sampling=sampling).eval().requires_grad_(False)
+    texts = queries(pictures)
+    contenders = {"ours": rate(ours(generator, texts, precision)), "diffusers": rate(peer(generator, texts, precision))}
+    rates = interleave(contenders, blocks=blocks, what="bench sample")
+    facts = protocol(
+        packages=("diffusers", "transformers"),
+        network=f"dit_tiny: PixArtTransformer2DModel, 8 layers of 256, {SIZE} px in patches of 4, random weights",
+        peer="PixArtAlphaPipeline around the same network, its solver EulerDiscreteScheduler; texts encoded beforehand",
+        ours="generate(): texts encoded, noise drawn by each picture's seed, pixels rounded",
+        sampling=f"{steps} steps of Euler, guidance {GUIDANCE} in all of them",
+        pictures=f"{pictures} at a time",
+        precision=f"{precision} for both",
+        threads=torch.get_num_threads(),
+        blocks=f"{blocks} of {pictures} pictures each",
+    )
+    report("sample", [Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED)], facts, output=output)
+
+
+def ours(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
+    """Draws one picture of each text."""
+
+    def draw() -> float:
+        with autocast(precision):
+            generator.generate(texts, seeds=list(range(len(texts))))
+        return len(texts)
+
+    return draw
+
+
+def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
+    """Draws as many by diffusers' pipeline: it is given what the text tower makes of the texts."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, PixArtAlphaPipeline
+
+    network: Any = generator.network
+    pipeline: Any = PixArtAlphaPipeline(None, None, None, network.model, EulerDiscreteScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        text, mask = generator.text_tower.sequence(texts)
+        no_text, no_mask = generator._without_text(text, mask, torch.ones(len(texts), dtype=torch.bool))
+    steps = generator.options.steps
+
+    def draw() -> float:
+        with autocast(precision):
+            pipeline(
+                prompt=None,
+                negative_prompt=None,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE,
+                height=SIZE * VAE_FACTOR,
+                width=SIZE * VAE_FACTOR,
+                prompt_embeds=text,
+                prompt_attention_mask=mask.long(),
+                negative_prompt_embeds=no_text,
+                negative_prompt_attention_mask=no_mask.long(),
+                use_resolution_binning=False,
+                output_type="latent",
+            )
+        return len(texts)
+
+    return draw

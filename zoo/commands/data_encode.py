@@ -1,0 +1,92 @@
+"""``python -m zoo data encode``: pictures through a first stage, once, into latents that training reads."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from zoo.commands.parser import CommandParser
+
+
+def encode_parser() -> "CommandParser":
+    """The options of ``data encode``."""
+    from zoo.commands.parser import CommandParser
+
+    parser = CommandParser(
+        description="Encode the training pictures of a text-to-image folder by a first stage, with the mean and"
+        " deviation of each channel, for `--data.latents`. An interrupted run goes on where it stopped.",
+    )
+    parser.add_argument("root", type=str, metavar="ROOT", help="The ECommerce-T2I folder, or its parent.")
+    parser.add_argument(
+        "--first_stage",
+        type=str,
+        required=True,
+        help="A registered first stage with published weights: diffusers:FOLDER or diffusers:HUB/NAME.",
+    )
+    parser.add_argument("--image_size", type=int, default=256, help="Side of the square pictures in pixels.")
+    parser.add_argument("--mirrored", action="store_true", help="Encode each picture mirrored too, for --data.flip.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Pictures that are encoded together.")
+    parser.add_argument("--num_workers", type=int, default=2, help="Processes that decode pictures.")
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help="The folder to write; left out: latents-SIZE in the ECommerce-T2I folder, which `data.latents:"
+        " latents-SIZE` names.",
+    )
+    return parser
+
+
+def encode(options: "Namespace") -> str:
+    """Encode, write, and say where; see ``encode_parser`` for the options."""
+    for name in ("image_size", "batch_size"):
+        if options[name] < 1:
+            raise UserError(f"--{name} is {options[name]}: give 1 or more")
+    import torch
+
+    from zoo.data.latents import ARRAY, FACTS, LatentFacts, LatentsWriter
+    from zoo.data.text_to_image import TextToImageDataModule
+    from zoo.registry import FIRST_STAGES
+    from zoo.weights.files import weights_hash
+    from zoo.weights.pretrained import load_pretrained
+
+    stage = FIRST_STAGES.build(options.first_stage)
+    if options.image_size % stage.factor:
+        raise UserError(f"--image_size is {options.image_size}: this first stage takes multiples of {stage.factor}")
+    data = TextToImageDataModule(
+        options.root,
+        image_size=options.image_size,
+        eval_batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    gold = data.gold("train")
+    load_pretrained(stage, True)
+    stage = stage.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    folder = Path(options.out) if options.out else Path(data.folder) / f"latents-{options.image_size}"
+    facts = LatentFacts(
+        gold.source, options.image_size, options.first_stage, weights_hash(stage), mirrored=options.mirrored
+    )
+    side = options.image_size // stage.factor
+    shape = (len(gold.texts), 2 if options.mirrored else 1, stage.channels, side, side)
+    writer = LatentsWriter(folder, facts, shape)
+    if writer.done:
+        print(f"{folder}: {writer.done} of {len(gold.texts)} pictures are encoded already: going on", file=sys.stderr)
+    with torch.inference_mode():
+        for batch in _progress(data.pictures_loader("train", first=writer.done), options.batch_size):
+            images = batch["image"].to(next(stage.parameters()).device)
+            views = [images, images.flip(-1)] if options.mirrored else [images]
+            writer.write(torch.stack([stage.encode(view) for view in views], dim=1).half().cpu().numpy())
+    writer.finish()
+    size = (folder / ARRAY).stat().st_size
+    return f"{folder}: {len(gold.texts)} pictures as {list(shape[2:])}, {size / 1e6:.1f} MB; {FACTS} says of what"
+
+
+def _progress(batches: Any, batch_size: int) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(batches, description=f"Encoding, {batch_size} at a time", console=Console(stderr=True))

@@ -1,0 +1,120 @@
+"""Latents of a split's pictures on disk: written once by ``data encode``, read by training. Knows no model."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.formats import write_text
+from zoo.errors import UserError
+
+ARRAY, FACTS, PARTIAL = "train.npy", "latents.json", "train.partial.npy"
+
+
+@dataclass(frozen=True)
+class LatentFacts:
+    """What latents are of.
+
+    Args:
+        source: The split: its data set's name and digest.
+        image_size: Side of the square pictures that were encoded, in pixels.
+        first_stage: The registered name of what encoded them.
+        weights: The hash of its weights.
+        mirrored: Whether every picture was also encoded mirrored.
+    """
+
+    source: str
+    image_size: int
+    first_stage: str
+    weights: str
+    mirrored: bool
+
+
+class Latents:
+    """The latents of the training pictures, in file order.
+
+    Args:
+        folder: What ``data encode`` wrote.
+
+    Attributes:
+        facts: What they are of.
+        mean: ``[C]``, measured on all of them.
+        std: ``[C]``, measured on all of them.
+
+    Raises:
+        UserError: There are none, or they are damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            self.mean, self.std = np.array(facts.pop("mean")), np.array(facts.pop("std"))
+            self.facts = LatentFacts(**facts)
+            self.array  # noqa: B018
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"data.latents is {folder}: no latents can be read there ({error}). `python -m zoo data encode` writes"
+                " them"
+            ) from None
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """``[N, V, C, h, w] float16``, mapped: V is 2 where mirrored latents follow the plain ones, else 1."""
+        return np.load(self.folder / ARRAY, mmap_mode="r")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the map: a loader's worker opens its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "array"}
+
+
+class LatentsWriter:
+    """Writes latents bit by bit; what an interruption left is taken up again.
+
+    Args:
+        folder: Where to.
+        facts: What they are of; what was begun of anything else is begun anew.
+        shape: Of all of them, ``[N, V, C, h, w]``.
+    """
+
+    def __init__(self, folder: Path, facts: LatentFacts, shape: tuple[int, ...]) -> None:
+        self.folder, self.facts = folder, facts
+        self.partial, self.progress = folder / PARTIAL, folder / "progress.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = {"facts": asdict(facts), "shape": list(shape)}
+        self.done = 0
+        if self.partial.is_file() and self.progress.is_file():
+            stored = json.loads(self.progress.read_text(encoding="utf-8"))
+            self.done = stored.pop("done")
+            if stored != begun:
+                self.done = 0
+        mode = "r+" if self.done else "w+"
+        self.array = np.lib.format.open_memmap(self.partial, mode, np.float16, shape if mode == "w+" else None)
+        self._begun = begun
+
+    def write(self, latents: np.ndarray) -> None:
+        """Add the next rows, ``[n, V, C, h, w]``."""
+        self.array[self.done : self.done + len(latents)] = latents
+        self.array.flush()
+        self.done += len(latents)
+        write_text(self.progress, json.dumps({**self._begun, "done": self.done}))
+
+    def finish(self) -> None:
+        """Measure mean and deviation of each channel, and put everything in its place."""
+        assert self.done == len(self.array), "not all rows were written"
+        count, total, squares = 0, np.zeros(self.array.shape[2]), np.zeros(self.array.shape[2])
+        for start in range(0, len(self.array), 256):
+            part = self.array[start : start + 256].astype(np.float64)
+            count += part[:, :, 0].size
+            total += part.sum(axis=(0, 1, 3, 4))
+            squares += (part**2).sum(axis=(0, 1, 3, 4))
+        mean = total / count
+        std = np.sqrt(squares / count - mean**2)
+        (self.folder / FACTS).unlink(missing_ok=True)
+        self.partial.replace(self.folder / ARRAY)
+        facts = {**asdict(self.facts), "mean": mean.tolist(), "std": std.tolist()}
+        write_text(self.folder / FACTS, json.dumps(facts, indent=2) + "\n")
+        self.progress.unlink()
