@@ -277,6 +277,8 @@ def test_encoding_goes_on_where_it_stopped(encoded, first_stage_folder, capsys, 
     assert main(words) == 0
     assert "10 of 24 pictures are encoded already: going on" in capsys.readouterr().err
     assert [(folder / name).read_bytes() for name in ("train.npy", "latents.json")] == whole
+    assert main(words) == 0
+    assert "these latents are there already" in capsys.readouterr().out
 
 
 def latent_words(encoded, folder):

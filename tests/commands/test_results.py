@@ -150,8 +150,8 @@ def test_generators_have_a_table_of_their_own(place):
     (run / "metrics.csv").write_text("step,val/loss\n3,0.5\n")
     with pytest.raises(UserError, match="it was not evaluated before its first step"):
         main(["--add", str(run)])
-    first = "0,1.9,2.0,2.1"
-    (run / "metrics.csv").write_text(f"step,val/loss,val/fd_clip,val_train/fd_clip\n{first}\n3,0.5,0.4,0.3\n")
+    rows = ["step,val/loss,val/fd_clip,val_train/fd_clip", "0,1.9,2.0,", "0,,,2.1", "3,0.5,0.4,0.3"]
+    (run / "metrics.csv").write_text("\n".join(rows))
     assert main(["--add", str(run)]) == 0
     text = readme.read_text()
     assert "| `clip_demo` | test, 361 | 5.2 | 84.2 | 0.9 | 0.213 | 2.000 | 0 |" in text

@@ -198,6 +198,8 @@ def test_a_frozen_text_tower_stays_and_drops_nothing_out():
         ({"sampling": {"step": 4}}, "sampling has no 'step'. Did you mean steps?"),
         ({"sampling": {"guidance": 0.5}}, "guidance is 0.5: give 1 (none) or more"),
         ({"sampling": {"guidance_until": 2}}, "guidance_until is 2: give a time from 0"),
+        ({"sampling": {"steps": 2.5}}, "steps is 2.5: give something like 25"),
+        ({"sampling": {"guidance": "high"}}, "guidance is 'high': give something like 4.0"),
         ({"sampling": {"solver": "ddim"}}, "solver 'ddim' is not one of euler, heun."),
         ({"text_tower": "bert"}, "There is no text tower 'bert'."),
     ],

@@ -48,7 +48,7 @@ def encode(options: "Namespace") -> str:
             raise UserError(f"--{name} is {options[name]}: give 1 or more")
     import torch
 
-    from zoo.data.latents import ARRAY, FACTS, LatentFacts, LatentsWriter
+    from zoo.data.latents import ARRAY, FACTS, LatentFacts, Latents, LatentsWriter
     from zoo.data.text_to_image import TextToImageDataModule
     from zoo.registry import FIRST_STAGES
     from zoo.weights.files import weights_hash
@@ -70,6 +70,8 @@ def encode(options: "Namespace") -> str:
     facts = LatentFacts(
         gold.source, options.image_size, options.first_stage, weights_hash(stage), mirrored=options.mirrored
     )
+    if (folder / FACTS).is_file() and Latents(folder).facts == facts:
+        return f"{folder}: these latents are there already"
     side = options.image_size // stage.factor
     shape = (len(gold.texts), 2 if options.mirrored else 1, stage.channels, side, side)
     writer = LatentsWriter(folder, facts, shape)

@@ -147,10 +147,11 @@ def read_first_evaluation(metrics: Path) -> dict[str, float]:
         UserError: It logged none.
     """
     with metrics.open(encoding="utf-8") as file:
-        first = next((row for row in csv.DictReader(file) if row["step"] == "0" and row.get("val/loss")), None)
-    if first is None:
+        rows = [row for row in csv.DictReader(file) if row["step"] == "0"]  # one for each split
+    first = {key: float(value) for row in rows for key, value in row.items() if value and key.startswith("val")}
+    if not first:
         raise UserError(f"--add {metrics.parent}: it was not evaluated before its first step")
-    return {key: float(value) for key, value in first.items() if value and key.startswith("val")}
+    return first
 
 
 def table(results: list[dict[str, Any]]) -> str:

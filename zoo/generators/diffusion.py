@@ -46,12 +46,15 @@ class Sampling:
         """What a dictionary of options says.
 
         Raises:
-            UserError: It names others than there are.
+            UserError: It names others than there are, or a value is of another kind.
         """
-        valid = [field.name for field in fields(cls)]
-        for name in options or {}:
-            if name not in valid:
-                raise UserError(f"sampling has no {name!r}.{nearest(name, valid)} It has {', '.join(valid)}")
+        defaults = {field.name: field.default for field in fields(cls)}
+        for name, value in (options or {}).items():
+            if name not in defaults:
+                raise UserError(f"sampling has no {name!r}.{nearest(name, defaults)} It has {', '.join(defaults)}")
+            kind = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise UserError(f"{name} is {value!r}: give something like {defaults[name]}")
         return cls(**(options or {}))
 
 
