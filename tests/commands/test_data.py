@@ -33,4 +33,4 @@ def test_a_wrong_command_line_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(words)
     assert stopped.value.code == 2
-    assert "usage: python -m zoo data" in capsys.readouterr().err
+    assert "The options: python -m zoo data" in capsys.readouterr().err

@@ -168,7 +168,8 @@ class GenerationEvaluation(Callback):
             metric.update(batch["row"], **self.judges.look(outputs["pictures"]), loss=loss)
 
     def _finish(self, trainer: L.Trainer, pl_module: Any, drawn: _Drawn) -> dict[str, float]:
-        """Score, log, print and draw one loader's descriptions; what was logged."""
+        """Score, log, print and draw one loader's descriptions; what was logged, but for the raw weights'."""
+        everything: dict[str, float] = {}
         assert self.judges is not None
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         gold = drawn.gold
@@ -176,7 +177,6 @@ class GenerationEvaluation(Callback):
         read = distractors = None
         if self.judges.matcher is not None:
             read, distractors = self.judges.read(gold.texts).cpu(), draw_distractors(gold.texts)
-        everything: dict[str, float] = {}
         for prefix, metric in drawn.metrics.items():
             rows, values = metric.gathered()
             rows, values = rows.cpu(), {name: value.cpu() for name, value in values.items()}
@@ -188,7 +188,7 @@ class GenerationEvaluation(Callback):
                 scores |= self._memorisation(trainer, pl_module, gold, prefix, rows, values, true)
             logged = {f"{prefix}/{key}": value for key, value in scores.items() if not math.isnan(value)}
             log_numbers(trainer, pl_module, logged)
-            everything |= logged
+            everything = logged if prefix == drawn.name else everything
             if trainer.is_global_zero:
                 protocol = self._protocol(trainer, pl_module, gold, len(rows))
                 print_scores(scores, title=f"{prefix}, step {protocol['step']}", protocol=protocol)

@@ -46,10 +46,8 @@ class TextToImageDataModule(L.LightningDataModule):
         flip: Probability of mirroring a training picture, 0 to 1.
         val_pictures: Descriptions of the validation split that an evaluation draws, spread evenly over the file; by
             default all.
-        train_pictures: Descriptions of the training split that validation and test draw too, spread evenly over the
-            file, and score apart: what has been learnt by heart; by default none.
-        latents: A folder that ``data encode`` wrote, by its path or its name in the ``ECommerce-T2I`` folder: training
-            then reads its latents instead of pictures. Crops need pictures.
+        train_pictures: Training descriptions, spread evenly, that evaluations draw too, and score apart; or none.
+        latents: What training reads instead of pictures: a folder that ``data encode`` wrote, or its name in ``root``.
         predict_split: The split that ``predict`` writes a submission for.
         on_error: A broken row: ``raise`` names its file, line and id; ``skip`` reads every picture once beforehand,
             leaves the broken ones out and lists them.
