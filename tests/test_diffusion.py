@@ -167,6 +167,21 @@ def test_any_number_of_processes_and_any_batch_draws_the_same(place, trained, tm
     assert np.abs(few - many).max() <= 1
 
 
+def test_sampling_options_are_typed_behind_the_command(place, trained, tmp_path, zoo_process):
+    """As the README types them: numbers, deep inside a dictionary, and the rest of the dictionary stays."""
+    run = Path(shutil.copytree(trained, tmp_path / "flow" / "guided"))
+    words = ("test", "--ckpt_path", run, "--model.generator_options.sampling.guidance", "6.5")
+    code, _, err = zoo_process(place, *words, "--model.generator_options.text_tower_options.dropout=0.2")
+    assert code == 0, err
+    sampling = json.loads((run / "test.json").read_text())["protocol"]["sampling"]
+    assert sampling["guidance"] == 6.5
+    assert sampling["steps"] == 3  # of the experiment
+    assert sampling["generator_options"]["text_tower_options"] == {**TOWER, "dropout": 0.2}
+    code, _, err = zoo_process(place, *words[:3], "--model.generater_options.sampling.guidance", "6.5")
+    assert code == 1
+    assert "--model.generater_options: this task has no such options. Did you mean gener" in err
+
+
 def pictures_of(submission):
     from zoo.images import decode, decode_base64
 
@@ -282,6 +297,15 @@ def test_encoding_goes_on_where_it_stopped(encoded, first_stage_folder, capsys, 
     assert [(folder / name).read_bytes() for name in ("train.npy", "latents.json")] == whole
     assert main(words) == 0
     assert "these latents are there already" in capsys.readouterr().out
+    (folder / "latents.json").unlink()
+    finish = LatentsWriter.finish
+    monkeypatch.setattr(LatentsWriter, "finish", lambda self: 1 / 0)  # all is encoded and nothing measured
+    with pytest.raises(ZeroDivisionError):
+        main(words)
+    monkeypatch.setattr(LatentsWriter, "finish", finish)
+    assert main(words) == 0
+    assert "24 of 24 pictures are encoded already: going on" in capsys.readouterr().err
+    assert [(folder / name).read_bytes() for name in ("train.npy", "latents.json")] == whole
 
 
 def latent_words(encoded, folder):
@@ -307,6 +331,10 @@ def test_a_generator_learns_latents_and_draws_pictures(place, encoded, first_sta
     assert code == 0, err
     run = next(path for path in (tmp_path / "runs" / "flow").iterdir() if (path / "checkpoints" / "last.ckpt").exists())
     assert float([row for row in rows(run) if row["val/loss"]][-1]["val/loss"]) > 0
+    last = str(run / "checkpoints" / "last.ckpt")
+    code, _, err = zoo_process(place, *words, "--model.init_from", last)
+    assert code == 1
+    assert "data.latents names none" in err  # also where the weights come from elsewhere
     generator = zoo.load(run).generator
     facts = json.loads((encoded / "ECommerce-T2I" / "latents-16" / "latents.json").read_text())
     torch.testing.assert_close(generator.latent_mean, torch.tensor(facts["mean"]))

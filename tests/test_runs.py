@@ -4,7 +4,7 @@ import time
 import pytest
 
 from zoo.errors import UserError
-from zoo.runs import make_plan, take_option
+from zoo.runs import deep_set, make_plan, take_deep_options, take_option
 
 
 @pytest.fixture
@@ -110,3 +110,28 @@ def test_a_file_beside_published_weights_is_no_checkpoint(place, name, words):
         UserError, match=f"^--ckpt_path {name}: this is no checkpoint. Give a .ckpt file, a run's folder"
     ):
         make_plan([*words, "--ckpt_path", name])
+
+
+def test_options_deep_in_a_dictionary_are_taken_out_of_the_words():
+    words = [
+        "--a",
+        "1",
+        "--model.g_options.x.y",
+        "2",
+        "--model.g_options.x",
+        "3",
+        "--model.init_args.g_options.x.y.z=4=5",
+    ]
+    others, deep = take_deep_options(words)
+    assert others == ["--a", "1", "--model.g_options.x", "3"]
+    assert deep == [("g_options", ["x", "y"], "2"), ("g_options", ["x", "y", "z"], "4=5")]
+    with pytest.raises(UserError, match="--model.g_options.x.y needs a value"):
+        take_deep_options(["--model.g_options.x.y"])
+
+
+def test_one_value_deep_in_a_dictionary_is_set_and_the_rest_stays():
+    options = {"x": {"y": 1, "z": 2}, "w": 3}
+    assert deep_set(options, ["x", "y"], 9) == {"x": {"y": 9, "z": 2}, "w": 3}
+    assert options["x"]["y"] == 1
+    assert deep_set(None, ["x", "y"], 9) == {"x": {"y": 9}}
+    assert deep_set({"x": None}, ["x", "y"], 9) == {"x": {"y": 9}}

@@ -34,7 +34,7 @@ from zoo.errors import UserError, last_line, nearest
 from zoo.hardware import best_precision, describe_hardware
 from zoo.loggers import make_loggers
 from zoo.messages import explain, help_text, quiet_libraries
-from zoo.runs import Plan, make_plan, take_option
+from zoo.runs import Plan, deep_set, make_plan, take_deep_options, take_option
 from zoo.weights.checkpoint import read_checkpoint, task_class
 from zoo.weights.files import load_strictly
 
@@ -204,12 +204,22 @@ class ZooCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the plan's words; the process's own stay as they are, for DDP starts its processes by them."""
+        words, deep = take_deep_options(list(args or ()))
         try:
-            self.config = parser.parse_args(list(args or ()))
+            self.config = parser.parse_args(words)
         except argparse.ArgumentError as error:
             options = known_options(self._subcommand_parsers[self.plan.words[0]])
             message = explain(error.message, self.plan.words[1:], options, known_classes())
             raise argparse.ArgumentError(None, message) from None
+        if not deep:
+            return
+        arguments = self.config[self.plan.words[0]].model.init_args
+        for name, path, value in deep:
+            if name not in arguments:
+                raise UserError(f"--model.{name}: this task has no such options.{nearest(name, arguments.keys())}")
+            with suppress(yaml.YAMLError):
+                value = yaml.safe_load(value)
+            arguments[name] = deep_set(arguments[name], path, value)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the command line as it is: Lightning would let a checkpoint's hyper-parameters win over it."""

@@ -4,13 +4,16 @@ Standard library only: all of this is decided before anything heavy is imported.
 """
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import UserError, nearest
 
 CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
+DEEP_OPTION = re.compile(r"--model\.(?:init_args\.)?(\w+_options)((?:\.\w+){2,})")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,36 @@ def take_option(words: list[str], names: tuple[str, ...]) -> tuple[list[str], li
                 raise UserError(f"{name} needs a value")
             values.append(following)
     return values, others
+
+
+def take_deep_options(words: list[str]) -> tuple[list[str], list[tuple[str, list[str], str]]]:
+    """Take ``--model.generator_options.sampling.guidance 6`` out of the words: the others; each argument, path, value.
+
+    jsonargparse would put a text into a dictionary that has lost what else was in it.
+    """
+    others, deep = [], []
+    iterator = iter(words)
+    for word in iterator:
+        name, equals, value = word.partition("=")
+        found = DEEP_OPTION.fullmatch(name)
+        if found is None:
+            others.append(word)
+            continue
+        following = value if equals else next(iterator, None)
+        if following is None:
+            raise UserError(f"{name} needs a value")
+        deep.append((found[1], found[2].split(".")[1:], following))
+    return others, deep
+
+
+def deep_set(options: dict[str, Any] | None, path: list[str], value: Any) -> dict[str, Any]:
+    """A dictionary of dictionaries with one value changed; the rest of each stays."""
+    options = options or {}
+    first, *rest = path
+    if rest:
+        inner = options.get(first)
+        value = deep_set(inner if isinstance(inner, dict) else None, rest, value)
+    return {**options, first: value}
 
 
 def check_config(path: Path) -> None:

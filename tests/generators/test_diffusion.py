@@ -197,6 +197,9 @@ def test_a_frozen_text_tower_stays_and_drops_nothing_out():
         ({"text_drop": 1.0}, "text_drop is 1.0: give a share"),
         ({"sampling": {"step": 4}}, "sampling has no 'step'. Did you mean steps?"),
         ({"sampling": {"guidance": 0.5}}, "guidance is 0.5: give 1 (none) or more"),
+        ({"sampling": {"guidance": float("nan")}}, "guidance is nan: give 1 (none) or more"),
+        ({"patch_size": 0}, "patch_size: give 1 or more"),
+        ({"first_stage": "diffusers:/nowhere"}, "'diffusers:/nowhere': there is no such folder"),
         ({"sampling": {"guidance_until": 2}}, "guidance_until is 2: give a time from 0"),
         ({"sampling": {"steps": 2.5}}, "steps is 2.5: give something like 25"),
         ({"sampling": {"guidance": "high"}}, "guidance is 'high': give something like 4.0"),
@@ -215,6 +218,8 @@ def test_what_cannot_be_drawn_is_refused(generator):
     for call, message in [
         (lambda: generator.generate(TEXTS, seeds=[1]), "give two lists, as long as each other"),
         (lambda: generator.generate("红", seeds=[1]), "give two lists"),
+        (lambda: generator.generate(["红"], seeds=[2**64]), "a seed is a whole number from 0 to 2^63 - 1"),
+        (lambda: generator.generate(["红"], seeds=[-1]), "seeds: -1 came"),
         (lambda: generator.generate(TEXTS, seeds=[1, 2, 3], top_k=5), "sampling has no 'top_k'"),
         (lambda: generator.image_to_image(images[:2], TEXTS, seeds=[1, 2, 3]), "takes torch.uint8 [3, 3, 16, 16]"),
         (lambda: generator.image_to_image(images.float(), TEXTS, seeds=[1, 2, 3]), "images: torch.float32"),

@@ -125,7 +125,7 @@ class GenerationEvaluation(Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score, log, print, draw; write ``test.json``."""
-        logged = {}
+        logged: dict[str, float] = {}
         for drawn in self.drawn:
             logged |= self._finish(trainer, pl_module, drawn)
         first = self.drawn[0]

@@ -32,6 +32,12 @@ def encode_parser() -> "CommandParser":
     parser.add_argument("--batch_size", type=int, default=16, help="Pictures that are encoded together.")
     parser.add_argument("--num_workers", type=int, default=2, help="Processes that decode pictures.")
     parser.add_argument(
+        "--on_error",
+        choices=["raise", "skip"],
+        default="raise",
+        help="A broken row: raise names it; skip leaves it out. Train with --data.on_error as here.",
+    )
+    parser.add_argument(
         "--out",
         type=str,
         default=None,
@@ -43,9 +49,9 @@ def encode_parser() -> "CommandParser":
 
 def encode(options: "Namespace") -> str:
     """Encode, write, and say where; see ``encode_parser`` for the options."""
-    for name in ("image_size", "batch_size"):
-        if options[name] < 1:
-            raise UserError(f"--{name} is {options[name]}: give 1 or more")
+    for name, least in (("image_size", 1), ("batch_size", 1), ("num_workers", 0)):
+        if options[name] < least:
+            raise UserError(f"--{name} is {options[name]}: give {least} or more")
     import torch
 
     from zoo.data.latents import ARRAY, FACTS, LatentFacts, Latents, LatentsWriter
@@ -62,11 +68,14 @@ def encode(options: "Namespace") -> str:
         image_size=options.image_size,
         eval_batch_size=options.batch_size,
         num_workers=options.num_workers,
+        on_error=options.on_error,
     )
     gold = data.gold("train")
+    folder = Path(options.out) if options.out else Path(data.folder) / f"latents-{options.image_size}"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file: give a folder")
     load_pretrained(stage, True)
     stage = stage.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-    folder = Path(options.out) if options.out else Path(data.folder) / f"latents-{options.image_size}"
     facts = LatentFacts(
         gold.source, options.image_size, options.first_stage, weights_hash(stage), mirrored=options.mirrored
     )
@@ -77,8 +86,9 @@ def encode(options: "Namespace") -> str:
     writer = LatentsWriter(folder, facts, shape)
     if writer.done:
         print(f"{folder}: {writer.done} of {len(gold.texts)} pictures are encoded already: going on", file=sys.stderr)
+    batches: Any = data.pictures_loader("train", first=writer.done) if writer.done < shape[0] else []
     with torch.inference_mode():
-        for batch in _progress(data.pictures_loader("train", first=writer.done), options.batch_size):
+        for batch in _progress(batches, options.batch_size):
             images = batch["image"].to(next(stage.parameters()).device)
             views = [images, images.flip(-1)] if options.mirrored else [images]
             writer.write(torch.stack([stage.encode(view) for view in views], dim=1).half().cpu().numpy())

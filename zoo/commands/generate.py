@@ -51,8 +51,10 @@ def main(argv: list[str]) -> int:
         help="How to draw, where it is not to be as in training: --sampling.guidance 6 --sampling.steps 50.",
     )
     options = parser.parse_args(argv)
-    if options.seeds < 1 or options.first_seed < 0:
-        parser.error(f"--seeds is {options.seeds}, --first_seed {options.first_seed}: give 1 or more, and 0 or more")
+    if options.seeds < 1 or not 0 <= options.first_seed < 2**63 - options.seeds:
+        parser.error(
+            f"--seeds is {options.seeds}, --first_seed {options.first_seed}: give 1 or more, and 0 to 2^63 - 1"
+        )
     if not all(text.strip() for text in options.texts):
         parser.error("a TEXT is empty: give a description")
     out = Path(options.out)
@@ -91,7 +93,7 @@ def draw(generator: Any, texts: list[str], seeds: list[int], sampling: dict[str,
 
 
 def check_place(out: Path) -> None:
-    """See, before the work, that the output can be written.
+    """See, before the work, that the output is of the right kind.
 
     Raises:
         UserError: A folder is where a file belongs, or a file where a folder does.
@@ -99,7 +101,7 @@ def check_place(out: Path) -> None:
     if out.suffix.lower() == ".png":
         if out.is_dir():
             raise UserError(f"--out {out} is a folder: name a file in it, or a folder without .png at its end")
-    elif out.suffix:
+    elif out.suffix and not out.is_dir():
         raise UserError(f"--out {out}: sheets are PNG files: give a name that ends in .png, or a folder")
     elif out.is_file():
         raise UserError(f"--out {out} is a file: give a name that ends in .png, or a folder")
@@ -118,7 +120,7 @@ def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
     titles = [f"seed {seed}" for seed in seeds]
     sheet = contact_sheet(rows, picture_size=PICTURE_SIZE, titles=titles)
     try:
-        if out.suffix:
+        if out.suffix.lower() == ".png":
             _save(sheet, out)
             return out
         _save(sheet, out / "sheet.png")

@@ -103,7 +103,11 @@ class LatentsWriter:
         write_text(self.progress, json.dumps({**self._begun, "done": self.done}))
 
     def finish(self) -> None:
-        """Measure mean and deviation of each channel, and put everything in its place."""
+        """Measure mean and deviation of each channel, and put everything in its place.
+
+        Raises:
+            UserError: A channel is the same everywhere, or not finite: nothing can be learnt of it.
+        """
         assert self.done == len(self.array), "not all rows were written"
         count, total, squares = 0, np.zeros(self.array.shape[2]), np.zeros(self.array.shape[2])
         for start in range(0, len(self.array), 256):
@@ -112,7 +116,10 @@ class LatentsWriter:
             total += part.sum(axis=(0, 1, 3, 4))
             squares += (part**2).sum(axis=(0, 1, 3, 4))
         mean = total / count
-        std = np.sqrt(squares / count - mean**2)
+        variance = squares / count - mean**2
+        if not (np.isfinite(variance) & (variance > 0)).all():
+            raise UserError(f"{self.folder}: the latents' channels have variances {variance.tolist()}: no first stage")
+        std = np.sqrt(variance)
         (self.folder / FACTS).unlink(missing_ok=True)
         self.partial.replace(self.folder / ARRAY)
         facts = {**asdict(self.facts), "mean": mean.tolist(), "std": std.tolist()}

@@ -1,5 +1,6 @@
 """Pictures from texts by rectified flow: a diffusers network, conditioned on the sequence of any zoo text tower."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -36,7 +37,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_sampling(solver=self.solver, steps=self.steps)
-        if self.guidance < 1:
+        if not 1 <= self.guidance < math.inf:
             raise UserError(f"guidance is {self.guidance}: give 1 (none) or more")
         if not 0 <= self.guidance_until <= 1:
             raise UserError(f"guidance_until is {self.guidance_until}: give a time from 0 (never) to 1 (always)")
@@ -317,6 +318,8 @@ def assemble(
     """
     stage = None if first_stage is None else FIRST_STAGES.build(first_stage)
     channels, factor = (3, 1) if stage is None else (stage.channels, stage.factor)
+    if multiple < 1:
+        raise UserError("patch_size: give 1 or more")
     if image_size < 1 or image_size % (factor * multiple):
         raise UserError(f"image_size is {image_size}: this network takes multiples of {factor * multiple} pixels")
     options = Sampling.of(sampling)

@@ -56,12 +56,11 @@ def kl_autoencoder(name: str) -> KLAutoencoder:
 
 
 def _read_configuration(name: str) -> dict[str, Any]:
-    if Path(name).is_dir():
-        path: Path | None = Path(name) / "config.json"
-    else:
-        path = _from_hub(name)
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
+        raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name")
+    path = folder / "config.json" if folder.is_dir() else _from_hub(name)
     try:
-        assert path is not None
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"'diffusers:{name}': {path} cannot be read ({error})") from None

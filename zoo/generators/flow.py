@@ -39,7 +39,19 @@ def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
-    """Draw standard normal noise ``[B, *shape]``, each sample a function of its own seed alone, on any device."""
+    """Draw standard normal noise ``[B, *shape]``, each sample a function of its own seed alone, on any device.
+
+    Args:
+        seeds: Whole numbers from 0 to 2⁶³ - 1, of which torch's generator looks at the low 32 bits.
+        shape: Of a sample.
+        device: Where the noise goes.
+
+    Raises:
+        UserError: A seed is none.
+    """
+    for seed in seeds:
+        if not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise UserError(f"seeds: {seed!r} came; a seed is a whole number from 0 to 2^63 - 1")
     drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn).to(device)
 

@@ -152,32 +152,43 @@ class TextToImageTask(L.LightningModule):
                 self.weights["text_tower"] = load_pretrained(tower, pretrained).text
             except UserError as error:
                 raise UserError(f"model.text_{error}") from None
-        latents = getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
         if getattr(self.generator, "first_stage", None) is not None:
-            self._read_first_stage(latents)
-        elif latents is not None:
-            raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
+            try:
+                self.weights["first_stage"] = load_pretrained(self.generator.first_stage, True).text
+            except UserError as error:
+                raise UserError(f"model.generator_options.first_stage: {error}") from None
+            if self._latents is not None:
+                self.generator.take_statistics(self._latents.mean, self._latents.std)
 
-    def _read_first_stage(self, latents: Any) -> None:
-        """Its published weights, and what was measured of the latents that it made of the training pictures."""
-        stage = self.generator.first_stage
-        try:
-            self.weights["first_stage"] = load_pretrained(stage, True).text
-        except UserError as error:
-            raise UserError(f"model.generator_options.first_stage: {error}") from None
+    @property
+    def _latents(self) -> Any:
+        """What the data module hands over instead of pictures, if it does."""
+        return getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
+
+    def on_fit_start(self) -> None:
+        """See that the latents are those of the generator's first stage, wherever its weights came from.
+
+        Raises:
+            UserError: They are not, or there are none, or it learns pixels.
+        """
+        stage, latents = getattr(self.generator, "first_stage", None), self._latents
+        if stage is None and latents is not None:
+            raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
+        if stage is None:
+            return
         if latents is None:
             raise UserError(
                 "this generator learns the latents of a first stage, and data.latents names none: write them once with"
                 f" `python -m zoo data encode ROOT --first_stage {self.hparams['generator_options']['first_stage']}"
                 f" --image_size {self.image_size}`, then set data.latents"
             )
-        if latents.facts.weights != weights_hash(stage) or latents.facts.image_size != self.image_size:
+        digest = weights_hash(stage)
+        if latents.facts.weights != digest or latents.facts.image_size != self.image_size:
             raise UserError(
                 f"data.latents {latents.folder} were made by {latents.facts.first_stage} (weights"
-                f" {latents.facts.weights}) at {latents.facts.image_size} px, and this generator has weights"
-                f" {weights_hash(stage)} at {self.image_size} px: encode the pictures again, or name the same ones"
+                f" {latents.facts.weights}) at {latents.facts.image_size} px, and this generator has weights {digest}"
+                f" at {self.image_size} px: encode the pictures again, or name the same ones"
             )
-        self.generator.take_statistics(latents.mean, latents.std)
 
     def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
         """Noise and dropout are a function of seed, process and step."""
