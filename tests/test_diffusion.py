@@ -177,6 +177,9 @@ def test_sampling_options_are_typed_behind_the_command(place, trained, tmp_path,
     assert sampling["guidance"] == 6.5
     assert sampling["steps"] == 3  # of the experiment
     assert sampling["generator_options"]["text_tower_options"] == {**TOWER, "dropout": 0.2}
+    code, _, err = zoo_process(place, *words[:3], "--model.generator_options.text_tower_options", "null")
+    assert code == 1
+    assert "these weights are not of this model" in err  # the tower with its defaults is wider
     code, _, err = zoo_process(place, *words[:3], "--model.generater_options.sampling.guidance", "6.5")
     assert code == 1
     assert "--model.generater_options: this task has no such options. Did you mean gener" in err

@@ -113,18 +113,11 @@ def test_a_file_beside_published_weights_is_no_checkpoint(place, name, words):
 
 
 def test_options_deep_in_a_dictionary_are_taken_out_of_the_words():
-    words = [
-        "--a",
-        "1",
-        "--model.g_options.x.y",
-        "2",
-        "--model.g_options.x",
-        "3",
-        "--model.init_args.g_options.x.y.z=4=5",
-    ]
+    words = ["--a", "1", "--model.g_options.x.y", "2", "--model.g_options", "3", "--model.init_args.g_options.z=4=5"]
     others, deep = take_deep_options(words)
-    assert others == ["--a", "1", "--model.g_options.x", "3"]
-    assert deep == [("g_options", ["x", "y"], "2"), ("g_options", ["x", "y", "z"], "4=5")]
+    assert others == ["--a", "1", "--model.g_options", "3"]
+    assert deep == [("g_options", ["x", "y"], "2"), ("g_options", ["z"], "4=5")]
+    assert take_deep_options([*words, "--print_config"]) == ([*words, "--print_config"], [])
     with pytest.raises(UserError, match="--model.g_options.x.y needs a value"):
         take_deep_options(["--model.g_options.x.y"])
 

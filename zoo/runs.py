@@ -13,7 +13,7 @@ from typing import Any
 from zoo.errors import UserError, nearest
 
 CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
-DEEP_OPTION = re.compile(r"--model\.(?:init_args\.)?(\w+_options)((?:\.\w+){2,})")
+DEEP_OPTION = re.compile(r"--model\.(?:init_args\.)?(\w+_options)((?:\.\w+)+)")
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,11 @@ def take_option(words: list[str], names: tuple[str, ...]) -> tuple[list[str], li
 def take_deep_options(words: list[str]) -> tuple[list[str], list[tuple[str, list[str], str]]]:
     """Take ``--model.generator_options.sampling.guidance 6`` out of the words: the others; each argument, path, value.
 
-    jsonargparse would put a text into a dictionary that has lost what else was in it.
+    jsonargparse would put a text into a dictionary that has lost what else was in it, and ``"None"`` for null. It still
+    reads them where it is to print the configuration.
     """
+    if any(word.partition("=")[0] == "--print_config" for word in words):
+        return words, []
     others, deep = [], []
     iterator = iter(words)
     for word in iterator:
