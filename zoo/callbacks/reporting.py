@@ -1,6 +1,7 @@
 """How evaluations report: numbers to the loggers, pictures to the run and W&B, results to a file."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
 def _spell(scores: dict[str, float], key: str, spread: str | None = None) -> str:
     if key not in scores:
         return "–"
-    more = f" ± {scores[spread]:.3g}" if spread in scores else ""
+    more = f" ± {scores[spread]:.3g}" if spread in scores and not math.isnan(scores[spread]) else ""
     return f"{round(scores[key], 9):.4g}{more}"
 
 
