@@ -40,8 +40,10 @@ def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str |
     facts = protocol(
         packages=("diffusers", "transformers"),
         network=f"dit_tiny: PixArtTransformer2DModel, 8 layers of 256, {SIZE} px in patches of 4, random weights",
-        peer="PixArtAlphaPipeline around the same network, its solver EulerDiscreteScheduler; texts encoded beforehand",
-        ours="generate(): texts encoded, noise drawn by each picture's seed, pixels rounded",
+        peer="PixArtAlphaPipeline around the same network, its solver EulerDiscreteScheduler; its output left as"
+        " floats",
+        ours="generate(): noise drawn by each picture's seed, pixels rounded",
+        texts="read by the same text tower in each block of both",
         sampling=f"{steps} steps of Euler, guidance {GUIDANCE} in all of them",
         pictures=f"{pictures} at a time",
         precision=f"{precision} for both",
@@ -63,20 +65,20 @@ def ours(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
 
 
 def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
-    """Draws as many by diffusers' pipeline: it is given what the text tower makes of the texts."""
+    """Draws as many by diffusers' pipeline; the same text tower reads the texts for it."""
     import torch
     from diffusers import EulerDiscreteScheduler, PixArtAlphaPipeline
 
     network: Any = generator.network
     pipeline: Any = PixArtAlphaPipeline(None, None, None, network.model, EulerDiscreteScheduler())
     pipeline.set_progress_bar_config(disable=True)
-    with torch.no_grad():
-        text, mask = generator.text_tower.sequence(texts)
-        no_text, no_mask = generator._without_text(text, mask, torch.ones(len(texts), dtype=torch.bool))
     steps = generator.options.steps
+    everything = torch.ones(len(texts), dtype=torch.bool)
 
     def draw() -> float:
-        with autocast(precision):
+        with torch.no_grad(), autocast(precision):
+            text, mask = generator.text_tower.sequence(texts)
+            no_text, no_mask = generator._without_text(text, mask, everything)
             pipeline(
                 prompt=None,
                 negative_prompt=None,
