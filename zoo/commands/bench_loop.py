@@ -46,7 +46,7 @@ def run(*, batch_size: int, precision: str, output: str | None) -> None:
         loop="Trainer.fit with logger, learning rate monitor and progress bar; bare: the same task, batches, AdamW and"
         f" schedule; the two take turns, step by step, {LOOP_STEPS} steps each",
     )
-    rows = [Row("loop", "samples/s", rates, "Lightning's loop", "bare loop", WANTED_LOOP)]
+    rows = [Row("loop of unet_tiny", "samples/s", rates, "Lightning's loop", "bare loop", WANTED_LOOP)]
     report("step", rows, facts, output=output)
 
 
