@@ -13,6 +13,7 @@ from PIL import Image
 
 import zoo
 from zoo.__main__ import main
+from zoo.interfaces import FirstStage
 from zoo.registry import FIRST_STAGES
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -273,6 +274,7 @@ def test_latents_are_those_of_the_first_stage_with_measured_statistics(encoded, 
 
     stage = FIRST_STAGES.build(f"diffusers:{first_stage_folder}")
     load_pretrained(stage, True)
+    assert isinstance(stage, FirstStage)
     data = zoo.TextToImageDataModule(str(encoded), image_size=16, num_workers=0)
     picture = next(iter(data.pictures_loader("train")))["image"]
     with torch.inference_mode():

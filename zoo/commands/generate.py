@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.commands.parser import CommandParser
 
 BATCH = 32
 PICTURE_SIZE = 192  # on the sheet, pixels
@@ -22,6 +25,33 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: The checkpoint is no generator's, an option is none of its, or the output cannot be written.
     """
+    parser = generate_parser()
+    options = parser.parse_args(argv)
+    if options.seeds < 1 or not 0 <= options.first_seed < 2**63 - options.seeds:
+        parser.error(
+            f"--seeds is {options.seeds}, --first_seed {options.first_seed}: give 1 or more, and 0 to 2^63 - 1"
+        )
+    if not all(text.strip() for text in options.texts):
+        parser.error("a TEXT is empty: give a description")
+    out = Path(options.out)
+    check_place(out)
+    import torch
+
+    import zoo
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = zoo.load(options.checkpoint, device=device)
+    if not hasattr(task, "generator"):
+        raise UserError(f"{options.checkpoint}: it is of a {type(task).__name__}, which draws no pictures")
+    seeds = list(range(options.first_seed, options.first_seed + options.seeds))
+    pictures = draw(task.generator, options.texts, seeds, options.sampling or {})
+    written = write(pictures, options.texts, seeds, out)
+    print(f"{written}: {len(options.texts)} x {len(seeds)} pictures of {task.image_size} px")
+    return 0
+
+
+def generate_parser() -> "CommandParser":
+    """The options of ``generate``."""
     from zoo.commands.parser import CommandParser
 
     parser = CommandParser(
@@ -50,28 +80,7 @@ def main(argv: list[str]) -> int:
         default=None,
         help="How to draw, where it is not to be as in training: --sampling.guidance 6 --sampling.steps 50.",
     )
-    options = parser.parse_args(argv)
-    if options.seeds < 1 or not 0 <= options.first_seed < 2**63 - options.seeds:
-        parser.error(
-            f"--seeds is {options.seeds}, --first_seed {options.first_seed}: give 1 or more, and 0 to 2^63 - 1"
-        )
-    if not all(text.strip() for text in options.texts):
-        parser.error("a TEXT is empty: give a description")
-    out = Path(options.out)
-    check_place(out)
-    import torch
-
-    import zoo
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    task = zoo.load(options.checkpoint, device=device)
-    if not hasattr(task, "generator"):
-        raise UserError(f"{options.checkpoint}: it is of a {type(task).__name__}, which draws no pictures")
-    seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    pictures = draw(task.generator, options.texts, seeds, options.sampling or {})
-    written = write(pictures, options.texts, seeds, out)
-    print(f"{written}: {len(options.texts)} x {len(seeds)} pictures of {task.image_size} px")
-    return 0
+    return parser
 
 
 def draw(generator: Any, texts: list[str], seeds: list[int], sampling: dict[str, Any]) -> Any:
