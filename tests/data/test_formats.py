@@ -10,7 +10,6 @@ from zoo.data.formats import (
     find_task_folder,
     read_queries,
     retrieval_files,
-    write_captions,
     write_image_tsv,
     write_queries,
     write_text_tsv,
@@ -65,6 +64,9 @@ def test_empty_lines_crlf_and_a_byte_order_mark_are_read(tmp_path):
         ('{"query_text": "a"}', "no query_id"),
         ('{"query_id": "2", "query_text": "a"}', "query_id is '2'"),
         ('{"query_id": true, "query_text": "a"}', "query_id is True"),
+        ('{"query_id": 9223372036854775808, "query_text": "a"}', "an integer of 64 bits"),
+        ('{"query_id": 2, "query_text": "\\ud83d"}', "of whole characters"),
+        ("[" * 100_000, "not a line of JSON"),
         ('{"query_id": 2, "query_text": null}', "query 2: query_text is None"),
         ('{"query_id": 2, "text": "a"}', "query 2: no query_text"),
         ('{"query_id": 2, "query_text": "a", "item_ids": 5}', "query 2: item_ids is 5"),
@@ -81,6 +83,18 @@ def test_a_malformed_line_is_named_with_its_file_line_and_id(tmp_path, line, mes
         read_queries(path)
     assert str(raised.value).startswith(f"{path}:2: ")
     assert message in str(raised.value)
+
+
+def test_malformed_and_repeated_lines_are_left_out_where_faults_are_listed(tmp_path):
+    path = tmp_path / "q.jsonl"
+    lines = ['{"query_id": 1, "query_text": "a"}', "{", "[]", '{"query_id": "2"}', '{"query_id": 1, "query_text": "b"}']
+    path.write_text("\n".join([*lines, "", '{"query_id": 3, "query_text": "c"}']))
+    queries = read_queries(path, faults := [])
+    assert queries == [Query(1, "a"), Query(3, "c")]
+    assert [query.line for query in queries] == [1, 7]
+    told = ["2: not a line of JSON", "3: a JSON list", "4: query_id is '2'", "5: query id 1 is already on line 1"]
+    assert len(faults) == len(told)
+    assert all(fault.startswith(f"{path}:{words}") for fault, words in zip(faults, told, strict=True))
 
 
 def test_bytes_that_are_not_utf8_are_a_malformed_line(tmp_path):
@@ -141,13 +155,11 @@ def test_a_missing_split_file_is_named_with_what_is_there(tmp_path):
         retrieval_files(tmp_path, "val")
 
 
-def test_picture_text_and_caption_files(tmp_path):
+def test_picture_and_text_files(tmp_path):
     write_image_tsv(tmp_path / "i.tsv", [(7, b"\xfb\xff"), ("8cf9", b"x")])
     assert (tmp_path / "i.tsv").read_bytes() == b"7\t+/8=\n8cf9\teA==\n"
     write_text_tsv(tmp_path / "t.tsv", [("8cf9", "短裤")])
     assert (tmp_path / "t.tsv").read_text("utf-8") == "8cf9\t短裤\n"
-    write_captions(tmp_path / "c.jsonl", [("a", ["一", "二"]), ("b", [])])
-    assert (tmp_path / "c.jsonl").read_text("utf-8") == '{"image_id": "a", "text": ["一", "二"]}\n{"image_id": "b"}\n'
 
 
 def test_atomic_write_keeps_the_old_file_when_the_block_fails(tmp_path):

@@ -10,8 +10,8 @@ import torch
 from zoo import images
 from zoo.data.formats import Description, read_text_tsv
 from zoo.data.latents import LatentFacts, Latents, LatentsWriter
+from zoo.data.loading import spread
 from zoo.data.text_to_image import TextToImageDataModule
-from zoo.data.text_to_image_datasets import spread
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError
 from zoo.interfaces import GenerationData
@@ -63,6 +63,21 @@ def test_it_is_what_the_callbacks_ask_for(muge_root):
 
 
 # --- joining ---------------------------------------------------------------------------------------------------
+
+
+def test_malformed_lines_are_named_or_left_out(copy, lines, capsys):
+    own = lines("T2I_val.txt.tsv")
+    ids = [line.split("\t")[0] for line in own]
+    changed = [*own[:2], own[2].replace("\t", " "), *own[3:6], f"{ids[6]}\t ", own[5], *own[8:]]
+    lines("T2I_val.txt.tsv", changed)
+    with pytest.raises(UserError, match=r"T2I_val\.txt\.tsv:3: no tab in"):
+        module(copy).gold("val")
+    kept = module(copy, on_error="skip").gold("val").image_ids
+    assert kept == [image_id for place, image_id in enumerate(ids) if place not in (2, 6, 7)]
+    said = capsys.readouterr().err
+    assert "leaving out of val: 6 broken rows" in said  # three lines, and their pictures
+    for words in ("txt.tsv:3: no tab", f"txt.tsv:7: picture {ids[6]} has an empty text", "txt.tsv:8: picture id"):
+        assert words in said
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -136,7 +151,7 @@ def test_a_broken_picture_names_file_line_and_id(copy, lines, capsys, workers):
 
 def test_a_split_of_nothing_but_faults_is_an_error(copy, lines):
     lines("T2I_val.txt.tsv", ["other\t描述"])
-    with pytest.raises(UserError, match="the val split at .* has no description with a picture"):
+    with pytest.raises(UserError, match=r"T2I_val\.txt\.tsv has no description with a picture that can be used"):
         module(copy, on_error="skip")
 
 

@@ -203,3 +203,42 @@ def test_joined_files_are_read_one_after_the_other(tmp_path):
     assert [joined[row] for row in range(len(joined))] == [b"%d" % id_ for id_ in joined.ids]
     assert joined.where(3) == f"{tmp_path}/1.tsv:1: picture 10"
     assert joined.where(5) == f"{tmp_path}/4.tsv:2: picture 41"
+
+
+# --- malformed lines left out ----------------------------------------------------------------------------------
+
+
+def test_malformed_and_repeated_lines_are_left_out_and_listed(path):
+    path.write_bytes(b"\xef\xbb\xbfno tab\n" + path.read_bytes() + b"\r\nx7\tAAAA\r\n10\tAAAA\n10\tAAAA\n40\tAAAA\n\n")
+    images = ImageTsv(path, faults=(faults := []))
+    assert contents(images) == {**PICTURES, 40: bytes(3)}
+    assert images.where(3) == f"{path}:9: picture 40"
+    assert [images.line_number(row) for row in range(4)] == [2, 3, 4, 9]
+    assert images.rows_of([40, 30]).tolist() == [3, 0]
+    told = [(1, "no tab"), (5, "no tab"), (6, "b'x7' is not"), (7, "already on line 3"), (8, "already on line")]
+    assert len(faults) == len(told)
+    for fault, (line, words) in zip(faults, told, strict=True):
+        assert fault.startswith(f"{path}:{line}: ")
+        assert words in fault
+
+
+def test_a_sound_file_has_one_index_whether_or_not_faults_are_listed(path, cache, monkeypatch):
+    ImageTsv(path, faults=(faults := []))
+    monkeypatch.setattr(tsv_module, "build_index", lambda *_: pytest.fail("indexed again"))
+    assert contents(ImageTsv(path)) == PICTURES
+    assert not faults
+
+
+def test_the_index_of_a_faulty_file_is_not_cached_and_travels_to_workers(path, cache):
+    path.write_bytes(path.read_bytes() + b"no tab\n")
+    images = pickle.loads(pickle.dumps(ImageTsv(path, faults=[])))
+    assert contents(images) == PICTURES
+    assert not cache.exists()
+    with pytest.raises(UserError, match=r":4: no tab"):
+        ImageTsv(path)
+
+
+def test_a_file_of_nothing_but_faults_is_refused(tmp_path):
+    (tmp_path / "x.tsv").write_bytes(b"no tab\n")
+    with pytest.raises(UserError, match=r"has no line that can be used \(.*x\.tsv:1: no tab"):
+        ImageTsv(tmp_path / "x.tsv", faults=[])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from zoo.commands.data_check import check, check_parser
 from zoo.commands.data_encode import encode, encode_parser
 
 TASK_LINES = {
@@ -19,14 +20,14 @@ def main(argv: list[str]) -> int:
         argv: The words after ``python -m zoo data``.
 
     Returns:
-        0.
+        0; 1 when a checked folder has faults.
 
     Raises:
-        UserError: If the data cannot be written.
+        UserError: If the data cannot be written or there is none to read.
     """
     from zoo.commands.parser import CommandParser
 
-    parser = CommandParser(prog="python -m zoo data", description="Make and encode folders in MUGE's formats.")
+    parser = CommandParser(prog="python -m zoo data", description="Make, check and encode folders in MUGE's formats.")
     commands = parser.add_subcommands(title="commands", dest="command", metavar="COMMAND")
     demo = CommandParser(
         description="Write the embedded data set: OpenMoji pictures with Chinese names, for all three tasks of MUGE, "
@@ -36,8 +37,11 @@ def main(argv: list[str]) -> int:
         "--root", type=str, metavar="DIR", help="Where to write it: a new or empty folder. Left out: zoo's cache."
     )
     commands.add_subcommand("demo", demo, help="write the embedded data set and say where it is")
+    commands.add_subcommand("check", check_parser(), help="list every fault of a folder of data")
     commands.add_subcommand("encode", encode_parser(), help="write the latents of the training pictures")
     options = parser.parse_args(argv)
+    if options.command == "check":
+        return check(options.check)
     print(encode(options.encode) if options.command == "encode" else demo_report(options.demo.root))
     return 0
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.caption_files import write_captions
 from zoo.data.demo_pictures import Picture, chinese_name, code_points, list_pictures, split_pictures
 from zoo.data.formats import (
     TASK_FOLDERS,
     Query,
-    write_captions,
     write_image_tsv,
     write_queries,
     write_text_tsv,

@@ -6,21 +6,22 @@ file names only.
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
+from zoo.data.faults import raise_or_list
 from zoo.errors import UserError, nearest
 from zoo.images import encode_base64
 
 TASK_FOLDERS = {"retrieval": "Multimodal_Retrieval", "t2i": "ECommerce-T2I", "caption": "ECommerce-IC"}
 _TASK_FILES = {"retrieval": ("MR_*", "*_imgs.tsv"), "t2i": ("T2I_*",), "caption": ("IC_*",)}
-_KEYS = {"muge": ("query_id", "query_text", "item_ids"), "cn_clip": ("text_id", "text", "image_ids")}
+QUERY_KEYS = {"muge": ("query_id", "query_text", "item_ids"), "cn_clip": ("text_id", "text", "image_ids")}
 RETRIEVAL_SPLITS = ("train", "valid", "test")
-
 Schema = Literal["muge", "cn_clip"]
 
 
@@ -33,12 +34,14 @@ class Query:
         text: The query in Chinese.
         item_ids: The true pictures of a labelled query, the pictures found (best first) of a submission, else empty.
         kind: A label by which scores are also reported alone, or None.
+        line: Where it stood, from 1; 0: in no file. Queries that differ in nothing else are equal.
     """
 
     query_id: int
     text: str
     item_ids: tuple[int, ...] = ()
     kind: str | None = None
+    line: int = field(default=0, compare=False, repr=False)
 
 
 class RetrievalFiles(NamedTuple):
@@ -124,8 +127,7 @@ def retrieval_files(folder: Path | str, split: str) -> RetrievalFiles:
     """
     folder = Path(folder)
     if split not in RETRIEVAL_SPLITS:
-        valid = ", ".join(RETRIEVAL_SPLITS)
-        raise UserError(f"Split {split!r} is not one of {valid}.{nearest(split, RETRIEVAL_SPLITS)}")
+        raise UserError(f"Split {split!r} is not one of train, valid, test.{nearest(split, RETRIEVAL_SPLITS)}")
     answers = folder / "MR_test_answers.jsonl"
     return RetrievalFiles(
         images=first_file(folder, f"MR_{split}_imgs.tsv", f"{split}_imgs.tsv"),
@@ -134,21 +136,27 @@ def retrieval_files(folder: Path | str, split: str) -> RetrievalFiles:
     )
 
 
-def read_queries(path: Path | str) -> list[Query]:
+def read_queries(path: Path | str, faults: list[str] | None = None) -> list[Query]:
     """Read a query file or a submission, in MUGE's schema or Chinese-CLIP's.
+
+    Args:
+        path: The ``.jsonl`` file.
+        faults: Where malformed and repeated lines are listed, which are left out; None: the first is an error.
 
     Raises:
         UserError: With file, line and id, if the file is not there, a line is malformed or an id comes twice.
     """
-    path = Path(path)
     queries: list[Query] = []
     lines: dict[int, int] = {}  # query_id → the line it came on
-    for number, record in read_json_lines(path):
-        query = _parse_query(record, where=f"{path}:{number}")
-        first = lines.setdefault(query.query_id, number)
-        if first != number:
-            raise UserError(f"{path}:{number}: query id {query.query_id} is already on line {first}; ids are unique.")
-        queries.append(query)
+    for number, record in read_json_lines(Path(path), faults):
+        where = f"{path}:{number}"
+        try:
+            query = _parse_query(record, number, where=where)
+            if (first := lines.setdefault(query.query_id, number)) != number:
+                raise UserError(f"{where}: query id {query.query_id} is already on line {first}; ids are unique.")
+            queries.append(query)
+        except UserError as fault:
+            raise_or_list(fault, faults)
     return queries
 
 
@@ -161,15 +169,14 @@ def write_queries(path: Path | str, queries: Iterable[Query], *, schema: Schema 
             out, Chinese-CLIP writes an empty list.
         schema: ``muge`` or ``cn_clip``.
     """
-    if schema not in _KEYS:
-        raise UserError(f"Schema {schema!r} is not one of {', '.join(_KEYS)}.{nearest(schema, _KEYS)}")
-    id_key, text_key, items_key = _KEYS[schema]
+    if schema not in QUERY_KEYS:
+        raise UserError(f"Schema {schema!r} is not one of {', '.join(QUERY_KEYS)}.{nearest(schema, QUERY_KEYS)}")
+    id_key, text_key, items_key = QUERY_KEYS[schema]
 
     def record(query: Query) -> dict[str, Any]:
-        fields: dict[str, Any] = {id_key: query.query_id, text_key: query.text}
-        if query.item_ids or schema == "cn_clip":
-            fields[items_key] = list(query.item_ids)
-        return fields if query.kind is None else {**fields, "kind": query.kind}
+        items = {items_key: list(query.item_ids)} if query.item_ids or schema == "cn_clip" else {}
+        kind = {} if query.kind is None else {"kind": query.kind}
+        return {id_key: query.query_id, text_key: query.text, **items, **kind}
 
     write_json_lines(path, (record(query) for query in queries))
 
@@ -197,43 +204,30 @@ def write_text_tsv(path: Path | str, texts: Iterable[tuple[str, str]]) -> None:
         file.writelines(f"{image_id}\t{text}\n" for image_id, text in texts)
 
 
-def read_text_tsv(path: Path | str) -> list[Description]:
+def read_text_tsv(path: Path | str, faults: list[str] | None = None) -> list[Description]:
     """Read lines of id, tab, description, in UTF-8; a byte order mark, CRLF and empty lines are passed over.
+
+    Args:
+        path: The ``.tsv`` file.
+        faults: As of ``read_queries``.
 
     Raises:
         UserError: With file, line and id, if the file is not there or empty, a line is malformed or an id comes twice.
     """
-    path = Path(path)
     descriptions: dict[str, Description] = {}
-    for number, line in _read_lines(path, ".tsv"):
+    for number, line in _read_lines(Path(path), ".tsv"):
+        where = f"{path}:{number}"
         try:
-            image_id, tab, text = line.decode("utf-8-sig" if number == 1 else "utf-8").partition("\t")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}:{number}: not UTF-8: {error}. Save the file as UTF-8.") from None
-        if not tab:
-            raise UserError(f"{path}:{number}: no tab in {_short(line)}; a line is an id, a tab and a text.")
-        if not image_id or not text.strip():
-            what = f"picture {image_id} has an empty text" if image_id else "an empty id"
-            raise UserError(f"{path}:{number}: {what}; a line is an id, a tab and a text.")
-        first = descriptions.setdefault(image_id, Description(image_id, text.strip(), number))
-        if first.line != number:
-            raise UserError(f"{path}:{number}: picture id {image_id} is already on line {first.line}; ids are unique.")
+            description = _parse_description(line, number, where=where)
+            if (first := descriptions.setdefault(description.image_id, description)) is not description:
+                raise UserError(
+                    f"{where}: picture id {first.image_id} is already on line {first.line}; ids are unique."
+                )
+        except UserError as fault:
+            raise_or_list(fault, faults)
     if not descriptions:
         raise UserError(f"{str(path)!r} is empty; expected lines of an id, a tab and a text.")
     return list(descriptions.values())
-
-
-def write_captions(path: Path | str, captions: Iterable[tuple[str, list[str]]]) -> None:
-    """Write captions as in ``IC_train.jsonl``, atomically.
-
-    Args:
-        path: The ``.jsonl`` file.
-        captions: Picture ids with their references; without any, only the id is written, as in ``IC_test.jsonl``.
-    """
-    write_json_lines(
-        path,
-        ({"image_id": image_id, "text": texts} if texts else {"image_id": image_id} for image_id, texts in captions),
-    )
 
 
 def first_file(folder: Path, *names: str) -> Path:
@@ -260,38 +254,59 @@ def _read_lines(path: Path, kind: str) -> Iterator[tuple[int, bytes]]:
         yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers (from 1) and objects; empty lines are passed over."""
+def read_json_lines(path: Path, faults: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers (from 1) and objects; empty lines are passed over, malformed ones where ``faults`` lists them."""
     for number, line in _read_lines(path, ".jsonl"):
         try:
             record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-            raise UserError(f"{path}:{number}: not a line of JSON in UTF-8: {error}.") from None
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            raise_or_list(UserError(f"{path}:{number}: not a line of JSON in UTF-8: {error}."), faults)
+            continue
         if not isinstance(record, dict):
-            raise UserError(f"{path}:{number}: a JSON {type(record).__name__}, expected an object.")
+            raise_or_list(UserError(f"{path}:{number}: a JSON {type(record).__name__}, expected an object."), faults)
+            continue
         yield number, record
 
 
-def _parse_query(record: dict[str, Any], *, where: str) -> Query:
-    id_key, text_key, items_key = _KEYS["cn_clip" if "text_id" in record else "muge"]
+def _parse_query(record: dict[str, Any], line: int, *, where: str) -> Query:
+    id_key, text_key, items_key = QUERY_KEYS["cn_clip" if "text_id" in record else "muge"]
     query_id = record.get(id_key)
-    if not isinstance(query_id, int) or isinstance(query_id, bool):
+    if not is_integer(query_id):
         came = f"{id_key} is {query_id!r}" if id_key in record else f"no query_id (or text_id) among {list(record)}"
-        raise UserError(f"{where}: {came}; it must be an integer.")
+        raise UserError(f"{where}: {came}; it must be an integer of 64 bits.")
     where = f"{where}: query {query_id}"
     text, items, kind = record.get(text_key), record.get(items_key, []), record.get("kind")
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not is_unicode(text):
         came = f"{text_key} is {text!r}" if text_key in record else f"no {text_key} among {list(record)}"
-        raise UserError(f"{where}: {came}; it must be a string.")
-    if not isinstance(items, list) or not all(map(_is_integer, items)):
-        raise UserError(f"{where}: {items_key} is {_short(items)}; it must be a list of integers.")
+        raise UserError(f"{where}: {came}; it must be a string, of whole characters.")
+    if not isinstance(items, list) or not all(map(is_integer, items)):
+        raise UserError(f"{where}: {items_key} is {_short(items)}; it must be a list of integers of 64 bits.")
     if kind is not None and not isinstance(kind, str):
         raise UserError(f"{where}: kind is {_short(kind)}; it must be a string, or be left out.")
-    return Query(query_id=query_id, text=text, item_ids=tuple(items), kind=kind)
+    return Query(query_id=query_id, text=text, item_ids=tuple(items), kind=kind, line=line)
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _parse_description(line: bytes, number: int, *, where: str) -> Description:
+    try:
+        image_id, tab, text = line.decode("utf-8-sig" if number == 1 else "utf-8").partition("\t")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8: {error}. Save the file as UTF-8.") from None
+    if not tab:
+        raise UserError(f"{where}: no tab in {_short(line)}; a line is an id, a tab and a text.")
+    if not image_id or not text.strip():
+        what = f"picture {image_id} has an empty text" if image_id else "an empty id"
+        raise UserError(f"{where}: {what}; a line is an id, a tab and a text.")
+    return Description(image_id, text.strip(), number)
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Whether a JSON value is an integer that int64 holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a JSON string has whole characters only: its escapes can spell halves of them, which UTF-8 cannot."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _short(value: Any, limit: int = 80) -> str:

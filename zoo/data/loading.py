@@ -113,6 +113,61 @@ def broken_pictures(pictures: ImageTsv) -> dict[int, str]:
     return broken
 
 
+def join_pictures(
+    pictures: ImageTsv,
+    image_ids: Sequence[str],
+    lines: Sequence[int],
+    *,
+    path: Path,
+    what: str,
+    faults: list[str] | None,
+) -> dict[int, int]:
+    """Find the picture of each line of a text file.
+
+    Args:
+        pictures: The split's pictures.
+        image_ids: Of the text file's lines, each once.
+        lines: Their line numbers.
+        path: The text file.
+        what: One of its lines, such as ``description``.
+        faults: Where lines without a picture, pictures without a line and pictures that cannot be decoded are listed,
+            for which all are read; None: the first of the former two is an error.
+
+    Returns:
+        The picture's row by the place among ``image_ids``, rising, of all that can be used.
+
+    Raises:
+        UserError: There is a fault and no list for it, or nothing can be used.
+    """
+    row_of = {str(image_id): row for row, image_id in enumerate(pictures.ids)}
+    known = set(image_ids)
+    apart = [
+        f"{path}:{line}: {what} {image_id} has no picture in {pictures.path}"
+        for image_id, line in zip(image_ids, lines, strict=True)
+        if image_id not in row_of
+    ]
+    apart += [
+        f"{pictures.where(row)} has no {what} in {path}" for image_id, row in row_of.items() if image_id not in known
+    ]
+    if apart and faults is None:
+        more = f" (and {len(apart) - 1} more such rows)" if len(apart) > 1 else ""
+        raise UserError(f"{apart[0]}{more}. Mend them, or leave such rows out with data.on_error=skip")
+    broken = {} if faults is None else broken_pictures(pictures)
+    if faults is not None:
+        faults += [*apart, *broken.values()]
+    found = {place: row_of[image_id] for place, image_id in enumerate(image_ids) if image_id in row_of}
+    usable = {place: row for place, row in found.items() if row not in broken}
+    if not usable:
+        raise UserError(f"{path} has no {what} with a picture that can be used")
+    return usable
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """``count`` places spread evenly over ``total``, rising, or all where there are no more."""
+    count = min(count, total)
+    return np.arange(count) * total // count
+
+
 def report_faults(faults: Sequence[str], what: str, trainer: "Trainer | None") -> None:
     """Say, once for all processes, which broken rows are left out."""
     if faults and (trainer is None or trainer.is_global_zero):

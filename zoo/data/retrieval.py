@@ -54,7 +54,7 @@ class RetrievalDataModule(L.LightningDataModule):
         predict_split: The split that ``predict`` writes a submission for.
         submission_schema: Its keys and file name: MUGE's, or Chinese-CLIP's (``text_id, text, image_ids``).
         on_error: A broken row: ``raise`` names its file, line and id; ``skip`` reads every picture once beforehand,
-            leaves the broken ones out and lists them.
+            leaves out broken ones and malformed lines and lists them.
         seed: Seed of shuffling and augmentation; by default ``seed_everything``.
 
     Raises:

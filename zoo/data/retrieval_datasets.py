@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from zoo import images
 from zoo.data.augment import auto_augment, degrade
+from zoo.data.faults import raise_or_list
 from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
 from zoo.data.loading import broken_pictures, decode
 from zoo.data.tsv import ImageTsv, JoinedTsv
@@ -121,39 +122,50 @@ class RetrievalSplit:
     Args:
         folder: A ``Multimodal_Retrieval`` folder.
         split: ``train``, ``valid`` or ``test``.
-        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand and leave the
-            broken ones out.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+            broken ones and malformed and repeated lines; ``faults`` lists them.
+
+    Raises:
+        UserError: A file is missing or has nothing that can be used; at the first broken row, if ``on_error`` is
+            ``raise``.
     """
 
     def __init__(self, folder: Path, split: Split, *, on_error: Literal["raise", "skip"]) -> None:
         images_path, queries_path, answers_path = retrieval_files(folder, split)
         self.folder = folder.parent if folder.name == TASK_FOLDERS["retrieval"] else folder
         self.split = split
-        self.pictures = ImageTsv(images_path, id_type=int)
-        self.queries = read_queries(queries_path)
+        self.faults: list[str] = []
+        faults = self.faults if on_error == "skip" else None
+        self.pictures = ImageTsv(images_path, id_type=int, faults=faults)
+        self.queries = read_queries(queries_path, faults)
         broken = broken_pictures(self.pictures) if on_error == "skip" else {}
-        self.faults = list(broken.values())
+        self.faults += broken.values()
         self.rows = np.array([row for row in range(len(self.pictures)) if row not in broken], dtype=np.int64)
-        self.answers = self.queries
-        if answers_path is not None:
-            answers = {query.query_id: query for query in read_queries(answers_path)}
-            missing = [query.query_id for query in self.queries if query.query_id not in answers]
-            if missing:
-                raise UserError(f"{answers_path}: no answer for query {missing[0]} (and {len(missing) - 1} more)")
-            self.answers = [answers[query.query_id] for query in self.queries]
+        self.answers = self.queries if answers_path is None else self._answers(answers_path, faults)
         self.labelled = any(query.item_ids for query in self.answers)
-        self._check_items(answers_path or queries_path, broken, on_error)
+        self._check_items(answers_path or queries_path, {int(self.pictures.ids[row]) for row in broken}, faults)
 
-    def _check_items(self, path: Path, broken: dict[int, str], on_error: str) -> None:
+    def _answers(self, path: Path, faults: list[str] | None) -> list[Query]:
+        """The answer of each query, in their order; one without pictures where there is none."""
+        answers = {query.query_id: query for query in read_queries(path, faults)}
+        for query in self.queries:
+            if query.query_id not in answers:
+                raise_or_list(UserError(f"{path}: no answer for query {query.query_id}"), faults)
+                answers[query.query_id] = Query(query.query_id, query.text, kind=query.kind)
+        return [answers[query.query_id] for query in self.queries]
+
+    def _check_items(self, path: Path, broken: set[int], faults: list[str] | None) -> None:
+        """See that the pictures that queries name are there."""
         row_of = self.row_of
-        left_out = {int(self.pictures.ids[row]) for row in broken}
+        hint = ". Add the picture, or leave such rows out with data.on_error=skip" if faults is None else ""
         for query in self.answers:
+            where = f"{path}:{query.line}: query {query.query_id}"
             for item in query.item_ids:
-                if item not in row_of and item not in left_out:
-                    fault = f"{path}: query {query.query_id} names picture {item}, which {self.pictures.path} lacks"
-                    if on_error == "raise":
-                        raise UserError(f"{fault}. Add the picture, or leave such rows out with data.on_error=skip")
-                    self.faults.append(fault)
+                if item not in row_of and item not in broken:
+                    fault = f"{where} names picture {item}, which {self.pictures.path} lacks{hint}"
+                    raise_or_list(UserError(fault), faults)
+            if faults is not None and self.labelled and query.line and not query.item_ids:
+                faults.append(f"{where} names no picture: it is not trained on, and counts as missed")
 
     @cached_property
     def row_of(self) -> dict[int, int]:

@@ -50,7 +50,7 @@ class TextToImageDataModule(L.LightningDataModule):
         latents: What training reads instead of pictures: a folder that ``data encode`` wrote, or its name in ``root``.
         predict_split: The split that ``predict`` writes a submission for.
         on_error: A broken row: ``raise`` names its file, line and id; ``skip`` reads every picture once beforehand,
-            leaves the broken ones out and lists them.
+            leaves out broken ones and malformed lines and lists them.
         seed: Seed of shuffling and augmentation; by default ``seed_everything``.
 
     Raises:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from zoo import images
 from zoo.data.formats import TASK_FOLDERS, first_file, read_text_tsv
 from zoo.data.latents import Latents
-from zoo.data.loading import broken_pictures, decode
+from zoo.data.loading import decode, join_pictures, spread
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError, nearest
 from zoo.interfaces import GenerationGold, TextImageBatch
@@ -30,8 +30,8 @@ class TextToImageSplit:
     Args:
         folder: An ``ECommerce-T2I`` folder.
         split: ``train``, ``val`` or ``test``.
-        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand and leave the
-            broken ones out.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+            broken ones and malformed and repeated lines; ``faults`` lists them.
 
     Raises:
         UserError: With file, line and id, if a line is malformed, or a description has no picture or a picture no
@@ -45,41 +45,21 @@ class TextToImageSplit:
         self.pictures_path = folder / f"T2I_{split}.img.tsv"
         self.folder = folder.parent if folder.name == TASK_FOLDERS["t2i"] else folder
         self.split = split
-        descriptions = read_text_tsv(self.texts_path)
+        self.faults: list[str] = []
+        faults = self.faults if on_error == "skip" else None
+        descriptions = read_text_tsv(self.texts_path, faults)
         self.image_ids = [description.image_id for description in descriptions]
         self.texts = [description.text for description in descriptions]
-        self.faults: list[str] = []
-        self.pictures = ImageTsv(self.pictures_path, id_type=str) if self.pictures_path.is_file() else None
+        has_pictures = self.pictures_path.is_file()
+        self.pictures = ImageTsv(self.pictures_path, id_type=str, faults=faults) if has_pictures else None
         if self.pictures is not None:
             lines = [description.line for description in descriptions]
-            self._join(self.pictures, lines, on_error)
-
-    def _join(self, pictures: ImageTsv, lines: list[int], on_error: Literal["raise", "skip"]) -> None:
-        """Find each description's picture; the faults, or which rows are without any."""
-        row_of = {str(image_id): row for row, image_id in enumerate(pictures.ids)}
-        self.picture_rows = np.array([row_of.get(image_id, -1) for image_id in self.image_ids])  # [N], -1: none
-        described = set(self.image_ids)
-        faults = [
-            f"{self.texts_path}:{lines[row]}: description {self.image_ids[row]} has no picture in {pictures.path}"
-            for row in np.flatnonzero(self.picture_rows < 0)
-        ]
-        faults += [
-            f"{pictures.where(row)} has no description in {self.texts_path}"
-            for image_id, row in row_of.items()
-            if image_id not in described
-        ]
-        if faults and on_error == "raise":
-            more = f" (and {len(faults) - 1} more such rows)" if len(faults) > 1 else ""
-            raise UserError(f"{faults[0]}{more}. Mend them, or leave such rows out with data.on_error=skip")
-        broken = broken_pictures(pictures) if on_error == "skip" else {}
-        self.faults = [*faults, *broken.values()]
-        without = {-1, *broken}
-        usable = [row for row, picture_row in enumerate(self.picture_rows.tolist()) if picture_row not in without]
-        if not usable:
-            raise UserError(f"the {self.split} split at {self.texts_path} has no description with a picture")
-        self.picture_rows = self.picture_rows[usable]
-        self.image_ids = [self.image_ids[row] for row in usable]
-        self.texts = [self.texts[row] for row in usable]
+            usable = join_pictures(
+                self.pictures, self.image_ids, lines, path=self.texts_path, what="description", faults=faults
+            )
+            self.picture_rows = list(usable.values())
+            self.image_ids = [self.image_ids[place] for place in usable]
+            self.texts = [self.texts[place] for place in usable]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -98,7 +78,7 @@ class TextToImageSplit:
 
     def picture(self, row: int) -> np.ndarray:
         """One description's picture as ``[H, W, 3] uint8`` RGB."""
-        return decode(self.need_pictures(), int(self.picture_rows[row]))
+        return decode(self.need_pictures(), self.picture_rows[row])
 
     def batch(self, rows: Sequence[int]) -> TextImageBatch:
         """The descriptions of some rows."""
@@ -131,7 +111,7 @@ class TextToImageSplit:
         for row in range(len(self)):
             digest.update(f"{self.image_ids[row]}\t{self.texts[row]}\n".encode())
             if self.pictures is not None:
-                digest.update(self.pictures.base64(int(self.picture_rows[row])))
+                digest.update(self.pictures.base64(self.picture_rows[row]))
         return digest.hexdigest()[:12]
 
 
@@ -229,9 +209,3 @@ class Descriptions(Dataset[TextImageBatch]):
             pixels = np.stack([images.resize(self.opened.picture(row), self.image_size) for row in rows])
             batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return batch
-
-
-def spread(total: int, count: int) -> np.ndarray:
-    """``count`` places spread evenly over ``total``, rising, or all where there are no more."""
-    count = min(count, total)
-    return np.arange(count) * total // count

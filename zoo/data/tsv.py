@@ -17,14 +17,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from zoo.data.faults import raise_or_list
 from zoo.data.formats import atomic_write, cache_folder
 from zoo.errors import UserError
 from zoo.images import decode_base64
 
 _CHUNK = 1 << 24  # bytes read at once while indexing
 _ANNOUNCED_SIZE = 1 << 29  # bytes from which indexing is announced: it takes a noticeable time
-_MAX_DIGITS = 18  # every such number fits int64
-_INDEX_VERSION = 1
+MAX_DIGITS = 18  # every such number fits int64
+_INDEX_VERSION = 2
+_INDEX_FIELDS = ("id", "line", "start", "length", "order", "sorted_id")
 
 
 class ImageTsv:
@@ -34,20 +36,21 @@ class ImageTsv:
         path: A file of lines of id, tab and base64, without header. Line ends may be CRLF and the last may be missing;
             a byte order mark is passed over.
         id_type: ``int`` for ``MR_*_imgs.tsv``, ``str`` for the files with md5 ids.
+        faults: Where malformed and repeated lines are listed, which are left out; None: the first is an error.
 
     Raises:
         UserError: With file and line, if the file is not there or empty, a line has no tab or a wrong id, or an id
             comes twice.
     """
 
-    def __init__(self, path: Path | str, id_type: type[int] | type[str] = int) -> None:
+    def __init__(self, path: Path | str, id_type: type[int] | type[str] = int, faults: list[str] | None = None) -> None:
         self.path = Path(path).absolute()
         self.id_type: Literal["int", "str"] = "int" if id_type is int else "str"
         if not self.path.is_file():
             raise UserError(f"{str(path)!r} is {'a folder' if self.path.is_dir() else 'not there'}: give a .tsv file.")
         self._mapped: mmap.mmap | None = None
         self._index_path = _index_path(self.path, self.id_type)
-        self._index = self._load_index()
+        self._index = self._load_index(faults)
 
     @property
     def ids(self) -> np.ndarray:
@@ -86,7 +89,7 @@ class ImageTsv:
 
     def line_number(self, row: int) -> int:
         """The line of a row, from 1."""
-        return int(row) % len(self) + 1
+        return int(self._index["line"][row])
 
     def where(self, row: int) -> str:
         """File, line and id of a row, as error messages begin: ``…/MR_valid_imgs.tsv:4: picture 77``."""
@@ -100,7 +103,7 @@ class ImageTsv:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._index is None:
-            self._index = self._load_index()
+            self._index = self._load_index(None)
 
     def _map(self) -> mmap.mmap:
         if self._mapped is None:
@@ -108,15 +111,20 @@ class ImageTsv:
                 self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._mapped
 
-    def _load_index(self) -> np.ndarray:
+    def _load_index(self, faults: list[str] | None) -> np.ndarray:
+        """The index; cached where the file has no faults."""
         index = self._read_cached()
-        if index is None:
-            index = build_index(self.path, self.id_type)
-            with suppress(OSError):  # a cache folder that cannot be written: index again next time
-                _write_cached(self._index_path, index)
-                index = self._read_cached() if self._index_path.exists() else index
-        assert index is not None
-        return index
+        if index is not None:
+            return index
+        found: list[str] | None = None if faults is None else []
+        index = build_index(self.path, self.id_type, found)
+        if faults is not None and found:
+            faults += found
+            return index
+        with suppress(OSError):  # a cache folder that cannot be written: index again next time
+            _write_cached(self._index_path, index)
+        cached = self._read_cached()
+        return index if cached is None else cached
 
     def _read_cached(self) -> np.ndarray | None:
         """The mapped index, or None if there is none or it does not fit the file."""
@@ -124,7 +132,7 @@ class ImageTsv:
             index = np.load(self._index_path, mmap_mode="r")
         except (OSError, ValueError, EOFError):
             return None
-        if index.dtype.names != ("id", "start", "length", "order", "sorted_id") or not len(index):
+        if index.dtype.names != _INDEX_FIELDS or not len(index):
             return None
         data = self._map()
         for row in {0, len(index) // 2, len(index) - 1}:
@@ -165,16 +173,18 @@ class JoinedTsv:
         return self.parts[place], row - int(self.ends[place - 1] if place else 0)
 
 
-def build_index(path: Path, id_type: Literal["int", "str"]) -> np.ndarray:
+def build_index(path: Path, id_type: Literal["int", "str"], faults: list[str] | None = None) -> np.ndarray:
     """Find every line of a TSV.
 
     Args:
         path: The file.
         id_type: What the ids are.
+        faults: Where malformed and repeated lines are listed, which are left out; None: the first is an error.
 
     Returns:
-        A structured array, one entry a line in file order: ``id``; ``start`` and ``length`` of the base64 text, in
-        bytes; and, by place in the order of the ids, ``sorted_id`` and ``order``, the row it is from.
+        A structured array, one entry a line in file order: ``id``; ``line``, its number; ``start`` and ``length`` of
+        the base64 text, in bytes; and, by place in the order of the ids, ``sorted_id`` and ``order``, the row it is
+        from.
 
     Raises:
         UserError: With file and line, if the file is empty, a line is malformed or an id comes twice.
@@ -182,35 +192,41 @@ def build_index(path: Path, id_type: Literal["int", "str"]) -> np.ndarray:
     size = path.stat().st_size
     if size >= _ANNOUNCED_SIZE:
         print(f"Indexing {path.name} ({size / 1e9:.1f} GB), once …", file=sys.stderr)
-    ids, starts, lengths = _scan(path, id_type)
+    ids, lines, starts, lengths = _scan(path, id_type, faults)
     if not ids:
-        raise UserError(f"{str(path)!r} is empty; expected lines of an id, a tab and a base64 picture.")
-    id_array = np.array(ids, dtype=np.int64 if id_type == "int" else None)
-    order = np.argsort(id_array, kind="stable")
-    sorted_ids = id_array[order]
-    twice = np.flatnonzero(sorted_ids[1:] == sorted_ids[:-1])
-    if twice.size:
-        first = twice[np.argmin(order[twice + 1])]  # the one that repeats earliest in the file
-        line, earlier = order[first + 1] + 1, order[first] + 1
-        raise UserError(f"{path}:{line}: picture id {sorted_ids[first]} is already on line {earlier}; ids are unique.")
-    fields: list[tuple[str, Any]] = [
-        ("id", id_array.dtype),
-        ("start", np.int64),
-        ("length", np.int64),
-        ("order", np.int64),
-        ("sorted_id", id_array.dtype),
-    ]
-    index = np.empty(len(ids), dtype=fields)
-    for name, column in zip(index.dtype.names or (), (id_array, starts, lengths, order, sorted_ids), strict=True):
+        none = "is empty" if not faults else f"has no line that can be used ({faults[0]})"
+        raise UserError(f"{str(path)!r} {none}; expected lines of an id, a tab and a base64 picture.")
+    columns = [np.array(ids, dtype=np.int64 if id_type == "int" else None), *map(np.array, (lines, starts, lengths))]
+    order = np.argsort(columns[0], kind="stable")
+    repeated = _repeated(columns[0], order)
+    for row, earlier in repeated:
+        message = f"picture id {ids[row]} is already on line {lines[earlier]}; ids are unique."
+        raise_or_list(UserError(f"{path}:{lines[row]}: {message}"), faults)
+    if repeated:
+        columns = [np.delete(column, [row for row, _ in repeated]) for column in columns]
+        order = np.argsort(columns[0], kind="stable")
+    columns += [order, columns[0][order]]
+    fields = [(name, column.dtype) for name, column in zip(_INDEX_FIELDS, columns, strict=True)]
+    index = np.empty(len(order), dtype=fields)
+    for name, column in zip(_INDEX_FIELDS, columns, strict=True):
         index[name] = column
     return index
 
 
-def _scan(path: Path, id_type: str) -> tuple[list[Any], list[int], list[int]]:
-    """Ids, and start and length of the base64 text, of every line. ``bytes.find`` runs at the speed of memory."""
+def _repeated(ids: np.ndarray, order: np.ndarray) -> list[tuple[int, int]]:
+    """The rows whose id an earlier row has, rising, each with the last of those."""
+    sorted_ids = ids[order]
+    twice = np.flatnonzero(sorted_ids[1:] == sorted_ids[:-1])
+    return sorted(zip(order[twice + 1].tolist(), order[twice].tolist(), strict=True))
+
+
+def _scan(path: Path, id_type: str, faults: list[str] | None) -> tuple[list[Any], list[int], list[int], list[int]]:
+    """Id, line, start and length of the base64 text of every line. ``bytes.find`` runs at the speed of memory."""
     ids: list[Any] = []
+    lines: list[int] = []
     starts: list[int] = []
     lengths: list[int] = []
+    number = 0
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         position = len(BOM_UTF8) if _read(file, 0, len(BOM_UTF8)) == BOM_UTF8 else 0  # of the first line not read yet
@@ -221,17 +237,22 @@ def _scan(path: Path, id_type: str) -> tuple[list[Any], list[int], list[int]]:
                 chunk += b"\n"
             begin = 0
             while (end := chunk.find(b"\n", begin)) >= 0:
+                number += 1
                 tab = chunk.find(b"\t", begin, end)
                 stop = end - 1 if end > begin and chunk[end - 1] == 13 else end  # without the CR of a CRLF
                 if at_end and stop == begin and not chunk[end + 1 :].strip():
-                    return ids, starts, lengths  # nothing but empty lines follows
-                ids.append(_parse_id(chunk[begin:tab] if tab >= 0 else None, id_type, f"{path}:{len(ids) + 1}"))
-                starts.append(position + tab + 1)
-                lengths.append(stop - tab - 1)
+                    return ids, lines, starts, lengths  # nothing but empty lines follows
+                try:
+                    ids.append(_parse_id(chunk[begin:tab] if tab >= 0 else None, id_type, f"{path}:{number}"))
+                    lines.append(number)
+                    starts.append(position + tab + 1)
+                    lengths.append(stop - tab - 1)
+                except UserError as fault:
+                    raise_or_list(fault, faults)
                 begin = end + 1
             position += begin
             chunk_size = _CHUNK if begin else chunk_size * 2  # a line longer than the chunk: read more of it
-    return ids, starts, lengths
+    return ids, lines, starts, lengths
 
 
 def _read(file: Any, position: int, size: int) -> bytes:
@@ -243,8 +264,8 @@ def _parse_id(token: bytes | None, id_type: str, where: str) -> int | str:
     if token is None:
         raise UserError(f"{where}: no tab; a line is an id, a tab and a base64 picture.")
     if id_type == "int":
-        if not token.isdigit() or len(token) > _MAX_DIGITS:
-            raise UserError(f"{where}: picture id {token[:40]!r} is not an integer of 1 to {_MAX_DIGITS} digits.")
+        if not token.isdigit() or len(token) > MAX_DIGITS:
+            raise UserError(f"{where}: picture id {token[:40]!r} is not an integer of 1 to {MAX_DIGITS} digits.")
         return int(token)
     try:
         text = token.decode()
