@@ -303,7 +303,7 @@ def test_torch_is_not_imported(files):
             ["retrieval", "--gold", "a", "--prediction", "b"],
             "there is no option --prediction. Did you mean --predictions?",
         ),
-        (["retreival"], "there is no 'retreival'; choose from 'retrieval', 't2i', 't2i-controls'."),
+        (["retreival"], "there is no 'retreival'; choose from 'retrieval', 't2i', 't2i-controls', 'caption'."),
         (["retrieval", "--gold", "a"], "required: retrieval.predictions"),
     ],
 )

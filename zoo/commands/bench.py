@@ -1,4 +1,4 @@
-"""``python -m zoo bench data|eval|step|score|sample``: how fast it is beside the originals, as ratios in one run."""
+"""``python -m zoo bench NAME``: how fast it is beside the originals, as ratios in one run."""
 
 import os
 from importlib import import_module
@@ -36,9 +36,11 @@ def main(argv: list[str]) -> int:
     commands.add_subcommand("step", step_parser(), help="a ViT-B/16 training step and those of cn-clip and open_clip")
     commands.add_subcommand("score", score_parser(), help="scores of pictures and torch-fidelity's; reading pictures")
     commands.add_subcommand("sample", sample_parser(), help="drawing pictures and diffusers' own pipeline")
+    commands.add_subcommand("caption", caption_parser(), help="scores of captions and pycocoevalcap's")
     options = parser.parse_args(argv)
     chosen = options[options.bench].as_dict()
-    for name in ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes", "rows", "width"):
+    counts = ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes", "rows", "width", "references")
+    for name in counts:
         if name in chosen and chosen[name] < 1:
             parser.error(f"--{name} is {chosen[name]}: give 1 or more")
     # Fresh memory costs some contenders a third of their time; in large pages it is nearly free, for all of them alike.
@@ -115,6 +117,17 @@ def sample_parser() -> "CommandParser":
     parser.add_argument("--pictures", type=int, default=32, help="Pictures of a block, drawn together.")
     parser.add_argument("--steps", type=int, default=20, help="Steps of the solver.")
     _add_precision(parser)
+    return parser
+
+
+def caption_parser() -> "CommandParser":
+    """The options of ``bench caption``."""
+    parser = _parser(
+        "Captions a second of CIDEr-D, BLEU and ROUGE-L, references included, against pycocoevalcap, from the same"
+        " tokens; then of captions scored again, the references kept. About two minutes."
+    )
+    parser.add_argument("--pictures", type=int, default=5000, help="Pictures, each with one caption.")
+    parser.add_argument("--references", type=int, default=10, help="References of each picture.")
     return parser
 
 

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from zoo.commands.output import check_output, write_output
+from zoo.commands.score_caption import caption_parser, score_caption_files
 from zoo.commands.score_controls import controls_parser, score_t2i_controls
 from zoo.commands.score_t2i import score_t2i_files, t2i_parser
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
     tasks.add_subcommand("retrieval", retrieval_parser(), help="Recall@1/5/10 and MeanRecall")
     tasks.add_subcommand("t2i", t2i_parser(), help="FID, KID, IS, Fréchet distances, R-precision")
     tasks.add_subcommand("t2i-controls", controls_parser(), help="the same of true pictures that were spoiled")
+    tasks.add_subcommand("caption", caption_parser(), help="CIDEr-D, BLEU, ROUGE-L, their ceiling and control")
     options = parser.parse_args(argv)
     return SCORERS[options.task](options[options.task])
 
@@ -92,4 +94,9 @@ def report(result: dict[str, Any], output: str | None, *, inputs: tuple[str, ...
     write_output(output, text)
 
 
-SCORERS = {"retrieval": score_retrieval_files, "t2i": score_t2i_files, "t2i-controls": score_t2i_controls}
+SCORERS = {
+    "retrieval": score_retrieval_files,
+    "t2i": score_t2i_files,
+    "t2i-controls": score_t2i_controls,
+    "caption": score_caption_files,
+}
