@@ -91,7 +91,9 @@ def muge_root(tmp_path_factory):
 
     Queries name one picture (蓝色圆球) or all of a colour (蓝色); the answers of the test split lie beside it.
     Text to image has as many descriptions (蓝色圆球), pictures in another order than the texts, also of the test split.
+    Captioning has as many pictures, with one to three references each (蓝色圆球, 一个蓝色圆球, …).
     """
+    from zoo.data.caption_files import write_captions
     from zoo.data.formats import Query, write_image_tsv, write_queries, write_text_tsv
 
     root = tmp_path_factory.mktemp("muge")
@@ -119,6 +121,16 @@ def muge_root(tmp_path_factory):
         beginning = root / "ECommerce-T2I" / f"T2I_{'val' if split == 'valid' else split}"
         write_text_tsv(f"{beginning}.txt.tsv", ((key, "".join(what)) for key, (_, what) in drawn.items()))
         write_image_tsv(f"{beginning}.img.tsv", ((key, draw(id_, *what)) for key, (id_, what) in sorted(drawn.items())))
+        captions = {
+            key: [f"{before}{colour}{shape}" for before in ("", "一个", "漂亮的")][: 1 + id_ % 3]
+            for key, (id_, (colour, shape)) in drawn.items()
+        }
+        beginning = root / "ECommerce-IC" / f"IC_{split}"
+        write_image_tsv(f"{beginning}.tsv", ((key, draw(id_, *what)) for key, (id_, what) in sorted(drawn.items())))
+        if split == "test":
+            write_captions(f"{beginning}_answers.jsonl", captions.items())
+            captions = dict.fromkeys(captions, [])
+        write_captions(f"{beginning}.jsonl", captions.items())
     return root
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": ("zoo.cli", "write the submission file for the test split"),
     "score": ("zoo.commands.score", "score a submission file as MUGE does, or list every fault in it"),
     "generate": ("zoo.commands.generate", "draw pictures of descriptions: generate runs/diffusion_demo 红色的苹果"),
+    "caption": ("zoo.commands.caption", "describe pictures: caption runs/caption_demo picture.jpg"),
     "list": ("zoo.commands.list", "the backbones that an experiment can name"),
     "data": ("zoo.commands.data", "make the embedded data set"),
     "bench": ("zoo.commands.bench", "measure speed against the originals"),

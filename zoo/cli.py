@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+import zoo.data.captioning
 import zoo.data.retrieval
 import zoo.data.text_to_image
 import zoo.tasks  # class paths resolve only when imported
@@ -124,7 +125,7 @@ def task_classes() -> dict[str, type]:
 
 def data_classes() -> dict[str, type]:
     """The data modules, by name."""
-    modules = [zoo.data.retrieval, zoo.data.text_to_image]
+    modules = [zoo.data.captioning, zoo.data.retrieval, zoo.data.text_to_image]
     values = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
     return {value.__name__: value for value in values if issubclass(value, L.LightningDataModule)}
 

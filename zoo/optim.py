@@ -1,6 +1,7 @@
 """What every task's optimiser shares: which parameters decay, and how the learning rate moves."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from zoo.errors import UserError
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, weight_decay: float, rates: Sequence[tuple[nn.Module, float]] = ()
+) -> list[dict[str, Any]]:
     """Part a module's trainable parameters into decayed and undecayed ones, each exactly once.
 
     Matrices, tables and convolution kernels decay; biases, norms and scales, which have fewer than two dimensions, do
@@ -20,22 +23,30 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     Args:
         module: Whose parameters; frozen ones are left out, shared ones come once.
         weight_decay: Of the decayed group, at least 0.
+        rates: Parts of it that have a learning rate of their own, at least 0.
 
     Returns:
         Groups for a torch optimiser; an empty one is left out.
 
     Raises:
-        UserError: Nothing is trainable, or ``weight_decay`` is negative.
+        UserError: Nothing is trainable, or a number is negative.
     """
     if weight_decay < 0:
         raise UserError(f"weight_decay: {weight_decay} came; use 0 or more.")
+    if any(rate < 0 for _, rate in rates):
+        raise UserError(f"learning rates: {[rate for _, rate in rates]} came; use 0 or more.")
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
         raise UserError(f"{type(module).__name__} has no trainable parameter. Unfreeze some.")
-    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
-    undecayed = [parameter for parameter in trainable if parameter.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    own_rate = {parameter: rate for part, rate in rates for parameter in part.parameters()}
+    groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
+    for parameter in trainable:
+        groups.setdefault((own_rate.get(parameter), parameter.ndim >= 2), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}
+        | ({} if rate is None else {"lr": rate})
+        for (rate, decayed), parameters in sorted(groups.items(), key=lambda group: (group[0][0] or -1.0, -group[0][1]))
+    ]
 
 
 def warmup_cosine_ratio(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> float:

@@ -177,10 +177,13 @@ IMAGE_TOWERS = Registry("image tower", "zoo.towers")  # builds zoo.interfaces.Im
 TEXT_TOWERS = Registry("text tower", "zoo.towers")  # builds zoo.interfaces.TextTower modules
 FIRST_STAGES = Registry("first stage", "zoo.generators")  # builds zoo.interfaces.FirstStage modules
 GENERATORS = Registry("generator", "zoo.generators")  # builds zoo.interfaces.Generator modules
+CAPTIONERS = Registry("captioner", "zoo.captioners")  # builds zoo.interfaces.Captioner modules
+
+REGISTRIES = (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS, CAPTIONERS)  # of what an experiment names directly
 
 
 def create(name: str, **options: Any) -> Any:
-    """Build a tower or a generator by name: ``zoo.create("resnet50", image_size=128)``.
+    """Build a tower, a generator or a captioner by name: ``zoo.create("resnet50", image_size=128)``.
 
     Args:
         name: A registered name, or a prefix and a name of its family (``"timm:convnext_atto"``).
@@ -189,13 +192,13 @@ def create(name: str, **options: Any) -> Any:
     Raises:
         UserError: The name or an option is unknown; names the nearest valid ones.
     """
-    for registry in (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS):
+    for registry in REGISTRIES:
         if name in registry.names() or any(name.startswith(prefix) for prefix in registry.prefixes):
             return registry.build(name, **options)
     names = list_models()
-    raise UserError(f"There is no tower or generator {name!r}.{nearest(name, names)} Valid are {', '.join(names)}.")
+    raise UserError(f"There is no model {name!r}.{nearest(name, names)} Valid are {', '.join(names)}.")
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """The names of image towers, text towers, then generators that fit a pattern: ``zoo.list_models("vit_*")``."""
-    return [name for registry in (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS) for name in registry.names(pattern)]
+    """The names of image and text towers, generators, captioners that fit a pattern: ``zoo.list_models("vit_*")``."""
+    return [name for registry in REGISTRIES for name in registry.names(pattern)]

@@ -1,4 +1,4 @@
-"""``python -m zoo list [PATTERN]``: the towers and generators that an experiment can name."""
+"""``python -m zoo list [PATTERN]``: the towers, generators and captioners that an experiment can name."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from zoo.errors import UserError, nearest
 if TYPE_CHECKING:
     from rich.table import Table
 
+MEASURED = ("image tower", "text tower")
 MOST_BUILT = 24  # towers of a family measured in one listing: each takes up to a quarter of a second
 
 
@@ -24,7 +25,7 @@ class Row:
 
 
 def main(argv: list[str]) -> int:
-    """Print the towers and generators whose names match.
+    """Print the towers, generators and captioners whose names match.
 
     Args:
         argv: The words after ``python -m zoo list``.
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
 
     parser = ArgumentParser(
         prog="python -m zoo list",
-        description="The towers and generators that an experiment can name, and where towers' weights are.",
+        description="The towers, generators and captioners that an experiment can name, and where towers' weights are.",
     )
     parser.add_argument(
         "pattern",
@@ -50,21 +51,20 @@ def main(argv: list[str]) -> int:
     )
     pattern = parser.parse_args(argv).pattern
 
-    from zoo.registry import GENERATORS, IMAGE_TOWERS, TEXT_TOWERS
+    from zoo.registry import REGISTRIES
 
-    registries = (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS)
-    found = [(registry, registry.names(pattern)) for registry in registries]
+    found = [(registry, registry.names(pattern)) for registry in REGISTRIES]
     if not any(names for _, names in found):
-        known = [name for registry in registries for name in registry.names()]
-        families = ", ".join(f"{prefix}NAME" for registry in registries for prefix in registry.prefixes)
+        known = [name for registry in REGISTRIES for name in registry.names()]
+        families = ", ".join(f"{prefix}NAME" for registry in REGISTRIES for prefix in registry.prefixes)
         raise UserError(
-            f"no tower or generator matches {pattern!r}.{nearest(pattern or '', known)} `python -m zoo list` shows all"
+            f"no model matches {pattern!r}.{nearest(pattern or '', known)} `python -m zoo list` shows all"
             f" registered names; {families} name the rest."
         )
     console = Console()
     for registry, names in found:
         if names:
-            console.print(_described(registry, names) if registry.kind == "generator" else _table(registry, names), "")
+            console.print(_table(registry, names) if registry.kind in MEASURED else _described(registry, names), "")
     _print_notes(console, found)
     return 0
 
@@ -107,7 +107,7 @@ def _table(registry: Any, names: list[str]) -> "Table":
 
 
 def _described(registry: Any, names: list[str]) -> "Table":
-    """Names and what they build: to measure a generator would take seconds."""
+    """Names and what they build: to measure generators and captioners would take seconds."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -135,7 +135,7 @@ def _print_notes(console: Any, found: list[tuple[Any, list[str]]]) -> None:
         registry, name = matches[0]
         options = ", ".join(f"{option}={default}" for option, default in registry.options(name).items())
         notes = [registry.describe(name), f"Options: {options or 'none'}"]
-        row = None if registry.kind == "generator" else measure(registry, name)
+        row = measure(registry, name) if registry.kind in MEASURED else None
         if row is not None and row.published:
             place = "in the cache" if row.cached else "fetched from the hub when first wanted"
             notes.append(f"Weights: {row.published}, {place}")

@@ -1,11 +1,13 @@
 """What the training steps of all tasks share."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 
 from zoo.optim import parameter_groups, warmup_cosine
 
@@ -17,15 +19,16 @@ def seed_step(task: L.LightningModule) -> None:
     torch.manual_seed((seed * 1_000_003 + progress.processed) * 4_096 + task.global_rank)
 
 
-def adamw_warmup_cosine(task: L.LightningModule) -> OptimizerLRScheduler:
+def adamw_warmup_cosine(task: L.LightningModule, rates: Sequence[tuple[nn.Module, float]] = ()) -> OptimizerLRScheduler:
     """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time.
 
     Args:
         task: Its hyper-parameters are ``learning_rate``, ``weight_decay``, ``betas``, ``eps`` and ``warmup_steps``.
+        rates: Parts of it that have a peak learning rate of their own.
     """
     options = task.hparams
     optimizer = torch.optim.AdamW(
-        parameter_groups(task, options["weight_decay"]),
+        parameter_groups(task, options["weight_decay"], rates),
         lr=options["learning_rate"],
         betas=options["betas"],
         eps=options["eps"],

@@ -2,16 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel
 
 from zoo.errors import UserError
 from zoo.registry import TEXT_TOWERS
-from zoo.towers.hub import unreachable
+from zoo.towers.hub import read_configuration
 from zoo.towers.tokenizer import BertChineseTokenizer, Tokenize, pad
 
 
@@ -226,7 +225,7 @@ def transformers_tower(name: str, *, context_length: int = 52) -> TransformersTe
     Raises:
         UserError: The configuration or the tokenizer cannot be had, or it is not a text encoder's.
     """
-    config, hub_tokenizer = _read_configuration(name)
+    config, hub_tokenizer = read_configuration("transformers", name)
     if not isinstance(getattr(config, "hidden_size", None), int):
         raise UserError(f"'transformers:{name}' is a {config.model_type} and not a single text encoder. Name one.")
     config.use_cache = False
@@ -240,25 +239,3 @@ def transformers_tower(name: str, *, context_length: int = 52) -> TransformersTe
     return TransformersTextTower(
         encoder, tokenizer, pool_first=pool_first, context_length=context_length, published=name
     )
-
-
-def _read_configuration(name: str) -> tuple[Any, Any]:
-    """The configuration and the tokenizer of a folder or hub name: from the cache if they are there, else the hub."""
-    try:
-        return _from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0] if Path(name).is_dir() else unreachable()
-    if reason is None:
-        try:
-            return _from_pretrained(name, local_files_only=False)
-        except (OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-    raise UserError(
-        f"'transformers:{name}': its configuration and tokenizer cannot be had ({reason})."
-        " Give a folder that save_pretrained wrote, or a hub name that is cached or reachable."
-    )
-
-
-def _from_pretrained(name: str, *, local_files_only: bool) -> tuple[Any, Any]:
-    config = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
-    return config, AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)

@@ -13,6 +13,8 @@ import transformers.utils.logging as transformers_logging
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from zoo.captioners.encoder_decoder import CrossAttendingBert
+from zoo.captioners.prefix import PrefixedLanguageModel
 from zoo.errors import UserError
 from zoo.generators.first_stage import KLAutoencoder
 from zoo.towers.hub import unreachable
@@ -84,7 +86,9 @@ def is_cached(published: str) -> bool:
 
 def _load_published(tower: nn.Module, published: str) -> None:
     if isinstance(tower, TransformersTextTower):
-        _load_text(tower, _read_transformers(tower.encoder, published), published)
+        _load_text(tower, _read_transformers(AutoModel, tower.encoder, published), published)
+    elif isinstance(tower, CrossAttendingBert | PrefixedLanguageModel):
+        _load_language(tower, _read_transformers(type(tower.model), tower.model, published), published)
     elif Path(published).is_dir():
         _load_path(tower, Path(published))
     else:
@@ -92,9 +96,9 @@ def _load_published(tower: nn.Module, published: str) -> None:
 
 
 def _load_path(tower: nn.Module, path: Path) -> None:
-    if path.is_dir() and isinstance(tower, TransformersTextTower):
+    if path.is_dir() and isinstance(tower, TransformersTextTower | CrossAttendingBert | PrefixedLanguageModel):
         try:
-            return _load_text(tower, _read_transformers(tower.encoder, str(path)), f"pretrained {path}")
+            return _load_published(tower, str(path))
         except UnavailableError as error:
             raise UserError(f"pretrained: the folder {path} holds no weights to read ({error}).") from None
     if path.is_dir():
@@ -139,16 +143,16 @@ def timm_state(model: Any, state: Mapping[str, Any]) -> dict[str, Tensor]:
 # --- texts ---------------------------------------------------------------------------------------------------------
 
 
-def _read_transformers(encoder: Any, name: str) -> tuple[Any, dict[str, Any]]:
+def _read_transformers(model_class: Any, encoder: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """A second encoder with the weights of a folder or hub name, and what transformers says of their fit."""
     try:
-        return _from_pretrained(AutoModel, name, encoder, local_files_only=True)
+        return _from_pretrained(model_class, name, encoder, local_files_only=True)
     except (OSError, ValueError) as error:
         reason = first_line(error) if Path(name).is_dir() else unreachable()
     if reason is not None:
         raise UnavailableError(reason)
     try:
-        return _from_pretrained(AutoModel, name, encoder)
+        return _from_pretrained(model_class, name, encoder)
     except (OSError, ValueError) as error:
         raise UnavailableError(first_line(error)) from error
 
@@ -182,6 +186,20 @@ def _load_text(tower: TransformersTextTower, read: tuple[Any, dict[str, Any]], s
     state = {key: value for key, value in state.items() if key.partition(".")[0] in parts}
     state = {key: value for key, value in state.items() if not key.endswith(".position_ids")}  # of old checkpoints
     load_strictly(tower.encoder, state, source)
+
+
+def _load_language(language: Any, read: tuple[Any, dict[str, Any]], source: str) -> None:
+    """Load a language model; of BERT, which has no attention to pictures, all the rest."""
+    model, report = read
+    state = dict(model.state_dict())
+    for key in report["missing_keys"]:
+        if "crossattention" not in key:
+            state.pop(key, None)
+        else:
+            state[key] = language.model.state_dict()[key]
+    for key, found, _ in report["mismatched_keys"]:
+        state[key] = torch.empty(found, device="meta")
+    load_strictly(language.model, state, source)
 
 
 @contextlib.contextmanager

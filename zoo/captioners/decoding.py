@@ -1,0 +1,82 @@
+"""How captions are written: the options of beam search, and transformers' form of them."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from transformers import GenerationConfig
+
+from zoo.captioners.vocabulary import Vocabulary
+from zoo.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How captions are written.
+
+    Args:
+        beams: Captions that beam search keeps; 1: the likeliest token each time.
+        length_penalty: The power of its length that a caption's log-likelihood is divided by: above 0 longer ones are
+            preferred, below 0 shorter ones. Without effect for one beam.
+        max_tokens: The most tokens of a caption.
+        no_repeat_ngram: Runs of this many tokens come once in a caption; 0: any.
+
+    Raises:
+        UserError: A number is out of its range.
+    """
+
+    beams: int = 5
+    length_penalty: float = 1.0
+    max_tokens: int = 40
+    no_repeat_ngram: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("beams", 1), ("max_tokens", 1), ("no_repeat_ngram", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}: give {least} or more")
+        if not -10 <= self.length_penalty <= 10:
+            raise UserError(f"length_penalty is {self.length_penalty}: give -10 to 10")
+
+    @classmethod
+    def of(cls, options: dict[str, Any] | None) -> "Decoding":
+        """What a dictionary of options says.
+
+        Raises:
+            UserError: It names others than there are, or a value is of another kind.
+        """
+        defaults = {field.name: field.default for field in fields(cls)}
+        for name, value in (options or {}).items():
+            if name not in defaults:
+                raise UserError(f"decoding has no {name!r}.{nearest(name, defaults)} It has {', '.join(defaults)}")
+            kind = (int, float) if isinstance(defaults[name], float) else int
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise UserError(f"{name} is {value!r}: give something like {defaults[name]}")
+        return cls(**(options or {}))
+
+    def search(self, vocabulary: Vocabulary) -> GenerationConfig:
+        """Beam search in transformers' words; tokens that are no text are never written."""
+        return GenerationConfig(
+            do_sample=False,
+            num_beams=self.beams,
+            length_penalty=self.length_penalty,
+            max_new_tokens=self.max_tokens,
+            no_repeat_ngram_size=self.no_repeat_ngram,
+            suppress_tokens=vocabulary.unspeakable or None,
+            **token_ids(vocabulary),
+        )
+
+    def sampling(self, vocabulary: Vocabulary, count: int) -> GenerationConfig:
+        """``count`` captions drawn from the model's own distribution, whole and unchanged."""
+        return GenerationConfig(
+            do_sample=True,
+            top_k=0,
+            top_p=1.0,
+            temperature=1.0,
+            num_return_sequences=count,
+            max_new_tokens=self.max_tokens,
+            **token_ids(vocabulary),
+        )
+
+
+def token_ids(vocabulary: Vocabulary) -> dict[str, int]:
+    """A vocabulary's start, end and padding in transformers' words."""
+    return {"bos_token_id": vocabulary.start, "eos_token_id": vocabulary.end, "pad_token_id": vocabulary.padding}
