@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -169,10 +170,9 @@ def test_a_training_goes_on_as_if_never_interrupted(
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
-def test_the_reward_needs_trained_weights(zoo_main, place):
-    words = ["fit", "--config", place / "experiments/tiny.yaml", "--model.reward_samples", "3"]
-    callbacks = ["--trainer.callbacks", "[]"]
-    code, _, err = zoo_main(*words, *callbacks)
+def test_the_reward_needs_trained_weights(place, tmp_path, zoo_process):
+    words = ("fit", "--config", "experiments/tiny.yaml", "--runs", tmp_path, "--model.reward_samples", "3")
+    code, _, err = zoo_process(place, *words)
     assert code == 1
     assert "model.reward_samples is 3 and model.init_from is not set" in err
 
@@ -191,7 +191,7 @@ def test_a_sweep_scores_every_way_of_decoding(place, run, zoo_process):
         *("--model.captioner_options.decoding.length_penalty", best["length_penalty"]),
     )
     assert code == 0, err
-    assert f"│ the model's       │ {best['cider']:>7.2f} │" in out
+    assert re.search(rf"the model's +│ +{best['cider']:.2f} │", out)
 
 
 def test_a_part_of_a_validation_is_called_so(place, run, zoo_process):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from PIL import Image
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from zoo.captioners.decoding import Decoding
@@ -50,6 +51,17 @@ def test_contract(captioner):
     assert len(captions) == 5
     assert all(isinstance(caption, str) for caption in captions)
     assert len(set(captions)) > 1, "other pictures, other captions"
+
+
+def test_pil_pictures_are_described_as_their_pixels(captioner):
+    pixels = pictures(2)
+    opened = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+    captions = captioner.caption(opened)
+    assert captions == captioner.caption(pixels) == captioner.write(captioner.encode(pixels))
+    assert captioner.caption(opened, beams=1, max_tokens=2) != captions
+    assert captioner.caption([]) == []
+    with pytest.raises(UserError, match="decoding has no 'beam'"):
+        captioner.caption(opened, beam=2)
 
 
 def test_a_caption_does_not_depend_on_the_rest_of_its_batch(captioner):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.commands.results import CONTROLS_MARKERS, GENERATION_MARKERS, MARKERS, SPEED_MARKERS, main
+from zoo.commands.results import CAPTION_MARKERS, CONTROLS_MARKERS, GENERATION_MARKERS, MARKERS, SPEED_MARKERS, main
 from zoo.errors import UserError
 
 COMMAND = "python -m zoo fit --config experiments/clip_demo.yaml"
@@ -156,4 +156,17 @@ def test_generators_have_a_table_of_their_own(place):
     text = readme.read_text()
     assert "| `clip_demo` | test, 361 | 5.2 | 84.2 | 0.9 | 0.213 | 2.000 | 0 |" in text
     assert "| `clip_demo` | training | 25.0 | 88.1 | 1.0 | 0.100 | 2.100 | 0 |" in text
+    assert main(["--check"]) == 0
+
+
+def test_captions_stand_beside_their_controls(place):
+    run = Path(make_run(place, 0))
+    scored = json.loads((run / "test.json").read_text())
+    names = {"cider": 120.04, "cider_nearest": 95.0, "cider_shuffled": 14.0, "bleu4": 30.0, "rouge_l": 44.0}
+    scored["metrics"] = {f"test/{name}": value for name, value in names.items()}
+    (run / "test.json").write_text(json.dumps(scored))
+    readme = place / "README.md"
+    readme.write_text(readme.read_text() + "\n".join(CAPTION_MARKERS))
+    assert main(["--add", str(run)]) == 0
+    assert "| `clip_demo` | 355 | 120.0 | 95.0 | 14.0 | 30.0 | 44.0 | 0 | 2.0 min | 2 CPU cores |" in readme.read_text()
     assert main(["--check"]) == 0

@@ -1,8 +1,10 @@
 """A captioner put together: an image tower, what joins it to a language model, and that."""
 
+from dataclasses import asdict
 from typing import Any, Protocol, cast
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from zoo.captioners.decoding import Decoding
@@ -87,6 +89,23 @@ class ImageCaptioner(nn.Module):
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
         return self.language.logits(encoded, ids, places)
+
+    @torch.no_grad()
+    def caption(self, images: Tensor | list[Image], **decoding: Any) -> list[str]:
+        """Describe B pictures: ``captioner.caption([picture], beams=8)``; B may be 0.
+
+        Args:
+            images: ``[B, 3, H, W] uint8``, or PIL pictures of any size and mode.
+            **decoding: What is to be other than in ``self.decoding``: ``beams``, ``length_penalty``, ….
+
+        Raises:
+            UserError: An option is unknown or out of its range.
+        """
+        options = Decoding.of({**asdict(self.decoding), **decoding})
+        if len(images) == 0:
+            return []
+        pixels = images if isinstance(images, Tensor) else self.image_tower.preprocess(images)
+        return self.write(self.encode(pixels.to(self.device)), options)
 
     @torch.no_grad()
     def write(self, encoded: Tensor, decoding: Decoding | None = None) -> list[str]:

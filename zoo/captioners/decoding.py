@@ -57,7 +57,7 @@ class Decoding:
         return GenerationConfig(
             do_sample=False,
             num_beams=self.beams,
-            length_penalty=self.length_penalty,
+            length_penalty=self.length_penalty if self.beams > 1 else None,
             max_new_tokens=self.max_tokens,
             no_repeat_ngram_size=self.no_repeat_ngram,
             suppress_tokens=vocabulary.unspeakable or None,

@@ -93,29 +93,23 @@ def describe(captioner: Any, paths: list[Path], options: dict[str, Any]) -> list
     Raises:
         UserError: An option is out of its range, or a picture cannot be read.
     """
-    from dataclasses import asdict
-
-    import numpy as np
-    import torch
+    from PIL import Image
     from rich.console import Console
     from rich.progress import track
 
     from zoo import images
 
-    try:
-        decoding = type(captioner.decoding).of({**asdict(captioner.decoding), **options})
-    except UserError as error:
-        raise UserError(f"--decoding: {error}") from None
     parts = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     captions: list[str] = []
     for part in track(parts, description="Writing", console=Console(stderr=True), transient=True):
-        pixels = []
+        pictures = []
         for path in part:
             try:
-                pixels.append(images.resize(images.decode(path.read_bytes()), captioner.image_size))
+                pictures.append(Image.fromarray(images.decode(path.read_bytes())))
             except (OSError, images.ImageError) as error:
                 raise UserError(f"IMAGE {path}: {error}") from None
-        batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(captioner.device)
-        with torch.inference_mode():
-            captions += captioner.write(captioner.encode(batch), decoding)
+        try:
+            captions += captioner.caption(pictures, **options)
+        except UserError as error:
+            raise UserError(f"--decoding: {error}") from None
     return captions

@@ -5,12 +5,15 @@ from typing import Any
 
 from zoo.commands.data_check import check, check_parser
 from zoo.commands.data_encode import encode, encode_parser
+from zoo.commands.data_export import export_data, export_parser
+from zoo.commands.data_import import import_data, import_parser
 
 TASK_LINES = {
     "Multimodal_Retrieval": "{pictures:,} pictures, {name:,} + {base:,} queries",
     "ECommerce-T2I": "{names:,} descriptions, a picture each",
     "ECommerce-IC": "{pictures:,} pictures",
 }
+WITH_EXIT_CODE = {"check": check, "import": import_data, "export": export_data}
 
 
 def main(argv: list[str]) -> int:
@@ -20,14 +23,16 @@ def main(argv: list[str]) -> int:
         argv: The words after ``python -m zoo data``.
 
     Returns:
-        0; 1 when a checked folder has faults.
+        0; 1 when a checked folder or an imported table has faults.
 
     Raises:
         UserError: If the data cannot be written or there is none to read.
     """
     from zoo.commands.parser import CommandParser
 
-    parser = CommandParser(prog="python -m zoo data", description="Make, check and encode folders in MUGE's formats.")
+    parser = CommandParser(
+        prog="python -m zoo data", description="Make, check, encode, import and export folders in MUGE's formats."
+    )
     commands = parser.add_subcommands(title="commands", dest="command", metavar="COMMAND")
     demo = CommandParser(
         description="Write the embedded data set: OpenMoji pictures with Chinese names, for all three tasks of MUGE, "
@@ -39,9 +44,11 @@ def main(argv: list[str]) -> int:
     commands.add_subcommand("demo", demo, help="write the embedded data set and say where it is")
     commands.add_subcommand("check", check_parser(), help="list every fault of a folder of data")
     commands.add_subcommand("encode", encode_parser(), help="write the latents of the training pictures")
+    commands.add_subcommand("import", import_parser(), help="your own table and pictures into MUGE's formats")
+    commands.add_subcommand("export", export_parser(), help="MUGE's formats into files of pictures and a table")
     options = parser.parse_args(argv)
-    if options.command == "check":
-        return check(options.check)
+    if options.command in WITH_EXIT_CODE:
+        return WITH_EXIT_CODE[options.command](options[options.command])
     print(encode(options.encode) if options.command == "encode" else demo_report(options.demo.root))
     return 0
 

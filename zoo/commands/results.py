@@ -15,6 +15,7 @@ from zoo.runs import take_option
 
 MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
 GENERATION_MARKERS = ("<!-- generation: python -m zoo results -->", "<!-- /generation -->")
+CAPTION_MARKERS = ("<!-- captions: python -m zoo results -->", "<!-- /captions -->")
 SPEED_MARKERS = ("<!-- speed: python -m zoo results -->", "<!-- /speed -->")
 CONTROLS_MARKERS = ("<!-- controls: python -m zoo results -->", "<!-- /controls -->")
 COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name")
@@ -53,11 +54,16 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--readme {options.readme}: there is no such file; run this at the top of the repository")
     text = Path(options.readme).read_text(encoding="utf-8")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    retrieval = [result for result in results if "test/mean_recall" in result["mean"]]
-    generation = [result for result in results if "test/r_precision" in result["mean"]]
-    updated = replace_table(text, table(retrieval), MARKERS, options.readme)
-    if generation:
-        updated = replace_table(updated, generation_table(generation), GENERATION_MARKERS, options.readme)
+    updated, printed = text, []
+    for markers, key, build in (
+        (MARKERS, "test/mean_recall", table),
+        (GENERATION_MARKERS, "test/r_precision", generation_table),
+        (CAPTION_MARKERS, "test/cider", caption_table),
+    ):
+        of_the_task = [result for result in results if key in result["mean"]]
+        if of_the_task or build is table:
+            printed.append(build(of_the_task))
+            updated = replace_table(updated, printed[-1], markers, options.readme)
     benches = sorted((folder / "bench").glob("*.json"))
     if benches:
         updated = replace_table(updated, speed_table(benches), SPEED_MARKERS, options.readme)
@@ -72,7 +78,7 @@ def main(argv: list[str]) -> int:
         from zoo.data.formats import write_text
 
         write_text(options.readme, updated)
-    print(table(retrieval), *([generation_table(generation)] if generation else []), sep="\n\n")
+    print(*printed, sep="\n\n")
     return 0
 
 
@@ -187,6 +193,20 @@ def generation_table(results: list[dict[str, Any]]) -> str:
             before = [run["untrained"][f"{split.replace('test', 'val')}/fd_clip"] for run in result["runs"]]
             cells.append(f"{statistics.fmean(before):.3f}")
             lines.append(f"| `{result['experiment']}` | {' | '.join([what, *cells, *how_trained(result)])} |")
+    return "\n".join(lines)
+
+
+def caption_table(results: list[dict[str, Any]]) -> str:
+    """The results of captioning as a Markdown table: CIDEr-D beside its controls, on the test split."""
+    lines = [
+        "| experiment | test pictures | CIDEr-D | nearest copied | of other pictures | BLEU-4 | ROUGE-L "
+        "| seeds | training | on |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        names = ("cider", "cider_nearest", "cider_shuffled", "bleu4", "rouge_l")
+        cells = [f"{result['runs'][0]['protocol']['pictures']:,}", *(number(result, f"test/{name}") for name in names)]
+        lines.append(f"| `{result['experiment']}` | {' | '.join([*cells, *how_trained(result)])} |")
     return "\n".join(lines)
 
 

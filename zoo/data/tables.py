@@ -1,0 +1,231 @@
+"""Tables of pictures and texts as people have them: CSV, TSV, JSON lines, parquet; no torch.
+
+Text files are UTF-8 (with or without a byte order mark) or UTF-16 with one; else they are read as GB18030, which is
+noted. Parquet needs pyarrow, which is imported when such a table is opened.
+"""
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo.data.faults import Fault
+from zoo.errors import UserError
+
+Record = tuple[int, dict[str, Any]]  # line from 1, and the cells by column
+
+
+class Table:
+    """A table whose rows are read one after the other.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        columns: What its columns are called.
+        notes: What a user should know of how it is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        self.notes: list[str] = []
+
+    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
+        """Line and cells of each row that has something in these columns; rows that cannot be read become faults."""
+        raise NotImplementedError
+
+    def holds_pictures(self, column: str) -> bool:
+        """Whether this column holds pictures themselves, not their paths."""
+        return False
+
+    def pictures(self, column: str) -> Iterator[tuple[int, bytes | None]]:
+        """Line and encoded picture of each row, of a column that holds pictures; few are in memory at a time."""
+        raise NotImplementedError
+
+
+class DelimitedTable(Table):
+    """CSV, quoted as spreadsheets do, or TSV, of which each line is a row and nothing is quoted."""
+
+    def __init__(self, path: Path, *, is_tsv: bool) -> None:
+        super().__init__(path)
+        self._encoding = _encoding(path, self.notes)
+        with path.open(encoding=self._encoding, newline="") as file:
+            first = file.readline()
+        delimiter = "\t" if is_tsv else max(",;\t", key=first.count)
+        self._read = partial(csv.reader, delimiter=delimiter, strict=True)
+        if is_tsv:
+            self._read = partial(csv.reader, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        csv.field_size_limit(1 << 24)  # characters of a cell
+        self.columns = [name.strip() for name in next(self._lines(), (1, []))[1]]
+        _check_columns(path, self.columns)
+
+    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
+        """The rows, each by the line it begins on; blank ones are passed over."""
+        lines = self._lines()
+        next(lines)
+        for number, cells in lines:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) == len(self.columns):
+                yield number, dict(zip(self.columns, cells, strict=True))
+                continue
+            message = (
+                f"{len(cells)} cells under {len(self.columns)} columns; give each column one, in quotes if need be"
+            )
+            faults.append(Fault(f"{self.path}:{number}", message))
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        with self.path.open(encoding=self._encoding, newline="") as file:
+            reader = self._read(file)
+            number = 1
+            try:
+                for cells in reader:
+                    yield number, cells
+                    number = reader.line_num + 1
+            except csv.Error as error:
+                raise UserError(
+                    f'{self.path}:{number}: {error}. Quote a cell as "…", and a quote in it twice.'
+                ) from None
+
+
+class JsonTable(Table):
+    """JSON lines: an object a line, or a list of texts where a picture has several."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._encoding = _encoding(path, self.notes)
+        names: dict[str, None] = {}
+        for number, record in self.records((), []):
+            names |= dict.fromkeys(record)
+            if number >= 1000:  # later lines bring no new columns
+                break
+        self.columns = list(names)
+        _check_columns(path, self.columns)
+
+    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
+        """The objects; blank lines are passed over."""
+        with self.path.open(encoding=self._encoding, newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    faults.append(Fault(f"{self.path}:{number}", f"not JSON ({error}); write an object a line"))
+                    continue
+                if isinstance(record, dict):
+                    yield number, record
+                else:
+                    message = f"JSON, but a {type(record).__name__}; write an object a line"
+                    faults.append(Fault(f"{self.path}:{number}", message))
+
+
+class ParquetTable(Table):
+    """Parquet: paths of pictures, or pictures themselves as Hugging Face's data sets have them (bytes and path)."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            from pyarrow import lib, parquet
+        except ImportError:
+            raise UserError(f"--table {path} is parquet, which needs pyarrow: pip install pyarrow") from None
+        try:
+            self._file = parquet.ParquetFile(path)
+        except (lib.ArrowException, OSError) as error:
+            raise UserError(f"--table {path} cannot be read as parquet: {error}") from None
+        self._fields = {field.name: field for field in self._file.schema_arrow}
+        self.columns = list(self._fields)
+        _check_columns(path, self.columns)
+
+    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
+        """The rows, counted from 1; of pictures only their paths are read."""
+        wanted = [f"{name}.path" if self._is_struct(name) else name for name in columns if not self._is_plain(name)]
+        number = 0
+        for batch in self._file.iter_batches(batch_size=4096, columns=wanted):
+            for record in batch.to_pylist():
+                number += 1
+                paths = {name: (record[name] or {}).get("path") for name in columns if self._is_struct(name)}
+                yield number, {**record, **paths}
+
+    def holds_pictures(self, column: str) -> bool:
+        """Whether the column is of bytes, alone or beside a path."""
+        return self._is_plain(column) or self._is_struct(column)
+
+    def pictures(self, column: str) -> Iterator[tuple[int, bytes | None]]:
+        """Row, from 1, and encoded picture."""
+        number = 0
+        wanted = f"{column}.bytes" if self._is_struct(column) else column
+        for batch in self._file.iter_batches(batch_size=16, columns=[wanted]):
+            for cell in batch.column(0).to_pylist():
+                number += 1
+                yield number, cell["bytes"] if isinstance(cell, dict) else cell
+
+    def _is_plain(self, column: str) -> bool:
+        return str(self._fields[column].type) in ("binary", "large_binary")
+
+    def _is_struct(self, column: str) -> bool:
+        return str(self._fields[column].type).startswith("struct<bytes: ")
+
+
+def open_table(path: Path | str) -> Table:
+    """Open a table by the end of its name.
+
+    Args:
+        path: A .csv, .tsv, .jsonl or .parquet file.
+
+    Raises:
+        UserError: It is not there, of another kind, empty, or its encoding or header cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--table {path} is {'a folder' if path.is_dir() else 'not there'}: give a file.")
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return DelimitedTable(path, is_tsv=suffix == ".tsv")
+    if suffix in (".jsonl", ".ndjson"):
+        return JsonTable(path)
+    if suffix in (".parquet", ".pq"):
+        return ParquetTable(path)
+    raise UserError(f"--table {path} ends in {suffix or 'nothing'!r}: give .csv, .tsv, .jsonl or .parquet.")
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    if not columns or columns == [""]:
+        raise UserError(f"--table {path} is empty: give a table with a line of column names, and rows.")
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise UserError(f"--table {path} has two columns called {twice!r}: give each a name of its own.")
+
+
+def _encoding(path: Path, notes: list[str]) -> str:
+    """How a text file is encoded, by reading all of it."""
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        notes.append(f"{path} is read as UTF-16, as its first bytes say.")
+        return "utf-16"
+    wrong = _first_error(path, "utf-8-sig")
+    if not wrong:
+        return "utf-8-sig"
+    if _first_error(path, "gb18030"):
+        raise UserError(f"--table {path} is neither UTF-8 ({wrong}) nor GB18030: save it as UTF-8.")
+    notes.append(f"{path} is not UTF-8 and is read as GB18030: see whether its texts come out right.")
+    return "gb18030"
+
+
+def _first_error(path: Path, encoding: str) -> str:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    position = 0
+    with path.open("rb") as file:
+        try:
+            while chunk := file.read(1 << 20):
+                decoder.decode(chunk)
+                position += len(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            return f"{error.reason} near byte {position + error.start}"
+    return ""
