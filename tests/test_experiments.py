@@ -19,6 +19,11 @@ SMALL = {
         "init_from": None,
     },
     "zoo.tasks.TextToImageTask": {"generator": "dit_tiny", "text_pretrained": False},
+    "zoo.tasks.CaptioningTask": {
+        "captioner": "encoder_decoder_tiny",
+        "image_pretrained": False,
+        "language_pretrained": False,
+    },
 }
 SMALL_OPTIONS = {
     "zoo.tasks.RetrievalTask": {
@@ -32,6 +37,16 @@ SMALL_OPTIONS = {
             "num_heads": 1,
             "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
             "sampling": {"steps": 2},
+        },
+    },
+    "zoo.tasks.CaptioningTask": {
+        "captioner_options": {
+            "image_tower": "timm:test_vit",
+            "image_tower_options": {"image_size": 32},
+            "width": 32,
+            "num_layers": 1,
+            "num_heads": 2,
+            "decoding": {"beams": 2, "max_tokens": 6},
         },
     },
 }
@@ -50,11 +65,27 @@ STABLE_DIFFUSION = {
 BATCH = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0}
 
 
-def smaller(experiment, root, matcher):
+def captioner_file(folder):
+    """A checkpoint of a small captioner, for what goes on from one."""
+    import torch
+
+    from zoo.tasks import CaptioningTask
+
+    options = SMALL["zoo.tasks.CaptioningTask"] | SMALL_OPTIONS["zoo.tasks.CaptioningTask"]
+    task = CaptioningTask(**options)
+    contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
+    task.on_save_checkpoint(contents)
+    torch.save(contents, folder / "captioner.ckpt")
+    return str(folder / "captioner.ckpt")
+
+
+def smaller(experiment, root, matcher, folder):
     """The experiment's text with its towers, options, data and trainer replaced by small ones."""
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = config["model"]["class_path"]
     assert task in SMALL, f"say in {__file__} what makes {task} small"
+    if task == "zoo.tasks.CaptioningTask" and "init_from" in config["model"]["init_args"]:
+        config["model"]["init_args"]["init_from"] = captioner_file(folder)
     config["model"]["init_args"] |= SMALL[task] | SMALL_OPTIONS[task]
     data = config.setdefault("data", {"init_args": {}})
     if isinstance(data, str):
@@ -75,7 +106,7 @@ def smaller(experiment, root, matcher):
 
 @pytest.mark.parametrize("experiment", SINGLE)
 def test_an_experiment_takes_a_step(zoo_main, workplace, muge_root, matcher_file, experiment):
-    text = smaller(experiment, muge_root, matcher_file())
+    text = smaller(experiment, muge_root, matcher_file(), workplace)
     (workplace / "experiments" / f"{experiment}.yaml").write_text(text, encoding="utf-8")
     code, _, err = zoo_main("fit", "--config", f"experiments/{experiment}.yaml")
     assert code == 0, err
@@ -96,7 +127,7 @@ def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
     monkeypatch.setattr(first_stage, "_read_configuration", published.__getitem__)
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = task_classes()[config["model"]["class_path"].rpartition(".")[2]]
-    parts = ("tower", "generator")
+    parts = ("tower", "generator", "captioner")
     towers = {key: value for key, value in config["model"]["init_args"].items() if any(part in key for part in parts)}
     with torch.device("meta"):
         built = task(**towers)
@@ -112,7 +143,8 @@ def test_an_experiment_says_what_it_is(experiment):
     assert f"python -m zoo fit --config experiments/{experiment}.yaml" in comment
 
 
-@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "ddp"])  # ddp: tests/test_cli.py
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay not in ("ddp", "caption_sweep")])
+# ddp: tests/test_cli.py; caption_sweep: tests/test_captioning.py
 def test_an_overlay_lies_over_an_experiment(zoo_main, workplace, overlay):
     overlay = f"experiments/_overlays/{overlay}.yaml"
     code, _, err = zoo_main("fit", "--config", "experiments/tiny.yaml", "--config", overlay)

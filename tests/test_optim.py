@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from zoo.errors import UserError
-from zoo.optim import parameter_groups, warmup_cosine, warmup_cosine_ratio
+from zoo.optim import parameter_groups, two_cosines_ratio, warmup_cosine, warmup_cosine_ratio
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
 
@@ -122,3 +122,25 @@ def test_the_schedule_pickles():
 def test_faulty_schedules(options, message):
     with pytest.raises(UserError, match=message):
         schedule(1, **options)
+
+
+def test_a_second_phase_has_a_peak_and_a_cosine_of_its_own():
+    def ratio(step):
+        return two_cosines_ratio(step, warmup_steps=10, first_steps=100, total_steps=160, second_ratio=0.3)
+
+    for step in range(100):
+        assert ratio(step) == warmup_cosine_ratio(step, warmup_steps=10, total_steps=100)
+    assert ratio(99) < 0.001
+    assert ratio(100) == pytest.approx(0.3)
+    assert ratio(130) == pytest.approx(0.15)
+    assert ratio(160) == ratio(200) == pytest.approx(0)
+
+
+def test_a_part_has_a_learning_rate_of_its_own():
+    model = Model()
+    groups = parameter_groups(model, 0.1, [(model.convolution, 0.5)])
+    own = [group for group in groups if group.get("lr") == 0.5]
+    assert {id(p) for group in own for p in group["params"]} == {id(p) for p in model.convolution.parameters()}
+    assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
+    with pytest.raises(UserError, match="learning rates"):
+        parameter_groups(model, 0.1, [(model.convolution, -1.0)])

@@ -86,3 +86,21 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, min
         raise UserError(f"min_ratio: {min_ratio} came; it is a share of the peak learning rate, 0 to 1.")
     ratio = partial(warmup_cosine_ratio, warmup_steps=warmup_steps, total_steps=total_steps, min_ratio=min_ratio)
     return LambdaLR(optimizer, ratio)
+
+
+def two_cosines_ratio(
+    step: int, *, warmup_steps: int, first_steps: int, total_steps: int, second_ratio: float
+) -> float:
+    """Give the share of the peak learning rate where a second phase of training has a peak and a cosine of its own.
+
+    Args:
+        step: Optimiser steps already taken.
+        warmup_steps: Steps of the first phase's warm-up; the second has none.
+        first_steps: Steps of the first phase.
+        total_steps: Steps of both.
+        second_ratio: The second phase's peak, as a share of the first's.
+    """
+    if step < first_steps:
+        return warmup_cosine_ratio(step, warmup_steps=warmup_steps, total_steps=first_steps)
+    second_steps = total_steps - first_steps
+    return second_ratio * warmup_cosine_ratio(step - first_steps, warmup_steps=0, total_steps=second_steps)

@@ -1,6 +1,5 @@
 import json
 import sys
-from importlib.util import find_spec
 
 import pytest
 
@@ -102,35 +101,37 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
         open_table(written(tmp_path / "a.parquet", "PAR1"))
 
 
-if find_spec("pyarrow"):  # no dependency
+def parquet(path, **columns):
+    from pyarrow import parquet, table
 
-    def parquet(path, **columns):
-        from pyarrow import parquet, table
+    parquet.write_table(table(columns), path)
+    return path
 
-        parquet.write_table(table(columns), path)
-        return path
 
-    def test_parquet_is_counted_by_rows(tmp_path):
-        path = parquet(tmp_path / "a.parquet", image=["a.jpg", "b.jpg"], text=["红", "绿"])
-        assert rows(path) == [(1, "a.jpg", "红", None), (2, "b.jpg", "绿", None)]
+def test_parquet_is_counted_by_rows(tmp_path):
+    path = parquet(tmp_path / "a.parquet", image=["a.jpg", "b.jpg"], text=["红", "绿"])
+    assert rows(path) == [(1, "a.jpg", "红", None), (2, "b.jpg", "绿", None)]
 
-    @pytest.mark.parametrize("path", ["a.jpg", None])
-    def test_parquet_holds_pictures_as_hugging_face_has_them(tmp_path, path):
-        image = [{"bytes": b"abc", "path": path}, {"bytes": None, "path": None}]
-        table = open_table(parquet(tmp_path / "a.parquet", image=image, text=["红", "绿"]))
-        assert table.holds_pictures("image")
-        assert not table.holds_pictures("text")
-        assert list(table.pictures("image")) == [(1, b"abc"), (2, None)]
-        assert [row.image for row in read_rows(table, COLUMNS, [])] == [path or "row1", "row2"]
 
-    def test_a_column_of_bytes_holds_pictures(tmp_path):
-        table = open_table(parquet(tmp_path / "a.parquet", image=[b"abc"], text=["红"]))
-        assert list(table.pictures("image")) == [(1, b"abc")]
-        assert [row.image for row in read_rows(table, COLUMNS, [])] == ["row1"]
+@pytest.mark.parametrize("path", ["a.jpg", None])
+def test_parquet_holds_pictures_as_hugging_face_has_them(tmp_path, path):
+    image = [{"bytes": b"abc", "path": path}, {"bytes": None, "path": None}]
+    table = open_table(parquet(tmp_path / "a.parquet", image=image, text=["红", "绿"]))
+    assert table.holds_pictures("image")
+    assert not table.holds_pictures("text")
+    assert list(table.pictures("image")) == [(1, b"abc"), (2, None)]
+    assert [row.image for row in read_rows(table, COLUMNS, [])] == [path or "row1", "row2"]
 
-    def test_a_parquet_that_is_none_is_an_error(tmp_path):
-        with pytest.raises(UserError, match="cannot be read as parquet"):
-            open_table(written(tmp_path / "a.parquet", "no"))
+
+def test_a_column_of_bytes_holds_pictures(tmp_path):
+    table = open_table(parquet(tmp_path / "a.parquet", image=[b"abc"], text=["红"]))
+    assert list(table.pictures("image")) == [(1, b"abc")]
+    assert [row.image for row in read_rows(table, COLUMNS, [])] == ["row1"]
+
+
+def test_a_parquet_that_is_none_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="cannot be read as parquet"):
+        open_table(written(tmp_path / "a.parquet", "no"))
 
 
 # --- columns -----------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_reward_steps_make_what_is_rewarded_likelier():
     torch.manual_seed(0)
     means = []
     for _ in range(15):
-        loss = built._reward_step({"image": images, "row": torch.tensor([0, 1])})
+        loss = built._reward_loss(built.captioner.encode(images), {"row": torch.tensor([0, 1])})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -143,6 +143,8 @@ def test_parts_have_their_own_learning_rates():
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"reward_samples": 1}, "reward_samples is 1: give 2 or more, each held against the others, or 0"),
         ({"reward_samples": -2}, "reward_samples is -2"),
+        ({"reward_from_epoch": 3}, "reward_from_epoch is 3 and reward_samples 0: give an epoch, 0 or more, and how"),
+        ({"reward_from_epoch": -1, "reward_samples": 2}, "reward_from_epoch is -1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, words):

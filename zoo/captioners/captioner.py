@@ -7,7 +7,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from zoo.captioners.decoding import Decoding
+from zoo.captioners.decoding import Decoding, DrawnToken
 from zoo.captioners.vocabulary import Vocabulary
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOWERS
@@ -21,8 +21,8 @@ class Language(Protocol):
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
 
-    def generate(self, encoded: Tensor, start: int, config: Any) -> Tensor:
-        """Ids ``[B · n, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
+    def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
+        """Ids ``[B, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
 
 
 class ImageCaptioner(nn.Module):
@@ -119,9 +119,9 @@ class ImageCaptioner(nn.Module):
 
         They open with the start token; the mask ends with the end token, where one came before ``max_tokens``.
         """
-        ids = self.language.generate(
-            encoded, self.vocabulary.start, self.decoding.sampling(self.vocabulary, count)
-        )  # [B * count, T - 1]
+        repeated = encoded.repeat_interleave(count, dim=0)
+        config = self.decoding.greedy(self.vocabulary)
+        ids = self.language.generate(repeated, self.vocabulary.start, config, DrawnToken())  # [B * count, T - 1]
         ids = torch.cat([torch.full_like(ids[:, :1], self.vocabulary.start), ids], dim=1)
         ended = (ids == self.vocabulary.end).cumsum(dim=1)
         if self.vocabulary.start == self.vocabulary.end:

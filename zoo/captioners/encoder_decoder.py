@@ -58,9 +58,9 @@ class CrossAttendingBert(nn.Module):
         hidden = self.model.bert(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
         return self.model.cls(hidden[places])  # the vocabulary costs most: not where there is nothing to learn
 
-    def generate(self, encoded: Tensor, start: int, config: Any) -> Tensor:
-        """Ids ``[B · n, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
-        options: dict[str, Any] = {"encoder_hidden_states": encoded}
+    def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
+        """Ids ``[B, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
+        options: dict[str, Any] = {"encoder_hidden_states": encoded, "logits_processor": [*processors]}
         if config.use_cache is not False:  # BERT makes no cache of its own that holds the picture's keys too
             options["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
         first = torch.full((len(encoded), 1), start, device=encoded.device)

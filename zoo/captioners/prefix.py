@@ -72,12 +72,13 @@ class PrefixedLanguageModel(nn.Module):
         words = self._after(encoded, ids)  # [B, N + T, width]
         return self.model(inputs_embeds=words, use_cache=False, logits_to_keep=ids.shape[1]).logits[places]
 
-    def generate(self, encoded: Tensor, start: int, config: Any) -> Tensor:
-        """Ids ``[B · n, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
+    def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
+        """Ids ``[B, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
         first = torch.full((len(encoded), 1), start, device=encoded.device)
         words = self._after(encoded, first)
         mask = torch.ones(words.shape[:2], dtype=torch.long, device=words.device)
-        return self.model.generate(inputs_embeds=words, attention_mask=mask, generation_config=config)
+        options = {"generation_config": config, "logits_processor": [*processors]}
+        return self.model.generate(inputs_embeds=words, attention_mask=mask, **options)
 
     def _after(self, encoded: Tensor, ids: Tensor) -> Tensor:
         words = self.model.get_input_embeddings()(ids)

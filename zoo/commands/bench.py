@@ -1,6 +1,5 @@
 """``python -m zoo bench NAME``: how fast it is beside the originals, as ratios in one run."""
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,9 +42,6 @@ def main(argv: list[str]) -> int:
     for name in counts:
         if name in chosen and chosen[name] < 1:
             parser.error(f"--{name} is {chosen[name]}: give 1 or more")
-    # Fresh memory costs some contenders a third of their time; in large pages it is nearly free, for all of them alike.
-    # PyTorch reads this when it first takes memory; no line above imports it.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import_module(f"zoo.commands.bench_{options.bench}").run(**chosen)
     return 0
 

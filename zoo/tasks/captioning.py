@@ -1,6 +1,7 @@
 """Captioning: a picture → Chinese copy, learnt from references, then by the reward of its own captions."""
 
 import sys
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
@@ -8,11 +9,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.errors import UserError
 from zoo.interfaces import CaptionBatch, Captioner
 from zoo.losses.captioning import self_critical_loss, sums_by_group, token_losses
 from zoo.metrics.ngrams import CaptionReferences, Tokenization
+from zoo.optim import two_cosines_ratio
 from zoo.registry import CAPTIONERS
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load_initial_weights
@@ -24,10 +27,10 @@ END = "<end>"  # the reward's token: without one, captions lose their ends to ga
 class CaptioningTask(L.LightningModule):
     """A writer of Chinese captions.
 
-    Training lowers the cross-entropy of the references' tokens. With ``reward_samples`` it raises CIDEr-D instead
-    (self-critical sequence training, Rennie et al. 2016, arXiv:1612.00563): from a trained checkpoint, the model draws
-    captions of each picture and learns from those that score above the picture's others; document frequencies are
-    those of the training references. ``CaptionEvaluation`` scores what it writes.
+    Training lowers the cross-entropy of the references' tokens. With ``reward_samples`` it then raises CIDEr-D
+    (self-critical sequence training, Rennie et al. 2016, arXiv:1612.00563): the model draws captions of each picture
+    and learns from those that score above the picture's others; document frequencies are those of the training
+    references. ``CaptionEvaluation`` scores what it writes.
 
     Args:
         captioner: A registered captioner or a built module (``zoo.interfaces.Captioner``).
@@ -45,7 +48,11 @@ class CaptioningTask(L.LightningModule):
         betas: AdamW's.
         eps: AdamW's.
         label_smoothing: Share of each target that is spread evenly over the vocabulary, in [0, 1).
-        reward_samples: Captions drawn of each picture for the reward, 2 or more, dropout off; 0: learn references.
+        reward_samples: Captions drawn of each picture for the reward, 2 or more, dropout off; 0: no reward.
+        reward_from_epoch: The epoch, from 0, in which the reward takes the references' place; 0, from the start, needs
+            ``init_from``.
+        reward_learning_rate: Peak learning rate from that epoch on, which falls along a cosine of its own; by default
+            ``learning_rate``. The parts' own rates keep their proportion.
 
     Raises:
         UserError: The captioner cannot be built as it is asked for, or a number is out of its range.
@@ -68,12 +75,19 @@ class CaptioningTask(L.LightningModule):
         eps: float = 1e-6,
         label_smoothing: float = 0.1,
         reward_samples: int = 0,
+        reward_from_epoch: int = 0,
+        reward_learning_rate: float | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing is {label_smoothing}: give a share, 0 to below 1")
         if reward_samples < 0 or reward_samples == 1:
             raise UserError(f"reward_samples is {reward_samples}: give 2 or more, each held against the others, or 0")
+        if reward_from_epoch < 0 or (reward_from_epoch and not reward_samples):
+            raise UserError(
+                f"reward_from_epoch is {reward_from_epoch} and reward_samples {reward_samples}: give an epoch, 0 or"
+                " more, and how many captions are drawn"
+            )
         self.save_hyperparameters(ignore=["captioner"] if isinstance(captioner, nn.Module) else [], logger=False)
         self.captioner: Any = CAPTIONERS.build_or_take("captioner", captioner, captioner_options)
         if not isinstance(self.captioner, Captioner):
@@ -112,10 +126,12 @@ class CaptioningTask(L.LightningModule):
         """Count the training references' n-grams, where their CIDEr-D is the reward."""
         if self.hparams["reward_samples"] == 0:
             return
-        if not self.hparams["init_from"] and self.trainer.ckpt_path is None:
+        trained = self.hparams["reward_from_epoch"] or self.hparams["init_from"] or self.trainer.ckpt_path
+        if not trained:
             raise UserError(
                 f"model.reward_samples is {self.hparams['reward_samples']} and model.init_from is not set: random"
-                " weights draw nothing that could be rewarded; train on references first and start from that run"
+                " weights draw nothing that could be rewarded; start from a trained run, or learn references first and"
+                " set model.reward_from_epoch"
             )
         references = self.trainer.datamodule.gold("train").references  # type: ignore[attr-defined]
         if self.trainer.is_global_zero:
@@ -126,30 +142,33 @@ class CaptioningTask(L.LightningModule):
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
         """Dropout and drawing are a function of seed, process and step; the reward is of the model without dropout."""
         seed_step(self)
-        if self._rewards is not None:
+        if self._by_reward:
             self.captioner.eval()
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
         """The references' cross-entropy, or the loss of the reward."""
-        if self._rewards is not None:
-            return self._reward_step(batch)
-        losses, _ = self._token_losses(self.captioner.encode(batch["image"]), batch, self.hparams["label_smoothing"])
-        loss = losses.mean()
+        encoded = self.captioner.encode(batch["image"])
+        if self._by_reward:
+            loss = self._reward_loss(encoded, batch)
+        else:
+            loss = self._token_losses(encoded, batch, self.hparams["label_smoothing"])[0].mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def _reward_step(self, batch: CaptionBatch) -> Tensor:
+    @property
+    def _by_reward(self) -> bool:
+        return self._rewards is not None and self.current_epoch >= self.hparams["reward_from_epoch"]
+
+    def _reward_loss(self, encoded: Tensor, batch: CaptionBatch) -> Tensor:
+        """Of captions that are drawn for the batch's pictures, ``encoded [B, N, W]``."""
         count = self.hparams["reward_samples"]
-        encoded = self.captioner.encode(batch["image"])  # [B, N, W]
         ids, mask = self.captioner.sample(encoded.detach(), count)  # [B · k, T]
         rewards = self._score(batch, ids, mask, count)
         targets, places = ids[:, 1:], mask[:, 1:]
         logits = self.captioner.logits(encoded.repeat_interleave(count, dim=0), ids[:, :-1], places)
         caption = torch.arange(len(ids), device=ids.device)[:, None].expand_as(places)[places]  # [M]
-        loss = self_critical_loss(-token_losses(logits, targets[places]), caption, rewards)
         self.log("train/reward", 100 * rewards.mean(), prog_bar=True)
-        self.log("train/loss", loss)
-        return loss
+        return self_critical_loss(-token_losses(logits, targets[places]), caption, rewards)
 
     def _score(self, batch: CaptionBatch, ids: Tensor, mask: Tensor, count: int) -> Tensor:
         """CIDEr-D ``[B, k]`` of drawn captions; the end counts as a token, where one came."""
@@ -178,13 +197,25 @@ class CaptioningTask(L.LightningModule):
         self.zero_grad()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over decayed and undecayed parameters, each part at its rate; warm-up, then cosine to zero."""
+        """AdamW over decayed and undecayed parameters, each part at its rate; a cosine to zero for each phase."""
         rates = {
             "image_tower": self.hparams["image_learning_rate"],
             "language": self.hparams["language_learning_rate"],
         }
         parts = [(getattr(self.captioner, part), rate) for part, rate in rates.items() if rate is not None]
-        return adamw_warmup_cosine(self, parts)
+        configured: Any = adamw_warmup_cosine(self, parts)
+        if self.hparams["reward_from_epoch"]:
+            total = int(self.trainer.estimated_stepping_batches)
+            peak, second_peak = self.hparams["learning_rate"], self.hparams["reward_learning_rate"]
+            ratio = partial(
+                two_cosines_ratio,
+                warmup_steps=self.hparams["warmup_steps"],
+                first_steps=total * self.hparams["reward_from_epoch"] // (self.trainer.max_epochs or 1),
+                total_steps=total,
+                second_ratio=1.0 if second_peak is None else second_peak / peak,
+            )
+            configured["lr_scheduler"]["scheduler"] = LambdaLR(configured["optimizer"], ratio)
+        return configured
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
