@@ -168,6 +168,14 @@ def test_tokens_that_are_no_text_are_never_written():
     assert not any("[" in caption for caption in captioner.write(captioner.encode(pictures())))
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_no_caption_is_empty(beams):
+    captioner = build()
+    with torch.no_grad():
+        captioner.language.model.cls.predictions.bias[captioner.end_token] = 1000.0
+    assert all(captioner.caption(pictures(), beams=beams))
+
+
 def test_pixel_shuffle_joins_neighbours_and_drops_the_class_token():
     sequence = torch.arange(17.0)[None, :, None].expand(1, 17, 2).clone()  # a class token, then 4 × 4
     shuffle = PixelShuffle(2, factor=2, out_width=8)

@@ -55,11 +55,12 @@ class Decoding:
         return cls(**(options or {}))
 
     def search(self, vocabulary: Vocabulary) -> GenerationConfig:
-        """Beam search in transformers' words; tokens that are no text are never written."""
+        """Beam search in transformers' words; no caption is empty, and tokens that are no text are never written."""
         return GenerationConfig(
             do_sample=False,
             num_beams=self.beams,
             length_penalty=self.length_penalty if self.beams > 1 else None,
+            min_new_tokens=1,
             max_new_tokens=self.max_tokens,
             no_repeat_ngram_size=self.no_repeat_ngram,
             suppress_tokens=vocabulary.unspeakable or None,
