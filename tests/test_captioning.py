@@ -177,6 +177,7 @@ def test_the_reward_needs_trained_weights(place, tmp_path, zoo_process):
     assert "model.reward_samples is 3 and model.init_from is not set" in err
 
 
+@pytest.mark.slow
 def test_a_sweep_scores_every_way_of_decoding(place, run, zoo_process):
     words = ("validate", "--ckpt_path", run, "--config", "experiments/_overlays/caption_sweep.yaml")
     code, out, err = zoo_process(place, *words)

@@ -56,7 +56,7 @@ def is_short(err):
         ("--model.init_args.learning_rat 1", "no option 'model.learning_rat'. Did you mean model.learning_rate?"),
         ("--data.rot x", "no option 'data.rot'. Did you mean data.root?"),
         ("--data.flp 0.1", "no option 'data.flp'. Did you mean data.flip?"),
-        ("--learning_rate 1", "Did you mean model.learning_rate?"),
+        ("--learning_rate 1", "Did you mean model.learning_rate,"),
         ("--seed 1", "Did you mean seed_everything, data.seed?"),
         ("more", "'more' is no option: options begin with --"),
         ("--model.learning_rate", "--model.learning_rate needs a value"),
@@ -190,7 +190,7 @@ def test_help_explains_every_option_of_task_and_data_in_80_columns(zoo_main, mon
     assert "--trainer.max_epochs" in out
     assert max(map(len, out.splitlines())) <= 80
     assert "--save_every (a whole number; default 500)" in out
-    assert len(out.splitlines()) < 200
+    assert len(out.splitlines()) < 300  # three tasks and their data
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_faults_are_listed_and_counted(spoiled, capsys):
         ["T2I_train.txt.tsv", "fine", "1"],
         ["empty", "text", "1"],
     ]
-    assert lines[-1] == "2 faults. Mend them."
+    assert lines[-1] == "2 faults. Mend them, or train without those rows: --data.on_error skip."
 
 
 def test_json_takes_the_place_of_words(spoiled, capsys):
