@@ -179,8 +179,9 @@ def test_the_reward_needs_trained_weights(place, tmp_path, zoo_process):
 
 @pytest.mark.slow
 def test_a_sweep_scores_every_way_of_decoding(place, run, zoo_process):
+    precision = ("--trainer.precision", "bf16-mixed")
     words = ("validate", "--ckpt_path", run, "--config", "experiments/_overlays/caption_sweep.yaml")
-    code, out, err = zoo_process(place, *words)
+    code, out, err = zoo_process(place, *words, *precision)
     assert code == 0, err
     rows = json.loads((run / "sweep.json").read_text())["rows"]
     assert len(rows) == 1 + 3 * 4  # one beam has no use for length penalties
@@ -190,6 +191,7 @@ def test_a_sweep_scores_every_way_of_decoding(place, run, zoo_process):
         place,
         *("validate", "--ckpt_path", run, "--model.captioner_options.decoding.beams", best["beams"]),
         *("--model.captioner_options.decoding.length_penalty", best["length_penalty"]),
+        *precision,
     )
     assert code == 0, err
     assert re.search(rf"the model's +│ +{best['cider']:.2f} │", out)
@@ -244,7 +246,7 @@ def test_caption_says_what_is_wrong(run, pictures, tmp_path, matcher_file, capsy
     for words, message in (
         ([run, tmp_path / "no.png"], "there is no such file or folder"),
         ([run, tmp_path / "empty"], "the folder has no pictures in it"),
-        ([run, pictures / "notes.txt"], "notes.txt: not a picture"),
+        ([run, pictures / "notes.txt", pictures], "notes.txt: not a picture"),
         ([run, pictures, "--decoding.beam", "3"], "--decoding: decoding has no 'beam'. Did you mean beams?"),
         ([matcher_file(), pictures], "it is of a RetrievalTask, which writes no captions"),
     ):

@@ -212,6 +212,7 @@ class CaptionGold:
     image_ids: list[str]
     references: list[tuple[str, ...]] | None  # of each picture, one or more; None where the split has none
     rows: list[int]  # the rows that an evaluation writes a caption for, in file order
+    max_references: int | None = None  # the most that are used of a picture, the first ones; None: all
 
 
 @runtime_checkable

@@ -114,7 +114,7 @@ class Registry:
                 return self.build(given, **(options or {}))
             except UserError as error:
                 drop = f" To drop options that were set for another: --model.{argument}_options null" if options else ""
-                raise UserError(f"{error}{drop}") from None
+                raise UserError(f"{str(error).rstrip('.')}.{drop}" if drop else str(error)) from None
         if options:
             raise UserError(
                 f"{argument} is a built module: {argument}_options {options} cannot change it; leave them out"

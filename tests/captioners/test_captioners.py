@@ -62,6 +62,9 @@ def test_pil_pictures_are_described_as_their_pixels(captioner):
     assert captioner.caption([]) == []
     with pytest.raises(UserError, match="decoding has no 'beam'"):
         captioner.caption(opened, beam=2)
+    for wrong in (opened[0], "a.png", ["a.png"]):
+        with pytest.raises(UserError, match="give a list of PIL pictures"):
+            captioner.caption(wrong)
 
 
 def test_a_caption_does_not_depend_on_the_rest_of_its_batch(captioner):

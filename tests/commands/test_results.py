@@ -164,9 +164,12 @@ def test_captions_stand_beside_their_controls(place):
     scored = json.loads((run / "test.json").read_text())
     names = {"cider": 120.04, "cider_nearest": 95.0, "cider_shuffled": 14.0, "bleu4": 30.0, "rouge_l": 44.0}
     scored["metrics"] = {f"test/{name}": value for name, value in names.items()}
+    scored["protocol"]["references"] = 526
     (run / "test.json").write_text(json.dumps(scored))
     readme = place / "README.md"
     readme.write_text(readme.read_text() + "\n".join(CAPTION_MARKERS))
     assert main(["--add", str(run)]) == 0
-    assert "| `clip_demo` | 355 | 120.0 | 95.0 | 14.0 | 30.0 | 44.0 | 0 | 2.0 min | 2 CPU cores |" in readme.read_text()
+    text = readme.read_text()
+    assert "| `clip_demo` | 355, 526 | the model's | 120.0 | 30.0 | 44.0 | – | 0 | 2.0 min | 2 CPU cores |" in text
+    assert "| `clip_demo` | 355, 526 | nearest copied | 95.0 | – | – | – | 0 |" in text
     assert main(["--check"]) == 0

@@ -62,7 +62,7 @@ def test_scores_control_ceiling_and_protocol_are_printed(score):
     result = json.loads(out)
     assert code == 0
     ours = references.score(captions).corpus
-    varied = {"distinct1": 100, "distinct2": 100, "repetition": 0}
+    varied = {"distinct1": 100, "distinct2": 100, "different": 100, "empty": 0, "repetition": 0}
     assert result["metrics"] == pytest.approx({name: 100 * value for name, value in ours.items()} | varied)
     assert result["shuffled"] == percent(references.score(captions, rows=[1, 2, 0]).corpus)
     ceiling = result["human_ceiling"]

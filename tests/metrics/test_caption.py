@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_pure_functions_in_percent():
     for name, value in expected.items():
         assert scores[name].item() == pytest.approx(100 * value), name
     assert scores["repetition"].item() == pytest.approx(100 / 5)  # 手机壳 twice
-    assert set(scores) == {*expected, "distinct1", "distinct2", "repetition"}
+    assert set(scores) == {*expected, "distinct1", "distinct2", "different", "empty", "repetition"}
     assert {value.dtype for value in scores.values()} == {torch.float64}
 
 

@@ -274,12 +274,13 @@ def test_other_files_are_refused(tmp_path, text, message):
 
 
 def test_variety_is_counted_over_all_captions():
-    scores = variety([list("aba"), list("ab"), []])
-    assert scores == pytest.approx({"distinct1": 40, "distinct2": 200 / 3, "repetition": 0})
+    scores = variety([list("aba"), list("ab"), list("ab"), []])
+    wanted = {"distinct1": 200 / 7, "distinct2": 50, "different": 75, "empty": 25, "repetition": 0}
+    assert scores == pytest.approx(wanted)
 
 
 def test_no_captions_have_no_variety():
-    assert variety([]) == {"distinct1": 0, "distinct2": 0, "repetition": 0}
+    assert variety([]) == {"distinct1": 0, "distinct2": 0, "different": 0, "empty": 0, "repetition": 0}
 
 
 @pytest.mark.parametrize(

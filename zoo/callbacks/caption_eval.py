@@ -24,7 +24,8 @@ class CaptionEvaluation(Callback):
     """Describes the pictures of a split and scores the captions, at every validation and at test.
 
     Logged in percent (100 times pycocoevalcap's values) as ``val/cider``, ``val/bleu1`` to ``val/bleu4``,
-    ``val/rouge_l``; ``val/distinct1``, ``val/distinct2`` and ``val/repetition`` (how much captions vary),
+    ``val/rouge_l``; ``val/different``, ``val/distinct1``, ``val/distinct2``, ``val/repetition`` and ``val/empty`` (how
+    much captions vary),
     ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token); with the controls ``val/cider_shuffled`` …
     (the same captions of other pictures) and ``val/cider_nearest`` … (the first reference of the training picture that
     is nearest in the model's own features); ``test/…`` likewise. What people's references score against each other is
@@ -133,7 +134,7 @@ class CaptionEvaluation(Callback):
         log_numbers(trainer, pl_module, logged)
         if trainer.is_global_zero:
             step = steps_done(trainer, pl_module)
-            protocol = self._protocol(trainer, pl_module, len(places))
+            protocol = self._protocol(trainer, pl_module, places)
             scores = {key: value.item() for key, value in numbers.items()}
             print_captions(scores, self.human[self.gold.split], title=f"{name}, step {step}", protocol=protocol)
             if self.sheet_pictures:
@@ -171,15 +172,17 @@ class CaptionEvaluation(Callback):
             )
         save_sheet(trainer, contact_sheet(rows, titles=[""]), name, f"{name}/captions", step)
 
-    def _protocol(self, trainer: L.Trainer, pl_module: Any, pictures: int) -> dict[str, Any]:
+    def _protocol(self, trainer: L.Trainer, pl_module: Any, places: list[int]) -> dict[str, Any]:
         """What the numbers were measured on and how."""
         assert self.gold.references is not None
+        most = self.gold.max_references
+        references = "all" if most is None else f"first {most}"
         return {
             "data": self.gold.source,
             "split": self.gold.split,
-            "pictures": pictures,
-            "references": sum(len(self.gold.references[row]) for row in self.gold.rows),
-            "signature": f"{self.tokenization.signature}|df:{self.document_frequencies}",
+            "pictures": len(places),
+            "references": sum(len(self.gold.references[self.gold.rows[place]]) for place in places),
+            "signature": f"{self.tokenization.signature}|df:{self.document_frequencies}|refs:{references}",
             "image_size": data_module(trainer, self).image_size,
             "captioner": pl_module.hparams.get("captioner", type(pl_module.captioner).__name__),
             "decoding": vars(pl_module.captioner.decoding),
@@ -207,7 +210,8 @@ def print_captions(
     console.print(table)
     console.print(
         f"{protocol['pictures']} pictures, {protocol['references']} references; {protocol['signature']}; percent;"
-        f" distinct-1 {scores['distinct1']:.1f}, distinct-2 {scores['distinct2']:.1f}, repetition"
-        f" {scores['repetition']:.1f}, [UNK] {scores['unknown']:.1f}; loss {scores['loss']:.4f}",
+        f" different captions {scores['different']:.1f}, distinct-1 {scores['distinct1']:.1f}, distinct-2"
+        f" {scores['distinct2']:.1f}, repetition {scores['repetition']:.1f}, empty {scores['empty']:.1f}, [UNK]"
+        f" {scores['unknown']:.1f}; loss {scores['loss']:.4f}",
         style="dim",
     )

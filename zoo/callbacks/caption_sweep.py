@@ -72,7 +72,8 @@ class CaptionSweep(Callback):
         places = torch.tensor([self.place_of[row] for row in batch["row"].tolist()])
         for (beams, penalty), scores in zip(self.grid, self.collected, strict=True):
             decoding = replace(pl_module.captioner.decoding, beams=beams, length_penalty=penalty)
-            scores.update(places, pl_module.captioner.write(outputs["encoded"], decoding))
+            with trainer.precision_plugin.forward_context():  # what was encoded is in its type
+                scores.update(places, pl_module.captioner.write(outputs["encoded"], decoding))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Score, print, write."""
@@ -84,7 +85,7 @@ class CaptionSweep(Callback):
             rows.append({"beams": beams, "length_penalty": penalty, **scores})
         if not trainer.is_global_zero:
             return
-        best = max(rows, key=lambda row: row["cider"])
+        best: Any = max(rows, key=lambda row: row["cider"])
         table = Table(title=f"sweep, step {steps_done(trainer, pl_module)}", title_justify="left")
         for column in ("beams", "length penalty", "CIDEr-D", "BLEU-4", "ROUGE-L"):
             table.add_column(column, justify="right")

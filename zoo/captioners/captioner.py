@@ -99,9 +99,13 @@ class ImageCaptioner(nn.Module):
             **decoding: What is to be other than in ``self.decoding``: ``beams``, ``length_penalty``, ….
 
         Raises:
-            UserError: An option is unknown or out of its range.
+            UserError: An option is unknown or out of its range, or something else came than pictures.
         """
         options = Decoding.of({**asdict(self.decoding), **decoding})
+        if not isinstance(images, Tensor | list) or not all(isinstance(image, Tensor | Image) for image in images):
+            raise UserError(
+                f"images: {type(images).__name__} came; give a list of PIL pictures, [picture], or uint8 [B, 3, H, W]"
+            )
         if len(images) == 0:
             return []
         pixels = images if isinstance(images, Tensor) else self.image_tower.preprocess(images)

@@ -1,6 +1,8 @@
 """``python -m zoo caption CHECKPOINT IMAGE …``: captions of picture files."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +21,30 @@ def main(argv: list[str]) -> int:
         argv: The words after ``python -m zoo caption``.
 
     Returns:
-        0.
+        0, or 1 when some pictures cannot be read; the others are described.
 
     Raises:
-        UserError: The checkpoint is no captioner's, an option is none of its, or a picture cannot be read.
+        UserError: The checkpoint is no captioner's, or an option is none of its.
     """
     options = caption_parser().parse_args(argv)
     paths = [path for name in options.images for path in picture_files(Path(name))]
     import torch
 
     import zoo
+    from zoo.weights.checkpoint import newest_run
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = zoo.load(options.checkpoint, device=device)
     if not hasattr(task, "captioner"):
         raise UserError(f"{options.checkpoint}: it is of a {type(task).__name__}, which writes no captions")
-    captions = describe(task.captioner, paths, options.decoding or {})
-    for path, caption in zip(paths, captions, strict=True):
+    print(f"{newest_run(options.checkpoint)}, {task.trained_steps} steps", file=sys.stderr)
+    faults: list[str] = []
+    for path, caption in describe(task.captioner, paths, options.decoding or {}, faults):
         record = {"image": str(path), "text": caption}
         print(json.dumps(record, ensure_ascii=False) if options.json else f"{path}\t{caption}")
-    return 0
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
 
 
 def caption_parser() -> "CommandParser":
@@ -87,11 +93,13 @@ def picture_files(path: Path) -> list[Path]:
     return found
 
 
-def describe(captioner: Any, paths: list[Path], options: dict[str, Any]) -> list[str]:
-    """A caption of each file.
+def describe(
+    captioner: Any, paths: list[Path], options: dict[str, Any], faults: list[str]
+) -> Iterator[tuple[Path, str]]:
+    """Each file with its caption; those that cannot be read are listed in ``faults``.
 
     Raises:
-        UserError: An option is out of its range, or a picture cannot be read.
+        UserError: An option is out of its range.
     """
     from PIL import Image
     from rich.console import Console
@@ -100,16 +108,16 @@ def describe(captioner: Any, paths: list[Path], options: dict[str, Any]) -> list
     from zoo import images
 
     parts = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-    captions: list[str] = []
-    for part in track(parts, description="Writing", console=Console(stderr=True), transient=True):
-        pictures = []
+    console = Console(stderr=True)
+    for part in track(parts, "Writing", console=console, transient=True, disable=not console.is_terminal):
+        pictures = {}
         for path in part:
             try:
-                pictures.append(Image.fromarray(images.decode(path.read_bytes())))
+                pictures[path] = Image.fromarray(images.decode(path.read_bytes()))
             except (OSError, images.ImageError) as error:
-                raise UserError(f"IMAGE {path}: {error}") from None
+                faults.append(f"IMAGE {path}: {error}")
         try:
-            captions += captioner.caption(pictures, **options)
+            captions = captioner.caption(list(pictures.values()), **options)
         except UserError as error:
             raise UserError(f"--decoding: {error}") from None
-    return captions
+        yield from ((path, captions[list(pictures).index(path)]) for path in part if path in pictures)

@@ -199,14 +199,22 @@ def generation_table(results: list[dict[str, Any]]) -> str:
 def caption_table(results: list[dict[str, Any]]) -> str:
     """The results of captioning as a Markdown table: CIDEr-D beside its controls, on the test split."""
     lines = [
-        "| experiment | test pictures | CIDEr-D | nearest copied | of other pictures | BLEU-4 | ROUGE-L "
+        "| experiment | test pictures, references | captions | CIDEr-D | BLEU-4 | ROUGE-L | different captions, % "
         "| seeds | training | on |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
-        names = ("cider", "cider_nearest", "cider_shuffled", "bleu4", "rouge_l")
-        cells = [f"{result['runs'][0]['protocol']['pictures']:,}", *(number(result, f"test/{name}") for name in names)]
-        lines.append(f"| `{result['experiment']}` | {' | '.join([*cells, *how_trained(result)])} |")
+        protocol = result["runs"][0]["protocol"]
+        size = f"{protocol['pictures']:,}, {protocol['references']:,}"
+        for captions, suffix in (
+            ("the model's", ""),
+            ("nearest copied", "_nearest"),
+            ("of other pictures", "_shuffled"),
+        ):
+            if f"test/cider{suffix}" in result["mean"]:
+                cells = [number(result, f"test/{name}{suffix}") for name in ("cider", "bleu4", "rouge_l", "different")]
+                row = [f"`{result['experiment']}`", size, captions, *cells, *how_trained(result)]
+                lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 

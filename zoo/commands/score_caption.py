@@ -31,7 +31,15 @@ def caption_parser() -> "CommandParser":
         "--gold", type=str, required=True, help="JSON lines of image_id and text, a list of references: IC_valid.jsonl."
     )
     parser.add_argument("--predictions", type=str, required=True, help="JSON lines of image_id and text, one caption.")
-    parser.add_argument("--lowercase", type=bool, default=False, help="Whether the case of letters is dropped.")
+    parser.add_argument(
+        "--lowercase", type=bool, default=True, help="Whether the case of letters is dropped, as `test` does."
+    )
+    parser.add_argument(
+        "--max_references",
+        type=int,
+        default=None,
+        help="Score against the first so many references of a picture, as `data.max_references` does; left out: all.",
+    )
     parser.add_argument(
         "--punctuation", type=bool, default=True, help="Whether punctuation and symbols are tokens, or dropped."
     )
@@ -57,6 +65,9 @@ def score_caption_files(options: "Namespace") -> int:
     inputs = [options.gold, options.predictions, options.document_frequencies]
     check_output(options.output, inputs)
     check_per_image(options.per_image, [*inputs, options.output])
+    most = options.max_references
+    if most is not None and most < 1:
+        raise UserError(f"--max_references is {most}: give 1 or more, or leave it out")
     submission = read_caption_submission(options.gold, options.predictions)
     for note in submission.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -68,7 +79,7 @@ def score_caption_files(options: "Namespace") -> int:
     tokenization = Tokenization(lowercase=options.lowercase, punctuation=options.punctuation)
     frequencies = read_frequencies(options.document_frequencies, tokenization)
     references = CaptionReferences(
-        [[tokenization.tokenize(text) for text in texts] for texts in submission.references],
+        [[tokenization.tokenize(text) for text in texts[:most]] for texts in submission.references],
         document_frequencies=frequencies,
     )
     captions = [tokenization.tokenize(caption) for caption in submission.captions]
@@ -76,12 +87,13 @@ def score_caption_files(options: "Namespace") -> int:
     result = {
         **result_of(references, captions, score),
         "protocol": {
-            "signature": f"{tokenization.signature}|df:{Path(options.document_frequencies or options.gold).name}",
+            "signature": f"{tokenization.signature}|df:{Path(options.document_frequencies or options.gold).name}"
+            f"|refs:{'all' if most is None else f'first {most}'}",
             "gold": _named(options.gold),
             "predictions": _named(options.predictions),
             "document_frequencies": _named(options.document_frequencies or options.gold),
             "pictures": len(references),
-            "references": sum(map(len, submission.references)),
+            "references": sum(len(texts[:most]) for texts in submission.references),
         },
     }
     text = json.dumps(result, indent=2, ensure_ascii=False)

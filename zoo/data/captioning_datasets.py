@@ -50,6 +50,7 @@ class CaptioningSplit:
         self.captions_path = first_file(folder, *answers, f"IC_{split}.jsonl")
         self.folder = folder.parent if folder.name == TASK_FOLDERS["caption"] else folder
         self.split = split
+        self.max_references = max_references
         self.faults: list[str] = []
         faults = self.faults if on_error == "skip" else None
         captions = self._alike(read_captions(self.captions_path, faults), faults)
@@ -116,6 +117,7 @@ class CaptioningSplit:
             image_ids=self.image_ids,
             references=self.references if self.has_references else None,
             rows=list(rows),
+            max_references=self.max_references,
         )
 
     @cached_property

@@ -146,7 +146,10 @@ def import_folder(
         if pairs and not columns.split:
             splits = split_by_shares(pairs, **options.shares, seed=options.seed, notes=report.notes)
         if not any(splits.values()):
-            raise UserError(f"{table.path} has no row that can be taken.{f' {report.faults[0]}' * bool(report.faults)}")
+            first = f" {report.faults[0]}" if report.faults else ""
+            raise UserError(f"{table.path} has no row that can be taken.{first}")
+        if not splits["train"]:
+            raise UserError(f"{table.path}: nothing is left to train on. Mend the column of splits, or the rows above.")
         _write(out, options.task, splits, store, on_progress)
     shutil.rmtree(work)
     report.counts.update({name: _count(part) for name, part in splits.items() if part})

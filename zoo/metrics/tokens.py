@@ -50,14 +50,17 @@ def variety(captions: Sequence[Tokens]) -> dict[str, float]:
 
     Returns:
         ``distinct1`` and ``distinct2``, of all single tokens and of all pairs the percentage that are different (Li et
-        al., https://arxiv.org/abs/1510.03055), and ``repetition``, the percentage of captions that have some three
-        tokens in a row twice, which good copy hardly does. 0 to 100; 0 where there is nothing to count.
+        al., https://arxiv.org/abs/1510.03055); ``different``, the number of different captions as a percentage of all;
+        ``empty``, the percentage that have no token; and ``repetition``, the percentage that have some three tokens in
+        a row twice, which good copy hardly does. 0 to 100; 0 where there is nothing to count.
     """
     singles = [token for tokens in captions for token in tokens]
     pairs = [pair for tokens in captions for pair in pairwise(tokens)]
     return {
         "distinct1": _percent(len(set(singles)), len(singles)),
         "distinct2": _percent(len(set(pairs)), len(pairs)),
+        "different": _percent(len(set(map(tuple, captions))), len(captions)),
+        "empty": _percent(sum(not tokens for tokens in captions), len(captions)),
         "repetition": _percent(sum(map(repeats, captions)), len(captions)),
     }
 
