@@ -15,7 +15,7 @@ from zoo.metrics.ngrams import CaptionReferences, DocumentFrequencies, Tokenizat
 
 REFERENCES = {"a1": ["时尚短裤", "夏季短裤"], "b2": ["NEW 连衣裙！"], "c3": ["手机壳", "保护手机壳"]}
 CAPTIONS = {"c3": "手机壳", "a1": "时尚短裤", "b2": "new连衣裙"}
-SIGNATURE = "tokens:muge|case:kept|punctuation:kept|df:gold.jsonl"
+SIGNATURE = "tokens:muge|case:kept|punctuation:kept|df:gold.jsonl|refs:all"
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def score(files, capsys):
 
     def score(*words):
         capsys.readouterr()
-        code = main(["caption", "--gold", str(files[0]), "--predictions", str(files[1]), *map(str, words)])
+        given = ["--gold", str(files[0]), "--predictions", str(files[1]), "--lowercase", "false"]
+        code = main(["caption", *given, *map(str, words)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -79,7 +80,25 @@ def test_case_and_punctuation_change_scores_and_signature(score):
     references, captions = references_of(lowercase=True, punctuation=False)
     assert result["metrics"]["cider"] == pytest.approx(100 * references.score(captions).corpus["cider"])
     assert result["metrics"]["bleu1"] > result_of(score=score)["metrics"]["bleu1"]
-    assert result["protocol"]["signature"] == "tokens:muge|case:lower|punctuation:dropped|df:gold.jsonl"
+    assert result["protocol"]["signature"] == "tokens:muge|case:lower|punctuation:dropped|df:gold.jsonl|refs:all"
+
+
+def test_case_is_dropped_unless_it_is_kept(files, score, capsys):
+    result = result_of("--lowercase", "true", score=score)
+    assert main(["caption", "--gold", str(files[0]), "--predictions", str(files[1])]) == 0
+    assert json.loads(capsys.readouterr().out) == result
+
+
+def test_max_references_scores_against_the_first(score):
+    result = result_of("--max_references", 1, score=score)
+    cut = Tokenization().tokenize
+    references = CaptionReferences([[cut(texts[0])] for texts in REFERENCES.values()])
+    ours = references.score([cut(CAPTIONS[id_]) for id_ in REFERENCES]).corpus
+    assert result["metrics"]["cider"] == pytest.approx(100 * ours["cider"])
+    assert result["protocol"]["references"] == 3
+    assert result["protocol"]["signature"].endswith("|refs:first 1")
+    with pytest.raises(UserError, match="--max_references is 0: give 1 or more"):
+        score("--max_references", 0)
 
 
 def test_document_frequencies_are_counted_in_a_caption_file_or_read(score, tmp_path):
@@ -92,7 +111,7 @@ def test_document_frequencies_are_counted_in_a_caption_file_or_read(score, tmp_p
     counted, read = (result_of("--document_frequencies", path, score=score) for path in (train, counts))
     assert counted["metrics"] == read["metrics"]
     assert counted["metrics"]["cider"] != result_of(score=score)["metrics"]["cider"]
-    assert counted["protocol"]["signature"].endswith("|df:IC_train.jsonl")
+    assert counted["protocol"]["signature"].endswith("|df:IC_train.jsonl|refs:all")
 
 
 def test_frequencies_of_a_split_without_references_are_refused(score, tmp_path):

@@ -115,13 +115,6 @@ def test_other_captions_of_the_same_pictures_are_scored_in_their_order():
     )
 
 
-def test_the_signature_says_how_texts_were_cut_and_n_grams_weighed():
-    frequencies = DocumentFrequencies.of([tokens_of(["短裤"]), tokens_of(["书包"])])
-    given = CaptionScores(REFERENCES, tokenization=Tokenization(lowercase=True), document_frequencies=frequencies)
-    assert given.signature == "tokens:muge|case:lower|punctuation:kept|df:given, of 2 pictures"
-    assert CaptionScores(REFERENCES).signature == "tokens:muge|case:kept|punctuation:kept|df:references"
-
-
 def test_a_split_without_references_is_collected_and_not_scored():
     metric = feed(CaptionScores([()] * 5), range(5))
     assert metric.gathered()[1] == CAPTIONS

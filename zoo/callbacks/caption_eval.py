@@ -164,12 +164,8 @@ class CaptionEvaluation(Callback):
         for index in torch.linspace(0, len(places) - 1, count).round().long().tolist():
             row = self.gold.rows[places[index]]
             references, picture = self.gold.references[row], data_module(trainer, self).picture(self.gold.split, row)
-            found = captions[index] in references
-            rows.append(
-                SheetRow(
-                    text=captions[index] or "(empty)", pictures=[picture], hits=[found], note=" / ".join(references)
-                )
-            )
+            text, note = captions[index] or "(empty)", " / ".join(references)
+            rows.append(SheetRow(text=text, pictures=[picture], hits=[captions[index] in references], note=note))
         save_sheet(trainer, contact_sheet(rows, titles=[""]), name, f"{name}/captions", step)
 
     def _protocol(self, trainer: L.Trainer, pl_module: Any, places: list[int]) -> dict[str, Any]:

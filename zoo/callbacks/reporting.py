@@ -98,8 +98,8 @@ def data_module(trainer: L.Trainer, callback: Any) -> Any:
     data = trainer.datamodule  # type: ignore[attr-defined]
     if data is None:
         raise UserError(
-            f"{type(callback).__name__} needs to know the split's descriptions: give the trainer"
-            " datamodule=zoo.TextToImageDataModule(…), not loaders alone"
+            f"{type(callback).__name__} needs to know the whole split: give the trainer a data module of the zoo,"
+            " datamodule=…, not loaders alone"
         )
     return data
 

@@ -64,9 +64,6 @@ class CaptionScores(Metric):
         super().__init__(sync_on_compute=False)  # gathered once, by gathered, for all that is computed from it
         self.tokenization = tokenization
         self.complete = complete
-        self.frequencies_from = "references"
-        if document_frequencies is not None:
-            self.frequencies_from = f"given, of {document_frequencies.pictures} pictures"
         self.place_of = {row: row for row in range(len(references))}
         self.references: CaptionReferences | None = None
         if any(references):
@@ -185,11 +182,6 @@ class CaptionScores(Metric):
         if self._ceiling is None:
             self._ceiling = self._need_references().human_ceiling()
         return self._ceiling
-
-    @property
-    def signature(self) -> str:
-        """How texts were cut and what CIDEr-D weighs n-grams by, as printed with the scores."""
-        return f"{self.tokenization.signature}|df:{self.frequencies_from}"
 
     def reset(self) -> None:
         """Forget all batches."""
