@@ -270,7 +270,7 @@ def test_rows_with_faults_can_be_left_out(faulty_shop):
     report = faulty_shop.get("retrieval", on_error="skip")
     assert len(report.faults) == 7
     assert report.counts == {"test": {"pictures": 1, "texts": 2, "pairs": 2}}
-    assert "train has no rows, and no files." in report.notes
+    assert "train has no rows, and no files: the folder is for evaluation alone." in report.notes
 
 
 def test_pictures_read_before_faults_were_found_are_kept(faulty_shop):

@@ -148,12 +148,14 @@ def import_folder(
         if not any(splits.values()):
             first = f" {report.faults[0]}" if report.faults else ""
             raise UserError(f"{table.path} has no row that can be taken.{first}")
-        if not splits["train"]:
-            raise UserError(f"{table.path}: nothing is left to train on. Mend the column of splits, or the rows above.")
         _write(out, options.task, splits, store, on_progress)
     shutil.rmtree(work)
     report.counts.update({name: _count(part) for name, part in splits.items() if part})
-    report.notes.extend(f"{name} has no rows, and no files." for name, part in splits.items() if not part)
+    report.notes.extend(
+        f"{name} has no rows, and no files{': the folder is for evaluation alone' if name == 'train' else ''}."
+        for name, part in splits.items()
+        if not part
+    )
     if options.task == "retrieval":
         report.notes.extend(_small_pools(report.counts))
     return report
