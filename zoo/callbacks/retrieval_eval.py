@@ -1,5 +1,7 @@
 """Recall of a retrieval task during training and on the test split, exact on any number of processes."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from torch import Tensor
 
 from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
 from zoo.callbacks.reporting import log_numbers, save_sheet, steps_done, write_results
+from zoo.data.formats import write_text
 from zoo.interfaces import RetrievalGold
 from zoo.metrics.recall import RetrievalRecall
+from zoo.metrics.thresholds import MarginThreshold, ScoreThreshold, check_precisions
 
 
 class RetrievalEvaluation(Callback):
@@ -25,12 +29,24 @@ class RetrievalEvaluation(Callback):
     ``limit_val_batches`` is reported as ``val_partial/…``. Each evaluation draws a contact sheet to
     ``pictures/`` in the run and to W&B; ``test`` also writes its numbers to ``test.json``.
 
+    ``validate`` and ``test``, not cut short, also tell from which score on a pair, and from which margin over the
+    second a first answer, is true as often as wanted, and write it to ``thresholds.json``, each split under its name.
+    Choose thresholds on the validation split: they are of the checkpoint and of the gallery's size. Pairs that the
+    labels do not name count as false, so that precision is a lower bound where labels are incomplete, as MUGE's are.
+
     Args:
         sheet_queries: Queries on the contact sheet, spread evenly over the file; 0 draws none.
+        precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
+
+    Raises:
+        UserError: A precision is out of its range.
     """
 
-    def __init__(self, sheet_queries: int = 8) -> None:
+    def __init__(self, sheet_queries: int = 8, precisions: list[float] | tuple[float, ...] = (50, 80, 90, 95)) -> None:
+        check_precisions(precisions)
         self.sheet_queries = sheet_queries
+        self.precisions = tuple(precisions)
+        self.numbers: dict[str, float] = {}  # of the latest evaluation, under the names they are logged by
         self.metric: RetrievalRecall | None = None
         self.gold: RetrievalGold | None = None
 
@@ -72,6 +88,7 @@ class RetrievalEvaluation(Callback):
     ) -> None:
         complete = all(number == len(loader) for number, loader in zip(batches, loaders, strict=True))
         complete = trainer.strategy.reduce_boolean_decision(complete, all=True)
+        self.numbers = {}
         self.gold = trainer.datamodule.gold(split)  # type: ignore[attr-defined]
         self.metric = RetrievalRecall(
             query_ids=self.gold.query_ids,
@@ -102,13 +119,18 @@ class RetrievalEvaluation(Callback):
             numbers["loss"] = pl_module.evaluation_loss(image_embeddings, query_embeddings, image_ids, query_ids)
         logged = {f"{name}/{key}": value.float() for key, value in numbers.items()}
         log_numbers(trainer, pl_module, logged)
+        self.numbers = values = {key: value.item() for key, value in logged.items()}
         ranking = self.metric.ranking(10)
         if trainer.is_global_zero:
-            values = {key: value.item() for key, value in logged.items()}
             protocol = describe_protocol(trainer, pl_module, self.gold)
             protocol["queries"], protocol["pictures"] = self.metric.sizes()  # fewer in a partial evaluation
             step = protocol["step"]
             print_recall(values, name, protocol)
+            if self.precisions and self.metric.complete and trainer.state.fn in ("validate", "test"):
+                scores, margins = self.metric.thresholds(self.precisions)
+                print_thresholds(scores, margins, self.gold.split, protocol["pictures"])
+                path = Path(trainer.default_root_dir) / "thresholds.json"
+                write_thresholds(path, self.gold.split, scores, margins, protocol)
             if self.sheet_queries:
                 self._draw(trainer, name, ranking, step)
             if prefix == "test":
@@ -163,3 +185,51 @@ def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) 
         f"{protocol['precision']}; percent; loss {values.get(f'{name}/loss', float('nan')):.4f}",
         style="dim",
     )
+
+
+def print_thresholds(
+    scores: Sequence[ScoreThreshold], margins: Sequence[MarginThreshold], split: str, pictures: int
+) -> None:
+    """Print, for each wanted precision, the least score of a pair and the least margin of a first answer."""
+    console = Console()
+    titles = (f"{split}: pairs by score", f"{split}: first answers by margin")
+    columns = (("score", "precision", "recall", "pairs a query"), ("margin", "precision", "answered"))
+    for title, names, thresholds in zip(titles, columns, (scores, margins), strict=True):
+        table = Table(title=title, title_justify="left")
+        for name in ("wanted", *names):
+            table.add_column(name, justify="right", no_wrap=True)
+        for wanted, least, *shares in thresholds:
+            cells = ["not reached"] if least is None else [f"{least:.4f}", *(f"{share:.2f}" for share in shares)]
+            table.add_row(f"{wanted:g}", *cells)
+        console.print(table)
+    console.print(
+        "percent; margin: the first answer's score less the second's\n"
+        f"of this checkpoint and a gallery of {pictures} pictures: choose on valid, not on test\n"
+        "precision is a lower bound where labels are incomplete, as MUGE's are",
+        style="dim",
+    )
+
+
+def write_thresholds(
+    path: Path,
+    split: str,
+    scores: Sequence[ScoreThreshold],
+    margins: Sequence[MarginThreshold],
+    protocol: dict[str, Any],
+) -> None:
+    """Write the thresholds of a split as JSON, atomically, beside those of the other splits in the file."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # none yet, or damaged
+        kept = {}
+    kept[split] = {
+        "scores": [threshold._asdict() for threshold in scores],
+        "margins": [threshold._asdict() for threshold in margins],
+        "protocol": {
+            **protocol,
+            "pairs": "all queries with all pictures; those that the labels do not name count as false: precision is a"
+            " lower bound where labels are incomplete",
+            "holds_for": "this checkpoint and this gallery; choose thresholds on valid, not on test",
+        },
+    }
+    write_text(path, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")

@@ -13,6 +13,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from zoo.errors import UserError
 from zoo.metrics.gathering import check_ids, file_order, offer_empty_batches, rows_not_finite, some
 from zoo.metrics.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, recall_at, top_k
+from zoo.metrics.thresholds import MarginThreshold, ScoreThreshold, margin_thresholds, score_thresholds
 
 __all__ = ["NEVER_RANKED", "RetrievalRecall", "first_positive_ranks", "recall_at", "top_k"]
 
@@ -32,10 +33,10 @@ class RetrievalRecall(Metric):
     """Text-to-picture recall over a whole split.
 
     Feed it both sides with ``update``, on each process the rows that this process saw, in any order and number; then
-    call ``compute``, ``ranking`` or ``matched_pairs`` on **every** process (they gather once and keep what they
-    gathered), and ``reset`` before the next evaluation. The result depends on neither the number of processes nor the
-    order of batches. Scores are inner products in fp32: hand in unit vectors for cosine similarity. Move the metric to
-    the device of the embeddings first, as with every torchmetrics metric.
+    call ``compute``, ``ranking``, ``matched_pairs`` or ``thresholds`` on **every** process (they gather once and keep
+    what they gathered), and ``reset`` before the next evaluation. The result depends on neither the number of processes
+    nor the order of batches. Scores are inner products in fp32: hand in unit vectors for cosine similarity. Move the
+    metric to the device of the embeddings first, as with every torchmetrics metric.
 
     ``compute()`` returns percent, 0-100, float64 on the CPU: ``recall@1``, ``recall@5``, ``recall@10`` and
     ``mean_recall`` (their mean), and for each label in ``groups`` the same of its queries alone, as
@@ -115,12 +116,7 @@ class RetrievalRecall(Metric):
         """
         if self.positives is None:
             raise UserError("RetrievalRecall was built with positives=None: without answers there is ranking() alone.")
-        gathered = self._gather()
-        place_in_gallery = {self.ids["image"][place]: row for row, place in enumerate(gathered.image_places)}
-        rows = [
-            [place_in_gallery[image] for image in self.positives[place] if image in place_in_gallery]
-            for place in gathered.query_places
-        ]
+        gathered, rows = self._gather(), self._true_rows()
         ranks = first_positive_ranks(gathered.query_embeddings, gathered.image_embeddings, compressed_rows(rows)).cpu()
         result = recall_at(ranks)
         if self.groups is not None:
@@ -169,11 +165,7 @@ class RetrievalRecall(Metric):
                 "RetrievalRecall was built with positives=None: without answers there are no matched pairs."
             )
         gathered = self._gather()
-        place_in_gallery = {self.ids["image"][place]: row for row, place in enumerate(gathered.image_places)}
-        pairs = []
-        for row, place in enumerate(gathered.query_places):
-            present = (place_in_gallery[image] for image in self.positives[place] if image in place_in_gallery)
-            pairs += [(row, image_row) for image_row in list(present)[:1]]
+        pairs = [(row, image_row) for row, present in enumerate(self._true_rows()) for image_row in present[:1]]
         queries, images = torch.tensor(pairs, dtype=torch.int64, device=gathered.query_embeddings.device).view(-1, 2).T
         return (
             gathered.query_embeddings[queries],
@@ -181,6 +173,44 @@ class RetrievalRecall(Metric):
             self._ids_at("query", gathered.query_places, queries.device)[queries],
             self._ids_at("image", gathered.image_places, images.device)[images],
         )
+
+    def thresholds(self, precisions: Sequence[float]) -> tuple[list[ScoreThreshold], list[MarginThreshold]]:
+        """From which score on pairs, and from which margin on first answers, are true as often as wanted.
+
+        Once something is computed on every process, one process alone may call it.
+
+        Args:
+            precisions: Wanted, percent, above 0 and below 100.
+
+        Returns:
+            For each wanted precision the least score of all pairs of a query with a picture, and the least margin of
+            a query's first answer over its second; see ``zoo.metrics.thresholds``.
+
+        Raises:
+            UserError: The split has no answers, or a precision is out of its range.
+            RuntimeError: The ids that came are not the split's, or an embedding is not finite.
+        """
+        if self.positives is None:
+            raise UserError("RetrievalRecall was built with positives=None: without answers there are no thresholds.")
+        gathered, rows = self._gather(), self._true_rows()
+        embeddings = gathered.query_embeddings, gathered.image_embeddings
+        best_scores, best_rows = (best.cpu() for best in top_k(*embeddings, 2))  # [Q, 2]
+        margins = (best_scores[:, :1] - best_scores[:, 1:]).flatten()  # [Q], or [0]: one picture leads no other
+        right = [any(row in own for row in best[:1]) for best, own in zip(best_rows.tolist(), rows, strict=True)]
+        return (
+            score_thresholds(*embeddings, compressed_rows(rows), precisions),
+            margin_thresholds(margins, torch.tensor(right, dtype=torch.bool)[: len(margins)], precisions),
+        )
+
+    def _true_rows(self) -> list[list[int]]:
+        """For each query that came the rows, among the pictures that came, of its true ones."""
+        assert self.positives is not None
+        gathered = self._gather()
+        place_in_gallery = {self.ids["image"][place]: row for row, place in enumerate(gathered.image_places)}
+        return [
+            [place_in_gallery[image] for image in self.positives[place] if image in place_in_gallery]
+            for place in gathered.query_places
+        ]
 
     def _ids_at(self, side: Side, places: list[int], device: torch.device) -> Tensor:
         return torch.tensor([self.ids[side][place] for place in places], dtype=torch.int64, device=device)
