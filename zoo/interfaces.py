@@ -1,6 +1,6 @@
 """The vocabulary of the zoo: what the rooms hand each other. Shapes: B batch, D embedding, H×W pixels, N positions."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
@@ -16,6 +16,7 @@ class PairBatch(TypedDict):
     text: list[str]  # B queries
     image_id: Tensor  # [B] int64
     query_id: Tensor  # [B] int64
+    positives: NotRequired[Tensor]  # [B, P] int64, the ids of all pictures that each query names, -1 fills; P > 1
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
 
 
@@ -168,6 +169,15 @@ class RetrievalData(Protocol):
 
     def picture(self, split: str, image_id: int) -> np.ndarray:
         """One gallery picture as ``[H, W, 3] uint8`` RGB."""
+
+    def training_pairs(self) -> np.ndarray:
+        """``[P, 2] int64``: query id and picture id of each pair that is trained on, in the order of the rows."""
+
+    def training_loaders(self) -> Sequence[Iterable[QueryBatch | ImageBatch]]:
+        """All queries, then all pictures that are trained on, each once, not augmented: this process's share."""
+
+    def deal(self, groups: Callable[[int], np.ndarray | None]) -> None:
+        """Ask ``groups``, as each epoch begins, which of its rows are dealt together: ``[P]`` integers, or None."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,65 @@ def test_a_training_row_is_one_query_and_one_of_its_pictures(muge_root):
     assert all(batch["text"] == [texts[int(batch["query_id"])]] for batch in batches)
 
 
+def test_a_row_knows_all_pictures_of_its_query(muge_root):
+    data = module(muge_root, train_splits=["valid", "train"])
+    pairs = data.train_dataloader().dataset
+    expected = {}
+    for split in ("valid", "train"):
+        gold = data.gold(split)
+        expected |= dict(zip(gold.query_ids, gold.positives, strict=True))
+    batch = pairs.__getitems__([(0, row) for row in reversed(range(len(pairs)))])
+    assert batch["positives"].dtype == torch.int64
+    assert batch["positives"].shape == (len(pairs), 4)  # a colour's pictures; -1 fills behind a query's only one
+    for query_id, image_id, known in zip(batch["query_id"], batch["image_id"], batch["positives"], strict=True):
+        items = expected[int(query_id)]
+        assert known.tolist() == [*items, *[-1] * (4 - len(items))]
+        assert image_id in known
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_positives_are_as_wide_in_every_batch_and_left_out_where_each_query_names_one(demo_root, workers):
+    wide, narrow = (
+        module(demo_root, train_kinds=kinds, batch_size=400, num_workers=workers) for kinds in (["base"], ["name"])
+    )
+    most = max(len(query.item_ids) for query in wide.open("train").queries)
+    assert {batch["positives"].shape for batch in wide.train_dataloader()} == {(400, most)}
+    assert "positives" not in next(iter(narrow.train_dataloader()))
+
+
+@pytest.mark.parametrize("kinds", [None, ["name"]])
+def test_what_is_trained_on_can_be_read_once_each(demo_root, kinds):
+    data = module(demo_root, train_splits=["valid", "test"], train_kinds=kinds, eval_batch_size=100, flip=1.0)
+    pairs = data.training_pairs()
+    dataset = data.train_dataloader().dataset
+    rows = [0, 7, len(pairs) - 1]
+    batch = dataset.__getitems__([(0, row) for row in rows])
+    np.testing.assert_array_equal(pairs[rows], torch.stack([batch["query_id"], batch["image_id"]], dim=1))
+    queries, pictures = data.training_loaders()
+    texts = {query.query_id: query.text for split in ("valid", "test") for query in data.open(split).queries}
+    read = {int(i): text for batch in queries for i, text in zip(batch["query_id"], batch["text"], strict=True)}
+    assert read == {int(query_id): texts[int(query_id)] for query_id in pairs[:, 0]}
+    read = {int(i): image for batch in pictures for i, image in zip(batch["image_id"], batch["image"], strict=True)}
+    assert read.keys() == set(pairs[:, 1].tolist())
+    assert len(read) == len(pictures.dataset)
+    last = data.gold("test").image_ids[-1]
+    np.testing.assert_array_equal(read[last].permute(1, 2, 0), images.resize(data.picture("test", last), 24))
+
+
+def test_a_training_loader_begins_at_its_first_batch(muge_root):
+    asked = []
+    data = module(muge_root, num_workers=2)
+    data.deal(lambda epoch: asked.append(epoch))
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    assert asked == []
+    first = next(batches)["query_id"]
+    assert asked == [0]
+    assert torch.equal(next(iter(loader))["query_id"], first)  # begun anew, by the same workers
+    assert asked == [0, 0]
+    assert len(list(loader)) == len(loader)
+
+
 def test_only_the_kinds_asked_for_are_trained_on(demo_root):
     data = module(demo_root, train_kinds=["name"], group_size=6, batch_size=64)
     kinds = {query.query_id: query.kind for query in data.open("train").queries}

@@ -61,6 +61,45 @@ def test_rows_of_a_group_are_dealt_in_runs():
     assert rows[:10] != sorted(rows[:10])
 
 
+def regrouped(groups_of, done=0, num_rows=12):
+    """Deals pairs of a data's own groups, 0 0 1 1 …, where an epoch has no others."""
+    return TrainingBatchSampler(
+        num_rows,
+        batch_size=4,
+        seed=0,
+        rank=0,
+        world_size=1,
+        progress=lambda: done,
+        groups=np.arange(num_rows) // 2,
+        group_size=2,
+        regroup=groups_of,
+    )
+
+
+def test_an_epochs_own_groups_are_asked_for_at_its_first_batch_and_dealt_whole():
+    asked, own = [], np.array([7, 8, 9, 9, 7, 8, 7, 9, 8, 7, 8, 8])  # four of one, five and three of others
+
+    def groups_of(epoch):
+        asked.append(epoch)
+        return own if epoch == 1 else None
+
+    for done, names in ((0, np.arange(12) // 2), (3, own)):
+        batches = iter(regrouped(groups_of, done=done))
+        assert asked == [0] * (done // 3)
+        dealt = names[[row for batch in batches for _, row in batch]]
+        assert len([name for name, _ in itertools.groupby(dealt)]) == len(set(names))
+    assert asked == [0, 1]
+
+
+def test_without_own_groups_an_epoch_is_as_it_was():
+    assert list(regrouped(lambda epoch: None)) == list(regrouped(None))
+
+
+def test_groups_of_other_rows_are_refused():
+    with pytest.raises(UserError, match=r"the groups of epoch 0 are of 11 training rows, and there are 12: go on with"):
+        list(regrouped(lambda epoch: np.zeros(11)))
+
+
 def test_a_small_split_makes_one_smaller_batch():
     assert [len(batch) for batch in training(7, 128, world_size=2)] == [3]
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,6 +178,17 @@ def report_faults(faults: Sequence[str], what: str, trainer: "Trainer | None") -
 # --- loaders ---------------------------------------------------------------------------------------------------
 
 
+class LateLoader(DataLoader):
+    """Begins to read at the first ``next``, not at ``iter``.
+
+    Lightning calls ``iter`` for a run's first epoch when it configures the optimiser, long before the epoch: workers
+    that read ahead would have asked the sampler for its order by then.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
 def training_loader(
     dataset: Dataset,
     trainer: "Trainer | None",
@@ -187,6 +198,7 @@ def training_loader(
     seed: int,
     groups: np.ndarray | None = None,
     group_size: int = 1,
+    regroup: Callable[[int], np.ndarray | None] | None = None,
 ) -> DataLoader:
     """Shuffled rows in equal batches; continues where the trainer stands.
 
@@ -198,6 +210,7 @@ def training_loader(
         seed: Seed of the order.
         groups: What each row belongs to; see ``TrainingBatchSampler``.
         group_size: Rows of a group that are dealt together.
+        regroup: Gives an epoch's own groups, when the epoch begins.
     """
     num_rows = len(dataset)  # type: ignore[arg-type]
     place = place_of(trainer)
@@ -209,6 +222,7 @@ def training_loader(
         limit=trainer.limit_train_batches if trainer else 1.0,
         groups=groups,
         group_size=group_size,
+        regroup=regroup,
         **place,
     )
     if sampler.batch_size < batch_size and place["rank"] == 0:
@@ -240,7 +254,8 @@ def _loader(dataset: Dataset, sampler: Any, *, num_workers: int, world_size: int
     server = num_workers > 0 and world_size > 1
     if server:
         multiprocessing.set_forkserver_preload([type(dataset).__module__])
-    return DataLoader(
+    kind = LateLoader if persistent else DataLoader
+    return kind(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,

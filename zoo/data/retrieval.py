@@ -1,5 +1,6 @@
 """Text-to-image retrieval: MUGE's ``Multimodal_Retrieval`` files → batches of queries, pictures and ids."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +105,7 @@ class RetrievalDataModule(L.LightningDataModule):
         self.on_error = on_error
         self.seed = resolve_seed(seed)
         self._splits: dict[str, RetrievalSplit] = {}
+        self._regroup: Callable[[int], np.ndarray | None] | None = None
 
     # --- files -------------------------------------------------------------------------------------------------
 
@@ -143,6 +145,23 @@ class RetrievalDataModule(L.LightningDataModule):
         opened = self.open(split)
         return decode(opened.pictures, opened.row_of[image_id])
 
+    @cached_property
+    def _training(self) -> tuple[TrainingPairs, np.ndarray, np.ndarray]:
+        """What is trained on: queries and pictures, ``[P, 2]`` the pairs' places there, ``[P]`` what is related."""
+        training = TrainingPairs([self.open(split) for split in self.train_splits])
+        pairs = training.pairs()
+        groups = training.groups(pairs)  # of all pairs: queries that are not trained on tell what is related too
+        if self.train_kinds is not None:
+            chosen = training.of_kinds(pairs, self.train_kinds)
+            pairs, groups = pairs[chosen], groups[chosen]
+        return training, pairs, groups
+
+    def training_pairs(self) -> np.ndarray:
+        """``[P, 2] int64``: query id and picture id of each pair that is trained on, in the order of the rows."""
+        training, pairs, _ = self._training
+        query_ids = np.array([query.query_id for query in training.queries])
+        return np.stack([query_ids[pairs[:, 0]], training.pictures.ids[pairs[:, 1]].astype(np.int64)], axis=1)
+
     def teardown(self, stage: str) -> None:
         """Say again, at the end, which rows were left out."""
         faults = [fault for split in self._splits.values() for fault in split.faults]
@@ -152,12 +171,7 @@ class RetrievalDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled pairs in equal batches; continues where the trainer stands."""
-        training = TrainingPairs([self.open(split) for split in self.train_splits])
-        pairs = training.pairs()
-        groups = training.groups(pairs)  # of all pairs: queries that are not trained on tell what is related too
-        if self.train_kinds is not None:
-            chosen = training.of_kinds(pairs, self.train_kinds)
-            pairs, groups = pairs[chosen], groups[chosen]
+        training, pairs, groups = self._training
         dataset = PairDataset(
             training.pictures,
             training.queries,
@@ -177,6 +191,26 @@ class RetrievalDataModule(L.LightningDataModule):
             seed=self.seed,
             groups=groups,
             group_size=self.group_size,
+            regroup=self._regroup,
+        )
+
+    def deal(self, groups: Callable[[int], np.ndarray | None]) -> None:
+        """Ask ``groups``, as each epoch begins, which of its rows are dealt together; before the loader is built.
+
+        Args:
+            groups: Called on every process with the epoch, when its first batch is asked for. It gives ``[P]``
+                integers, the same on every process, whole groups of which are dealt in a run; or None for the data's
+                own groups and ``group_size``.
+        """
+        self._regroup = groups
+
+    def training_loaders(self) -> list[DataLoader]:
+        """All queries, then all pictures that are trained on, each once, not augmented: this process's share."""
+        training, pairs, _ = self._training
+        queries, rows = (np.unique(column) for column in pairs.T)
+        return self._in_file_order(
+            QueryDataset([training.queries[index] for index in queries]),
+            GalleryDataset(training.pictures, rows, image_size=self.image_size),
         )
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -198,6 +232,9 @@ class RetrievalDataModule(L.LightningDataModule):
             GalleryDataset(opened.pictures, opened.rows, image_size=self.image_size),
         ]
         check_processes(max(map(len, datasets)), split, self.trainer)
+        return self._in_file_order(*datasets)
+
+    def _in_file_order(self, *datasets: Any) -> list[DataLoader]:
         return [
             evaluation_loader(dataset, self.trainer, batch_size=self.eval_batch_size, num_workers=self.num_workers)
             for dataset in datasets

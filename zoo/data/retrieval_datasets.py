@@ -42,6 +42,8 @@ class PairDataset(Dataset[PairBatch]):
         self.pictures = pictures
         self.queries = queries
         self.pairs = pairs  # [P, 2] int64: index of the query, row of the picture
+        self.by_query = pairs[np.argsort(pairs[:, 0], kind="stable")]
+        self.most_positives = int(np.bincount(pairs[:, 0]).max(initial=0))  # pictures that a query names
         self.image_size = image_size
         self.crop_scale = crop_scale
         self.flip = flip
@@ -73,9 +75,18 @@ class PairDataset(Dataset[PairBatch]):
             image_id=torch.from_numpy(self.pictures.ids[pairs[:, 1]].astype(np.int64)),
             query_id=torch.tensor([self.queries[index].query_id for index in pairs[:, 0]]),
         )
+        if self.most_positives > 1:
+            batch["positives"] = self._positives(pairs[:, 0])
         if self.flip > 0:
             batch["flip"] = flip
         return batch
+
+    def _positives(self, queries: np.ndarray) -> torch.Tensor:
+        """The ids of all pictures that B queries name, ``[B, most_positives] int64``; -1 fills."""
+        start, end = (np.searchsorted(self.by_query[:, 0], queries, side=side)[:, None] for side in ("left", "right"))
+        places = start + np.arange(self.most_positives)  # [B, P]
+        rows = self.by_query[places.clip(max=len(self.by_query) - 1), 1]
+        return torch.from_numpy(np.where(places < end, self.pictures.ids[rows].astype(np.int64), -1))
 
 
 class QueryDataset(Dataset[QueryBatch]):
@@ -97,7 +108,7 @@ class QueryDataset(Dataset[QueryBatch]):
 class GalleryDataset(Dataset[ImageBatch]):
     """The pictures of an evaluation, a whole batch at a time."""
 
-    def __init__(self, pictures: ImageTsv, rows: np.ndarray, *, image_size: int) -> None:
+    def __init__(self, pictures: ImageTsv | JoinedTsv, rows: np.ndarray, *, image_size: int) -> None:
         self.pictures = pictures
         self.rows = rows  # rows of the TSV that can be read
         self.image_size = image_size

@@ -30,9 +30,11 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         limit: Lightning's ``limit_train_batches``: how many batches, or which share of them, make an epoch.
         groups: ``[num_rows]`` integers, what each row belongs to; with ``group_size``.
         group_size: Rows of one group that are dealt in a run, so that they meet in a batch; 1 deals rows singly.
+        regroup: Asked for an epoch's groups when its first batch is, on every process: ``[num_rows]`` integers, whole
+            groups of which are dealt in a run, or None for ``groups``.
 
     Raises:
-        UserError: When there are fewer rows than processes.
+        UserError: When there are fewer rows than processes, or an epoch's groups are of another number of rows.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         limit: float = 1.0,
         groups: np.ndarray | None = None,
         group_size: int = 1,
+        regroup: Callable[[int], np.ndarray | None] | None = None,
     ) -> None:
         if num_rows < world_size:
             raise UserError(
@@ -61,6 +64,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         self.limit = limit
         self.groups = groups
         self.group_size = group_size
+        self.regroup = regroup
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever the run stands."""
@@ -70,24 +74,38 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         """The batches that are left of the epoch in which the run stands."""
         limit = self.limit if isinstance(self.limit, int) else int(len(self) * self.limit)
         epoch, position = divmod(self.progress(), min(limit, len(self)))
-        order = self._order(np.random.default_rng((self.seed, epoch)))
+        order = self._order(epoch)
         global_batch = self.batch_size * self.world_size
         for start in range(position * global_batch, len(self) * global_batch, global_batch):
             rows = order[start : start + global_batch][self.rank :: self.world_size]
             yield [(epoch, int(row)) for row in rows]
 
-    def _order(self, random: np.random.Generator) -> np.ndarray:
-        """A permutation of the rows: single rows, or runs of up to ``group_size`` rows of a group."""
+    def _order(self, epoch: int) -> np.ndarray:
+        """A permutation of the rows: single rows, or runs of rows of a group."""
+        random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self.num_rows)
-        if self.groups is None or self.group_size == 1:
+        of_row, longest = self._groups(epoch)
+        if of_row is None or longest == 1:
             return order
-        by_group = order[np.argsort(self.groups[order], kind="stable")]
-        groups = self.groups[by_group]
+        by_group = order[np.argsort(of_row[order], kind="stable")]
+        groups = of_row[by_group]
         starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
         within = np.arange(self.num_rows) - np.repeat(starts, np.diff(np.r_[starts, self.num_rows]))
-        run = np.cumsum((within % self.group_size) == 0) - 1  # the run that each row is in
+        run = np.cumsum((within % longest) == 0) - 1  # the run that each row is in
         place = random.permutation(run[-1] + 1)[run]  # where that run goes
         return by_group[np.argsort(place, kind="stable")]
+
+    def _groups(self, epoch: int) -> tuple[np.ndarray | None, int]:
+        """What each row belongs to in an epoch, and how long a run may be."""
+        groups = None if self.regroup is None else self.regroup(epoch)
+        if groups is None:
+            return self.groups, self.group_size
+        if len(groups) != self.num_rows:
+            raise UserError(
+                f"the groups of epoch {epoch} are of {len(groups)} training rows, and there are {self.num_rows}: go on "
+                "with the data that the run began with"
+            )
+        return groups, self.num_rows
 
 
 class EvaluationBatchSampler(Sampler[list[int]]):
