@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -177,14 +178,51 @@ def test_lightnings_own_sampler_does_not_pass_unnoticed(zoo, place, run):
     assert not (run / "test.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
-def test_gradients_are_those_of_the_concatenated_batch(zoo, place):
+def test_blocks_shared_out_over_processes_train_as_whole_ones(zoo, tmp_path):
+    """FSDP against DDP: the numbers logged, also by a run that goes on; its checkpoint is tested by one process."""
+    place = make_place(tmp_path, queries=37, pictures=29)
+    shutil.copytree(EXPERIMENTS / "_overlays", place / "experiments" / "_overlays")
+    overlay = ("--config", "experiments/_overlays/fsdp.yaml")
+    words = ("fit", "--config", "experiments/tiny.yaml", "--trainer.max_epochs", "2")
+    code, printed = zoo(place, *words, "--runs", "whole", processes=2)
+    assert code == 0, printed
+    code, printed = zoo(place, *words, *overlay, "--runs", "shared", "--trainer.max_steps", "9")
+    assert code == 0, printed
+    code, printed = zoo(place, *words, *overlay, "--runs", "shared", "--ckpt_path", "last")
+    assert code == 0, printed
+    runs = [next((place / kind / "tiny").iterdir()) for kind in ("whole", "shared")]
+    logged = []
+    for run in runs:
+        names, *lines = (run / "metrics.csv").read_text().splitlines()
+        rows = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
+        logged.append({row["step"]: float(row["val/loss"]) for row in rows if row["val/loss"]})
+    assert len(logged[0]) == 3
+    assert logged[1] == pytest.approx(logged[0], rel=1e-5)
+    scores = [results(zoo, place, run, processes=1) for run in runs]
+    assert scores[1][0] == pytest.approx(scores[0][0], rel=1e-5)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(
+    ("everywhere", "on_several"),
+    [
+        ((), ()),
+        pytest.param(("--model.loss", "sigmoid"), (), marks=pytest.mark.slow),  # a share on each process
+        pytest.param((), ("--model.chunk_size", "1"), marks=pytest.mark.slow),  # nothing kept of a chunk
+    ],
+    ids=["softmax", "sigmoid", "chunks"],
+)
+def test_gradients_are_those_of_the_concatenated_batch(zoo, place, everywhere, on_several):
     gradients, losses = {}, {}
     for processes in (1, 2, 3):
         target = place / f"gradients-{processes}.pt"
         code, printed = zoo(
             place,
             *("fit", "--config", "experiments/tiny.yaml", "--runs", f"runs-{processes}"),
+            *everywhere,
+            *(on_several if processes > 1 else ()),
             *("--trainer.max_steps", "1", "--trainer.num_sanity_val_steps", "0", "--trainer.limit_val_batches", "0"),
             *("--data.batch_size", str(6 // processes)),
             *("--trainer.callbacks", "save_gradients.SaveGradients", "--trainer.callbacks.path", str(target)),

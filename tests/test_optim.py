@@ -138,9 +138,9 @@ def test_a_second_phase_has_a_peak_and_a_cosine_of_its_own():
 
 def test_a_part_has_a_learning_rate_of_its_own():
     model = Model()
-    groups = parameter_groups(model, 0.1, [(model.convolution, 0.5)])
+    groups = parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), 0.5))
     own = [group for group in groups if group.get("lr") == 0.5]
     assert {id(p) for group in own for p in group["params"]} == {id(p) for p in model.convolution.parameters()}
     assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
     with pytest.raises(UserError, match="learning rates"):
-        parameter_groups(model, 0.1, [(model.convolution, -1.0)])
+        parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), -1.0))

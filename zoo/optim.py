@@ -1,8 +1,9 @@
 """What every task's optimiser shares: which parameters decay, and how the learning rate moves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ from zoo.errors import UserError
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, rates: Sequence[tuple[nn.Module, float]] = ()
+    module: nn.Module, weight_decay: float, rates: Mapping[nn.Parameter, float] = MappingProxyType({})
 ) -> list[dict[str, Any]]:
     """Part a module's trainable parameters into decayed and undecayed ones, each exactly once.
 
@@ -23,7 +24,7 @@ def parameter_groups(
     Args:
         module: Whose parameters; frozen ones are left out, shared ones come once.
         weight_decay: Of the decayed group, at least 0.
-        rates: Parts of it that have a learning rate of their own, at least 0.
+        rates: The learning rate, at least 0, of parameters that have one of their own.
 
     Returns:
         Groups for a torch optimiser; an empty one is left out.
@@ -33,20 +34,32 @@ def parameter_groups(
     """
     if weight_decay < 0:
         raise UserError(f"weight_decay: {weight_decay} came; use 0 or more.")
-    if any(rate < 0 for _, rate in rates):
-        raise UserError(f"learning rates: {[rate for _, rate in rates]} came; use 0 or more.")
+    if any(rate < 0 for rate in rates.values()):
+        raise UserError(f"learning rates: {min(rates.values())} came; use 0 or more.")
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
         raise UserError(f"{type(module).__name__} has no trainable parameter. Unfreeze some.")
-    own_rate = {parameter: rate for part, rate in rates for parameter in part.parameters()}
-    groups: dict[tuple[float | None, bool], list[nn.Parameter]] = {}
-    for parameter in trainable:
-        groups.setdefault((own_rate.get(parameter), parameter.ndim >= 2), []).append(parameter)
+    groups: dict[tuple[float, bool, type], list[nn.Parameter]] = {}
+    for parameter in trainable:  # sharded ones (FSDP) have a type of their own, and cannot be stepped with the others
+        key = (rates.get(parameter, -1.0), parameter.ndim < 2, type(parameter))
+        groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}
-        | ({} if rate is None else {"lr": rate})
-        for (rate, decayed), parameters in sorted(groups.items(), key=lambda group: (group[0][0] or -1.0, -group[0][1]))
+        {"params": parameters, "weight_decay": 0.0 if undecayed else weight_decay} | ({"lr": rate} if rate >= 0 else {})
+        for (rate, undecayed, _), parameters in sorted(groups.items(), key=lambda group: group[0][:2])
     ]
+
+
+def layer_rates(layers: Sequence[Sequence[nn.Parameter]], rate: float, decay: float) -> dict[nn.Parameter, float]:
+    """Give each layer of a backbone a learning rate: the last ``decay`` of the full one, each before it ``decay`` less.
+
+    Source: ELECTRA (Clark et al. 2020, arXiv:2003.10555) and BEiT (Bao et al. 2021, arXiv:2106.08254).
+
+    Args:
+        layers: The parameters of each layer, from the input on.
+        rate: Of what stands behind the backbone.
+        decay: In (0, 1]; 1 gives all layers the full rate.
+    """
+    return {p: rate * decay ** (len(layers) - place) for place, layer in enumerate(layers) for p in layer}
 
 
 def warmup_cosine_ratio(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> float:

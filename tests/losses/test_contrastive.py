@@ -10,7 +10,8 @@ import torch.distributed
 from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import cross_entropy, normalize
 
-from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, collapse_loss
+from zoo.losses import contrastive
+from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, siglip_loss
 
 SCALE = torch.tensor(1 / 0.07)
 
@@ -82,13 +83,73 @@ def test_gradients_are_finite_and_a_masked_pair_has_none():
 
 def test_a_collapsed_batch_sits_at_the_logarithm_of_its_size():
     same = torch.ones(16, 4) / 2
-    assert collapse_loss(16).item() == pytest.approx(math.log(16), abs=1e-6)
-    assert clip_loss(same, same, SCALE).item() == pytest.approx(math.log(16), abs=1e-5)
-    image_ids, query_ids = torch.arange(16) // 3, torch.arange(16) % 5
-    expected = collapse_loss(16, image_ids=image_ids, query_ids=query_ids)
-    assert expected < math.log(16)
-    got = clip_loss(same, same, SCALE, image_ids=image_ids, query_ids=query_ids)
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+    for label_smoothing in (0.0, 0.3):
+        loss = clip_loss(same, same, SCALE, label_smoothing=label_smoothing)
+        assert loss.item() == pytest.approx(math.log(16), abs=1e-5)
+
+
+def test_smoothed_labels_are_those_of_torch_over_what_enters():
+    images, texts = embeddings(9)
+    ids, total = torch.tensor([0, 1, 2, 3, 3, 5, 6, 5, 8]), torch.zeros(())
+    for own in range(9):
+        entering = [other for other in range(9) if other == own or ids[other] != ids[own]]
+        for left, right in ((images, texts), (texts, images)):
+            logits = SCALE * left[own] @ right[entering].T
+            total += cross_entropy(logits[None], torch.tensor([entering.index(own)]), label_smoothing=0.2)
+    torch.testing.assert_close(clip_loss(images, texts, SCALE, image_ids=ids, label_smoothing=0.2), total / 18)
+
+
+def test_a_picture_that_a_query_names_is_no_negative_of_it():
+    """Row 0 is (query 7, picture 1), and query 7 also names picture 3, which is that of row 2."""
+    images, texts = embeddings(4)
+    ids = {"image_ids": torch.tensor([1, 2, 3, 4]), "query_ids": torch.tensor([7, 8, 9, 10])}
+    positives = torch.tensor([[1, 3], [2, -1], [3, -1], [4, -1]])
+    logits = SCALE * images @ texts.T
+    logits[2, 0] = -torch.inf  # picture of row 2, text of row 0; the other way round they are negatives
+    plain = (cross_entropy(logits, torch.arange(4)) + cross_entropy(logits.T, torch.arange(4))) / 2
+    torch.testing.assert_close(clip_loss(images, texts, SCALE, **ids, positives=positives), plain)
+    bias = torch.tensor(-3.0)
+    left_out = torch.nn.functional.softplus(SCALE * images[2] @ texts[0] + bias) / 4
+    whole = siglip_loss(images, texts, SCALE, bias, **ids)
+    torch.testing.assert_close(siglip_loss(images, texts, SCALE, bias, **ids, positives=positives), whole - left_out)
+
+
+def test_the_sigmoid_loss_is_that_of_siglip():
+    """Algorithm 1 of the paper, pair by pair in float64; pairs that share an id left out."""
+    images, texts = embeddings(7)
+    image_ids, query_ids = torch.tensor([0, 1, 2, 2, 4, 5, 6]), torch.tensor([0, 1, 2, 3, 4, 5, 0])
+    scale, bias, total = 10.0, -10.0, 0.0
+    for i in range(7):
+        for j in range(7):
+            if i == j or (image_ids[i] != image_ids[j] and query_ids[i] != query_ids[j]):
+                logit = scale * float(images[i].double() @ texts[j].double()) + bias
+                total += math.log1p(math.exp(-logit if i == j else logit))
+    loss = siglip_loss(images, texts, torch.tensor(scale), torch.tensor(bias), image_ids=image_ids, query_ids=query_ids)
+    assert loss.item() == pytest.approx(total / 7, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_in_blocks_of_rows_it_is_the_same(loss, monkeypatch):
+    """Values and gradients, also of scale and bias; ten rows in blocks of three."""
+    image_ids, query_ids = torch.arange(10) // 2, torch.arange(10) % 7
+    positives = torch.stack([image_ids, (image_ids + 3) % 5], dim=1)
+
+    def once():
+        leaves = [*embeddings(10), SCALE.clone(), torch.tensor(-2.0)]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        ids = {"image_ids": image_ids, "query_ids": query_ids, "positives": positives}
+        if loss == "softmax":
+            value = clip_loss(*leaves[:3], label_smoothing=0.1, **ids)
+        else:
+            value = sum(
+                siglip_loss(leaves[0][start : start + 5], *leaves[1:], first_row=start, **ids) for start in (0, 5)
+            )
+        return [value.detach(), *torch.autograd.grad(value, leaves[: 3 if loss == "softmax" else 4])]
+
+    whole = once()
+    monkeypatch.setattr(contrastive, "BLOCK", 3)
+    for got, wanted in zip(once(), whole, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_it_is_computed_in_fp32_under_autocast():
@@ -109,6 +170,10 @@ def test_faulty_shapes_are_named():
         clip_loss(images, texts[:3], SCALE)
     with pytest.raises(ValueError, match=r"query_ids has shape \[3\]; it must be \[4\]"):
         clip_loss(images, texts, SCALE, query_ids=torch.arange(3))
+    with pytest.raises(ValueError, match=r"positives has shape \[4, 2\]; it must be \[4, P\], beside image_ids"):
+        clip_loss(images, texts, SCALE, positives=torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="first_row is 2: 3 of 4 rows"):
+        siglip_loss(images[:3], texts, SCALE, SCALE, first_row=2)
 
 
 def batch_of_twelve():

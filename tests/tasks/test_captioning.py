@@ -129,7 +129,11 @@ def test_parts_have_their_own_learning_rates():
 
     built = task()
     captioner = built.captioner
-    groups = parameter_groups(built, 0.1, [(captioner.image_tower, 1e-5), (captioner.language, 2e-5)])
+    groups = parameter_groups(
+        built,
+        0.1,
+        dict.fromkeys(captioner.image_tower.parameters(), 1e-5) | dict.fromkeys(captioner.language.parameters(), 2e-5),
+    )
     rate = {parameter: group.get("lr") for group in groups for parameter in group["params"]}
     assert {rate[parameter] for parameter in captioner.image_tower.parameters()} == {1e-5}
     assert {rate[parameter] for parameter in captioner.language.parameters()} == {2e-5}

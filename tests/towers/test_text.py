@@ -48,6 +48,15 @@ def test_the_tiny_one_pools_the_mean_of_the_real_tokens(tower):
 
 
 @torch.no_grad()
+def test_padding_to_the_context_changes_no_embedding(tower):
+    options = {"width": 64, "num_layers": 2, "pad_to_context": True, "context_length": 40}
+    padded = TEXT_TOWERS.build("bert_tiny_chinese", **options).eval()
+    padded.load_state_dict(tower.state_dict())
+    assert padded.sequence(TEXTS)[0].shape[1] == 40
+    assert tower.sequence(TEXTS)[0].shape[1] < 40
+    torch.testing.assert_close(padded(TEXTS), tower(TEXTS), rtol=0, atol=1e-5)
+
+
 def test_long_texts_are_truncated(tower):
     features, mask = tower.sequence(["长" * 100])
     assert mask.shape == (1, 52)

@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     commands.add_subcommand("score", score_parser(), help="scores of pictures and torch-fidelity's; reading pictures")
     commands.add_subcommand("sample", sample_parser(), help="drawing pictures and diffusers' own pipeline")
     commands.add_subcommand("caption", caption_parser(), help="scores of captions and pycocoevalcap's")
+    commands.add_subcommand("memory", memory_parser(), help="the peak memory of a step, in chunks and kept whole")
     options = parser.parse_args(argv)
     chosen = options[options.bench].as_dict()
     counts = ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes", "rows", "width", "references")
@@ -124,6 +125,20 @@ def caption_parser() -> "CommandParser":
     )
     parser.add_argument("--pictures", type=int, default=5000, help="Pictures, each with one caption.")
     parser.add_argument("--references", type=int, default=10, help="References of each picture.")
+    return parser
+
+
+def memory_parser() -> "CommandParser":
+    """The options of ``bench memory``."""
+    parser = _parser(
+        "Peak memory of a contrastive step of ViT-S/16 at 64 px and RBT3, its towers encoding some pairs at a time"
+        " (model.chunk_size), against the whole batch kept; as pairs a gigabyte. About ten minutes on two cores."
+    )
+    parser.add_argument(
+        "--batch_sizes", type=list[int], default=[64, 256, 1024, 4096], help="Pairs of a step, as [64, 256]."
+    )
+    parser.add_argument("--chunk_size", type=int, default=64, help="Pairs that the towers encode at a time.")
+    parser.add_argument("--kept", type=int, default=1024, help="The largest batch that is also trained whole.")
     return parser
 
 

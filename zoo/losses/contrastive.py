@@ -1,16 +1,27 @@
-"""The softmax contrastive loss of CLIP, aware of rows that are not each other's negatives. Pure functions, in fp32.
+"""Contrastive losses of pairs, aware of rows that are not each other's negatives. Pure functions, in fp32.
 
-Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 3.
+Both are summed in blocks of rows that are computed again on the way back, so that no ``[N, N]`` matrix is ever kept.
+Sources: the softmax loss of CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3); the sigmoid loss of SigLIP (Zhai et
+al. 2023, arXiv:2303.15343).
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn.functional import logsigmoid
+from torch.utils.checkpoint import checkpoint
 
 MAX_LOGIT_SCALE = math.log(100)
-"""CLIP's upper bound of the learned parameter, which is the logarithm of ``clip_loss``'s factor."""
+"""CLIP's upper bound of the learned parameter, which is the logarithm of the losses' factor."""
+
+Side = Literal["image", "text"]
+
+BLOCK = 1024
+"""Rows whose logits are computed at a time."""
 
 
 def clip_loss(
@@ -20,12 +31,14 @@ def clip_loss(
     *,
     image_ids: Tensor | None = None,
     query_ids: Tensor | None = None,
+    positives: Tensor | None = None,
     text_to_image_weight: float = 0.5,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """The weighted mean of picture-to-text and text-to-picture cross-entropy over a batch of pairs.
 
-    Two rows that share a picture or a query are not each other's negatives: their logits are left out of both sums. In
-    a batch where no id repeats this is the plain loss.
+    Two rows that share a picture or a query are not each other's negatives, nor is a picture a negative of a query
+    that names it: their logits are left out of the sums. Where nothing is shared this is the plain loss.
 
     Args:
         image_embeddings: ``[B, D]`` unit vectors, any floating type; row i belongs to row i of the texts.
@@ -33,10 +46,13 @@ def clip_loss(
         logit_scale: Scalar that multiplies the cosines, already exponentiated, 1-100.
         image_ids: ``[B]`` integers, the picture of each row; ``None`` when all pictures differ.
         query_ids: ``[B]`` integers, the query of each row; ``None`` when all queries differ.
+        positives: ``[B, P]`` integers, all pictures that each row's query names, -1 fills; ``None`` when its own is
+            the only one. Asks for ``image_ids``.
         text_to_image_weight: Share of the text-to-picture direction, in [0, 1]; CLIP's is one half.
+        label_smoothing: Share of the target that is spread evenly over a row's logits, in [0, 1).
 
     Returns:
-        Scalar float32, in nats, at least 0; ``collapse_loss`` when all embeddings are the same.
+        Scalar float32, in nats, at least 0; ln(B) when all embeddings are the same and no id is shared.
 
     Raises:
         ValueError: The shapes are others.
@@ -44,38 +60,143 @@ def clip_loss(
     if image_embeddings.ndim != 2 or image_embeddings.shape != text_embeddings.shape:
         shapes = f"{list(image_embeddings.shape)} and {list(text_embeddings.shape)}"
         raise ValueError(f"image and text embeddings are {shapes}; both must be [B, D].")
+    entering = _entering(len(image_embeddings), image_embeddings.device, image_ids, query_ids, positives)
     with torch.autocast(image_embeddings.device.type, enabled=False):
-        logits = logit_scale.float() * (image_embeddings.float() @ text_embeddings.float().T)  # [B, B]
-        logits = logits.masked_fill(~negatives_or_self(len(logits), logits.device, image_ids, query_ids), -torch.inf)
-        targets = torch.arange(len(logits), device=logits.device)
-        image_to_text, text_to_image = F.cross_entropy(logits, targets), F.cross_entropy(logits.T, targets)
+        images, texts, scale = image_embeddings.float(), text_embeddings.float(), logit_scale.float()
+        search = partial(_cross_entropy, label_smoothing=label_smoothing)
+        image_to_text = _in_blocks(partial(search, entering=partial(entering, "image")), images, texts, scale)
+        text_to_image = _in_blocks(partial(search, entering=partial(entering, "text")), texts, images, scale)
         return torch.lerp(image_to_text, text_to_image, text_to_image_weight)
 
 
-def collapse_loss(batch_size: int, *, image_ids: Tensor | None = None, query_ids: Tensor | None = None) -> Tensor:
-    """What ``clip_loss`` gives when every embedding is the same: the value that a collapsed training sits at.
+def siglip_loss(
+    image_embeddings: Tensor,
+    text_embeddings: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    *,
+    first_row: int = 0,
+    image_ids: Tensor | None = None,
+    query_ids: Tensor | None = None,
+    positives: Tensor | None = None,
+) -> Tensor:
+    """SigLIP's loss: whether each picture and text of a batch belong together, yes or no, summed over the texts.
+
+    Of N pairs over all processes, each may hand in its own B pictures and all texts: the mean over processes is then
+    the loss of the whole batch. What ``clip_loss`` leaves out is left out here.
 
     Args:
-        batch_size: Pairs in the batch that the loss sees, over all processes.
-        image_ids: ``[B]``, as given to ``clip_loss``.
-        query_ids: ``[B]``, as given to ``clip_loss``.
+        image_embeddings: ``[B, D]`` unit vectors, any floating type: rows ``first_row`` and on of the N pairs.
+        text_embeddings: ``[N, D]`` unit vectors.
+        logit_scale: Scalar that multiplies the cosines, already exponentiated, 1-100; SigLIP begins at 10.
+        logit_bias: Scalar that is added; SigLIP begins at -10, for most pairs do not belong together.
+        first_row: Place of the first picture among the N pairs.
+        image_ids: ``[N]`` integers, as of ``clip_loss``.
+        query_ids: ``[N]`` integers.
+        positives: ``[N, P]`` integers.
 
     Returns:
-        Scalar float32, in nats: ``ln(batch_size)`` when no id repeats, less where rows leave each other out.
+        Scalar float32, in nats, at least 0: the mean over the B pictures.
+
+    Raises:
+        ValueError: The shapes are others.
     """
-    ids = image_ids if image_ids is not None else query_ids
-    device = torch.device("cpu") if ids is None else ids.device
-    return negatives_or_self(batch_size, device, image_ids, query_ids).sum(dim=1).float().log().mean()
+    if image_embeddings.ndim != 2 or image_embeddings.shape[1:] != text_embeddings.shape[1:]:
+        shapes = f"{list(image_embeddings.shape)} and {list(text_embeddings.shape)}"
+        raise ValueError(f"image and text embeddings are {shapes}; they must be [B, D] and [N, D].")
+    if not 0 <= first_row <= len(text_embeddings) - len(image_embeddings):
+        raise ValueError(f"first_row is {first_row}: {len(image_embeddings)} of {len(text_embeddings)} rows follow it.")
+    entering = _entering(len(text_embeddings), image_embeddings.device, image_ids, query_ids, positives)
+    with torch.autocast(image_embeddings.device.type, enabled=False):
+        images, texts, scale = image_embeddings.float(), text_embeddings.float(), logit_scale.float()
+        decide = partial(_sigmoids, entering=partial(entering, "image"))
+        return _in_blocks(decide, images, texts, scale, logit_bias.float(), first_row=first_row)
 
 
-def negatives_or_self(
-    batch_size: int, device: torch.device, image_ids: Tensor | None, query_ids: Tensor | None
+# --- blocks of rows ------------------------------------------------------------------------------------------------
+
+
+def _in_blocks(loss: Callable[..., Tensor], rows: Tensor, *operands: Tensor, first_row: int = 0) -> Tensor:
+    """The mean over rows ``[B, D]``, which stand at ``first_row`` and on, of a loss that sums over a block of them."""
+    sums = []
+    for places in _blocks(first_row, first_row + len(rows)):
+        block = rows[places.start - first_row : places.stop - first_row]
+        if len(block) == len(rows):
+            sums.append(loss(places, block, *operands))
+        else:
+            sums.append(checkpoint(loss, places, block, *operands, use_reentrant=False))
+    return torch.stack(sums).sum() / len(rows)
+
+
+def _blocks(start: int, stop: int) -> list[slice]:
+    return [slice(first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
+
+
+def _cross_entropy(
+    places: slice,
+    rows: Tensor,
+    columns: Tensor,
+    scale: Tensor,
+    *,
+    entering: Callable[[slice], Tensor],
+    label_smoothing: float,
 ) -> Tensor:
-    """Which pairs of rows enter the loss: ``[B, B] bool``, true on the diagonal and where neither id is shared."""
-    shared = torch.zeros(batch_size, batch_size, dtype=torch.bool, device=device)
+    """Of rows ``[b, D]`` at ``places`` of all N, each searching its own among columns ``[N, D]``, summed."""
+    enters = entering(places)  # [b, N]
+    logits = scale * (rows @ columns.T)
+    log_shares = logits.masked_fill(~enters, -torch.inf).log_softmax(dim=1)
+    own = log_shares.diagonal(places.start)
+    if label_smoothing > 0:
+        even = log_shares.masked_fill(~enters, 0).sum(dim=1) / enters.sum(dim=1)
+        own = torch.lerp(own, even, label_smoothing)
+    return -own.sum()
+
+
+def _sigmoids(
+    places: slice,
+    images: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    entering: Callable[[slice], Tensor],
+) -> Tensor:
+    """Of pictures ``[b, D]`` at ``places`` of all N, each with every text ``[N, D]``, summed."""
+    logits = scale * (images @ texts.T) + bias  # [b, N]
+    signs = torch.full_like(logits, -1).diagonal_scatter(logits.new_ones(len(images)), places.start)
+    return -(logsigmoid(signs * logits) * entering(places)).sum()
+
+
+def _entering(
+    num_rows: int,
+    device: torch.device,
+    image_ids: Tensor | None,
+    query_ids: Tensor | None,
+    positives: Tensor | None,
+) -> Callable[[Side, slice], Tensor]:
+    """Which pairs of rows enter a loss: of a block of pictures with all texts, or of texts with all pictures.
+
+    Returns:
+        A function of the block's side and its places: ``[b, N] bool``, true where a row meets itself, and where
+        neither id is shared and the picture is none of the text's positives.
+    """
     for name, ids in (("image_ids", image_ids), ("query_ids", query_ids)):
-        if ids is not None:
-            if ids.shape != (batch_size,):
-                raise ValueError(f"{name} has shape {list(ids.shape)}; it must be [{batch_size}], one id a row.")
-            shared |= ids[:, None] == ids
-    return ~shared | torch.eye(batch_size, dtype=torch.bool, device=device)
+        if ids is not None and ids.shape != (num_rows,):
+            raise ValueError(f"{name} has shape {list(ids.shape)}; it must be [{num_rows}], one id a row.")
+    if positives is not None and (image_ids is None or positives.shape[:1] != (num_rows,)):
+        raise ValueError(f"positives has shape {list(positives.shape)}; it must be [{num_rows}, P], beside image_ids.")
+
+    def entering(side: Side, places: slice) -> Tensor:
+        shared = torch.zeros(places.stop - places.start, num_rows, dtype=torch.bool, device=device)
+        for ids in (image_ids, query_ids):
+            if ids is not None:
+                shared |= ids[places, None] == ids
+        if positives is not None and image_ids is not None:
+            for named in positives.unbind(dim=1):
+                pictures, names = (
+                    (image_ids[places, None], named) if side == "image" else (image_ids, named[places, None])
+                )
+                shared |= pictures == names
+        return (~shared).diagonal_scatter(torch.ones(len(shared), dtype=torch.bool, device=device), places.start)
+
+    return entering

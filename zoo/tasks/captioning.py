@@ -198,12 +198,14 @@ class CaptioningTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over decayed and undecayed parameters, each part at its rate; a cosine to zero for each phase."""
+        parts = {"image_tower": "image_learning_rate", "language": "language_learning_rate"}
         rates = {
-            "image_tower": self.hparams["image_learning_rate"],
-            "language": self.hparams["language_learning_rate"],
+            parameter: self.hparams[rate]
+            for part, rate in parts.items()
+            if self.hparams[rate] is not None
+            for parameter in getattr(self.captioner, part).parameters()
         }
-        parts = [(getattr(self.captioner, part), rate) for part, rate in rates.items() if rate is not None]
-        configured: Any = adamw_warmup_cosine(self, parts)
+        configured: Any = adamw_warmup_cosine(self, rates)
         if self.hparams["reward_from_epoch"]:
             total = int(self.trainer.estimated_stepping_batches)
             peak, second_peak = self.hparams["learning_rate"], self.hparams["reward_learning_rate"]

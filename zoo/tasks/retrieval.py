@@ -1,6 +1,7 @@
 """Text-to-image retrieval: two towers, one embedding space (CLIP, Radford et al. 2021, arXiv:2103.00020)."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning as L
@@ -9,11 +10,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import UserError
 from zoo.interfaces import PairBatch
-from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, collapse_loss
+from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, siglip_loss
+from zoo.optim import layer_rates
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
+from zoo.tasks.finetuning import asked, check_options, prepare_tower
+from zoo.tasks.sharding import average_gradients, is_sharded, shard_blocks
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load_initial_weights
 from zoo.weights.pretrained import load_pretrained
@@ -22,8 +27,9 @@ from zoo.weights.pretrained import load_pretrained
 class RetrievalTask(L.LightningModule):
     """An image tower and a text tower, trained to put a Chinese query beside its pictures.
 
-    Training: the softmax CLIP loss over the pairs of all processes; two rows of one picture or of one query are not
-    each other's negatives. Evaluation: embeddings and ids, which ``RetrievalEvaluation`` turns into Recall@k.
+    Training: a contrastive loss over the pairs of all processes; two rows of one picture or of one query are not each
+    other's negatives, nor is a picture that a query names elsewhere in the data. Evaluation: embeddings and ids, which
+    ``RetrievalEvaluation`` turns into Recall@k.
 
     Args:
         image_tower: A registered image tower, ``timm:NAME``, or a built module (``python -m zoo list``).
@@ -40,13 +46,30 @@ class RetrievalTask(L.LightningModule):
         embedding_dim: Width of the shared space.
         image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
+        layer_decay: What each layer of a tower has of the next one's learning rate, in (0, 1]; the projections behind
+            the last have the full one.
         weight_decay: Weight decay of matrices; biases, norms and the logit scale have none.
         warmup_steps: Steps of linear warm-up before the cosine to zero.
         betas: AdamW's.
         eps: AdamW's.
-        temperature: Initial softmax temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
+        loss: ``softmax``, CLIP's cross-entropy, or ``sigmoid``, SigLIP's yes or no of each pair.
+        temperature: Initial temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
         learn_temperature: Whether training moves it.
-        text_to_image_weight: Share of the loss's text-to-picture direction, the one that recall measures, in [0, 1].
+        text_to_image_weight: Share of the softmax loss's text-to-picture direction, the one that recall measures, in
+            [0, 1].
+        label_smoothing: Share of the softmax loss's target that is spread over all pictures or texts, in [0, 1).
+        logit_bias: What the sigmoid loss adds to the logits in the beginning; it is learned.
+        chunk_size: Pairs that the towers encode at a time, and once more on the way back: the memory of a step is then
+            that of so many pairs, whatever the batch, for a third more time (GradCache, Gao et al. 2021,
+            arXiv:2101.06983). None: the whole batch at once. Towers with batch norms must have them frozen.
+        gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again.
+        compile_towers: Whether ``torch.compile`` makes kernels of the towers' networks; their first steps take minutes.
+        image_trainable_layers: How many of the image tower's last layers are trained; 0 freezes all of it. None: all.
+        text_trainable_layers: The same of the text tower.
+        train_norms: Whether the towers' normalisations are trained; if not, batch norms keep their statistics too.
+        lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``); 0: none.
+        lora_alpha: Their scale, over the rank.
+        lora_dropout: Dropout before them, in [0, 1).
 
     Raises:
         UserError: A tower cannot be built as it is asked for, or a number is out of its range.
@@ -65,19 +88,38 @@ class RetrievalTask(L.LightningModule):
         embedding_dim: int = 512,
         image_projection_bias: bool = False,
         learning_rate: float = 5e-5,
+        layer_decay: float = 1.0,
         weight_decay: float = 1e-3,
         warmup_steps: int = 100,
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-6,
+        loss: Literal["softmax", "sigmoid"] = "softmax",
         temperature: float = 0.07,
         learn_temperature: bool = True,
         text_to_image_weight: float = 0.5,
+        label_smoothing: float = 0.0,
+        logit_bias: float = -10.0,
+        chunk_size: int | None = None,
+        gradient_checkpointing: bool = False,
+        compile_towers: bool = False,
+        image_trainable_layers: int | None = None,
+        text_trainable_layers: int | None = None,
+        train_norms: bool = True,
+        lora_rank: int = 0,
+        lora_alpha: float = 16.0,
+        lora_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0.01 <= temperature <= 1:
-            raise UserError(f"temperature: {temperature} came; it is from 0.01 (a logit scale of 100) to 1.")
-        if not 0 <= text_to_image_weight <= 1:
-            raise UserError(f"text_to_image_weight: {text_to_image_weight} came; it is a share, from 0 to 1.")
+        check_options(
+            loss=loss,
+            temperature=temperature,
+            text_to_image_weight=text_to_image_weight,
+            label_smoothing=label_smoothing,
+            layer_decay=layer_decay,
+            chunk_size=chunk_size,
+            lora_rank=lora_rank,
+            lora_dropout=lora_dropout,
+        )
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
@@ -89,8 +131,23 @@ class RetrievalTask(L.LightningModule):
         if image_projection_bias:
             nn.init.zeros_(self.image_projection.bias)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learn_temperature)
+        if loss == "sigmoid":
+            self.logit_bias = nn.Parameter(torch.tensor(logit_bias))
+        self._kept_in_evaluation: list[nn.Module] = []
+        for side, tower in self._towers():
+            self._kept_in_evaluation += prepare_tower(tower, side, self.hparams)
         self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
         self.trained_steps = 0  # of the checkpoint that was loaded
+
+    def _towers(self) -> list[tuple[str, Any]]:
+        return [("image", self.image_tower), ("text", self.text_tower)]
+
+    def train(self, mode: bool = True) -> "RetrievalTask":
+        """Training or evaluation mode; what is frozen and would not keep still stays in evaluation mode."""
+        super().train(mode)
+        for module in self._kept_in_evaluation:
+            module.eval()
+        return self
 
     @property
     def image_size(self) -> int:
@@ -124,14 +181,30 @@ class RetrievalTask(L.LightningModule):
     # --- training ----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Read initial weights before a new training; a resumed one brings its own."""
-        if stage != "fit" or self.trainer.ckpt_path is not None:
+        """Before a training: read initial weights, unless it is a resumed one, which brings its own; compile."""
+        if stage != "fit":
             return
+        if self.trainer.ckpt_path is None:
+            self._read_weights()
+        if self.hparams["compile_towers"]:
+            for _, tower in self._towers():
+                asked(tower, "compile_network", "compile_towers")()
+
+    def configure_model(self) -> None:
+        """Share out the towers' blocks where the trainer's strategy asks for it (``_overlays/fsdp.yaml``)."""
+        shard_blocks(self, self._towers())
+
+    def on_after_backward(self) -> None:
+        """Average over the processes what is not shared out."""
+        if is_sharded(self):
+            average_gradients(self)
+
+    def _read_weights(self) -> None:
         if self.hparams["init_from"]:
             self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
             if not self.weights["init_from"].startswith("random ("):
                 return
-        for side, tower in (("image", self.image_tower), ("text", self.text_tower)):
+        for side, tower in self._towers():
             try:
                 self.weights[f"{side}_tower"] = load_pretrained(tower, self.hparams[f"{side}_pretrained"]).text
             except UserError as error:
@@ -142,19 +215,38 @@ class RetrievalTask(L.LightningModule):
         seed_step(self)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
-        """The CLIP loss of the pairs of all processes, and what it would be if all embeddings were the same."""
-        images = self._gather(self.encode_image(batch["image"]))  # [world · B, D]
-        texts = self._gather(self.encode_text(batch["text"]))  # [world · B, D]
+        """The loss of the pairs of all processes, and what it would be if all embeddings were the same."""
+        images = self._in_chunks(self.encode_image, batch["image"])  # [B, D]
+        texts = self._gather(self._in_chunks(self.encode_text, batch["text"]))  # [world · B, D]
         ids = {"image_ids": self._gather(batch["image_id"]), "query_ids": self._gather(batch["query_id"])}
-        loss = self._loss(images, texts, **ids)
-        self.log("train/loss", loss, prog_bar=True)
+        if "positives" in batch:
+            ids["positives"] = self._gather(batch["positives"])
+        shared = self.hparams["loss"] == "sigmoid"  # by the processes: each has the loss of its own pictures
+        first_row = self.global_rank * len(images) if shared else 0
+        images = images if shared else self._gather(images)
+        loss = self._loss(images, texts, first_row=first_row, **ids)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=shared)
         self.log("train/logit_scale", self.logit_scale.exp())
-        return {"loss": loss, "collapse_loss": collapse_loss(len(images), **ids)}
+        with torch.no_grad():
+            collapsed = self._loss(
+                torch.ones_like(images[:, :1]), torch.ones_like(texts[:, :1]), first_row=first_row, **ids
+            )
+        return {"loss": loss, "collapse_loss": collapsed}
 
-    def _loss(self, images: Tensor, texts: Tensor, *, image_ids: Tensor, query_ids: Tensor) -> Tensor:
-        weight = self.hparams["text_to_image_weight"]
+    def _in_chunks(self, encode: Callable[[Any], Tensor], values: Tensor | list[str]) -> Tensor:
+        """Encode, ``chunk_size`` values at a time, with nothing kept of a chunk but its embeddings."""
+        size = self.hparams["chunk_size"]
+        if size is None or len(values) <= size:
+            return encode(values)
+        chunks = [values[start : start + size] for start in range(0, len(values), size)]
+        return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
+
+    def _loss(self, images: Tensor, texts: Tensor, *, first_row: int = 0, **ids: Tensor) -> Tensor:
         scale = self.logit_scale.exp()
-        return clip_loss(images, texts, scale, image_ids=image_ids, query_ids=query_ids, text_to_image_weight=weight)
+        if self.hparams["loss"] == "sigmoid":
+            return siglip_loss(images, texts, scale, self.logit_bias, first_row=first_row, **ids)
+        shares: dict[str, Any] = {name: self.hparams[name] for name in ("text_to_image_weight", "label_smoothing")}
+        return clip_loss(images, texts, scale, **(ids | shares))
 
     def _gather(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -173,8 +265,13 @@ class RetrievalTask(L.LightningModule):
         self.zero_grad()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
-        return adamw_warmup_cosine(self)
+        """AdamW over decayed and undecayed parameters, layer by layer; warm-up, then cosine to zero, step by step."""
+        rates: dict[nn.Parameter, float] = {}
+        if self.hparams["layer_decay"] < 1:
+            for _, tower in self._towers():
+                layers = asked(tower, "layers", "layer_decay")()
+                rates |= layer_rates(layers, self.hparams["learning_rate"], self.hparams["layer_decay"])
+        return adamw_warmup_cosine(self, rates)
 
     # --- evaluation --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What the training steps of all tasks share."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import lightning as L
@@ -19,12 +20,14 @@ def seed_step(task: L.LightningModule) -> None:
     torch.manual_seed((seed * 1_000_003 + progress.processed) * 4_096 + task.global_rank)
 
 
-def adamw_warmup_cosine(task: L.LightningModule, rates: Sequence[tuple[nn.Module, float]] = ()) -> OptimizerLRScheduler:
+def adamw_warmup_cosine(
+    task: L.LightningModule, rates: Mapping[nn.Parameter, float] = MappingProxyType({})
+) -> OptimizerLRScheduler:
     """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time.
 
     Args:
         task: Its hyper-parameters are ``learning_rate``, ``weight_decay``, ``betas``, ``eps`` and ``warmup_steps``.
-        rates: Parts of it that have a peak learning rate of their own.
+        rates: The peak learning rate of parameters that have one of their own.
     """
     options = task.hparams
     optimizer = torch.optim.AdamW(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.errors import UserError, nearest
 from zoo.images import over_white, resize
 from zoo.registry import IMAGE_TOWERS
+from zoo.towers.lora import add_lora
 
 
 class TimmImageTower(nn.Module):
@@ -105,6 +106,44 @@ class TimmImageTower(nn.Module):
                 " widens them on the way. Use another one, for example a vision transformer or a ResNet."
             )
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters, layer after layer: the stem, then each block; what follows the last belongs to it.
+
+        Raises:
+            UserError: timm does not say what the layers of this model are.
+        """
+        try:
+            named = timm.models.group_parameters(self.model, self.model.group_matcher(coarse=False))
+        except (AttributeError, NotImplementedError) as error:
+            raise UserError(f"timm does not say what the layers of {type(self.model).__name__} are: {error}.") from None
+        parameters = dict(self.model.named_parameters())
+        return [[parameters[name] for name in names] for names in named.values()]
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, in order; none of a convolutional model."""
+        return list(getattr(self.model, "blocks", []))
+
+    def add_lora(self, **options: Any) -> None:
+        """Freeze the tower, and put adapters beside the linear layers of its blocks (see ``zoo.towers.lora``)."""
+        add_lora(self.model, self.blocks(), **options)
+
+    def checkpoint_gradients(self) -> None:
+        """Keep only the inputs of each block in training, and compute the rest again on the way back.
+
+        Raises:
+            UserError: The model has no such mode.
+        """
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError, NotImplementedError):
+            raise UserError(
+                f"gradient_checkpointing: timm's {type(self.model).__name__} cannot. Set it false."
+            ) from None
+
+    def compile_network(self) -> None:
+        """Compile the network behind the normalisation with ``torch.compile``, at its first use."""
+        self.model.forward_features = torch.compile(self.model.forward_features)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Scale ``[B, 3, H, W] uint8`` to the model's mean and deviation in fp32, then cast to its weights' dtype.

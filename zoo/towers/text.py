@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel
 
 from zoo.errors import UserError
 from zoo.registry import TEXT_TOWERS
 from zoo.towers.hub import read_configuration
+from zoo.towers.lora import add_lora
 from zoo.towers.tokenizer import BertChineseTokenizer, Tokenize, pad
 
 
@@ -25,6 +27,7 @@ class TransformersTextTower(nn.Module):
         tokenizer: Turns texts into padded ids and their mask.
         pool_first: Whether the first token stands for the text; otherwise the mean does.
         context_length: The most tokens read of a text, special tokens included.
+        pad_to_context: Whether texts are padded to ``context_length`` and not to the longest of the batch.
         published: Hub name or folder of the weights of this encoder, if there are any.
 
     Attributes:
@@ -41,6 +44,7 @@ class TransformersTextTower(nn.Module):
         *,
         pool_first: bool = True,
         context_length: int = 52,
+        pad_to_context: bool = False,
         published: str | None = None,
     ) -> None:
         super().__init__()
@@ -51,6 +55,7 @@ class TransformersTextTower(nn.Module):
         self.tokenizer = tokenizer
         self.width: int = encoder.config.hidden_size
         self.context_length = context_length
+        self.pad_to_context = pad_to_context
         self.published = published
         self._pool_first = pool_first
 
@@ -74,8 +79,55 @@ class TransformersTextTower(nn.Module):
         if isinstance(texts, str):
             raise UserError(f"texts: the string {texts!r} came; a text tower takes a list of strings: [{texts!r}].")
         ids, mask = self.tokenizer(texts, context_length=self.context_length)
+        if self.pad_to_context:
+            ids, mask = (F.pad(side, (0, self.context_length - side.shape[1])) for side in (ids, mask))
         ids, mask = ids.to(self.encoder.device), mask.to(self.encoder.device)
         return self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters, layer after layer: the embeddings, then each block; what follows the last belongs to it.
+
+        Raises:
+            UserError: The encoder has no list of blocks.
+        """
+        blocks = self.blocks()
+        place_of = {parameter: place for place, block in enumerate(blocks) for parameter in block.parameters()}
+        layers: list[list[nn.Parameter]] = [[] for _ in range(len(blocks) + 1)]
+        last = 0
+        for parameter in self.encoder.parameters():
+            last = place_of.get(parameter, last - 1) + 1
+            layers[last].append(parameter)
+        return layers
+
+    def blocks(self) -> nn.ModuleList:
+        """The transformer's blocks, in order.
+
+        Raises:
+            UserError: The encoder has no list of blocks.
+        """
+        lists = [module for module in self.encoder.modules() if isinstance(module, nn.ModuleList)]
+        if not lists:
+            raise UserError(f"{type(self.encoder).__name__} has no list of blocks. Name another text tower.")
+        return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
+
+    def add_lora(self, **options: Any) -> None:
+        """Freeze the tower, and put adapters beside the linear layers of its blocks (see ``zoo.towers.lora``)."""
+        add_lora(self.encoder, self.blocks(), **options)
+
+    def checkpoint_gradients(self) -> None:
+        """Keep only the inputs of each block in training, and compute the rest again on the way back.
+
+        Raises:
+            UserError: The encoder has no such mode.
+        """
+        if not self.encoder.supports_gradient_checkpointing:
+            raise UserError(f"gradient_checkpointing: {type(self.encoder).__name__} cannot. Set it false.")
+        old_name = self.encoder.gradient_checkpointing_enable  # before transformers 5.20
+        getattr(self.encoder, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
+
+    def compile_network(self) -> None:
+        """Compile the network behind the tokenizer with ``torch.compile``, once for texts of any length."""
+        self.encoder.compile(dynamic=True)
 
 
 class HubTokenizer:
@@ -106,6 +158,7 @@ def _chinese_bert(
     context_length: int,
     published: str | None = None,
     pool_first: bool = True,
+    pad_to_context: bool = False,
 ) -> TransformersTextTower:
     if num_layers < 1:
         raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more.")
@@ -122,7 +175,12 @@ def _chinese_bert(
     )
     encoder = BertModel(config, add_pooling_layer=False)
     return TransformersTextTower(
-        encoder, BertChineseTokenizer(), pool_first=pool_first, context_length=context_length, published=published
+        encoder,
+        BertChineseTokenizer(),
+        pool_first=pool_first,
+        context_length=context_length,
+        pad_to_context=pad_to_context,
+        published=published,
     )
 
 
@@ -183,7 +241,13 @@ def rbt3(*, dropout: float = 0.1, context_length: int = 52) -> TransformersTextT
 
 @TEXT_TOWERS.register
 def bert_tiny_chinese(
-    *, width: int = 256, num_layers: int = 3, num_heads: int = 4, dropout: float = 0.1, context_length: int = 52
+    *,
+    width: int = 256,
+    num_layers: int = 3,
+    num_heads: int = 4,
+    dropout: float = 0.1,
+    context_length: int = 52,
+    pad_to_context: bool = False,
 ) -> TransformersTextTower:
     """Build a tiny Chinese BERT of 7.9 M parameters, 3 layers of 256, for demos and tests.
 
@@ -196,6 +260,8 @@ def bert_tiny_chinese(
         num_heads: Attention heads.
         dropout: Of hidden states and attention, in [0, 1).
         context_length: The most tokens read of a text, 3 to 512.
+        pad_to_context: Whether texts are padded to ``context_length``, as others do, and not to the longest of the
+            batch: slower, and the same embeddings.
 
     Raises:
         UserError: ``width`` is not a multiple of ``num_heads``.
@@ -208,6 +274,7 @@ def bert_tiny_chinese(
         num_heads=num_heads,
         dropout=dropout,
         context_length=context_length,
+        pad_to_context=pad_to_context,
         pool_first=False,
     )
     torch.nn.init.normal_(tower.encoder.embeddings.word_embeddings.weight, std=0.08)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.errors import UserError
 from zoo.runs import CHECKPOINTS, newest_checkpoint
 from zoo.towers.image import TimmImageTower
+from zoo.towers.lora import merged, without_lora
 from zoo.weights import cn_clip, huggingface
 from zoo.weights.files import NoHubError, check_fit, load_strictly, read_torch
 
@@ -87,9 +88,10 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
         source = _read(name)
         state = _resized(source.checkpoint["state_dict"], task)
         try:
-            check_fit(task, state, name)
-            if source.reference is not None:
-                _check_computation(task, source.reference, name)
+            with without_lora(task):
+                check_fit(task, state, name)
+                if source.reference is not None:
+                    _check_computation(task, source.reference, name)
         except UserError as error:
             if not source.published:
                 raise
@@ -100,7 +102,8 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
         if isinstance(error, NoHubError) and name != str(path):
             return f"random (published weights not available: {error.reason})"
         raise UserError(f"model.init_from {error}") from None
-    task.load_state_dict(state)
+    with without_lora(task):
+        task.load_state_dict(state)
     return source.published or "/".join(_own_file(Path(newest_run(name))).resolve().parts[-4:])
 
 
@@ -151,7 +154,7 @@ def _read(path: str | Path) -> _Source:
     checkpoint = read_checkpoint(_own_file(place))
     if cn_clip.is_cn_clip(checkpoint["state_dict"]):
         return _published(checkpoint["state_dict"], str(path))
-    return _Source(_averaged(checkpoint))
+    return _Source(_plain(_averaged(checkpoint)))
 
 
 def _averaged(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +163,15 @@ def _averaged(checkpoint: dict[str, Any]) -> dict[str, Any]:
     raw = checkpoint["state_dict"]
     averages = {name: value.to(raw[name].dtype) for name, value in kept.get("averages", {}).items()}
     return {**checkpoint, "state_dict": {**raw, **averages}}
+
+
+def _plain(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint with its adapters added to the weights that they adapt, where it was trained with some."""
+    options = checkpoint.get("hyper_parameters", {})
+    if not options.get("lora_rank"):
+        return checkpoint
+    state = merged(checkpoint["state_dict"], rank=options["lora_rank"], alpha=options["lora_alpha"])
+    return {**checkpoint, "state_dict": state, "hyper_parameters": {**options, "lora_rank": 0}}
 
 
 def _is_hub_name(path: str) -> bool:

@@ -19,6 +19,7 @@ from zoo.errors import UserError
 from zoo.generators.first_stage import KLAutoencoder
 from zoo.towers.hub import unreachable
 from zoo.towers.image import TimmImageTower
+from zoo.towers.lora import without_lora
 from zoo.towers.text import TransformersTextTower
 from zoo.weights.files import UnavailableError, cached_file, first_line, hub_file, load_strictly, none_of
 
@@ -52,6 +53,11 @@ def load_pretrained(tower: nn.Module, pretrained: bool | str = "auto") -> Weight
         UserError: Weights were insisted on and cannot be had, a path does not exist, or weights do not fit the tower:
             then nothing was changed.
     """
+    with without_lora(tower):
+        return _load_pretrained(tower, pretrained)
+
+
+def _load_pretrained(tower: nn.Module, pretrained: bool | str) -> WeightSource:
     if pretrained is False:
         return WeightSource("random", wanted=False, found=False)
     if isinstance(pretrained, str) and pretrained != "auto":
@@ -165,6 +171,7 @@ def _from_pretrained(model_class: Any, name: str | None, encoder: Any, **options
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are listed with the rest of what does not fit
+            adapter_kwargs={"local_files_only": True},  # where peft is installed, it would ask the hub for adapters
             **options,
         )
 

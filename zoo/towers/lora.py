@@ -1,0 +1,61 @@
+"""Low-rank adapters of a tower's linear layers (LoRA, Hu et al. 2021, arXiv:2106.09685), by peft.
+
+In a checkpoint they stand beside the weights that they adapt; ``merged`` makes plain weights of both.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from zoo.errors import UserError
+
+ADAPTER = "default"  # peft's name of the only one
+
+
+def add_lora(network: nn.Module, blocks: Iterable[nn.Module], *, rank: int, alpha: float, dropout: float) -> None:
+    """Freeze a network, and put an adapter, zero at first, beside each linear layer of its blocks.
+
+    Raises:
+        UserError: peft is not installed, or the blocks have no linear layer.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise UserError(f"lora_rank: peft is not installed ({error}). pip install 'muge-zoo[lora]'") from None
+    inside = {module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)}
+    names = [name for name, module in network.named_modules() if module in inside]
+    if not names:
+        raise UserError(f"lora_rank: {type(network).__name__} has no linear layer in its blocks. Name a transformer.")
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)  # type: ignore[arg-type]
+    inject_adapter_in_model(config, network, adapter_name=ADAPTER)
+
+
+@contextmanager
+def without_lora(module: nn.Module) -> Iterator[None]:
+    """The adapted layers alone inside, under the names that published weights know."""
+    adapted = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if hasattr(child, "base_layer")
+    ]
+    for parent, name, child in adapted:
+        setattr(parent, name, child.base_layer)
+    try:
+        yield
+    finally:
+        for parent, name, child in adapted:
+            setattr(parent, name, child)
+
+
+def merged(state: Mapping[str, Any], *, rank: int, alpha: float) -> dict[str, Any]:
+    """A state dict's adapters added to the weights beside them, under the plain names: ``W + (alpha / rank) B A``."""
+    plain = {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
+    for key, down in state.items():
+        if f".lora_A.{ADAPTER}." in key:
+            up: Tensor = state[key.replace(".lora_A.", ".lora_B.")]
+            name = key.replace(f".lora_A.{ADAPTER}", "")
+            plain[name] = plain[name] + (alpha / rank) * (up @ down)
+    return plain
