@@ -22,19 +22,19 @@ COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name
 
 
 def main(argv: list[str]) -> int:
-    """Collect runs, or write the table.
+    """Collect runs, and write the tables.
 
     Args:
         argv: The words after ``python -m zoo results``.
 
     Returns:
-        0, or 1 when ``--check`` finds the README's table out of date.
+        0, or 1 when ``--check`` finds a README's table out of date.
     """
     from zoo.commands.parser import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo results",
-        description="Write the results table of README.md from experiments/results/*.json.",
+        description="Write the tables of the READMEs from experiments/results/*.json.",
     )
     parser.add_argument(
         "--add",
@@ -45,16 +45,32 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 when the table is out of date.")
     parser.add_argument("--results", type=str, default="experiments/results", help="Folder of the JSON files.")
-    parser.add_argument("--readme", type=str, default="README.md", help="File that holds the table.")
+    parser.add_argument(
+        "--readme",
+        nargs="+",
+        default=[name for name in ("README.md", "README.zh.md") if name == "README.md" or Path(name).is_file()],
+        help="Files that hold the tables.",
+    )
     options = parser.parse_args(argv)
     folder = Path(options.results)
     if options.add:
         add_runs([Path(run) for run in options.add], folder)
-    if not Path(options.readme).is_file():
-        raise UserError(f"--readme {options.readme}: there is no such file; run this at the top of the repository")
-    text = Path(options.readme).read_text(encoding="utf-8")
+    tables = make_tables(folder)
+    outdated = [readme for readme in options.readme if not up_to_date(readme, tables, write=not options.check)]
+    if options.check and outdated:
+        print(f"{', '.join(outdated)}: the tables are out of date: run `python -m zoo results`", file=sys.stderr)
+        return 1
+    print(
+        *(tables[markers] for markers in (MARKERS, GENERATION_MARKERS, CAPTION_MARKERS) if markers in tables),
+        sep="\n\n",
+    )
+    return 0
+
+
+def make_tables(folder: Path) -> dict[tuple[str, str], str]:
+    """The tables of all that lies in a folder of results, by the markers between which they go."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    updated, printed = text, []
+    tables = {}
     for markers, key, build in (
         (MARKERS, "test/mean_recall", table),
         (GENERATION_MARKERS, "test/r_precision", generation_table),
@@ -62,24 +78,32 @@ def main(argv: list[str]) -> int:
     ):
         of_the_task = [result for result in results if key in result["mean"]]
         if of_the_task or build is table:
-            printed.append(build(of_the_task))
-            updated = replace_table(updated, printed[-1], markers, options.readme)
+            tables[markers] = build(of_the_task)
     benches = sorted((folder / "bench").glob("*.json"))
     if benches:
-        updated = replace_table(updated, speed_table(benches), SPEED_MARKERS, options.readme)
+        tables[SPEED_MARKERS] = speed_table(benches)
     files = sorted((folder / "controls").glob("*.json"))
-    controls = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    if controls:
-        updated = replace_table(updated, controls_table(controls), CONTROLS_MARKERS, options.readme)
-    if options.check and updated != text:
-        print(f"{options.readme}: the results table is out of date: run `python -m zoo results`", file=sys.stderr)
-        return 1
-    if updated != text:
-        from zoo.data.formats import write_text
+    if files:
+        tables[CONTROLS_MARKERS] = controls_table([json.loads(path.read_text(encoding="utf-8")) for path in files])
+    return tables
 
-        write_text(options.readme, updated)
-    print(*printed, sep="\n\n")
-    return 0
+
+def up_to_date(readme: str, tables: dict[tuple[str, str], str], *, write: bool) -> bool:
+    """Whether a file holds these tables; otherwise put them in, where ``write`` says so.
+
+    Raises:
+        UserError: There is no such file, or it has no place for one of them.
+    """
+    from zoo.data.formats import write_text
+
+    if not Path(readme).is_file():
+        raise UserError(f"--readme {readme}: there is no such file; run this at the top of the repository")
+    text = updated = Path(readme).read_text(encoding="utf-8")
+    for markers, contents in tables.items():
+        updated = replace_table(updated, contents, markers, readme)
+    if write and updated != text:
+        write_text(readme, updated)
+    return updated == text
 
 
 def add_runs(runs: list[Path], folder: Path) -> Path:
