@@ -35,7 +35,7 @@ class HardNegatives(Callback):
     weights of that moment, once each and without augmentation, and every pair is grouped with those most like it
     (``mine_groups``); the groups take the place of the data's own. Pairs of which one's query is known to name the
     other's picture are never grouped. This costs what an evaluation of the training split does, and a search: of 20,000
-    pairs four seconds of one CPU core, of 250,000 ten minutes, or seconds of a GPU.
+    pairs four seconds of one CPU core, and four times that of twice as many.
 
     A run that goes on in the middle of an epoch keeps that epoch's groups, which are in the checkpoint.
 
