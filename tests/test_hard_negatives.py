@@ -32,10 +32,9 @@ def fit(workplace, zoo_process):
     def run(*words, processes=1, batch_size=8, dropout=0.2, interrupt="never never -1 none"):
         overlay = workplace / "experiments" / "_overlays" / "mined.yaml"
         overlay.write_text(SETTINGS.replace("DROPOUT", str(dropout)))
-        layer = () if "--ckpt_path" in words else ("--config", overlay)  # it would add the callbacks once more
         code, out, err = zoo_process(
             workplace,
-            *("fit", "--config", "experiments/tiny.yaml", *layer),
+            *("fit", "--config", "experiments/tiny.yaml", "--config", overlay),  # a second time it adds no callback
             *("--data.num_workers", 2, "--data.batch_size", batch_size // processes, *words),
             processes=processes,
             INTERRUPT=interrupt,
@@ -105,7 +104,8 @@ def test_going_on_from_the_best_checkpoint_mines_for_the_next_epoch(fit, workpla
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_trains_on_the_same_groups(fit, workplace, processes):
     losses, groups = {}, {}
     for count in (1, processes):

@@ -228,12 +228,17 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Remember what a constructor raises: jsonargparse would bury it in a message about types.
 
+        An overlay that is given again to a run that goes on, whose configuration holds it already, adds no callback.
+
         Raises:
             UserError: ``save_every`` is below 1.
         """
         save_every = self._get(self.config, "save_every")
         if save_every < 1:
             raise UserError(f"save_every is {save_every}: give 1 or more steps")
+        options = self._get(self.config, "trainer")
+        callbacks = as_list(options.get("callbacks"))
+        options["callbacks"] = [given for place, given in enumerate(callbacks) if given not in callbacks[:place]]
         for kind in (L.LightningModule, L.LightningDataModule, L.Callback):
             self.parser.add_instantiator(self._instantiate, kind)
 
