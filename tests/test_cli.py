@@ -277,8 +277,9 @@ def test_the_seed_decides_everything(zoo_main, workplace):
 
 
 def test_a_trial_step_leaves_no_run(zoo_main, workplace):
-    code, _, err = zoo_main("fit", *TINY, "--trainer.fast_dev_run", "true")
+    code, _, err = zoo_main("fit", *TINY, "--trainer.fast_dev_run", "true", "--model.image_pretrained", "auto")
     assert code == 0, err
+    assert "RANDOM WEIGHTS" in err  # without a network
     assert not list(workplace.glob("runs/*/*/checkpoints"))
 
 

@@ -41,7 +41,7 @@ def built(**options):
     return RetrievalTask(**{**OPTIONS, **options})
 
 
-def trained(folder, task, *, steps=2):
+def trained(folder, task, *, steps=2, precision="32-true"):
     """The task after some steps on one batch, and its gradients at the first."""
     gradients = {}
 
@@ -53,6 +53,7 @@ def trained(folder, task, *, steps=2):
 
     trainer = L.Trainer(
         accelerator="cpu",
+        precision=precision,
         max_steps=steps,
         logger=False,
         callbacks=[Keep()],
@@ -78,6 +79,15 @@ def test_what_is_computed_again_has_the_gradients_of_what_is_kept(tmp_path, opti
         torch.testing.assert_close(again[name], gradient, atol=1e-5, rtol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("options", [{"chunk_size": 5}, {"gradient_checkpointing": True}], ids=["chunks", "blocks"])
+def test_what_is_computed_again_in_bfloat16_is_computed_as_it_was(tmp_path, options):
+    """Attention that suits the processor is chosen by precision: the second pass must choose as the first."""
+    whole, _ = trained(tmp_path, built(), steps=1, precision="bf16-mixed")
+    again, _ = trained(tmp_path, built(**options), steps=1, precision="bf16-mixed")
+    for name, gradient in whole.items():
+        torch.testing.assert_close(again[name], gradient, atol=2e-2 * gradient.abs().max().item(), rtol=0, msg=name)
+
+
 def test_dropout_is_the_same_when_a_chunk_is_computed_again(tmp_path):
     """Else the loss's gradient would be that of other embeddings: the second pass is compared with the first."""
     seen = []
@@ -92,11 +102,12 @@ def test_dropout_is_the_same_when_a_chunk_is_computed_again(tmp_path):
         assert torch.equal(output, again)
 
 
-def test_batch_norms_and_chunks_do_not_go_together():
-    with pytest.raises(UserError, match="chunk_size: the image tower has batch norms"):
-        built(**RESNET, chunk_size=4)
+@pytest.mark.parametrize("option", [{"chunk_size": 4}, {"gradient_checkpointing": True}], ids=["chunks", "blocks"])
+def test_batch_norms_do_not_see_a_batch_twice_or_in_parts(option):
+    with pytest.raises(UserError, match=f"{next(iter(option))}: the image tower has batch norms"):
+        built(**RESNET, **option)
     for frozen in ({"train_norms": False}, {"image_trainable_layers": 0}):
-        built(**RESNET, chunk_size=4, **frozen)
+        built(**RESNET, **option, **frozen)
 
 
 # --- freezing ------------------------------------------------------------------------------------------------------
@@ -141,7 +152,7 @@ def test_norms_can_keep_still(tmp_path):
 
 
 def test_a_number_of_layers_that_is_not_there():
-    with pytest.raises(UserError, match="text_trainable_layers: 4 came; this tower has 3 layers"):
+    with pytest.raises(UserError, match="text_trainable_layers: 4 came; this tower has 3 layers, .*: use 0 to 3"):
         built(text_trainable_layers=4)
 
 

@@ -74,8 +74,9 @@ class RandomWeightsBanner(Callback):
         print("\n".join([rule, title, *lines, rule]), file=sys.stderr)
         for logger in trainer.loggers:
             run: Any = getattr(logger, "experiment", None)
-            if hasattr(run, "tags") and "random-weights" not in (run.tags or ()):  # W&B's
-                run.tags = (*(run.tags or ()), "random-weights")
+            tags = getattr(run, "tags", "none")  # W&B's; the dummy of a trial step has them all as methods
+            if tags is None or (isinstance(tags, tuple | list) and "random-weights" not in tags):
+                run.tags = (*(tags or ()), "random-weights")
                 run.name = f"{run.name}-random-weights"
 
 

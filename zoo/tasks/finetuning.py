@@ -22,6 +22,7 @@ def check_options(**options: Any) -> None:
         "lora_dropout": (lambda value: 0 <= value < 1, "it is a share, from 0 to below 1"),
         "layer_decay": (lambda value: 0 < value <= 1, "it is a share, above 0 and up to 1"),
         "chunk_size": (lambda value: value is None or value >= 1, "use 1 pair or more, or null for the whole batch"),
+        "lora_alpha": (lambda value: value > 0, "use a number above 0"),
         "lora_rank": (lambda value: value >= 0, "use 1 or more, or 0 for no adapters"),
         "loss": (lambda value: value in ("softmax", "sigmoid"), "use softmax or sigmoid"),
     }
@@ -62,11 +63,16 @@ def prepare_tower(tower: nn.Module, side: str, options: Mapping[str, Any]) -> li
     if options["gradient_checkpointing"]:
         asked(tower, "checkpoint_gradients", "gradient_checkpointing")()
     kept = kept_in_evaluation(tower)
-    if options["chunk_size"] is not None and kept != [tower] and len(kept) < len(batch_norms(tower)):
-        raise UserError(
-            f"chunk_size: the {side} tower has batch norms, whose statistics would be a chunk's and not the batch's."
-            f" Set train_norms false or {side}_trainable_layers 0, take a tower without them, or leave chunk_size out."
-        )
+    if kept != [tower] and len(kept) < len(batch_norms(tower)):
+        for option, why in (
+            ("chunk_size", "whose statistics would be a chunk's and not the batch's"),
+            ("gradient_checkpointing", "whose statistics would take each batch in twice"),
+        ):
+            if options[option]:
+                raise UserError(
+                    f"{option}: the {side} tower has batch norms, {why}. Set train_norms false or"
+                    f" {side}_trainable_layers 0, take a tower without them, or leave {option} out."
+                )
     for module in kept:
         module.eval()
     return kept
@@ -85,7 +91,10 @@ def freeze_layers(tower: nn.Module, option: str, trainable_layers: int) -> None:
     """
     layers = asked(tower, "layers", option)()
     if not 0 <= trainable_layers <= len(layers):
-        raise UserError(f"{option}: {trainable_layers} came; this tower has {len(layers)} layers: use 0 to that.")
+        raise UserError(
+            f"{option}: {trainable_layers} came; this tower has {len(layers)} layers, its stem or embeddings among"
+            f" them: use 0 to {len(layers)}."
+        )
     for layer in layers[: len(layers) - trainable_layers]:
         for parameter in layer:
             parameter.requires_grad_(False)

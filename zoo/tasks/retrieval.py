@@ -52,7 +52,8 @@ class RetrievalTask(L.LightningModule):
         warmup_steps: Steps of linear warm-up before the cosine to zero.
         betas: AdamW's.
         eps: AdamW's.
-        loss: ``softmax``, CLIP's cross-entropy, or ``sigmoid``, SigLIP's yes or no of each pair.
+        loss: ``softmax``, CLIP's cross-entropy, or ``sigmoid``, SigLIP's yes or no of each pair, which wants a
+            ``temperature`` of 0.1 that is learned.
         temperature: Initial temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
         learn_temperature: Whether training moves it.
         text_to_image_weight: Share of the softmax loss's text-to-picture direction, the one that recall measures, in
@@ -62,9 +63,11 @@ class RetrievalTask(L.LightningModule):
         chunk_size: Pairs that the towers encode at a time, and once more on the way back: the memory of a step is then
             that of so many pairs, whatever the batch, for a third more time (GradCache, Gao et al. 2021,
             arXiv:2101.06983). None: the whole batch at once. Towers with batch norms must have them frozen.
-        gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again.
+        gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again. Not
+            for towers whose batch norms train.
         compile_towers: Whether ``torch.compile`` makes kernels of the towers' networks; their first steps take minutes.
         image_trainable_layers: How many of the image tower's last layers are trained; 0 freezes all of it. None: all.
+            Not beside ``lora_rank``, which freezes them all.
         text_trainable_layers: The same of the text tower.
         train_norms: Whether the towers' normalisations are trained; if not, batch norms keep their statistics too.
         lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``); 0: none.
@@ -118,6 +121,7 @@ class RetrievalTask(L.LightningModule):
             layer_decay=layer_decay,
             chunk_size=chunk_size,
             lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
         )
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]

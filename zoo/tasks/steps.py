@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
+from zoo.errors import UserError
 from zoo.optim import parameter_groups, warmup_cosine
 
 
@@ -30,6 +31,8 @@ def adamw_warmup_cosine(
         rates: The peak learning rate of parameters that have one of their own.
     """
     options = task.hparams
+    if options["learning_rate"] < 0:
+        raise UserError(f"learning_rate: {options['learning_rate']} came; use 0 or more.")
     optimizer = torch.optim.AdamW(
         parameter_groups(task, options["weight_decay"], rates),
         lr=options["learning_rate"],

@@ -1,7 +1,6 @@
 """Picture encoders: one adapter for any timm model, and the builders of the named ones."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -48,6 +47,8 @@ class TimmImageTower(nn.Module):
         super().__init__()
         if num_layers is not None and num_layers < 1:
             raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more. None is all of its own.")
+        if not 0 <= patch_dropout < 1:
+            raise UserError(f"patch_dropout: {patch_dropout} came; it is a share, from 0 to below 1.")
         config = _pretrained_config(name)
         self.image_size: int = config.input_size[-1] if image_size is None else image_size
         options: dict[str, Any] = {}
@@ -71,6 +72,7 @@ class TimmImageTower(nn.Module):
         self.published: str | None = (config.hf_hub_id or config.url) if num_layers is None else None
         self._fixed_size: bool = config.fixed_input_size
         self._mean, self._std = config.mean, config.std
+        self._with_fused_attention = [part for part in self.model.modules() if getattr(part, "fused_attn", False)]
         _check_patches(self.model, name, self.image_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -80,8 +82,8 @@ class TimmImageTower(nn.Module):
             UserError: The pictures are not ``uint8 [B, 3, H, W]``, or not of the one size the model takes.
         """
         pixels = self.normalise(images)
-        with _fast_attention(self.model, pixels):
-            return self.model.forward_head(self.model.forward_features(pixels), pre_logits=True)
+        self._choose_attention(pixels)
+        return self.model.forward_head(self.model.forward_features(pixels), pre_logits=True)
 
     def sequence(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode ``[B, 3, H, W] uint8`` into the features before pooling, class token included where there is one.
@@ -93,8 +95,8 @@ class TimmImageTower(nn.Module):
             UserError: As ``forward``; or the model widens its features after pooling, so there is no such sequence.
         """
         pixels = self.normalise(images)
-        with _fast_attention(self.model, pixels):
-            features = self.model.forward_features(pixels)
+        self._choose_attention(pixels)
+        features = self.model.forward_features(pixels)
         if (
             isinstance(features, Tensor) and features.ndim == 4
         ):  # [B, C, H', W'], or [B, H', W', C] for Swin and its like
@@ -172,6 +174,18 @@ class TimmImageTower(nn.Module):
         pixels = images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
         return pixels.to(next(self.model.parameters()).dtype)
 
+    def _choose_attention(self, pixels: Tensor) -> None:
+        """Attention as two plain products where a CPU computes in bfloat16, else PyTorch's fused one.
+
+        The fused one takes 2.6 times as long there, a seventh of a ViT-B/16's step; in fp32 it is the faster (seen
+        with PyTorch 2.15, forward and backward at 197 tokens). The choice stays until the next forward pass: what
+        gradient checkpointing computes again is to be computed as it was.
+        """
+        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        plain = pixels.device.type == "cpu" and (autocast or pixels.dtype == torch.bfloat16)
+        for module in self._with_fused_attention:
+            module.fused_attn = not plain
+
     def preprocess(self, images: list[Image.Image]) -> Tensor:
         """Turn B PIL pictures of any mode into ``[B, 3, image_size, image_size] uint8``.
 
@@ -184,27 +198,6 @@ class TimmImageTower(nn.Module):
             raise UserError("images: one picture came; preprocess takes a list of pictures: [picture].")
         arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
-
-
-@contextmanager
-def _fast_attention(model: nn.Module, pixels: Tensor) -> Iterator[None]:
-    """Attention as two plain products inside, where a CPU computes in bfloat16.
-
-    PyTorch's fused one takes 2.6 times as long there, a seventh of a ViT-B/16's step; in fp32 it is the faster (seen
-    with PyTorch 2.15, forward and backward at 197 tokens).
-    """
-    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    if pixels.device.type != "cpu" or not (autocast or pixels.dtype == torch.bfloat16):
-        yield
-        return
-    fused = [module for module in model.modules() if getattr(module, "fused_attn", False)]
-    for module in fused:
-        module.fused_attn = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for module in fused:
-            module.fused_attn = True  # type: ignore[assignment]
 
 
 def _pretrained_config(name: str) -> Any:

@@ -122,6 +122,7 @@ class TransformersTextTower(nn.Module):
         """
         if not self.encoder.supports_gradient_checkpointing:
             raise UserError(f"gradient_checkpointing: {type(self.encoder).__name__} cannot. Set it false.")
+        self.encoder.config.use_cache = False  # of keys and values, which would be kept
         old_name = self.encoder.gradient_checkpointing_enable  # before transformers 5.20
         getattr(self.encoder, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
 
