@@ -155,7 +155,7 @@ def read_run(run: Path) -> dict[str, Any]:
     test = json.loads((run / "test.json").read_text(encoding="utf-8"))
     experiment, seed = fit.pop("experiment"), config["seed_everything"]
     configs, words = take_option(shlex.split(fit["command"])[4:], ("--config", "-c"))
-    others = take_option(take_option(words, ("--seed_everything",))[1], ("--runs",))[1]
+    others = take_option(words, ("--seed_everything", "--runs", "--trainer.enable_progress_bar"))[1]
     if others or len(configs) != 1 or fit["resumed"]:
         how = "it was continued" if fit["resumed"] else f"its command has more: {' '.join([*configs[1:], *others])}"
         raise UserError(f"--add {run}: a result is the experiment as it stands and one seed; {how}")
