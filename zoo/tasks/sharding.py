@@ -43,4 +43,5 @@ def average_gradients(task: L.LightningModule) -> None:
 
 def is_sharded(task: L.LightningModule) -> bool:
     """Whether the trainer's strategy leaves it to the task how its parts lie on the processes."""
-    return isinstance(task.trainer.strategy, ModelParallelStrategy)
+    trainer = task._trainer  # there is none where load_from_checkpoint configures the model
+    return trainer is not None and isinstance(trainer.strategy, ModelParallelStrategy)
