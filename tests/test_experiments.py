@@ -142,8 +142,11 @@ def test_an_experiment_says_what_it_is(experiment):
     assert f"python -m zoo fit --config experiments/{experiment}.yaml" in comment
 
 
-@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay not in ("ddp", "caption_sweep")])
-# ddp: tests/test_cli.py; caption_sweep: tests/test_captioning.py
+# ddp: tests/test_cli.py; fsdp: tests/test_exactness.py; caption_sweep: tests/test_captioning.py
+ELSEWHERE = ("ddp", "fsdp", "caption_sweep")
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay not in ELSEWHERE])
 def test_an_overlay_lies_over_an_experiment(zoo_main, workplace, overlay):
     overlay = f"experiments/_overlays/{overlay}.yaml"
     code, _, err = zoo_main("fit", "--config", "experiments/tiny.yaml", "--config", overlay)
