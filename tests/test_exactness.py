@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,32 +175,6 @@ def test_lightnings_own_sampler_does_not_pass_unnoticed(zoo, place, run):
     assert code != 0
     assert "use_distributed_sampler" in printed
     assert not (run / "test.json").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.ddp
-def test_blocks_shared_out_over_processes_train_as_whole_ones(zoo, tmp_path):
-    """FSDP against DDP: the numbers logged, also by a run that goes on; its checkpoint is tested by one process."""
-    place = make_place(tmp_path, queries=37, pictures=29)
-    shutil.copytree(EXPERIMENTS / "_overlays", place / "experiments" / "_overlays")
-    overlay = ("--config", "experiments/_overlays/fsdp.yaml")
-    words = ("fit", "--config", "experiments/tiny.yaml", "--trainer.max_epochs", "2")
-    code, printed = zoo(place, *words, "--runs", "whole", processes=2)
-    assert code == 0, printed
-    code, printed = zoo(place, *words, *overlay, "--runs", "shared", "--trainer.max_steps", "9")
-    assert code == 0, printed
-    code, printed = zoo(place, *words, *overlay, "--runs", "shared", "--ckpt_path", "last")
-    assert code == 0, printed
-    runs = [next((place / kind / "tiny").iterdir()) for kind in ("whole", "shared")]
-    logged = []
-    for run in runs:
-        names, *lines = (run / "metrics.csv").read_text().splitlines()
-        rows = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
-        logged.append({row["step"]: float(row["val/loss"]) for row in rows if row["val/loss"]})
-    assert len(logged[0]) == 3
-    assert logged[1] == pytest.approx(logged[0], rel=1e-5)
-    scores = [results(zoo, place, run, processes=1) for run in runs]
-    assert scores[1][0] == pytest.approx(scores[0][0], rel=1e-5)
 
 
 @pytest.mark.ddp

@@ -39,13 +39,13 @@ def parameter_groups(
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
         raise UserError(f"{type(module).__name__} has no trainable parameter. Unfreeze some.")
-    groups: dict[tuple[float, bool, type], list[nn.Parameter]] = {}
-    for parameter in trainable:  # sharded ones (FSDP) have a type of their own, and cannot be stepped with the others
-        key = (rates.get(parameter, -1.0), parameter.ndim < 2, type(parameter))
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in trainable:
+        key = (rates.get(parameter, -1.0), parameter.ndim < 2)
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "weight_decay": 0.0 if undecayed else weight_decay} | ({"lr": rate} if rate >= 0 else {})
-        for (rate, undecayed, _), parameters in sorted(groups.items(), key=lambda group: group[0][:2])
+        for (rate, undecayed), parameters in sorted(groups.items(), key=lambda group: group[0])
     ]
 
 

@@ -18,7 +18,6 @@ from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, siglip_loss
 from zoo.optim import layer_rates
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.finetuning import asked, check_options, prepare_tower
-from zoo.tasks.sharding import average_gradients, is_sharded, shard_blocks
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load_initial_weights
 from zoo.weights.pretrained import load_pretrained
@@ -193,15 +192,6 @@ class RetrievalTask(L.LightningModule):
         if self.hparams["compile_towers"]:
             for _, tower in self._towers():
                 asked(tower, "compile_network", "compile_towers")()
-
-    def configure_model(self) -> None:
-        """Share out the towers' blocks where the trainer's strategy asks for it (``_overlays/fsdp.yaml``)."""
-        shard_blocks(self, self._towers())
-
-    def on_after_backward(self) -> None:
-        """Average over the processes what is not shared out."""
-        if is_sharded(self):
-            average_gradients(self)
 
     def _read_weights(self) -> None:
         if self.hparams["init_from"]:
