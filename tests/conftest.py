@@ -244,6 +244,17 @@ def zoo_process():
 
 
 @pytest.fixture(scope="session")
+def only_run():
+    """Finds an experiment's one run: ``only_run(workplace)`` is its folder."""
+
+    def find(place, runs="runs", experiment="tiny"):
+        (run,) = (place / runs / experiment).iterdir()
+        return run
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def cn_clip_model():
     """Builds a randomly initialised model of cn_clip's, with the rest of its arguments as it publishes them."""
 

@@ -18,11 +18,6 @@ TINY = ("--config", "experiments/tiny.yaml")
 CALLBACK = "zoo.callbacks.retrieval_eval.RetrievalEvaluation"
 
 
-def only_run(place, experiment="tiny"):
-    (run,) = (place / "runs" / experiment).iterdir()
-    return run
-
-
 def config_of(run):
     return yaml.safe_load((run / "config.yaml").read_text())
 
@@ -212,7 +207,7 @@ def test_help_fits_80_columns(monkeypatch, capsys, command):
 # --- layers and folders ------------------------------------------------------------------------------------------
 
 
-def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace):
+def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace, only_run):
     (workplace / "experiments" / "over.yaml").write_text(
         "model: {init_args: {weight_decay: 0.5}}\ndata: {init_args: {batch_size: 8, flip: 0.5}}\n"
     )
@@ -234,7 +229,7 @@ def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace):
     assert set(config) == {"seed_everything", "save_every", "trainer", "model", "data"}
 
 
-def test_a_part_may_lie_in_a_file_beside_the_experiment(zoo_main, workplace, muge_root, monkeypatch):
+def test_a_part_may_lie_in_a_file_beside_the_experiment(zoo_main, workplace, muge_root, monkeypatch, only_run):
     tiny = yaml.safe_load((workplace / "experiments" / "tiny.yaml").read_text())
     tiny["data"] = "_data/small.yaml"
     (workplace / "experiments" / "_data" / "small.yaml").write_text(
@@ -283,7 +278,7 @@ def test_a_trial_step_leaves_no_run(zoo_main, workplace):
     assert not list(workplace.glob("runs/*/*/checkpoints"))
 
 
-def test_validation_cut_short_chooses_the_best_by_what_there_is(zoo_main, workplace):
+def test_validation_cut_short_chooses_the_best_by_what_there_is(zoo_main, workplace, only_run):
     words = ("--trainer.limit_val_batches", 1, "--data.eval_batch_size", 8, "--trainer.max_epochs", 1)
     code, out, err = zoo_main("fit", *TINY, *words)
     assert code == 0, err
@@ -298,13 +293,13 @@ def test_validation_cut_short_chooses_the_best_by_what_there_is(zoo_main, workpl
 
 
 @pytest.fixture
-def trained(zoo_main, workplace):
+def trained(zoo_main, workplace, only_run):
     code, _, err = zoo_main("fit", *TINY)
     assert code == 0, err
     return only_run(workplace)
 
 
-def test_a_resumed_run_goes_on_in_its_folder(zoo_main, trained, workplace):
+def test_a_resumed_run_goes_on_in_its_folder(zoo_main, trained, workplace, only_run):
     before, best = rows(trained), (trained / "checkpoints" / "best.ckpt").read_bytes()
     last = weights(trained / "checkpoints" / "last.ckpt")
     words = ("--ckpt_path", "last", "--trainer.max_epochs", 4, "--model.learning_rate", 0)
@@ -321,7 +316,7 @@ def test_a_resumed_run_goes_on_in_its_folder(zoo_main, trained, workplace):
     assert json.loads((trained / "fit.json").read_text())["resumed"]
 
 
-def test_resuming_is_as_if_never_interrupted(zoo_main, workplace):
+def test_resuming_is_as_if_never_interrupted(zoo_main, workplace, only_run):
     (workplace / "experiments" / "keep.yaml").write_text(
         "trainer: {callbacks+: [{class_path: lightning.pytorch.callbacks.ModelCheckpoint, "
         "init_args: {filename: '{step}', save_top_k: -1, every_n_train_steps: 4}}]}\n"
@@ -405,7 +400,7 @@ def test_a_folder_that_takes_no_file_is_said(zoo_main, workplace, runs):
     assert is_short(err)
 
 
-def test_what_lightning_can_switch_off_goes_off(zoo_main, workplace):
+def test_what_lightning_can_switch_off_goes_off(zoo_main, workplace, only_run):
     words = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
     code, out, err = zoo_main("fit", *TINY, *words, "--trainer.enable_checkpointing", "false")
     assert code == 0, err
@@ -452,7 +447,7 @@ def test_an_overlay_lies_over_the_run(zoo_main, trained, workplace):
     assert json.loads((trained / "test.json").read_text())["protocol"]["precision"] == "bf16-mixed"
 
 
-def test_a_checkpoint_apart_from_its_run_brings_its_own_model(zoo_main, workplace):
+def test_a_checkpoint_apart_from_its_run_brings_its_own_model(zoo_main, workplace, only_run):
     code, _, err = zoo_main("fit", *TINY, "--model.text_tower_options.width", 16, "--trainer.max_epochs", 1)
     assert code == 0, err
     shutil.copy(only_run(workplace) / "checkpoints" / "best.ckpt", workplace / "mine.ckpt")
@@ -518,7 +513,7 @@ def test_one_reason_for_random_weights_is_said_once(capsys):
 
 
 @pytest.mark.ddp
-def test_two_processes_have_nothing_to_complain_of(zoo_process, workplace):
+def test_two_processes_have_nothing_to_complain_of(zoo_process, workplace, only_run):
     words = ("fit", *TINY, "--data.num_workers", 1, "--trainer.max_epochs", 1)
     code, _, err = zoo_process(workplace, *words, processes=2, timeout=120)
     assert code == 0, err

@@ -44,11 +44,6 @@ def fit(workplace, zoo_process):
     return run
 
 
-def only_run(place, runs="runs"):
-    (run,) = (place / runs / "tiny").iterdir()
-    return run
-
-
 @pytest.fixture(scope="module")
 def uninterrupted():
     """What ``metrics.csv`` holds after a training without interruption, by number of processes."""
@@ -72,7 +67,7 @@ ddp = pytest.mark.ddp
         pytest.param("kill forward 5 1", 2, (-9, 1), marks=[ddp, slow]),
     ],
 )
-def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, interrupt, processes, code):
+def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, interrupt, processes, code, only_run):
     """Train whole, once for each number of processes; train interrupted, then on; both must log the same."""
     if processes not in uninterrupted:
         done, printed = fit("--runs", "whole", processes=processes)
@@ -91,7 +86,7 @@ def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, inte
 
 
 @pytest.mark.slow
-def test_going_on_from_the_best_checkpoint_mines_for_the_next_epoch(fit, workplace):
+def test_going_on_from_the_best_checkpoint_mines_for_the_next_epoch(fit, workplace, only_run):
     """It is written in a validation: Lightning goes on behind it without the hooks of a beginning epoch."""
     done, printed = fit("--trainer.max_epochs", "1")
     assert done == 0, printed
@@ -106,7 +101,7 @@ def test_going_on_from_the_best_checkpoint_mines_for_the_next_epoch(fit, workpla
 @pytest.mark.ddp
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_trains_on_the_same_groups(fit, workplace, processes):
+def test_any_number_of_processes_trains_on_the_same_groups(fit, workplace, processes, only_run):
     losses, groups = {}, {}
     for count in (1, processes):
         done, printed = fit("--runs", f"runs-{count}", processes=count, batch_size=12, dropout=0.0)

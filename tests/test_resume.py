@@ -32,11 +32,6 @@ def fit(workplace, zoo_process):
     return run
 
 
-def only_run(place, runs="runs"):
-    (run,) = (place / runs / "tiny").iterdir()
-    return run
-
-
 @pytest.fixture(scope="module")
 def uninterrupted():
     """What ``metrics.csv`` holds after a training without interruption, by number of processes."""
@@ -73,7 +68,9 @@ ddp = pytest.mark.ddp
         pytest.param("term end 6 all", 2, 1, TERMINATED, marks=[ddp, slow]),
     ],
 )
-def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, interrupt, processes, workers, code):
+def test_going_on_is_as_if_never_interrupted(
+    fit, workplace, uninterrupted, interrupt, processes, workers, code, only_run
+):
     """Train whole, once for each number of processes; train interrupted, then on; both must log the same."""
     if processes not in uninterrupted:
         done, printed = fit("--runs", "whole", processes=processes, workers=workers)
@@ -94,7 +91,7 @@ def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, inte
 
 
 @pytest.mark.slow
-def test_accumulated_batches_are_repeated_whole(fit, workplace):
+def test_accumulated_batches_are_repeated_whole(fit, workplace, only_run):
     """SIGTERM amid the batches of one optimiser step: the checkpoint stands before the first of them."""
     words = ("--trainer.accumulate_grad_batches", "3", "--data.batch_size", "4", "--trainer.max_epochs", "1")
     done, printed = fit("--runs", "whole", *words)
@@ -108,7 +105,7 @@ def test_accumulated_batches_are_repeated_whole(fit, workplace):
     ).read_text()
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(fit, workplace):
+def test_a_full_disk_is_one_line_and_loses_nothing(fit, workplace, only_run):
     """A limit on file sizes stands for the disk: what fails is the same write."""
     done, printed = fit("--trainer.max_epochs", "1")
     assert done == 0, printed

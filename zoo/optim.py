@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,7 @@ from zoo.errors import UserError
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, rates: Mapping[nn.Parameter, float] = MappingProxyType({})
+    module: nn.Module, weight_decay: float, rates: Mapping[nn.Parameter, float] | None = None
 ) -> list[dict[str, Any]]:
     """Part a module's trainable parameters into decayed and undecayed ones, each exactly once.
 
@@ -32,6 +31,7 @@ def parameter_groups(
     Raises:
         UserError: Nothing is trainable, or a number is negative.
     """
+    rates = rates or {}
     if weight_decay < 0:
         raise UserError(f"weight_decay: {weight_decay} came; use 0 or more.")
     if any(rate < 0 for rate in rates.values()):

@@ -25,13 +25,13 @@ class CaptionEvaluation(Callback):
 
     Logged in percent (100 times pycocoevalcap's values) as ``val/cider``, ``val/bleu1`` to ``val/bleu4``,
     ``val/rouge_l``; ``val/different``, ``val/distinct1``, ``val/distinct2``, ``val/repetition`` and ``val/empty`` (how
-    much captions vary),
-    ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token); with the controls ``val/cider_shuffled`` …
-    (the same captions of other pictures) and ``val/cider_nearest`` … (the first reference of the training picture that
-    is nearest in the model's own features); ``test/…`` likewise. What people's references score against each other is
-    printed beside. Step 0, before training, is the sanity check: run it whole (``num_sanity_val_steps: -1``). An
-    evaluation cut short by ``limit_val_batches`` is reported as ``val_partial/…``. ``pictures/`` in the run gets a
-    sheet of pictures with their captions and references; ``test`` also writes its numbers to ``test.json``.
+    much captions vary), ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token); with the controls
+    ``val/cider_shuffled`` … (the same captions of other pictures) and ``val/cider_nearest`` … (the first reference of
+    the training picture that is nearest in the model's own features); ``test/…`` likewise. What people's references
+    score against each other is printed beside. Step 0, before training, is the sanity check: run it whole
+    (``num_sanity_val_steps: -1``). An evaluation cut short by ``limit_val_batches`` is reported as ``val_partial/…``.
+    ``pictures/`` in the run gets a sheet of pictures with their captions and references; ``test`` also writes its
+    numbers to ``test.json``.
 
     Args:
         lowercase: Whether Latin letters are compared in lower case, in which BERT's vocabulary writes them.

@@ -73,10 +73,9 @@ class RandomWeightsBanner(Callback):
         title = "RANDOM WEIGHTS: this experiment asks for pretrained weights and does without them"
         print("\n".join([rule, title, *lines, rule]), file=sys.stderr)
         for logger in trainer.loggers:
-            run: Any = getattr(logger, "experiment", None)
-            tags = getattr(run, "tags", "none")  # W&B's; the dummy of a trial step has them all as methods
-            if tags is None or (isinstance(tags, tuple | list) and "random-weights" not in tags):
-                run.tags = (*(tags or ()), "random-weights")
+            run: Any = logger.experiment if isinstance(logger, WandbLogger) else None
+            if hasattr(run, "tags") and "random-weights" not in (run.tags or ()):
+                run.tags = (*(run.tags or ()), "random-weights")
                 run.name = f"{run.name}-random-weights"
 
 

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     chosen = options[options.bench].as_dict()
     counts = ("blocks", "pictures", "queries", "steps", "batch_size", "index_megabytes", "rows", "width", "references")
-    for name in counts:
+    for name in (*counts, "chunk_size"):
         if name in chosen and chosen[name] < 1:
             parser.error(f"--{name} is {chosen[name]}: give 1 or more")
     import_module(f"zoo.commands.bench_{options.bench}").run(**chosen)
@@ -132,8 +132,9 @@ def memory_parser() -> "CommandParser":
     """The options of ``bench memory``."""
     parser = _parser(
         "Peak memory of a contrastive step of ViT-S/16 at 64 px and RBT3, its towers encoding some pairs at a time"
-        " (model.chunk_size), against the whole batch kept; as pairs a gigabyte. About ten minutes on two cores."
+        " (model.chunk_size), against the whole batch kept; as pairs a gigabyte. About MINUTES minutes on two cores."
     )
+    parser.set_defaults(blocks=1)  # memory hardly varies
     parser.add_argument(
         "--batch_sizes", type=list[int], default=[64, 256, 1024, 4096], help="Pairs of a step, as [64, 256]."
     )

@@ -1,17 +1,16 @@
 """``bench memory``: the peak memory of a contrastive step, in chunks and with the whole batch kept."""
 
 import logging
-import multiprocessing
-import resource
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, cast
 
-from zoo.commands.bench_report import Row, protocol, report
+from zoo.commands.bench_data import queries
+from zoo.commands.bench_report import Row, in_a_new_process, peak_memory, protocol, report
 from zoo.errors import UserError
 
 SIZE = 64
-TEXT = "夏季新款碎花连衣裙"
 
 
 def run(*, batch_sizes: list[int], chunk_size: int, kept: int, blocks: int, output: str | None) -> None:
@@ -25,22 +24,22 @@ def run(*, batch_sizes: list[int], chunk_size: int, kept: int, blocks: int, outp
         output: Where the JSON goes.
 
     Raises:
-        UserError: A number is below 1.
+        UserError: A batch is below 1, or this is not Linux.
     """
-    for name, value in (("batch_sizes", min(batch_sizes)), ("chunk_size", chunk_size)):
-        if value < 1:
-            raise UserError(f"--{name}: {value} came; give 1 or more")
+    if min(batch_sizes) < 1:
+        raise UserError(f"--batch_sizes: {min(batch_sizes)} came; give 1 or more")
+    if not Path("/proc/self/status").exists():
+        raise UserError("bench memory reads /proc/self/status, which Linux alone has: run it there")
     rows = []
     for size in batch_sizes:
         contenders = {f"chunks of {chunk_size}": chunk_size} | ({"whole": None} if size <= kept else {})
-        rates: dict[str, list[float]] = {name: [] for name in contenders}
-        peaks = dict.fromkeys(contenders, 0)
+        peaks: dict[str, list[int]] = {name: [] for name in contenders}
         for _ in range(blocks):
             for name, chunk in contenders.items():
                 print(f"bench memory: {size} pairs, {name}", file=sys.stderr, flush=True)
-                peaks[name] = max(peaks[name], _in_a_process(size, chunk))
-                rates[name].append(size / (peaks[name] / 1e9))
-        spelled = ", ".join(f"{peak / 1e6:,.0f} MB" for peak in peaks.values())
+                peaks[name].append(in_a_new_process(peak_of_a_step, size, chunk))
+        spelled = ", ".join(f"{max(own) / 1e6:,.0f} MB" for own in peaks.values())
+        rates = {name: [size / (peak / 1e9) for peak in own] for name, own in peaks.items()}
         peer = "whole" if size <= kept else None
         rows.append(Row(f"a step of {size:,} pairs ({spelled})", "pairs/GB", rates, f"chunks of {chunk_size}", peer))
     facts = protocol(
@@ -53,13 +52,7 @@ def run(*, batch_sizes: list[int], chunk_size: int, kept: int, blocks: int, outp
     report("memory", rows, facts, output=output)
 
 
-def _in_a_process(batch_size: int, chunk_size: int | None) -> int:
-    """Bytes at the peak of a process that takes one step."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(peak, (batch_size, chunk_size))
-
-
-def peak(batch_size: int, chunk_size: int | None) -> int:
+def peak_of_a_step(batch_size: int, chunk_size: int | None) -> int:
     """Take one step in this process.
 
     Returns:
@@ -85,7 +78,7 @@ def peak(batch_size: int, chunk_size: int | None) -> int:
     rows = torch.arange(batch_size)
     batch = {
         "image": torch.randint(256, (batch_size, 3, SIZE, SIZE), dtype=torch.uint8),
-        "text": [TEXT[: 2 + place % 8] for place in range(batch_size)],
+        "text": queries(batch_size),
         "image_id": rows,
         "query_id": rows,
     }
@@ -98,5 +91,4 @@ def peak(batch_size: int, chunk_size: int | None) -> int:
         enable_model_summary=False,
     )
     trainer.fit(task, DataLoader(cast(Any, [batch]), batch_size=None))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_memory()

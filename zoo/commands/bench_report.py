@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -87,6 +89,18 @@ def interleave(contenders: dict[str, Callable[[], float]], *, blocks: int, what:
             if block:
                 rates[name].append(value)
     return rates
+
+
+def in_a_new_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``work`` returns in a process of its own, which has no memory but what it takes there."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
+
+
+def peak_memory() -> int:
+    """Bytes that this process held at most; on Linux."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def require(modules: dict[str, str], *, bench: str) -> None:

@@ -1,15 +1,13 @@
 """``bench score``: scores of pictures against torch-fidelity's, and whether reading pictures holds Inception up."""
 
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.commands.bench_data import temporary_folder
-from zoo.commands.bench_report import Row, interleave, protocol, rate, report
+from zoo.commands.bench_report import Row, in_a_new_process, interleave, peak_memory, protocol, rate, report
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,8 +122,7 @@ def extra_memory(score: str, who: str, rows: int, width: int) -> int | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     print(f"bench score: memory of {score}, {who}", file=sys.stderr, flush=True)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_extra_memory, score, who, rows, width).result()
+    return in_a_new_process(_extra_memory, score, who, rows, width)
 
 
 def _extra_memory(score: str, who: str, rows: int, width: int) -> int:
@@ -133,15 +130,9 @@ def _extra_memory(score: str, who: str, rows: int, width: int) -> int:
     compute(features(0, 64, 32), features(1, 64, 32))  # libraries and their threads are there now
     a, b = features(0, rows, width), features(1, rows, width)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is held now
-    before = _peak()
+    before = peak_memory()
     compute(a, b)
-    return round((_peak() - before) / 1e6)
-
-
-def _peak() -> int:
-    """Bytes that this process held at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return round((peak_memory() - before) / 1e6)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def describe(
             except (OSError, images.ImageError) as error:
                 faults.append(f"IMAGE {path}: {error}")
         try:
-            captions = captioner.caption(list(pictures.values()), **options)
+            captions = dict(zip(pictures, captioner.caption(list(pictures.values()), **options), strict=True))
         except UserError as error:
             raise UserError(f"--decoding: {error}") from None
-        yield from ((path, captions[list(pictures).index(path)]) for path in part if path in pictures)
+        yield from ((path, captions[path]) for path in part if path in captions)

@@ -33,8 +33,7 @@ class CaptionScores(Metric):
     depend on neither the number of processes nor the order of batches.
 
     ``compute()`` returns percent, float64 on the CPU: ``cider``, ``bleu1`` to ``bleu4``, ``rouge_l``, 100 times
-    pycocoevalcap's; ``distinct1``, ``distinct2``, ``different``, ``empty``, ``repetition`` (see
-    ``variety``).
+    pycocoevalcap's; ``distinct1``, ``distinct2``, ``different``, ``empty``, ``repetition`` (see ``variety``).
 
     Args:
         references: Of each picture in file order its references, whose place is the picture's row. Where no picture has

@@ -9,8 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from zoo.errors import UserError
 
 
-def check_options(**options: Any) -> None:
-    """See that a retrieval task's numbers are in their ranges.
+def check_options(options: Mapping[str, Any]) -> None:
+    """See that a retrieval task's hyper-parameters are in their ranges.
 
     Raises:
         UserError: One is not.
@@ -26,10 +26,9 @@ def check_options(**options: Any) -> None:
         "lora_rank": (lambda value: value >= 0, "use 1 or more, or 0 for no adapters"),
         "loss": (lambda value: value in ("softmax", "sigmoid"), "use softmax or sigmoid"),
     }
-    for name, value in options.items():
-        valid, words = ranges[name]
-        if not valid(value):
-            raise UserError(f"{name}: {value} came; {words}.")
+    for name, (valid, words) in ranges.items():
+        if not valid(options[name]):
+            raise UserError(f"{name}: {options[name]} came; {words}.")
     if options["loss"] == "sigmoid" and options["label_smoothing"]:
         raise UserError("label_smoothing: the sigmoid loss has none. Set it 0, or loss to softmax.")
 
@@ -116,10 +115,14 @@ def kept_in_evaluation(tower: nn.Module) -> list[nn.Module]:
     """
     if not any(parameter.requires_grad for parameter in tower.parameters()):
         return [tower]
-    return [module for module in batch_norms(tower) if not any(p.requires_grad for p in module.parameters())]
+    return [
+        module
+        for module in batch_norms(tower)
+        if module.affine and not any(parameter.requires_grad for parameter in module.parameters())
+    ]
 
 
-def batch_norms(tower: nn.Module) -> list[nn.Module]:
+def batch_norms(tower: nn.Module) -> list[_BatchNorm]:
     """The batch norms of a tower: the modules whose output depends on the rest of the batch."""
     return [module for module in tower.modules() if isinstance(module, _BatchNorm)]
 

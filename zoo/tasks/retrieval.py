@@ -60,7 +60,7 @@ class RetrievalTask(L.LightningModule):
         label_smoothing: Share of the softmax loss's target that is spread over all pictures or texts, in [0, 1).
         logit_bias: What the sigmoid loss adds to the logits in the beginning; it is learned.
         chunk_size: Pairs that the towers encode at a time, and once more on the way back: the memory of a step is then
-            that of so many pairs, whatever the batch, for a third more time (GradCache, Gao et al. 2021,
+            that of so many pairs, whatever the batch, for the time of a forward pass more (GradCache, Gao et al. 2021,
             arXiv:2101.06983). None: the whole batch at once. Towers with batch norms must have them frozen.
         gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again. Not
             for towers whose batch norms train.
@@ -112,19 +112,9 @@ class RetrievalTask(L.LightningModule):
         lora_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_options(
-            loss=loss,
-            temperature=temperature,
-            text_to_image_weight=text_to_image_weight,
-            label_smoothing=label_smoothing,
-            layer_decay=layer_decay,
-            chunk_size=chunk_size,
-            lora_rank=lora_rank,
-            lora_alpha=lora_alpha,
-            lora_dropout=lora_dropout,
-        )
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
+        check_options(self.hparams)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
         self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=image_projection_bias)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import lightning as L
@@ -22,7 +21,7 @@ def seed_step(task: L.LightningModule) -> None:
 
 
 def adamw_warmup_cosine(
-    task: L.LightningModule, rates: Mapping[nn.Parameter, float] = MappingProxyType({})
+    task: L.LightningModule, rates: Mapping[nn.Parameter, float] | None = None
 ) -> OptimizerLRScheduler:
     """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time.
 
