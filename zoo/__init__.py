@@ -16,6 +16,7 @@ _WHERE = {
     "RetrievalTask": "zoo.tasks",
     "TextToImageTask": "zoo.tasks",
     "CaptioningTask": "zoo.tasks",
+    "ImageTokenizerTask": "zoo.tasks",
     "RetrievalDataModule": "zoo.data.retrieval",
     "TextToImageDataModule": "zoo.data.text_to_image",
     "CaptioningDataModule": "zoo.data.captioning",

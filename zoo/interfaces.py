@@ -42,6 +42,7 @@ class TextImageBatch(TypedDict):
     row: Tensor  # [B] int64, the description's place among the split's, in file order
     image: NotRequired[Tensor]  # [B, 3, S, S] uint8, RGB
     latent: NotRequired[Tensor]  # [B, C, h, w] float32: what a first stage made of the picture, instead of it
+    codes: NotRequired[Tensor]  # [B, h, w] int64: what a first stage with a codebook made of it
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
 
 

@@ -68,6 +68,11 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
             f" {_spell(scores, 'r_precision_true')}, shuffled descriptions {_spell(scores, 'r_precision_shuffled')},"
             f" chance {_spell(scores, 'r_precision_chance')}"
         )
+    if "psnr" in scores:
+        console.print(
+            f"PSNR {_spell(scores, 'psnr')} dB, SSIM {_spell(scores, 'ssim')} %; {_spell(scores, 'codebook_usage')} % of"
+            " the codes are used"
+        )
     if "copied" in scores:
         console.print(
             f"Memorisation: {_spell(scores, 'copied')} % nearer to a training picture than 99 % of the true ones;"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zoo.captioners.decoding import Decoding, DrawnToken
 from zoo.captioners.vocabulary import Vocabulary
 from zoo.errors import UserError
+from zoo.options import options_of
 from zoo.registry import IMAGE_TOWERS
 
 
@@ -101,7 +102,7 @@ class ImageCaptioner(nn.Module):
         Raises:
             UserError: An option is unknown or out of its range, or something else came than pictures.
         """
-        options = Decoding.of({**asdict(self.decoding), **decoding})
+        options = options_of(Decoding, {**asdict(self.decoding), **decoding}, what="decoding")
         if not isinstance(images, Tensor | list) or not all(isinstance(image, Tensor | Image) for image in images):
             raise UserError(
                 f"images: {type(images).__name__} came; give a list of PIL pictures, [picture], or uint8 [B, 3, H, W]"

@@ -1,14 +1,13 @@
 """How captions are written: the options of beam search, and transformers' form of them."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
 from zoo.captioners.vocabulary import Vocabulary
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,22 +36,6 @@ class Decoding:
                 raise UserError(f"{name} is {getattr(self, name)}: give {least} or more")
         if not -10 <= self.length_penalty <= 10:
             raise UserError(f"length_penalty is {self.length_penalty}: give -10 to 10")
-
-    @classmethod
-    def of(cls, options: dict[str, Any] | None) -> "Decoding":
-        """What a dictionary of options says.
-
-        Raises:
-            UserError: It names others than there are, or a value is of another kind.
-        """
-        defaults = {field.name: field.default for field in fields(cls)}
-        for name, value in (options or {}).items():
-            if name not in defaults:
-                raise UserError(f"decoding has no {name!r}.{nearest(name, defaults)} It has {', '.join(defaults)}")
-            kind = (int, float) if isinstance(defaults[name], float) else int
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise UserError(f"{name} is {value!r}: give something like {defaults[name]}")
-        return cls(**(options or {}))
 
     def search(self, vocabulary: Vocabulary) -> GenerationConfig:
         """Beam search in transformers' words; no caption is empty, and tokens that are no text are never written."""

@@ -11,6 +11,7 @@ from zoo.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.captioners.decoding import Decoding
 from zoo.captioners.vocabulary import BertVocabulary
 from zoo.errors import UserError
+from zoo.options import options_of
 from zoo.registry import CAPTIONERS
 
 
@@ -93,7 +94,7 @@ def _build(
     )
     connector = nn.Sequential(nn.Linear(tower.width, width), nn.LayerNorm(width))
     return ImageCaptioner(
-        tower, connector, decoder, vocabulary, context_length=context_length, decoding=Decoding.of(decoding)
+        tower, connector, decoder, vocabulary, context_length=context_length, decoding=options_of(Decoding, decoding, what="decoding")
     )
 
 

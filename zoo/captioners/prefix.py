@@ -12,6 +12,7 @@ from zoo.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.captioners.decoding import Decoding
 from zoo.captioners.vocabulary import BertVocabulary, HubVocabulary, Vocabulary
 from zoo.errors import UserError
+from zoo.options import options_of
 from zoo.registry import CAPTIONERS
 from zoo.towers.hub import read_configuration
 
@@ -103,7 +104,7 @@ def _assemble(
         PrefixedLanguageModel(model, published=published),
         vocabulary,
         context_length=context_length,
-        decoding=Decoding.of(decoding),
+        decoding=options_of(Decoding, decoding, what="decoding"),
     )
 
 

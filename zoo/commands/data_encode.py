@@ -1,4 +1,4 @@
-"""``python -m zoo data encode``: pictures through a first stage, once, into latents that training reads."""
+"""``python -m zoo data encode``: pictures through a first stage, once, into what training reads: latents or codes."""
 
 import sys
 from pathlib import Path
@@ -17,15 +17,19 @@ def encode_parser() -> "CommandParser":
     from zoo.commands.parser import CommandParser
 
     parser = CommandParser(
-        description="Encode the training pictures of a text-to-image folder by a first stage, with the mean and"
-        " deviation of each channel, for `--data.latents`. An interrupted run goes on where it stopped.",
+        description="Encode the training pictures of a text-to-image folder by a first stage, for `--data.latents`:"
+        " into a VQGAN's codes, or into latents, with the mean and deviation of each channel. An interrupted run goes"
+        " on where it stopped.",
     )
-    parser.add_argument("root", type=str, metavar="ROOT", help="The ECommerce-T2I folder, or its parent.")
+    parser.add_argument(
+        "root", type=str, metavar="ROOT", help="The ECommerce-T2I folder, or its parent; auto: the embedded data."
+    )
     parser.add_argument(
         "--first_stage",
         type=str,
         required=True,
-        help="A registered first stage with published weights: diffusers:FOLDER or diffusers:HUB/NAME.",
+        help="A trained image tokenizer (a run's folder or an experiment's, such as runs/vqgan_demo, a checkpoint, a"
+        " file of taming-transformers), or diffusers:FOLDER, diffusers:HUB/NAME.",
     )
     parser.add_argument("--image_size", type=int, default=256, help="Side of the square pictures in pixels.")
     parser.add_argument("--mirrored", action="store_true", help="Encode each picture mirrored too, for --data.flip.")
@@ -41,8 +45,8 @@ def encode_parser() -> "CommandParser":
         "--out",
         type=str,
         default=None,
-        help="The folder to write; left out: latents-SIZE in the ECommerce-T2I folder, which `data.latents:"
-        " latents-SIZE` names.",
+        help="The folder to write; left out: latents-SIZE or codes-SIZE in the ECommerce-T2I folder, which"
+        " `data.latents: latents-SIZE` names.",
     )
     return parser
 
@@ -56,11 +60,10 @@ def encode(options: "Namespace") -> str:
 
     from zoo.data.latents import ARRAY, FACTS, LatentFacts, Latents, LatentsWriter
     from zoo.data.text_to_image import TextToImageDataModule
-    from zoo.registry import FIRST_STAGES
     from zoo.weights.files import weights_hash
-    from zoo.weights.pretrained import load_pretrained
 
-    stage = FIRST_STAGES.build(options.first_stage)
+    stage, name = open_first_stage(options.first_stage)
+    codes = hasattr(stage, "num_codes")
     if options.image_size % stage.factor:
         raise UserError(f"--image_size is {options.image_size}: this first stage takes multiples of {stage.factor}")
     data = TextToImageDataModule(
@@ -71,18 +74,16 @@ def encode(options: "Namespace") -> str:
         on_error=options.on_error,
     )
     gold = data.gold("train")
-    folder = Path(options.out) if options.out else Path(data.folder) / f"latents-{options.image_size}"
+    folder = Path(options.out) if options.out else Path(data.folder) / f"{'codes' if codes else 'latents'}-{options.image_size}"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file: give a folder")
-    load_pretrained(stage, True)
     stage = stage.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-    facts = LatentFacts(
-        gold.source, options.image_size, options.first_stage, weights_hash(stage), mirrored=options.mirrored
-    )
+    facts = LatentFacts(gold.source, options.image_size, name, weights_hash(stage), mirrored=options.mirrored)
     if (folder / FACTS).is_file() and Latents(folder).facts == facts:
-        return f"{folder}: these latents are there already"
+        return f"{folder}: these {'codes' if codes else 'latents'} are there already"
     side = options.image_size // stage.factor
-    shape = (len(gold.texts), 2 if options.mirrored else 1, stage.channels, side, side)
+    each = (side, side) if codes else (stage.channels, side, side)
+    shape = (len(gold.texts), 2 if options.mirrored else 1, *each)
     writer = LatentsWriter(folder, facts, shape)
     if writer.done:
         print(f"{folder}: {writer.done} of {len(gold.texts)} pictures are encoded already: going on", file=sys.stderr)
@@ -91,10 +92,36 @@ def encode(options: "Namespace") -> str:
         for batch in _progress(batches, options.batch_size):
             images = batch["image"].to(next(stage.parameters()).device)
             views = [images, images.flip(-1)] if options.mirrored else [images]
-            writer.write(torch.stack([stage.encode(view) for view in views], dim=1).half().cpu().numpy())
+            encoded = torch.stack([stage.encode(view) for view in views], dim=1)
+            writer.write((encoded.int() if codes else encoded.half()).cpu().numpy())
     writer.finish()
     size = (folder / ARRAY).stat().st_size
     return f"{folder}: {len(gold.texts)} pictures as {list(shape[2:])}, {size / 1e6:.1f} MB; {FACTS} says of what"
+
+
+def open_first_stage(source: str) -> tuple[Any, str]:
+    """A first stage with its weights, and its registered name.
+
+    Args:
+        source: As of ``--first_stage``.
+
+    Raises:
+        UserError: It is none, or its weights cannot be had.
+    """
+    import zoo
+    from zoo.registry import FIRST_STAGES
+    from zoo.weights.pretrained import load_pretrained
+
+    if any(source.startswith(prefix) for prefix in FIRST_STAGES.prefixes):
+        stage = FIRST_STAGES.build(source)
+        load_pretrained(stage, True)
+        return stage, source
+    if source in FIRST_STAGES.names():
+        raise UserError(f"--first_stage {source}: that is its kind; give a trained one: a run's folder, a checkpoint")
+    task = zoo.load(source)
+    if not hasattr(task, "first_stage"):
+        raise UserError(f"--first_stage {source}: it is of a {type(task).__name__}, and a first stage is wanted")
+    return task.first_stage, task.hparams["first_stage"]
 
 
 def _progress(batches: Any, batch_size: int) -> Any:

@@ -1,4 +1,4 @@
-"""Latents of a split's pictures on disk: written once by ``data encode``, read by training. Knows no model."""
+"""Latents or codes of a split's pictures on disk: written once by ``data encode``, read by training. Knows no model."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -34,15 +34,16 @@ class LatentFacts:
 
 
 class Latents:
-    """The latents of the training pictures, in file order.
+    """The latents of the training pictures, in file order; of a first stage with a codebook, their codes.
 
     Args:
         folder: What ``data encode`` wrote.
 
     Attributes:
         facts: What they are of.
-        mean: ``[C]``, measured on all of them.
-        std: ``[C]``, measured on all of them.
+        mean: ``[C]``, measured on all of them; of codes, which have none, ``[]``.
+        std: ``[C]``, measured on all of them; likewise.
+        are_codes: Whether they are codes.
 
     Raises:
         UserError: There are none, or they are damaged.
@@ -54,7 +55,7 @@ class Latents:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             self.mean, self.std = np.array(facts.pop("mean")), np.array(facts.pop("std"))
             self.facts = LatentFacts(**facts)
-            self.array  # noqa: B018
+            self.are_codes = self.array.dtype.kind == "i"
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"data.latents is {folder}: no latents can be read there ({error}). `python -m zoo data encode` writes"
@@ -63,7 +64,7 @@ class Latents:
 
     @cached_property
     def array(self) -> np.ndarray:
-        """``[N, V, C, h, w] float16``, mapped: V is 2 where mirrored latents follow the plain ones, else 1."""
+        """Mapped: ``[N, V, C, h, w] float16``, or codes ``[N, V, h, w] int32``; V is 2 with mirrored ones, else 1."""
         return np.load(self.folder / ARRAY, mmap_mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class LatentsWriter:
     Args:
         folder: Where to.
         facts: What they are of; what was begun of anything else is begun anew.
-        shape: Of all of them, ``[N, V, C, h, w]``.
+        shape: Of all of them, ``[N, V, C, h, w]``, or of codes ``[N, V, h, w]``.
     """
 
     def __init__(self, folder: Path, facts: LatentFacts, shape: tuple[int, ...]) -> None:
@@ -92,23 +93,32 @@ class LatentsWriter:
             if stored != begun:
                 self.done = 0
         mode = "r+" if self.done else "w+"
-        self.array = np.lib.format.open_memmap(self.partial, mode, np.float16, shape if mode == "w+" else None)
+        kind = np.float16 if len(shape) == 5 else np.int32
+        self.array = np.lib.format.open_memmap(self.partial, mode, kind, shape if mode == "w+" else None)
         self._begun = begun
 
     def write(self, latents: np.ndarray) -> None:
-        """Add the next rows, ``[n, V, C, h, w]``."""
+        """Add the next rows, ``[n, V, …]``."""
         self.array[self.done : self.done + len(latents)] = latents
         self.array.flush()
         self.done += len(latents)
         write_text(self.progress, json.dumps({**self._begun, "done": self.done}))
 
     def finish(self) -> None:
-        """Measure mean and deviation of each channel, and put everything in its place.
+        """Measure mean and deviation of each channel of latents, and put everything in its place.
 
         Raises:
             UserError: A channel is the same everywhere, or not finite: nothing can be learnt of it.
         """
         assert self.done == len(self.array), "not all rows were written"
+        mean, std = self._measure() if self.array.ndim == 5 else ([], [])
+        (self.folder / FACTS).unlink(missing_ok=True)
+        self.partial.replace(self.folder / ARRAY)
+        facts = {**asdict(self.facts), "mean": mean, "std": std}
+        write_text(self.folder / FACTS, json.dumps(facts, indent=2) + "\n")
+        self.progress.unlink()
+
+    def _measure(self) -> tuple[list[float], list[float]]:
         count, total, squares = 0, np.zeros(self.array.shape[2]), np.zeros(self.array.shape[2])
         for start in range(0, len(self.array), 256):
             part = self.array[start : start + 256].astype(np.float64)
@@ -119,9 +129,4 @@ class LatentsWriter:
         variance = squares / count - mean**2
         if not (np.isfinite(variance) & (variance > 0)).all():
             raise UserError(f"{self.folder}: the latents' channels have variances {variance.tolist()}: no first stage")
-        std = np.sqrt(variance)
-        (self.folder / FACTS).unlink(missing_ok=True)
-        self.partial.replace(self.folder / ARRAY)
-        facts = {**asdict(self.facts), "mean": mean.tolist(), "std": std.tolist()}
-        write_text(self.folder / FACTS, json.dumps(facts, indent=2) + "\n")
-        self.progress.unlink()
+        return mean.tolist(), np.sqrt(variance).tolist()

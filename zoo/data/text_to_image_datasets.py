@@ -157,7 +157,7 @@ class TrainingPictures(Dataset[TextImageBatch]):
 
 
 class TrainingLatents(Dataset[TextImageBatch]):
-    """Descriptions and latents to train on: keys are ``(epoch, row)``; whether one is mirrored is drawn from them.
+    """Descriptions and latents, or codes, to train on: keys are ``(epoch, row)``; whether one is mirrored is drawn from them.
 
     Args:
         opened: The split.
@@ -179,7 +179,11 @@ class TrainingLatents(Dataset[TextImageBatch]):
         rows = [row for _, row in keys]
         views = [int(np.random.default_rng((self.seed, *key)).random() < self.flip) for key in keys]
         batch = self.opened.batch(rows)
-        batch["latent"] = torch.from_numpy(self.latents.array[rows, views].astype(np.float32))
+        read = self.latents.array[rows, views]
+        if self.latents.are_codes:
+            batch["codes"] = torch.from_numpy(read.astype(np.int64))
+        else:
+            batch["latent"] = torch.from_numpy(read.astype(np.float32))
         return batch
 
 

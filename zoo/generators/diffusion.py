@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, mse_loss
 
-from zoo.errors import UserError, nearest
-from zoo.generators.flow import check_sampling, draw_times, guide, mix, path_velocity, seeded_noise, solve, start_time
+from zoo.errors import UserError
+from zoo.generators.flow import check_sampling, draw_times, mix, path_velocity, solve, start_time
+from zoo.generators.sampling import guide, seeded_noise
 from zoo.interfaces import TextImageBatch
+from zoo.options import options_of
 from zoo.registry import FIRST_STAGES, TEXT_TOWERS
 
 
@@ -41,22 +43,6 @@ class Sampling:
             raise UserError(f"guidance is {self.guidance}: give 1 (none) or more")
         if not 0 <= self.guidance_until <= 1:
             raise UserError(f"guidance_until is {self.guidance_until}: give a time from 0 (never) to 1 (always)")
-
-    @classmethod
-    def of(cls, options: dict[str, Any] | None) -> "Sampling":
-        """What a dictionary of options says.
-
-        Raises:
-            UserError: It names others than there are, or a value is of another kind.
-        """
-        defaults = {field.name: field.default for field in fields(cls)}
-        for name, value in (options or {}).items():
-            if name not in defaults:
-                raise UserError(f"sampling has no {name!r}.{nearest(name, defaults)} It has {', '.join(defaults)}")
-            kind = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise UserError(f"{name} is {value!r}: give something like {defaults[name]}")
-        return cls(**(options or {}))
 
 
 class RectifiedFlow(nn.Module):
@@ -242,7 +228,7 @@ class RectifiedFlow(nn.Module):
         return solve(velocity, start, solver=options.solver, steps=options.steps, strength=strength)
 
     def _options(self, changed: dict[str, Any]) -> Sampling:
-        return Sampling.of({**asdict(self.options), **changed}) if changed else self.options
+        return options_of(Sampling, {**asdict(self.options), **changed}, what="sampling") if changed else self.options
 
     def _checked(self, images: Tensor, texts: list[str]) -> Tensor:
         wanted = (len(texts), 3, self.image_size, self.image_size)
@@ -322,7 +308,7 @@ def assemble(
         raise UserError("patch_size: give 1 or more")
     if image_size < 1 or image_size % (factor * multiple):
         raise UserError(f"image_size is {image_size}: this network takes multiples of {factor * multiple} pixels")
-    options = Sampling.of(sampling)
+    options = options_of(Sampling, sampling, what="sampling")
     tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
     return RectifiedFlow(
         network(channels=channels, side=image_size // factor, text_width=tower.width),

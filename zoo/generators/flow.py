@@ -33,29 +33,6 @@ def path_velocity(data: Tensor, noise: Tensor) -> Tensor:
     return noise - data
 
 
-def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans, 2022): away from the unconditional velocity; 1 is the conditional."""
-    return unconditional + guidance * (conditional - unconditional)
-
-
-def seeded_noise(seeds: Sequence[int], shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
-    """Draw standard normal noise ``[B, *shape]``, each sample a function of its own seed alone, on any device.
-
-    Args:
-        seeds: Whole numbers from 0 to 2⁶³ - 1, of which torch's generator looks at the low 32 bits.
-        shape: Of a sample.
-        device: Where the noise goes.
-
-    Raises:
-        UserError: A seed is none.
-    """
-    for seed in seeds:
-        if not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise UserError(f"seeds: {seed!r} came; a seed is a whole number from 0 to 2^63 - 1")
-    drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(drawn).to(device)
-
-
 def solve(velocity: Velocity, start: Tensor, *, solver: str, steps: int, strength: float = 1.0) -> Tensor:
     """Walk from noise to data along a velocity, by diffusers' flow-matching solvers.
 

@@ -13,7 +13,7 @@ from zoo.images import resize_batch
 from zoo.interfaces import Generator, TextImageBatch
 from zoo.registry import GENERATORS
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
-from zoo.weights.checkpoint import load, load_initial_weights
+from zoo.weights.checkpoint import load, load_first_stage, load_initial_weights
 from zoo.weights.files import weights_hash
 from zoo.weights.pretrained import load_pretrained
 
@@ -154,11 +154,23 @@ class TextToImageTask(L.LightningModule):
                 raise UserError(f"model.text_{error}") from None
         if getattr(self.generator, "first_stage", None) is not None:
             try:
-                self.weights["first_stage"] = load_pretrained(self.generator.first_stage, True).text
+                self.weights["first_stage"] = self._read_first_stage()
             except UserError as error:
                 raise UserError(f"model.generator_options.first_stage: {error}") from None
-            if self._latents is not None:
+            if self._latents is not None and hasattr(self.generator, "take_statistics"):
                 self.generator.take_statistics(self._latents.mean, self._latents.std)
+
+    def _read_first_stage(self) -> str:
+        """Its trained weights into the generator's first stage; where from."""
+        stage = self.generator.first_stage
+        if not hasattr(stage, "num_codes"):
+            return load_pretrained(stage, True).text
+        if stage.published is None:
+            raise UserError(
+                "its weights are not named: train one, python -m zoo fit --config experiments/vqgan_demo.yaml, and set"
+                " model.generator_options.first_stage_weights=runs/vqgan_demo"
+            )
+        return load_first_stage(stage, stage.published)
 
     @property
     def _latents(self) -> Any:
@@ -166,16 +178,16 @@ class TextToImageTask(L.LightningModule):
         return getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
-        """See that the latents are those of the generator's first stage, wherever its weights came from.
+        """See that the latents, or codes, are those of the generator's first stage, wherever its weights came from.
 
         Raises:
-            UserError: They are not, or there are none, or it learns pixels.
+            UserError: They are not, or it learns latents and there are none, or it learns pixels.
         """
         stage, latents = getattr(self.generator, "first_stage", None), self._latents
         if stage is None and latents is not None:
             raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
-        if stage is None:
-            return
+        if stage is None or (latents is None and hasattr(stage, "num_codes")):
+            return  # codes need no measured mean: they are made as they are needed
         if latents is None:
             raise UserError(
                 "this generator learns the latents of a first stage, and data.latents names none: write them once with"

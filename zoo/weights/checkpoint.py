@@ -14,13 +14,14 @@ from zoo.errors import UserError
 from zoo.runs import CHECKPOINTS, newest_checkpoint
 from zoo.towers.image import TimmImageTower
 from zoo.towers.lora import merged, without_lora
-from zoo.weights import cn_clip, huggingface
+from zoo.weights import cn_clip, huggingface, taming
 from zoo.weights.files import NoHubError, check_fit, load_strictly, read_torch
 
 if TYPE_CHECKING:
     from lightning import LightningModule
 
 PUBLISHED_TASK = "zoo.tasks.RetrievalTask"
+TOKENIZER_TASK = "zoo.tasks.ImageTokenizerTask"
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 FILE_ENDINGS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors"}  # of paths that are no hub names
 
@@ -39,7 +40,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
 
     Args:
         path: A checkpoint file of this zoo, a run's folder (its best checkpoint) or an experiment's
-            (``runs/clip_demo``: its newest run); a ``.pt`` of CN-CLIP; a
+            (``runs/clip_demo``: its newest run); a ``.pt`` of CN-CLIP; a ``.ckpt`` of taming-transformers' VQGAN; a
             ``ChineseCLIPModel``, in a folder or by its name on the Hugging Face hub
             (``"OFA-Sys/chinese-clip-vit-base-patch16"``). The architecture of published weights follows from them.
         device: Where the task goes.
@@ -104,7 +105,30 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
         raise UserError(f"model.init_from {error}") from None
     with without_lora(task):
         task.load_state_dict(state)
-    return source.published or "/".join(_own_file(Path(newest_run(name))).resolve().parts[-4:])
+    return source.published or _run_words(name)
+
+
+def load_first_stage(stage: nn.Module, path: str | Path) -> str:
+    """Load the weights of a trained image tokenizer into a generator's first stage: all of them, or none.
+
+    Args:
+        stage: A ``VQGAN``.
+        path: As of ``load``.
+
+    Returns:
+        Where the weights came from, as of ``load_initial_weights``.
+
+    Raises:
+        UserError: There is no such file, it is of another task, or its weights do not fit.
+    """
+    source = _read(path)
+    checkpoint = source.checkpoint
+    if checkpoint.get("task") != TOKENIZER_TASK:
+        raise UserError(f"{path}: it is of {checkpoint.get('task')}, and a first stage comes of {TOKENIZER_TASK}")
+    prefix = "first_stage."
+    state = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
+    load_strictly(stage, state, str(path))
+    return source.published or _run_words(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -136,6 +160,11 @@ def newest_run(source: str | Path) -> str | Path:
     return source
 
 
+def _run_words(path: str | Path) -> str:
+    """Experiment, run and file of a checkpoint, without the folders above."""
+    return "/".join(_own_file(Path(newest_run(path))).resolve().parts[-4:])
+
+
 def _own_file(path: Path) -> Path:
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
@@ -151,6 +180,9 @@ def _read(path: str | Path) -> _Source:
         raise UserError(f"{path}: there is no such checkpoint. Give a .ckpt, a run's folder, or published weights")
     if place.is_file() and place.suffix in (".json", ".safetensors"):
         raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder of a ChineseCLIPModel")
+    codes = taming.read_taming(place) if place.is_file() else None
+    if codes is not None:
+        return _published_vqgan(codes, place)
     checkpoint = read_checkpoint(_own_file(place))
     if cn_clip.is_cn_clip(checkpoint["state_dict"]):
         return _published(checkpoint["state_dict"], str(path))
@@ -195,6 +227,24 @@ def _published(weights: dict[str, Any], source: str, configuration: Any = None) 
         "global_step": 0,
     }
     return _Source(checkpoint, published=name, reference=reference)
+
+
+def _published_vqgan(state: dict[str, Any], path: Path) -> _Source:
+    """Weights of taming-transformers as a checkpoint of this zoo; what the file lacks of a discriminator is random."""
+    arguments = taming.architecture(state, str(path))
+    task = task_class(TOKENIZER_TASK, str(path))(**arguments)
+    task.first_stage.to(device="meta")
+    weights = {f"first_stage.{name}": value for name, value in taming.to_zoo(state).items()}
+    weights |= {f"discriminator.{name}": value for name, value in taming.discriminator(state).items()}
+    weights = {name: value for name, value in task.state_dict().items() if not value.is_meta} | weights
+    checkpoint = {
+        "task": TOKENIZER_TASK,
+        "hyper_parameters": {**arguments, "init_from": str(path)},
+        "state_dict": weights,
+        "weights": {"init_from": path.name},
+        "global_step": 0,
+    }
+    return _Source(checkpoint, published=path.name)
 
 
 def task_class(path: Any, source: str) -> Any:

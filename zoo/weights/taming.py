@@ -1,0 +1,78 @@
+"""Published VQGANs in: the checkpoints of taming-transformers, read without its code."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from zoo.errors import UserError
+
+PREFIXES = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
+GUMBEL = "quantize.embed.weight"
+CODEBOOK = "quantize.embedding.weight"
+DISCRIMINATOR = "loss.discriminator."
+
+
+class _Inert:
+    """Stands for a class that a checkpoint names beside its weights, such as a callback: nothing of it is run."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def is_taming(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict has the names of a VQGAN of taming-transformers."""
+    return "post_quant_conv.weight" in state and (CODEBOOK in state or GUMBEL in state)
+
+
+def read_taming(path: Path) -> dict[str, Any] | None:
+    """The state dict of a VQGAN of taming-transformers, whatever else the file holds; None: it is of something else.
+
+    Their files name classes of old Lightning and OmegaConf; no code of the file runs, nor of them.
+    """
+    try:
+        names = get_unsafe_globals_in_checkpoint(path)
+        stand_ins = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in names]
+        with safe_globals(stand_ins):  # type: ignore[arg-type]
+            read = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError):
+        return None  # the usual reader says what is wrong with it
+    state = read.get("state_dict", read) if isinstance(read, dict) else None
+    return dict(state) if isinstance(state, Mapping) and is_taming(state) else None
+
+
+def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Which registered VQGAN the weights are of: ``first_stage`` and ``first_stage_options``.
+
+    Raises:
+        UserError: They are of none that was published.
+    """
+    gumbel = GUMBEL in state
+    num_codes = len(state[GUMBEL if gumbel else CODEBOOK])
+    levels = len({key.split(".")[2] for key in state if key.startswith("encoder.down.")})
+    wanted = (4 if gumbel else 5, 128, 256)
+    found = (levels, state["encoder.conv_in.weight"].shape[0], state["post_quant_conv.weight"].shape[1])
+    if found != wanted:
+        raise UserError(
+            f"{source}: a VQGAN of {found[0]} sizes, {found[1]} channels and codes of {found[2]} dimensions; those"
+            " that were published, f16 with 1024 or 16384 codes and Gumbel f8, are read. Build it yourself: zoo.generators.vqgan"
+        )
+    name = "taming_vqgan_f8_gumbel" if gumbel else "taming_vqgan_f16"
+    return {"first_stage": name, "first_stage_options": {"num_codes": num_codes}}
+
+
+def to_zoo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names of ``VQGAN``."""
+    return {key: value for key, value in state.items() if key.startswith(PREFIXES)}
+
+
+def discriminator(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The discriminator's weights, where the file has them."""
+    return {key.removeprefix(DISCRIMINATOR): value for key, value in state.items() if key.startswith(DISCRIMINATOR)}
