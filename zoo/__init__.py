@@ -23,6 +23,7 @@ _WHERE = {
     "IMAGE_TOWERS": "zoo.registry",
     "TEXT_TOWERS": "zoo.registry",
     "GENERATORS": "zoo.registry",
+    "FIRST_STAGES": "zoo.registry",
     "CAPTIONERS": "zoo.registry",
     "create": "zoo.registry",
     "list_models": "zoo.registry",

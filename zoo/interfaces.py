@@ -102,6 +102,21 @@ class FirstStage(Protocol):
 
 
 @runtime_checkable
+class Codebook(Protocol):
+    """An autoencoder between pictures and grids of codes, an ``nn.Module``. It owns its pixel range."""
+
+    num_codes: int  # that a place of the grid can have
+    factor: int  # pixels of a side for each code
+    published: str | None  # where its trained weights are: a run, a file
+
+    def encode(self, images: Tensor) -> Tensor:
+        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes as ``[B, 3, S, S] uint8``."""
+
+
+@runtime_checkable
 class Generator(Protocol):
     """A text-to-image generator, an ``nn.Module``. It owns its text encoder, its noise and its pixel range.
 

@@ -175,15 +175,15 @@ class Registry:
 
 IMAGE_TOWERS = Registry("image tower", "zoo.towers")  # builds zoo.interfaces.ImageTower modules
 TEXT_TOWERS = Registry("text tower", "zoo.towers")  # builds zoo.interfaces.TextTower modules
-FIRST_STAGES = Registry("first stage", "zoo.generators")  # builds zoo.interfaces.FirstStage modules
+FIRST_STAGES = Registry("first stage", "zoo.generators")  # builds FirstStage and Codebook modules of zoo.interfaces
 GENERATORS = Registry("generator", "zoo.generators")  # builds zoo.interfaces.Generator modules
 CAPTIONERS = Registry("captioner", "zoo.captioners")  # builds zoo.interfaces.Captioner modules
 
-REGISTRIES = (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS, CAPTIONERS)  # of what an experiment names directly
+REGISTRIES = (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS, FIRST_STAGES, CAPTIONERS)  # of what an experiment names directly
 
 
 def create(name: str, **options: Any) -> Any:
-    """Build a tower, a generator or a captioner by name: ``zoo.create("resnet50", image_size=128)``.
+    """Build a tower, a generator, its first stage or a captioner by name: ``zoo.create("resnet50", image_size=128)``.
 
     Args:
         name: A registered name, or a prefix and a name of its family (``"timm:convnext_atto"``).
@@ -200,5 +200,5 @@ def create(name: str, **options: Any) -> Any:
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """The names of image and text towers, generators, captioners that fit a pattern: ``zoo.list_models("vit_*")``."""
+    """The names of towers, generators, first stages, captioners that fit a pattern: ``zoo.list_models("vit_*")``."""
     return [name for registry in REGISTRIES for name in registry.names(pattern)]

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from zoo.callbacks.ema import EMA
 from zoo.callbacks.generation_sheets import grid, nearest_sheet
-from zoo.callbacks.reporting import data_module, log_numbers, print_scores, save_sheet, steps_done, write_results
+from zoo.callbacks.reporting import (
+    data_module,
+    log_numbers,
+    parameter_count,
+    print_scores,
+    save_sheet,
+    steps_done,
+    write_results,
+)
 from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
 from zoo.interfaces import GenerationGold
@@ -20,6 +28,8 @@ from zoo.judges import Judges, true_features
 from zoo.metrics.collected import CollectedRows
 from zoo.metrics.generation import distribution_scores, memorisation_scores, nearest, r_precision_scores
 from zoo.metrics.r_precision import distractor_records, draw_distractors
+
+FIRST_STAGE = "first_stage_"  # how the values of reconstructions are named
 
 
 @dataclass
@@ -29,6 +39,8 @@ class _Drawn:
     gold: GenerationGold
     name: str  # how the names of its numbers begin: val, val_train, val_partial, test, …
     metrics: dict[str, CollectedRows]  # by how the names begin: of the averaged weights, then of the raw ones
+    seconds: float = 0.0  # that drawing took on this process
+    pictures: int = 0  # that this process drew
 
 
 class GenerationEvaluation(Callback):
@@ -37,11 +49,13 @@ class GenerationEvaluation(Callback):
     Logged as ``val/fid``, ``val/kid``, ``val/is`` (of Inception alone), ``val/fd_<judge>``, ``val/precision_<judge>``,
     ``val/recall_<judge>``, ``val/r_precision`` with its controls (``_std``, ``_true``: the ceiling of the true
     pictures, ``_shuffled``, ``_chance``), ``val/copied`` and ``val/nearest_training`` (memorisation), ``val/loss``;
-    ``test/…`` likewise; ``val_train/…`` and ``test_train/…``, of training descriptions, where the data module has
-    ``train_pictures``. The true side is every picture of the split, at the generator's size, and its features are
-    cached. Step 0, before training, is the sanity check: run it whole (``num_sanity_val_steps: -1``). With ``EMA`` the
-    averaged weights are scored. The same on any number of processes. ``pictures/`` in the run gets a grid of fixed
-    descriptions, each by the same seeds every time, and a sheet of the pictures nearest to a training picture.
+    ``test/…`` likewise, and there of a generator with a first stage ``r_precision_first_stage`` and
+    ``fd_<judge>_first_stage``, of the true pictures through it: the ceiling; ``val_train/…`` and ``test_train/…``, of
+    training descriptions, where the data module has ``train_pictures``. The true side is every picture of the split, at
+    the generator's size, and its features are cached. Step 0, before training, is the sanity check: run it whole
+    (``num_sanity_val_steps: -1``). With ``EMA`` the averaged weights are scored. The same on any number of processes.
+    ``pictures/`` in the run gets a grid of fixed descriptions, each by the same seeds every time, and a sheet of the
+    pictures nearest to a training picture.
 
     Args:
         matcher: A retrieval checkpoint, a run's folder or an experiment's (its newest run), a CN-CLIP file or hub name:
@@ -131,6 +145,9 @@ class GenerationEvaluation(Callback):
         first = self.drawn[0]
         if trainer.is_global_zero and first.name == "test":
             protocol = self._protocol(trainer, pl_module, first.gold)
+            protocol["seconds_per_picture"] = round(first.seconds / first.pictures, 4)
+            generator: Any = pl_module.generator
+            protocol["parameters"] = parameter_count(generator)
             write_results(Path(trainer.default_root_dir) / "test.json", logged, protocol)
 
     # --- the same for all splits -------------------------------------------------------------------------------
@@ -141,6 +158,8 @@ class GenerationEvaluation(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
         names = [*self.judges.judges, *(["logits"] if "inception" in self.judges.judges else []), "loss"]
+        if verb == "test" and getattr(pl_module.generator, "first_stage", None) is not None:
+            names += [f"{FIRST_STAGE}{judge}" for judge in self.judges.judges]
         splits = data.drawn_splits(verb)
         loaders = loaders if isinstance(loaders, list) else [loaders]
         self.drawn = []
@@ -164,8 +183,16 @@ class GenerationEvaluation(Callback):
                 with self.ema.raw_weights(pl_module):
                     outputs = pl_module.validation_step(batch, batch_idx)
             assert self.judges is not None
-            loss = outputs["loss"].float().expand(len(batch["row"]))
-            metric.update(batch["row"], **self.judges.look(outputs["pictures"]), loss=loss)
+            values = {
+                **self.judges.look(outputs["pictures"]),
+                "loss": outputs["loss"].float().expand(len(batch["row"])),
+            }
+            if "reconstructions" in outputs:
+                looked = self.judges.look(outputs["reconstructions"])
+                values |= {f"{FIRST_STAGE}{judge}": looked[judge] for judge in self.judges.judges}
+            metric.update(batch["row"], **values)
+            drawn.seconds += outputs["seconds"]
+            drawn.pictures += len(batch["row"])
 
     def _finish(self, trainer: L.Trainer, pl_module: Any, drawn: _Drawn) -> dict[str, float]:
         """Score, log, print and draw one loader's descriptions; what was logged, but for the raw weights'."""
@@ -183,6 +210,7 @@ class GenerationEvaluation(Callback):
             scores = distribution_scores(values, true)
             if read is not None and distractors is not None:
                 scores |= r_precision_scores(values["clip"], rows, gold.texts, read, true["clip"], distractors)
+            scores |= self._first_stage_scores(values, rows, gold, read, true, distractors)
             scores["loss"] = values["loss"].mean().item()
             if self.memorisation and gold.split != "train":
                 scores |= self._memorisation(trainer, pl_module, gold, prefix, rows, values, true)
@@ -210,6 +238,26 @@ class GenerationEvaluation(Callback):
             if distractors is not None and not path.exists():
                 write_json_lines(path, distractor_records(gold.image_ids, gold.texts, distractors))
         return everything
+
+    def _first_stage_scores(
+        self,
+        values: dict[str, Tensor],
+        rows: Tensor,
+        gold: GenerationGold,
+        read: Tensor | None,
+        true: dict[str, Tensor],
+        distractors: Tensor | None,
+    ) -> dict[str, float]:
+        """The ceiling that the first stage sets, where there is one: the scores of the true pictures through it."""
+        seen = {name.removeprefix(FIRST_STAGE): value for name, value in values.items() if name.startswith(FIRST_STAGE)}
+        if not seen:
+            return {}
+        of_it = {name: features for name, features in true.items() if name != "inception"}
+        found = distribution_scores(seen, of_it)
+        if read is not None and distractors is not None:
+            found |= r_precision_scores(seen["clip"], rows, gold.texts, read, None, distractors)
+        kept = {name: value for name, value in found.items() if name.startswith("fd_") or name == "r_precision"}
+        return {f"{name}_first_stage": value for name, value in kept.items()}
 
     def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
         """Those of all pictures of a split; all processes read them together, or all find them in the cache."""

@@ -13,7 +13,15 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
-from zoo.callbacks.reporting import data_module, log_numbers, print_scores, save_sheet, steps_done, write_results
+from zoo.callbacks.reporting import (
+    data_module,
+    log_numbers,
+    parameter_count,
+    print_scores,
+    save_sheet,
+    steps_done,
+    write_results,
+)
 from zoo.images import resize
 from zoo.interfaces import GenerationGold
 from zoo.judges import Judges, true_features
@@ -175,6 +183,9 @@ class ReconstructionEvaluation(Callback):
             "judges": self.judges.protocol,
             "first_stage": pl_module.hparams.get("first_stage", type(pl_module.first_stage).__name__),
             "first_stage_options": pl_module.hparams["first_stage_options"],
+            "parameters": parameter_count(pl_module.first_stage),
+            "codes_per_picture": (pl_module.image_size // pl_module.first_stage.factor) ** 2,
+            "codebook": pl_module.first_stage.num_codes,
             "precision": str(trainer.precision),
             "step": steps_done(trainer, pl_module),
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,

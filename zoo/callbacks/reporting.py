@@ -9,6 +9,7 @@ import lightning as L
 from PIL.Image import Image
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from zoo.data.formats import write_text
 from zoo.errors import UserError
@@ -62,16 +63,19 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
             f"No Fréchet distance by {', '.join(refused)}: it needs more pictures than there are features; of these"
             f" there are {min(protocol['generated'], protocol['true'])}"
         )
+    first_stage = "r_precision_first_stage"
     if "r_precision" in scores:
         console.print(
             f"R-precision {_spell(scores, 'r_precision', 'r_precision_std')} %: true pictures"
-            f" {_spell(scores, 'r_precision_true')}, shuffled descriptions {_spell(scores, 'r_precision_shuffled')},"
+            f" {_spell(scores, 'r_precision_true')}"
+            + (f", through the first stage {_spell(scores, first_stage)}" if first_stage in scores else "")
+            + f", shuffled descriptions {_spell(scores, 'r_precision_shuffled')},"
             f" chance {_spell(scores, 'r_precision_chance')}"
         )
     if "psnr" in scores:
         console.print(
-            f"PSNR {_spell(scores, 'psnr')} dB, SSIM {_spell(scores, 'ssim')} %; {_spell(scores, 'codebook_usage')} % of"
-            " the codes are used"
+            f"PSNR {_spell(scores, 'psnr')} dB, SSIM {_spell(scores, 'ssim')} %;"
+            f" {_spell(scores, 'codebook_usage')} % of the codes are used"
         )
     if "copied" in scores:
         console.print(
@@ -107,6 +111,11 @@ def data_module(trainer: L.Trainer, callback: Any) -> Any:
             " datamodule=…, not loaders alone"
         )
     return data
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Numbers that a module learns or has learnt."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def steps_done(trainer: L.Trainer, pl_module: Any) -> int:

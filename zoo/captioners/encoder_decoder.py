@@ -94,7 +94,12 @@ def _build(
     )
     connector = nn.Sequential(nn.Linear(tower.width, width), nn.LayerNorm(width))
     return ImageCaptioner(
-        tower, connector, decoder, vocabulary, context_length=context_length, decoding=options_of(Decoding, decoding, what="decoding")
+        tower,
+        connector,
+        decoder,
+        vocabulary,
+        context_length=context_length,
+        decoding=options_of(Decoding, decoding, what="decoding"),
     )
 
 

@@ -1,4 +1,4 @@
-"""``bench sample``: pictures a second of our diffusion generator and of diffusers' own pipeline, the same network."""
+"""``bench sample``: pictures a second of diffusion, against diffusers' own pipeline; codes a second of a DALL·E."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,11 +6,14 @@ from zoo.commands.bench_loop import autocast
 from zoo.commands.bench_report import Row, interleave, protocol, rate, report
 
 if TYPE_CHECKING:
+    from zoo.generators.dalle import DALLE
     from zoo.generators.diffusion import RectifiedFlow
 
 WANTED = 1.0
+WANTED_CODES = 0.65  # of the bare matrix products
 GUIDANCE = 4.0
 SIZE = 32
+CODE_PICTURES = 8
 VAE_FACTOR = 8  # what the pipeline takes pixels of a latent for where it has no autoencoder
 
 
@@ -37,6 +40,15 @@ def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str |
     texts = queries(pictures)
     contenders = {"ours": rate(ours(generator, texts, precision)), "diffusers": rate(peer(generator, texts, precision))}
     rates = interleave(contenders, blocks=blocks, what="bench sample")
+    writer = GENERATORS.build("dalle_tiny", width=512, num_layers=8, num_heads=8).eval().requires_grad_(False)
+    code_rates = interleave(
+        {
+            "ours": rate(codes(writer, texts[:CODE_PICTURES], precision)),
+            "matrix products": rate(matrix_products(writer, 2 * CODE_PICTURES, precision)),
+        },
+        blocks=blocks,
+        what="bench sample, codes",
+    )
     facts = protocol(
         packages=("diffusers", "transformers"),
         network=f"dit_tiny: PixArtTransformer2DModel, 8 layers of 256, {SIZE} px in patches of 4, random weights",
@@ -49,8 +61,14 @@ def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str |
         precision=f"{precision} for both",
         threads=torch.get_num_threads(),
         blocks=f"{blocks} of {pictures} pictures each",
+        codes=f"dalle_tiny with 8 layers of 512, random weights: 64 codes each of {CODE_PICTURES} pictures at a time,"
+        " with guidance; against the products with its weight matrices alone, for as many rows and codes",
     )
-    report("sample", [Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED)], facts, output=output)
+    rows = [
+        Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED),
+        Row("sample, autoregressive", "codes/s", code_rates, "ours", "matrix products", WANTED_CODES),
+    ]
+    report("sample", rows, facts, output=output)
 
 
 def ours(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
@@ -96,3 +114,32 @@ def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
         return len(texts)
 
     return draw
+
+
+def codes(generator: "DALLE", texts: list[str], precision: str) -> Any:
+    """Writes the codes of one picture of each text; as many codes."""
+
+    def write() -> float:
+        with autocast(precision):
+            return generator.write(texts, seeds=list(range(len(texts)))).numel()
+
+    return write
+
+
+def matrix_products(generator: "DALLE", rows: int, precision: str) -> Any:
+    """Multiplies ``rows`` vectors by every weight matrix of the transformer, once for each code of a picture."""
+    import torch
+    from torch.nn.functional import linear
+
+    layers = [part for part in generator.trunk.modules() if isinstance(part, torch.nn.Linear)]
+    weights = [part.weight for part in [*layers, generator.head]]
+    inputs = {width: torch.randn(rows, width) for width in {weight.shape[1] for weight in weights}}
+
+    def multiply() -> float:
+        with torch.no_grad(), autocast(precision):
+            for _ in range(generator.side**2):
+                for weight in weights:
+                    linear(inputs[weight.shape[1]], weight)
+        return rows / 2 * generator.side**2
+
+    return multiply

@@ -60,10 +60,11 @@ def encode(options: "Namespace") -> str:
 
     from zoo.data.latents import ARRAY, FACTS, LatentFacts, Latents, LatentsWriter
     from zoo.data.text_to_image import TextToImageDataModule
+    from zoo.interfaces import Codebook
     from zoo.weights.files import weights_hash
 
     stage, name = open_first_stage(options.first_stage)
-    codes = hasattr(stage, "num_codes")
+    codes = isinstance(stage, Codebook)
     if options.image_size % stage.factor:
         raise UserError(f"--image_size is {options.image_size}: this first stage takes multiples of {stage.factor}")
     data = TextToImageDataModule(
@@ -74,13 +75,14 @@ def encode(options: "Namespace") -> str:
         on_error=options.on_error,
     )
     gold = data.gold("train")
-    folder = Path(options.out) if options.out else Path(data.folder) / f"{'codes' if codes else 'latents'}-{options.image_size}"
+    what = "codes" if codes else "latents"
+    folder = Path(options.out) if options.out else Path(data.folder) / f"{what}-{options.image_size}"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file: give a folder")
     stage = stage.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
     facts = LatentFacts(gold.source, options.image_size, name, weights_hash(stage), mirrored=options.mirrored)
     if (folder / FACTS).is_file() and Latents(folder).facts == facts:
-        return f"{folder}: these {'codes' if codes else 'latents'} are there already"
+        return f"{folder}: these {what} are there already"
     side = options.image_size // stage.factor
     each = (side, side) if codes else (stage.channels, side, side)
     shape = (len(gold.texts), 2 if options.mirrored else 1, *each)

@@ -1,4 +1,4 @@
-"""``python -m zoo list [PATTERN]``: the towers, generators and captioners that an experiment can name."""
+"""``python -m zoo list [PATTERN]``: the towers, generators, first stages and captioners that an experiment can name."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ class Row:
 
 
 def main(argv: list[str]) -> int:
-    """Print the towers, generators and captioners whose names match.
+    """Print what matches, by kind.
 
     Args:
         argv: The words after ``python -m zoo list``.
@@ -41,7 +41,8 @@ def main(argv: list[str]) -> int:
 
     parser = ArgumentParser(
         prog="python -m zoo list",
-        description="The towers, generators and captioners that an experiment can name, and where towers' weights are.",
+        description="The towers, generators, first stages and captioners that an experiment can name, and where towers'"
+        " weights are.",
     )
     parser.add_argument(
         "pattern",

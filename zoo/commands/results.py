@@ -15,6 +15,7 @@ from zoo.runs import take_option
 
 MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
 GENERATION_MARKERS = ("<!-- generation: python -m zoo results -->", "<!-- /generation -->")
+TOKENIZER_MARKERS = ("<!-- tokenizers: python -m zoo results -->", "<!-- /tokenizers -->")
 CAPTION_MARKERS = ("<!-- captions: python -m zoo results -->", "<!-- /captions -->")
 SPEED_MARKERS = ("<!-- speed: python -m zoo results -->", "<!-- /speed -->")
 CONTROLS_MARKERS = ("<!-- controls: python -m zoo results -->", "<!-- /controls -->")
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
         print(f"{', '.join(outdated)}: the tables are out of date: run `python -m zoo results`", file=sys.stderr)
         return 1
     print(
-        *(tables[markers] for markers in (MARKERS, GENERATION_MARKERS, CAPTION_MARKERS) if markers in tables),
+        *(table for markers, table in tables.items() if markers not in (SPEED_MARKERS, CONTROLS_MARKERS)),
         sep="\n\n",
     )
     return 0
@@ -71,12 +72,13 @@ def make_tables(folder: Path) -> dict[tuple[str, str], str]:
     """The tables of all that lies in a folder of results, by the markers between which they go."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     tables = {}
-    for markers, key, build in (
-        (MARKERS, "test/mean_recall", table),
-        (GENERATION_MARKERS, "test/r_precision", generation_table),
-        (CAPTION_MARKERS, "test/cider", caption_table),
+    for markers, keys, build in (
+        (MARKERS, {"test/mean_recall"}, table),
+        (GENERATION_MARKERS, {"test/r_precision", "test/loss"}, generation_table),
+        (TOKENIZER_MARKERS, {"test/psnr"}, tokenizer_table),
+        (CAPTION_MARKERS, {"test/cider"}, caption_table),
     ):
-        of_the_task = [result for result in results if key in result["mean"]]
+        of_the_task = [result for result in results if keys <= result["mean"].keys()]
         if of_the_task or build is table:
             tables[markers] = build(of_the_task)
     benches = sorted((folder / "bench").glob("*.json"))
@@ -165,7 +167,7 @@ def read_run(run: Path) -> dict[str, Any]:
     fit["command"] = f"python -m zoo fit --config experiments/{experiment}.yaml --seed_everything {seed}"
     protocol = {key: value for key, value in test["protocol"].items() if key != "checkpoint"}
     entry = {"experiment": experiment, "seed": seed, "metrics": test["metrics"], "protocol": protocol, "fit": fit}
-    if "test/r_precision" in test["metrics"]:
+    if {"test/r_precision", "test/loss"} <= test["metrics"].keys():
         entry["untrained"] = read_first_evaluation(run / "metrics.csv")
     return entry
 
@@ -202,21 +204,41 @@ def table(results: list[dict[str, Any]]) -> str:
 def generation_table(results: list[dict[str, Any]]) -> str:
     """The results of text to image as a Markdown table: each number beside what it is to be held against."""
     lines = [
-        "| experiment | descriptions | R-precision | true pictures | shuffled | fd_clip | before training "
-        "| seeds | training | on |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| experiment | parameters | descriptions | R-precision | first stage | true pictures | shuffled | fd_clip "
+        "| first stage | before training | a picture | seeds | training | on |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         protocol = result["runs"][0]["protocol"]
         for split, what in (("test", f"test, {protocol['generated']:,}"), ("test_train", "training")):
             if f"{split}/r_precision" not in result["mean"]:
                 continue
-            names = ("r_precision", "r_precision_true", "r_precision_shuffled")
-            cells = [number(result, f"{split}/{name}") for name in names]
-            cells.append(number(result, f"{split}/fd_clip", digits=3))
+            names = ("r_precision", "r_precision_first_stage", "r_precision_true", "r_precision_shuffled")
+            cells = [f"{protocol['parameters'] / 1e6:.0f} M", what]
+            cells += [number(result, f"{split}/{name}") for name in names]
+            cells += [number(result, f"{split}/{name}", digits=3) for name in ("fd_clip", "fd_clip_first_stage")]
             before = [run["untrained"][f"{split.replace('test', 'val')}/fd_clip"] for run in result["runs"]]
-            cells.append(f"{statistics.fmean(before):.3f}")
-            lines.append(f"| `{result['experiment']}` | {' | '.join([what, *cells, *how_trained(result)])} |")
+            seconds = statistics.fmean(run["protocol"]["seconds_per_picture"] for run in result["runs"])
+            cells += [f"{statistics.fmean(before):.3f}", f"{seconds:.2g} s"]
+            lines.append(f"| `{result['experiment']}` | {' | '.join([*cells, *how_trained(result)])} |")
+    return "\n".join(lines)
+
+
+def tokenizer_table(results: list[dict[str, Any]]) -> str:
+    """The results of image tokenizers as a Markdown table: what is left of the test split's pictures."""
+    lines = [
+        "| experiment | parameters | test pictures | codes a picture, of | PSNR, dB | SSIM, % | fd_clip | R-precision "
+        "| true pictures | codes used, % | seeds | training | on |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        protocol = result["runs"][0]["protocol"]
+        cells = [f"{protocol['parameters'] / 1e6:.0f} M", f"{protocol['generated']:,}"]
+        cells.append(f"{protocol['codes_per_picture']:,}, {protocol['codebook']:,}")
+        cells += [number(result, f"test/{name}") for name in ("psnr", "ssim")]
+        cells.append(number(result, "test/fd_clip", digits=3))
+        cells += [number(result, f"test/{name}") for name in ("r_precision", "r_precision_true", "codebook_usage")]
+        lines.append(f"| `{result['experiment']}` | {' | '.join([*cells, *how_trained(result)])} |")
     return "\n".join(lines)
 
 

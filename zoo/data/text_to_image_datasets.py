@@ -157,7 +157,7 @@ class TrainingPictures(Dataset[TextImageBatch]):
 
 
 class TrainingLatents(Dataset[TextImageBatch]):
-    """Descriptions and latents, or codes, to train on: keys are ``(epoch, row)``; whether one is mirrored is drawn from them.
+    """Descriptions and latents, or codes, to train on: keys are ``(epoch, row)``, which say whether it is mirrored.
 
     Args:
         opened: The split.

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from zoo.errors import UserError
 from zoo.generators.sampling import guide, seeded_noise
-from zoo.interfaces import TextImageBatch
+from zoo.interfaces import Codebook, TextImageBatch
 from zoo.options import options_of
 from zoo.registry import FIRST_STAGES, GENERATORS
 from zoo.towers.tokenizer import BertChineseTokenizer
@@ -183,7 +182,8 @@ class DALLE(nn.Module):
         copies = 2 if guided else 1
         embedded = self._embed([*texts, *[""] * len(texts)] if guided else texts)
         grid = self._grid()
-        cache = Cache(layer_class_to_replicate=partial(_PreallocatedLayer, self.context_length + self.side**2))
+        length = self.context_length + self.side**2
+        cache = Cache(layers=[_PreallocatedLayer(length) for _ in self.trunk.layers])
         places = (self.start + grid[0]).expand(len(embedded), 1, -1)
         hidden = self._read(torch.cat([embedded, places], dim=1), cache)
         written: list[Tensor] = []
@@ -191,7 +191,9 @@ class DALLE(nn.Module):
             if place:
                 hidden = self._read((self.code(written[-1]) + grid[place]).repeat(copies, 1)[:, None], cache)
             logits = self.head(hidden[:, -1]).float()
-            logits = guide(*logits.chunk(2), options.guidance) if guided else logits
+            if guided:
+                conditional, unconditional = logits.chunk(2)
+                logits = guide(conditional, unconditional, options.guidance)
             written.append(draw_codes(logits, noise[:, place], options))
         return torch.stack(written, dim=1).view(-1, self.side, self.side)
 
@@ -254,6 +256,8 @@ class _PreallocatedLayer(DynamicLayer):
         super().__init__()
         self.length = length
         self.filled = 0
+        self.keys: Any
+        self.values: Any
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
@@ -288,7 +292,7 @@ def assemble(
 ) -> DALLE:
     """Put a generator together: what all its builders share; see ``dalle_tiny`` for the arguments."""
     stage = FIRST_STAGES.build(first_stage, **(first_stage_options or {}))
-    if not hasattr(stage, "num_codes"):
+    if not isinstance(stage, Codebook):
         raise UserError(f"first_stage is {first_stage}: it has no codes; take a VQGAN, such as vqgan_tiny")
     if image_size < 1 or image_size % stage.factor:
         raise UserError(f"image_size is {image_size}: this first stage takes multiples of {stage.factor}")

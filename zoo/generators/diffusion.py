@@ -12,7 +12,7 @@ from torch.nn.functional import max_pool2d, mse_loss
 from zoo.errors import UserError
 from zoo.generators.flow import check_sampling, draw_times, mix, path_velocity, solve, start_time
 from zoo.generators.sampling import guide, seeded_noise
-from zoo.interfaces import TextImageBatch
+from zoo.interfaces import FirstStage, TextImageBatch
 from zoo.options import options_of
 from zoo.registry import FIRST_STAGES, TEXT_TOWERS
 
@@ -303,6 +303,8 @@ def assemble(
         UserError: An option is out of its range, or there is no such tower or first stage.
     """
     stage = None if first_stage is None else FIRST_STAGES.build(first_stage)
+    if stage is not None and not isinstance(stage, FirstStage):
+        raise UserError(f"first_stage is {first_stage}: it gives codes, and diffusion learns latents: diffusers:FOLDER")
     channels, factor = (3, 1) if stage is None else (stage.channels, stage.factor)
     if multiple < 1:
         raise UserError("patch_size: give 1 or more")

@@ -4,7 +4,7 @@ Liu et al., "Flow Straight and Fast" (2022), arXiv:2209.03003; Esser et al., "Sc
 High-Resolution Image Synthesis" (2024), arXiv:2403.03206. Shapes: B batch, … the rest of a sample's shape.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch

@@ -9,7 +9,7 @@ from zoo.errors import UserError
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans, 2022): away from what is foretold without text; 1 is the conditional."""
+    """Classifier-free guidance (Ho and Salimans, 2022): away from the unconditional; 1 is the conditional."""
     return unconditional + guidance * (conditional - unconditional)
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo.errors import UserError
-from zoo.interfaces import TextImageBatch
+from zoo.interfaces import Codebook, TextImageBatch
 from zoo.losses.reconstruction import adaptive_weight, hinge_loss, laplacian_loss
 from zoo.optim import parameter_groups, warmup_cosine
 from zoo.registry import FIRST_STAGES
@@ -38,8 +38,8 @@ class ImageTokenizerTask(L.LightningModule):
         warmup_steps: Batches of linear warm-up before the cosine to zero.
         betas: AdamW's.
         eps: AdamW's.
-        perceptual: ``lpips``; ``laplacian``, the absolute error of edges of all sizes, which needs no weights; ``auto``:
-            LPIPS where VGG-16 lies in torch's cache, else the other, and says so.
+        perceptual: ``lpips``; ``laplacian``, the absolute error of edges of all sizes, which needs no weights; or
+            ``auto``: LPIPS where VGG-16 lies in torch's cache, else the other, and says so.
         perceptual_weight: Its weight beside the absolute error's, 1.
         codebook_weight: Of the codebook's loss.
         discriminator_start: The batch, from 0, with which the discriminator begins; null: there is none.
@@ -80,7 +80,7 @@ class ImageTokenizerTask(L.LightningModule):
         self.automatic_optimization = False  # two optimisers
         self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
         self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
-        if not hasattr(self.first_stage, "num_codes"):
+        if not isinstance(self.first_stage, Codebook):
             raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
         if image_size < 1 or image_size % self.first_stage.factor:
             raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.first_stage.factor}")
@@ -130,7 +130,8 @@ class ImageTokenizerTask(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Count the use of codes anew, unless the epoch goes on."""
-        if self.trainer.fit_loop.epoch_loop.batch_progress.current.processed == 0:
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        if progress.processed == 0:
             self.counts.zero_()
 
     def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
@@ -148,7 +149,9 @@ class ImageTokenizerTask(L.LightningModule):
         loss = likeness + self.hparams["codebook_weight"] * codebook_loss
         losses = {"likeness": likeness, "codebook": codebook_loss}
         if self._judged:
-            losses["discriminator"] = self._train_discriminator(discriminator_optimizer, pixels, reconstruction.detach())
+            losses["discriminator"] = self._train_discriminator(
+                discriminator_optimizer, pixels, reconstruction.detach()
+            )
             self.discriminator.requires_grad_(False)
             opinion = -self.discriminator(reconstruction).float().mean()
             losses["adversarial_weight"] = self._adversarial_weight(likeness, opinion)
@@ -187,7 +190,7 @@ class ImageTokenizerTask(L.LightningModule):
         """The same on all processes: of the gradients of the whole batch."""
         last = self.first_stage.last_layer
         gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].float() for loss in (likeness, opinion)]
-        gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]  # type: ignore[misc]
+        gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
         return self.hparams["discriminator_weight"] * adaptive_weight(*gradients)
 
     @torch.no_grad()
@@ -201,7 +204,8 @@ class ImageTokenizerTask(L.LightningModule):
         if not len(idle):
             return
         rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
-        rows = self.all_gather(rows).reshape(-1, latents.shape[1])  # those of all processes
+        gathered: Any = self.all_gather(rows)  # those of all processes
+        rows = gathered.reshape(-1, latents.shape[1])
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.global_step))[: len(idle)]
         self.first_stage.quantize.replace(idle[: len(order)], rows[order.to(rows.device)])
         self.idle[idle[: len(order)]] = 0
@@ -228,7 +232,7 @@ class ImageTokenizerTask(L.LightningModule):
             warmup_cosine(optimizer, warmup, max(1, total - start))
             for optimizer, start in zip(optimizers, starts, strict=True)
         ]
-        return optimizers, schedulers  # type: ignore[return-value]
+        return optimizers, schedulers
 
     # --- evaluation --------------------------------------------------------------------------------------------
 

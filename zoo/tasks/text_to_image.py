@@ -1,6 +1,7 @@
 """Text to image: a generator, trained on descriptions and their pictures, drawing by seeds."""
 
 import hashlib
+import time
 from typing import Any, Literal
 
 import lightning as L
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.errors import UserError
 from zoo.images import resize_batch
-from zoo.interfaces import Generator, TextImageBatch
+from zoo.interfaces import Codebook, Generator, TextImageBatch
 from zoo.registry import GENERATORS
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load, load_first_stage, load_initial_weights
@@ -162,8 +163,8 @@ class TextToImageTask(L.LightningModule):
 
     def _read_first_stage(self) -> str:
         """Its trained weights into the generator's first stage; where from."""
-        stage = self.generator.first_stage
-        if not hasattr(stage, "num_codes"):
+        stage: Any = self.generator.first_stage
+        if not isinstance(stage, Codebook):
             return load_pretrained(stage, True).text
         if stage.published is None:
             raise UserError(
@@ -186,7 +187,7 @@ class TextToImageTask(L.LightningModule):
         stage, latents = getattr(self.generator, "first_stage", None), self._latents
         if stage is None and latents is not None:
             raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
-        if stage is None or (latents is None and hasattr(stage, "num_codes")):
+        if stage is None or (latents is None and isinstance(stage, Codebook)):
             return  # codes need no measured mean: they are made as they are needed
         if latents is None:
             raise UserError(
@@ -223,15 +224,29 @@ class TextToImageTask(L.LightningModule):
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Draw the batch's descriptions, ``pictures [B, 3, S, S] uint8``, and the ``loss`` of its true pictures."""
+    def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Draw the batch's descriptions.
+
+        Returns:
+            ``pictures [B, 3, S, S] uint8``, the ``seconds`` that drawing took, and the ``loss`` of the true pictures.
+        """
         rows = batch["row"].tolist()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(picture_seed(0, rows[0]))  # the same noise in every evaluation
             loss = self.generator.loss(batch)["loss"]
-        return {"pictures": self.draw(batch["text"], rows), "loss": loss}
+        started = time.perf_counter()
+        pictures = self.draw(batch["text"], rows)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return {"pictures": pictures, "loss": loss, "seconds": time.perf_counter() - started}
 
-    test_step = validation_step
+    def test_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """As ``validation_step``; of a generator with a first stage, ``reconstructions`` of the true pictures too."""
+        outputs = self.validation_step(batch, batch_idx, dataloader_idx)
+        stage = getattr(self.generator, "first_stage", None)
+        if stage is not None:
+            outputs["reconstructions"] = stage.decode(stage.encode(batch["image"]))
+        return outputs
 
     def predict_step(self, batch: TextImageBatch, batch_idx: int) -> Tensor:
         """Draw the batch's descriptions: ``[B, 3, S, S] uint8``."""

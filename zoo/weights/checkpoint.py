@@ -108,7 +108,7 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
     return source.published or _run_words(name)
 
 
-def load_first_stage(stage: nn.Module, path: str | Path) -> str:
+def load_first_stage(stage: Any, path: str | Path) -> str:
     """Load the weights of a trained image tokenizer into a generator's first stage: all of them, or none.
 
     Args:

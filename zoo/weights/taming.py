@@ -61,8 +61,8 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     found = (levels, state["encoder.conv_in.weight"].shape[0], state["post_quant_conv.weight"].shape[1])
     if found != wanted:
         raise UserError(
-            f"{source}: a VQGAN of {found[0]} sizes, {found[1]} channels and codes of {found[2]} dimensions; those"
-            " that were published, f16 with 1024 or 16384 codes and Gumbel f8, are read. Build it yourself: zoo.generators.vqgan"
+            f"{source}: a VQGAN of {found[0]} sizes, {found[1]} channels and codes of {found[2]} dimensions; of those"
+            " that were published, f16 with 1024 or 16384 codes and Gumbel f8 are read"
         )
     name = "taming_vqgan_f8_gumbel" if gumbel else "taming_vqgan_f16"
     return {"first_stage": name, "first_stage_options": {"num_codes": num_codes}}
