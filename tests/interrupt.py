@@ -7,13 +7,14 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Interrupt(Callback):
-    """Ends it as ``$INTERRUPT`` says: how (kill, term, int, raise), where (forward, end, validation), step, ranks."""
+    """Ends it as ``$INTERRUPT`` says: how (kill, term, int, raise), where (forward, second, end, validation), step, ranks."""
 
     def __init__(self):
         how, self.where, step, ranks = os.environ.get("INTERRUPT", "never never -1 none").split()
         self.how = how
         self.step = int(step)
         self.here = ranks in ("all", os.environ.get("LOCAL_RANK", "0"))
+        self.backward = 0  # passes of the step
 
     def interrupt(self, trainer, where):
         if not self.here or where != self.where or trainer.sanity_checking or trainer.global_step != self.step:
@@ -24,9 +25,11 @@ class Interrupt(Callback):
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}[self.how])
 
     def on_before_backward(self, trainer, pl_module, loss):
-        self.interrupt(trainer, "forward")
+        self.backward += 1
+        self.interrupt(trainer, "forward" if self.backward == 1 else "second")  # of a task with two optimisers
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.backward = 0
         self.interrupt(trainer, "end")
 
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):

@@ -189,7 +189,8 @@ def test_a_generator_learns_the_same_from_pictures_as_from_their_codes(codes, he
 RESUMED = [
     ("vqgan", "kill forward 2 0"),  # before the discriminator begins
     ("vqgan", "term end 3 0"),  # with its first step to come
-    ("vqgan", "raise forward 5 0"),  # between its step and the VQGAN's
+    ("vqgan", "raise forward 5 0"),
+    ("vqgan", "raise second 5 0"),  # between its step and the VQGAN's
     ("vqgan", "kill validation 4 0"),
     ("vqgan", "term end 4 0"),  # after an epoch's last step
     ("vqgan", "kill forward 7 0"),

@@ -181,8 +181,9 @@ class VQGAN(nn.Module):
         return self._pixels(quantized), codes, loss, latents.detach()
 
     def encode(self, images: Tensor) -> Tensor:
-        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``."""
-        return self.quantize.codes(self._latents(to_pixels(images)))
+        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 whatever the precision around."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.quantize.codes(self._latents(to_pixels(images)))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``[B, h, w] int64`` as ``[B, 3, S, S] uint8``."""
