@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import yaml
 from PIL import Image
 
 from zoo.data.formats import Query, write_image_tsv, write_queries
+from zoo.weights.checkpoint import load
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 CHARACTERS = "红蓝绿黄黑白长短裙裤鞋帽男女童新款夏冬棉麻"
@@ -175,6 +177,56 @@ def test_lightnings_own_sampler_does_not_pass_unnoticed(zoo, place, run):
     assert code != 0
     assert "use_distributed_sampler" in printed
     assert not (run / "test.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_towers_shared_out_are_those_of_whole_processes(zoo, tmp_path, monkeypatch):
+    """FSDP, interrupted and resumed, against DDP: what they log, keep in the checkpoint and are tested to be."""
+    place = make_place(tmp_path, queries=37, pictures=29)
+    shutil.copytree(EXPERIMENTS / "_overlays", place / "experiments" / "_overlays")
+    words = ("fit", "--config", "experiments/tiny.yaml", "--trainer.gradient_clip_val", "0.1")
+    words += ("--data.eval_batch_size", "3")  # of the queries, seven batches for one process and six for the other
+    shared_out = ("--config", "experiments/_overlays/fsdp.yaml", "--runs", "shared")
+    code, printed = zoo(place, *words, "--runs", "whole", processes=2)
+    assert code == 0, printed
+    monkeypatch.setenv("INTERRUPT", "term end 4 all")
+    code, printed = zoo(place, *words, *shared_out, "--trainer.callbacks+", "interrupt.Interrupt")
+    assert code == 143, printed
+    monkeypatch.delenv("INTERRUPT")
+    code, printed = zoo(place, *words, *shared_out, "--ckpt_path", "last")
+    assert code == 0, printed
+
+    whole, shared = (next((place / kind / "tiny").iterdir()) for kind in ("whole", "shared"))
+    assert len(validation_losses(whole)) == 2
+    assert validation_losses(shared) == pytest.approx(validation_losses(whole), rel=1e-5)
+    expected, kept = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, shared))
+    assert kept.keys() == expected.keys()
+    torch.testing.assert_close(kept["state_dict"], expected["state_dict"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(optimizer_states(kept), optimizer_states(expected), rtol=1e-3, atol=1e-6)
+    assert load(shared).trained_steps == 6
+
+    metrics = []
+    for run, *alone in ((whole,), (shared,), (shared, "--trainer.strategy", "auto", "--trainer.devices", "1")):
+        code, printed = zoo(place, "test", "--ckpt_path", str(run), *alone)
+        assert code == 0, printed
+        metrics.append(json.loads((run / "test.json").read_text())["metrics"])
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-5)
+    assert metrics[2] == pytest.approx(metrics[0], rel=1e-5)
+
+
+def validation_losses(run):
+    """What a run logged, by its steps."""
+    names, *lines = (run / "metrics.csv").read_text().splitlines()
+    rows = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
+    return {row["step"]: float(row["val/loss"]) for row in rows if row["val/loss"]}
+
+
+def optimizer_states(checkpoint):
+    """The states of the parameters, in the order of their groups."""
+    (optimizer,) = checkpoint["optimizer_states"]
+    places = [place for group in optimizer["param_groups"] for place in group["params"]]
+    return [optimizer["state"][place] for place in places]
 
 
 @pytest.mark.ddp

@@ -142,8 +142,8 @@ def test_an_experiment_says_what_it_is(experiment):
     assert f"python -m zoo fit --config experiments/{experiment}.yaml" in comment
 
 
-# ddp: tests/test_cli.py; caption_sweep: tests/test_captioning.py
-ELSEWHERE = ("ddp", "caption_sweep")
+# ddp: tests/test_cli.py; fsdp: tests/test_exactness.py; caption_sweep: tests/test_captioning.py
+ELSEWHERE = ("ddp", "fsdp", "caption_sweep")
 
 
 @pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay not in ELSEWHERE])

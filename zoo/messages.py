@@ -32,6 +32,7 @@ NOISE = (
     "custom batch sampler",  # the data modules own both samplers
     "It is recommended to use .*sync_dist=True",  # the metrics are equal on all processes
     "torch.distributed.nn.functional.all_gather is deprecated",  # Lightning's
+    "FSDP2-wrapped module .* returned a view tensor",  # nobody changes it in place
     r"module\(s\) in eval mode at the start of training",  # what is frozen keeps still on purpose
 )
 CHATTER = (

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from zoo.data.formats import atomic_write
 from zoo.errors import UserError
@@ -56,7 +57,7 @@ class LastCheckpoint(Checkpoint):
     It is written between two steps, when all of the last one is logged, so that a run that goes on from it trains and
     logs what an uninterrupted one does. On SIGTERM or Ctrl-C, to one process or to all, the processes agree on the step
     after which they stop; the exit code is 143 or 130. A second Ctrl-C does not wait for that. A validation that is cut
-    short is repeated from its start.
+    short is repeated from its start. Where the processes share the weights (FSDP), they write between two steps alone.
 
     Args:
         folder: Where ``last.ckpt`` is kept.
@@ -124,10 +125,11 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Write, without the other processes, which may be gone, where the last step is whole."""
+        """Write, without the other processes, which may be gone, where the last step is whole and here."""
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress
         between_epochs = progress.is_last_batch and progress.current.processed == progress.current.ready
-        whole = not self.optimizing and (trainer.validating or not between_epochs)
+        here = not isinstance(trainer.strategy, ModelParallelStrategy)
+        whole = here and not self.optimizing and (trainer.validating or not between_epochs)
         if trainer.state.fn == "fit" and trainer.is_global_zero and whole and trainer.global_step > self.saved_step:
             try:
                 self._write(trainer, lambda path: trainer.strategy.save_checkpoint(_contents(trainer), path))

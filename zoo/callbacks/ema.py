@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from zoo.errors import UserError
@@ -21,6 +22,9 @@ class EMA(Callback):
 
     Args:
         decay: What an average keeps at a step, 0 to 1; less in the beginning: at most (1 + steps) / (10 + steps).
+
+    Raises:
+        UserError: ``decay`` is out of its range, or the processes share the weights.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -33,6 +37,14 @@ class EMA(Callback):
         self._seen_step = 0
 
     # --- training ----------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """See that each process has the whole weights."""
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise UserError(
+                f"EMA: {type(trainer.strategy).__name__} shares the weights out, and it averages whole ones. Leave the"
+                " callback out, or set trainer.strategy ddp."
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See where the run stands."""

@@ -18,6 +18,7 @@ from zoo.losses.contrastive import MAX_LOGIT_SCALE, clip_loss, siglip_loss
 from zoo.optim import layer_rates
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.finetuning import asked, check_options, prepare_tower
+from zoo.tasks.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.tasks.steps import adamw_warmup_cosine, seed_step
 from zoo.weights.checkpoint import load_initial_weights
 from zoo.weights.pretrained import load_pretrained
@@ -182,6 +183,24 @@ class RetrievalTask(L.LightningModule):
         if self.hparams["compile_towers"]:
             for _, tower in self._towers():
                 asked(tower, "compile_network", "compile_towers")()
+
+    def configure_model(self) -> None:
+        """Share out the towers where the trainer's strategy asks for it (``_overlays/fsdp.yaml``)."""
+        shard_towers(self, self._towers())
+
+    def on_after_backward(self) -> None:
+        """Average over the processes what is not shared out."""
+        if is_sharded(self):
+            average_gradients(self)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip what is shared out and what is not together."""
+        if is_sharded(self) and gradient_clip_val:
+            clip_gradients(self, gradient_clip_val, gradient_clip_algorithm or "norm")
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _read_weights(self) -> None:
         if self.hparams["init_from"]:

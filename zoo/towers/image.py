@@ -122,9 +122,13 @@ class TimmImageTower(nn.Module):
         parameters = dict(self.model.named_parameters())
         return [[parameters[name] for name in names] for names in named.values()]
 
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, in order; none of a convolutional model."""
+        return list(getattr(self.model, "blocks", []))
+
     def add_lora(self, **options: Any) -> None:
         """Freeze the tower, and put adapters beside the linear layers of its blocks (see ``zoo.towers.lora``)."""
-        add_lora(self.model, getattr(self.model, "blocks", ()), **options)
+        add_lora(self.model, self.blocks(), **options)
 
     def checkpoint_gradients(self) -> None:
         """Keep only the inputs of each block in training, and compute the rest again on the way back.
