@@ -7,7 +7,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Interrupt(Callback):
-    """Ends it as ``$INTERRUPT`` says: how (kill, term, int, raise), where (forward, second, end, validation), step, ranks."""
+    """Ends it as ``$INTERRUPT`` says: how, where, at which step, on which ranks.
+
+    How: kill, term, int, raise. Where: forward, second (the second backward pass of a step), end, validation.
+    """
 
     def __init__(self):
         how, self.where, step, ranks = os.environ.get("INTERRUPT", "never never -1 none").split()

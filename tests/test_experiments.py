@@ -24,7 +24,18 @@ SMALL = {
         "image_pretrained": False,
         "language_pretrained": False,
     },
+    "zoo.tasks.ImageTokenizerTask": {
+        "first_stage": "vqgan_tiny",
+        "image_size": 16,
+        "init_from": None,
+        "perceptual": "laplacian",
+        "discriminator_start": 1,
+        "discriminator_width": 8,
+        "discriminator_layers": 1,
+    },
+    "dalle": {"generator": "dalle_tiny"},
 }
+TOKENIZER = {"width": 32, "num_codes": 32}
 SMALL_OPTIONS = {
     "zoo.tasks.RetrievalTask": {
         "image_tower_options": {"image_size": 32},
@@ -49,10 +60,23 @@ SMALL_OPTIONS = {
             "decoding": {"beams": 2, "max_tokens": 6},
         },
     },
+    "zoo.tasks.ImageTokenizerTask": {"first_stage_options": TOKENIZER},
+    "dalle": {
+        "generator_options": {
+            "image_size": 16,
+            "width": 32,
+            "num_layers": 1,
+            "num_heads": 1,
+            "context_length": 4,
+            "first_stage": "vqgan_tiny",
+            "first_stage_options": TOKENIZER,
+            "first_stage_weights": "tokenizer.ckpt",
+        },
+    },
 }
 SMALL_DATA = {"zoo.tasks.TextToImageTask": {"latents": None}}
 # The Fréchet distance by which checkpoints are chosen needs more pictures than the small data has.
-MONITOR = {"zoo.tasks.TextToImageTask": "val/loss"}
+MONITOR = {"zoo.tasks.TextToImageTask": ("val/loss", "min"), "zoo.tasks.ImageTokenizerTask": ("val/psnr", "max")}
 STABLE_DIFFUSION = {
     "_class_name": "AutoencoderKL",
     "block_out_channels": [128, 256, 512, 512],
@@ -65,18 +89,18 @@ STABLE_DIFFUSION = {
 BATCH = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0}
 
 
-def captioner_file(folder):
-    """A checkpoint of a small captioner, for what goes on from one."""
+def small_file(name, path):
+    """A checkpoint of a small task, for what goes on from one."""
     import torch
 
-    from zoo.tasks import CaptioningTask
+    import zoo.tasks
 
-    options = SMALL["zoo.tasks.CaptioningTask"] | SMALL_OPTIONS["zoo.tasks.CaptioningTask"]
-    task = CaptioningTask(**options)
+    options = SMALL[f"zoo.tasks.{name}"] | SMALL_OPTIONS[f"zoo.tasks.{name}"]
+    task = getattr(zoo.tasks, name)(**options)
     contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
     task.on_save_checkpoint(contents)
-    torch.save(contents, folder / "captioner.ckpt")
-    return str(folder / "captioner.ckpt")
+    torch.save(contents, path)
+    return str(path)
 
 
 def smaller(experiment, root, matcher, folder):
@@ -85,8 +109,12 @@ def smaller(experiment, root, matcher, folder):
     task = config["model"]["class_path"]
     assert task in SMALL, f"say in {__file__} what makes {task} small"
     if task == "zoo.tasks.CaptioningTask" and "init_from" in config["model"]["init_args"]:
-        config["model"]["init_args"]["init_from"] = captioner_file(folder)
-    config["model"]["init_args"] |= SMALL[task] | SMALL_OPTIONS[task]
+        config["model"]["init_args"]["init_from"] = small_file("CaptioningTask", folder / "captioner.ckpt")
+    kind = task
+    if config["model"]["init_args"].get("generator", "").startswith("dalle_"):
+        kind = "dalle"
+        small_file("ImageTokenizerTask", folder / "tokenizer.ckpt")
+    config["model"]["init_args"] |= SMALL[kind] | SMALL_OPTIONS[kind]
     data = config.setdefault("data", {"init_args": {}})
     if isinstance(data, str):
         data = config["data"] = yaml.safe_load((EXPERIMENTS / data).read_text(encoding="utf-8"))
@@ -99,8 +127,7 @@ def smaller(experiment, root, matcher, folder):
         if "matcher" in options:
             options |= {"matcher": str(matcher), "inception": "none"}
         if "monitor" in options:
-            options["monitor"] = MONITOR.get(task, options["monitor"])
-            options["mode"] = "max" if task not in MONITOR else "min"
+            options["monitor"], options["mode"] = MONITOR.get(task, (options["monitor"], "max"))
     return yaml.safe_dump(config, allow_unicode=True)
 
 

@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from zoo.commands.results import CAPTION_MARKERS, CONTROLS_MARKERS, GENERATION_MARKERS, MARKERS, SPEED_MARKERS, main
+from zoo.commands.results import (
+    CAPTION_MARKERS,
+    CONTROLS_MARKERS,
+    GENERATION_MARKERS,
+    MARKERS,
+    SPEED_MARKERS,
+    TOKENIZER_MARKERS,
+    main,
+)
 from zoo.errors import UserError
 
 COMMAND = "python -m zoo fit --config experiments/clip_demo.yaml"
@@ -138,12 +146,15 @@ def test_generators_have_a_table_of_their_own(place):
         "test/r_precision_true": 84.2,
         "test/r_precision_shuffled": 0.95,
         "test/fd_clip": 0.2134,
+        "test/fd_clip_first_stage": 0.0766,
+        "test/r_precision_first_stage": 50.0,
+        "test/loss": 1.5,
         "test_train/r_precision": 25.0,
         "test_train/r_precision_true": 88.1,
         "test_train/r_precision_shuffled": 1.04,
         "test_train/fd_clip": 0.1,
     }
-    scored["protocol"]["generated"] = 361
+    scored["protocol"] |= {"generated": 361, "parameters": 13_489_835, "seconds_per_picture": 0.0123}
     (run / "test.json").write_text(json.dumps(scored))
     readme = place / "README.md"
     readme.write_text(readme.read_text() + "\n".join(GENERATION_MARKERS))
@@ -154,8 +165,31 @@ def test_generators_have_a_table_of_their_own(place):
     (run / "metrics.csv").write_text("\n".join(rows))
     assert main(["--add", str(run)]) == 0
     text = readme.read_text()
-    assert "| `clip_demo` | test, 361 | 5.2 | 84.2 | 0.9 | 0.213 | 2.000 | 0 |" in text
-    assert "| `clip_demo` | training | 25.0 | 88.1 | 1.0 | 0.100 | 2.100 | 0 |" in text
+    held_out = "13 M | test, 361 | 5.2 | 50.0 | 84.2 | 0.9 | 0.213 | 0.077 | 2.000 | 0.012 s | 0 |"
+    assert f"| `clip_demo` | {held_out}" in text
+    assert "| `clip_demo` | 13 M | training | 25.0 | – | 88.1 | 1.0 | 0.100 | – | 2.100 | 0.012 s | 0 |" in text
+    assert main(["--check"]) == 0
+
+
+def test_image_tokenizers_have_a_table_of_their_own(place):
+    run = Path(make_run(place, 0))
+    scored = json.loads((run / "test.json").read_text())
+    scored["metrics"] = {
+        "test/psnr": 20.24,
+        "test/ssim": 87.7,
+        "test/fd_clip": 0.0765,
+        "test/r_precision": 50.0,
+        "test/r_precision_true": 77.8,
+        "test/codebook_usage": 99.6,
+    }
+    sizes = {"generated": 361, "parameters": 2_904_660, "codes_per_picture": 64, "codebook": 512}
+    scored["protocol"] |= sizes
+    (run / "test.json").write_text(json.dumps(scored))
+    readme = place / "README.md"
+    readme.write_text(readme.read_text() + "\n".join(TOKENIZER_MARKERS))
+    assert main(["--add", str(run)]) == 0
+    row = "| `clip_demo` | 3 M | 361 | 64, 512 | 20.2 | 87.7 | 0.076 | 50.0 | 77.8 | 99.6 | 0 | 2.0 min |"
+    assert row in readme.read_text()
     assert main(["--check"]) == 0
 
 

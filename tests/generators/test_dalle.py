@@ -6,8 +6,8 @@ from torch.nn.functional import log_softmax
 
 from zoo.errors import UserError
 from zoo.generators import dalle
-from zoo.generators.dalle import CodeSampling, draw_codes
-from zoo.generators.sampling import guide, seeded_noise
+from zoo.generators.sampling import CodeSampling, draw_codes
+from zoo.generators.sampling import guide
 from zoo.interfaces import Generator
 from zoo.registry import GENERATORS
 
@@ -215,16 +215,6 @@ def test_the_ends_of_the_noise_draw_what_is_possible():
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
     assert draw_codes(LOGITS.expand(2, -1), ends, CodeSampling()).tolist() == [0, 7]
     assert draw_codes(LOGITS.expand(2, -1), ends, CodeSampling(top_k=3)).tolist() == [2, 6]
-
-
-def test_noise_of_codes_is_uniform_and_of_the_seed_alone():
-    noise = seeded_noise([7, 5], (5000,), uniform=True)
-    assert noise.dtype == torch.float64
-    assert noise.min() >= 0
-    assert noise.max() < 1
-    assert torch.equal(noise[1], seeded_noise([5], (5000,), uniform=True)[0])
-    assert noise.mean().item() == pytest.approx(0.5, abs=0.01)
-    assert noise.std().item() == pytest.approx(12**-0.5, abs=0.01)
 
 
 # --- learning --------------------------------------------------------------------------------------------------

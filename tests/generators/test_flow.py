@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.errors import UserError
-from zoo.generators.flow import draw_times, guide, mix, path_velocity, seeded_noise, solve, start_time
+from zoo.generators.flow import draw_times, mix, path_velocity, solve, start_time
 
 MEANS, DEVIATION = torch.tensor([-2.0, 1.0]), 0.3
 
@@ -88,18 +88,6 @@ def test_times_are_logit_normal():
     times = torch.logit(draw_times(20_000))
     assert times.mean().item() == pytest.approx(0, abs=0.03)
     assert times.std().item() == pytest.approx(1, abs=0.03)
-
-
-def test_guidance_of_one_is_the_conditional():
-    conditional, unconditional = torch.randn(2, 3, 4)
-    torch.testing.assert_close(guide(conditional, unconditional, 1.0), conditional)
-    assert torch.equal(guide(conditional, unconditional, 0.0), unconditional)
-
-
-def test_noise_is_of_the_seed_alone():
-    alone = [seeded_noise([seed], (3, 4, 4))[0] for seed in (5, 2**40 + 5, 7)]
-    together = seeded_noise([7, 5, 2**40 + 5], (3, 4, 4))
-    assert torch.equal(together, torch.stack([alone[2], alone[0], alone[1]]))
 
 
 @pytest.mark.parametrize(

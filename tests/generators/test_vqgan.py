@@ -47,7 +47,7 @@ def pictures(count=4, size=16, seed=2):
 def test_a_latent_becomes_the_nearest_code(unit_length):
     book = quantizer(unit_length)
     many = latents(batch=3, side=38)  # more than are compared at a time
-    assert 3 * 38**2 > ROWS
+    assert ROWS < 3 * 38**2
     found = book.codes(many)
     assert found.dtype == torch.int64
     rows = comparable(many.permute(0, 2, 3, 1), unit_length).double()[..., None, :]
@@ -109,7 +109,9 @@ def test_beta_weighs_the_latents_side_of_the_loss(beta):
     rows, chosen = given.detach().permute(0, 2, 3, 1), book.embedding.weight.detach()[codes]
     expected = beta * 2 * (rows - chosen) / rows.numel()
     torch.testing.assert_close(given.grad, expected.permute(0, 3, 1, 2), atol=1e-6, rtol=1e-5)
-    of_codes = torch.zeros(CODES, DIM).index_add_(0, codes.flatten(), (2 * (chosen - rows) / rows.numel()).view(-1, DIM))
+    of_codes = torch.zeros(CODES, DIM).index_add_(
+        0, codes.flatten(), (2 * (chosen - rows) / rows.numel()).view(-1, DIM)
+    )
     torch.testing.assert_close(book.embedding.weight.grad, of_codes, atol=1e-6, rtol=1e-5)
     assert loss.item() == pytest.approx((1 + beta) * (rows - chosen).square().mean().item(), rel=1e-5)
 

@@ -22,7 +22,9 @@ SIZES = {"f16": ((1, 1, 2, 2, 4), 16), "gumbel f8": ((1, 1, 2, 4), 32)}  # width
 
 def rearrange(tensor, pattern):
     """What taming's codebooks use of einops, which is not installed."""
-    return tensor.permute({"b c h w -> b h w c": (0, 2, 3, 1), "b h w c -> b c h w": (0, 3, 1, 2), "n d -> d n": (1, 0)}[pattern])
+    return tensor.permute(
+        {"b c h w -> b h w c": (0, 2, 3, 1), "b h w c -> b c h w": (0, 3, 1, 2), "n d -> d n": (1, 0)}[pattern]
+    )
 
 
 class Original(nn.Module):

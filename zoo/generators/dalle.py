@@ -1,8 +1,7 @@
 """Pictures from texts as one sequence: the text's tokens, then a VQGAN's codes, by a causal transformer."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,41 +11,11 @@ from transformers import Cache, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicLayer
 
 from zoo.errors import UserError
-from zoo.generators.sampling import guide, seeded_noise
+from zoo.generators.sampling import CodeSampling, draw_codes, guide, seeded_noise
 from zoo.interfaces import Codebook, TextImageBatch
 from zoo.options import options_of
 from zoo.registry import FIRST_STAGES, GENERATORS
 from zoo.towers.tokenizer import BertChineseTokenizer
-
-
-@dataclass(frozen=True)
-class CodeSampling:
-    """How codes are drawn.
-
-    Args:
-        guidance: How far to go from what any picture would be to what the text asks for; 1: no guidance.
-        temperature: Below 1 likelier codes, above 1 more different ones; 0: the likeliest each time.
-        top_k: How many of the likeliest codes are possible; 0: all.
-        top_p: The likeliest codes that together have this probability are possible; 1: all.
-
-    Raises:
-        UserError: A number is out of its range.
-    """
-
-    guidance: float = 3.0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.guidance < math.inf:
-            raise UserError(f"guidance is {self.guidance}: give 1 (none) or more")
-        if not 0 <= self.temperature < math.inf:
-            raise UserError(f"temperature is {self.temperature}: give 0 or more")
-        if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}: give 1 or more, or 0 for all codes")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}: give a probability above 0, up to 1 for all codes")
 
 
 class DALLE(nn.Module):
@@ -180,12 +149,16 @@ class DALLE(nn.Module):
         noise = seeded_noise(seeds, [self.side**2], device=self.start.device, uniform=True)
         guided = options.guidance != 1
         copies = 2 if guided else 1
-        embedded = self._embed([*texts, *[""] * len(texts)] if guided else texts)
+        embedded = self._embed([*texts, ""] if guided else texts)
         grid = self._grid()
         length = self.context_length + self.side**2
         cache = Cache(layers=[_PreallocatedLayer(length) for _ in self.trunk.layers])
         places = (self.start + grid[0]).expand(len(embedded), 1, -1)
         hidden = self._read(torch.cat([embedded, places], dim=1), cache)
+        if guided:  # what is written without a text begins alike for all, and is read once
+            rows = torch.arange(2 * len(texts), device=hidden.device).clamp(max=len(texts))
+            hidden = hidden[rows]
+            cache.batch_select_indices(rows)
         written: list[Tensor] = []
         for place in range(self.side**2):
             if place:
@@ -219,34 +192,6 @@ class DALLE(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
-
-
-def draw_codes(logits: Tensor, noise: Tensor, sampling: CodeSampling) -> Tensor:
-    """Draw a code of each row's distribution.
-
-    Args:
-        logits: ``[B, K]``.
-        noise: ``[B] float64``, uniform in [0, 1): where in the distribution the code lies.
-        sampling: How.
-
-    Returns:
-        ``[B] int64``.
-    """
-    if sampling.temperature == 0:
-        return logits.argmax(dim=1)
-    logits = logits.double() / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[1]:
-        least = logits.topk(sampling.top_k, dim=1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    probabilities = logits.softmax(dim=1)
-    if sampling.top_p < 1:
-        ordered = probabilities.sort(dim=1, descending=True).values
-        kept = ordered.cumsum(dim=1) - ordered < sampling.top_p  # the likeliest code always is
-        least = ordered.gather(1, kept.sum(dim=1, keepdim=True) - 1)
-        probabilities = probabilities.masked_fill(probabilities < least, 0)
-    sums = probabilities.cumsum(dim=1)
-    drawn = torch.searchsorted(sums, noise[:, None] * sums[:, -1:], right=True)[:, 0]
-    return drawn.clamp(max=logits.shape[1] - 1)
 
 
 class _PreallocatedLayer(DynamicLayer):

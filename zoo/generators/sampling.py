@@ -1,6 +1,8 @@
-"""What all generators draw with: guidance, and noise by seeds."""
+"""What generators draw with: guidance, noise by seeds, and codes from their distributions."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,3 +36,61 @@ def seeded_noise(
     if uniform:
         return torch.stack([torch.rand(*shape, generator=each, dtype=torch.float64) for each in generators]).to(device)
     return torch.stack([torch.randn(*shape, generator=each) for each in generators]).to(device)
+
+
+@dataclass(frozen=True)
+class CodeSampling:
+    """How codes are drawn.
+
+    Args:
+        guidance: How far to go from what any picture would be to what the text asks for; 1: no guidance.
+        temperature: Below 1 likelier codes, above 1 more different ones; 0: the likeliest each time.
+        top_k: How many of the likeliest codes are possible; 0: all.
+        top_p: The likeliest codes that together have this probability are possible; 1: all.
+
+    Raises:
+        UserError: A number is out of its range.
+    """
+
+    guidance: float = 3.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.guidance < math.inf:
+            raise UserError(f"guidance is {self.guidance}: give 1 (none) or more")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature is {self.temperature}: give 0 or more")
+        if self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k}: give 1 or more, or 0 for all codes")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}: give a probability above 0, up to 1 for all codes")
+
+
+def draw_codes(logits: Tensor, noise: Tensor, sampling: CodeSampling) -> Tensor:
+    """Draw a code of each row's distribution.
+
+    Args:
+        logits: ``[B, K]``.
+        noise: ``[B] float64``, uniform in [0, 1): where in the distribution the code lies.
+        sampling: How.
+
+    Returns:
+        ``[B] int64``.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=1)
+    logits = logits.double() / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[1]:
+        least = logits.topk(sampling.top_k, dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    probabilities = logits.softmax(dim=1)
+    if sampling.top_p < 1:
+        ordered = probabilities.sort(dim=1, descending=True).values
+        kept = ordered.cumsum(dim=1) - ordered < sampling.top_p  # the likeliest code always is
+        least = ordered.gather(1, kept.sum(dim=1, keepdim=True) - 1)
+        probabilities = probabilities.masked_fill(probabilities < least, 0)
+    sums = probabilities.cumsum(dim=1)
+    drawn = torch.searchsorted(sums, noise[:, None] * sums[:, -1:], right=True)[:, 0]
+    return drawn.clamp(max=logits.shape[1] - 1)

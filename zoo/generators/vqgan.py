@@ -181,7 +181,7 @@ class VQGAN(nn.Module):
         return self._pixels(quantized), codes, loss, latents.detach()
 
     def encode(self, images: Tensor) -> Tensor:
-        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 whatever the precision around."""
+        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 also under autocast."""
         with torch.autocast(images.device.type, enabled=False):
             return self.quantize.codes(self._latents(to_pixels(images)))
 
@@ -257,7 +257,7 @@ def vqgan_f16(*, num_codes: int = 16384, code_dim: int = 8) -> VQGAN:
 
 @FIRST_STAGES.register
 def taming_vqgan_f16(*, num_codes: int = 16384) -> VQGAN:
-    """Build the VQGAN of taming's published ``vqgan_imagenet_f16`` weights.
+    """Build the VQGAN of taming's published ImageNet weights, 16 pixels of a side for each code.
 
     Args:
         num_codes: 1024 or 16384: there is a file of each.

@@ -74,7 +74,7 @@ class ImageTokenizerTask(L.LightningModule):
         restart_after: int = 200,
     ) -> None:
         super().__init__()
-        for name, least in (("discriminator_start", 0), ("restart_after", 1), ("discriminator_layers", 1)):
+        for name, least in (("discriminator_start", 0), ("restart_after", 1)):
             if locals()[name] is not None and locals()[name] < least:
                 raise UserError(f"{name} is {locals()[name]}: give {least} or more")
         self.automatic_optimization = False  # two optimisers
@@ -84,6 +84,11 @@ class ImageTokenizerTask(L.LightningModule):
             raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
         if image_size < 1 or image_size % self.first_stage.factor:
             raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.first_stage.factor}")
+        if discriminator_layers < 1 or image_size < 3 * 2**discriminator_layers:
+            raise UserError(
+                f"discriminator_layers is {discriminator_layers}: give 1 or more, of which each halves the picture; of"
+                f" {image_size} px they must leave 3 or more"
+            )
         self.image_size = image_size
         from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
 
@@ -115,8 +120,12 @@ class ImageTokenizerTask(L.LightningModule):
         """See that this can be trained here.
 
         Raises:
-            UserError: The codebook is of the published Gumbel kind, or strategy or precision cannot do two optimisers.
+            UserError: The codebook is of the published Gumbel kind, there are no pictures, or strategy or precision
+                cannot do two optimisers.
         """
+        latents = getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
+        if latents is not None:
+            raise UserError(f"data.latents is {latents.folder}, and an image tokenizer learns pictures: leave it out")
         if not hasattr(self.first_stage.quantize, "replace"):
             raise UserError("first_stage: a Gumbel codebook is read, not trained: take vqgan_f16, or another one")
         strategy = self.trainer.strategy
@@ -128,20 +137,16 @@ class ImageTokenizerTask(L.LightningModule):
         if self.trainer.precision == "16-mixed":
             raise UserError("trainer.precision is 16-mixed, which scales one optimiser's losses: give bf16-mixed or 32")
 
-    def on_train_epoch_start(self) -> None:
-        """Count the use of codes anew, unless the epoch goes on."""
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        if progress.processed == 0:
-            self.counts.zero_()
-
     def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
-        """Noise is a function of seed, process and step."""
+        """Noise is a function of seed, process and step; the use of codes is counted anew in each epoch."""
         seed_step(self)
+        if batch_idx == 0:
+            self.counts.zero_()
 
     def training_step(self, batch: TextImageBatch, batch_idx: int) -> None:
         """The discriminator's step, once it has begun; then the VQGAN's."""
-        # Steps of the discriminator's plain optimiser are not counted: trainer.global_step stays the number of batches.
-        optimizer, (_, discriminator_optimizer) = self.optimizers()[0], self.optimizers(use_pl_optimizer=False)  # type: ignore[index,misc]
+        optimizer: Any = self.optimizers()[0]  # type: ignore[index]
+        discriminator_optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         scheduler, discriminator_scheduler = self.lr_schedulers()  # type: ignore[misc]
         pixels = batch["image"].float() / 127.5 - 1
         reconstruction, codes, codebook_loss, latents = self.first_stage(pixels)
@@ -180,9 +185,10 @@ class ImageTokenizerTask(L.LightningModule):
         return error + self.hparams["perceptual_weight"] * perceptual
 
     def _train_discriminator(self, optimizer: Any, pixels: Tensor, reconstruction: Tensor) -> Tensor:
+        """One step, which is not counted: ``trainer.global_step`` stays the number of batches."""
         loss = hinge_loss(self.discriminator(pixels), self.discriminator(reconstruction))
         self.manual_backward(loss)
-        optimizer.step()
+        self.trainer.strategy.optimizer_step(optimizer, lambda: None, model=self)  # tells callbacks that a step begins
         optimizer.zero_grad()
         return loss
 
@@ -242,6 +248,14 @@ class ImageTokenizerTask(L.LightningModule):
         return {"pictures": self.first_stage.decode(codes), "codes": codes}
 
     test_step = validation_step
+
+    def predict_step(self, batch: TextImageBatch, batch_idx: int) -> None:
+        """There is nothing to submit.
+
+        Raises:
+            UserError: Always; it names what writes codes.
+        """
+        raise UserError("an image tokenizer predicts nothing; `python -m zoo data encode` writes the pictures' codes")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""

@@ -158,7 +158,7 @@ class TextToImageTask(L.LightningModule):
                 self.weights["first_stage"] = self._read_first_stage()
             except UserError as error:
                 raise UserError(f"model.generator_options.first_stage: {error}") from None
-            if self._latents is not None and hasattr(self.generator, "take_statistics"):
+            if self._latents is not None and not self._latents.are_codes:
                 self.generator.take_statistics(self._latents.mean, self._latents.std)
 
     def _read_first_stage(self) -> str:
