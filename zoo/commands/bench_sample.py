@@ -43,8 +43,8 @@ def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str |
     writer = GENERATORS.build("dalle_tiny", width=512, num_layers=8, num_heads=8).eval().requires_grad_(False)
     code_rates = interleave(
         {
-            "ours": rate(codes(writer, texts[:CODE_PICTURES], precision)),
-            "matrix products": rate(matrix_products(writer, 2 * CODE_PICTURES, precision)),
+            "ours": rate(codes(writer, texts[:CODE_PICTURES])),
+            "matrix products": rate(matrix_products(writer, 2 * CODE_PICTURES)),
         },
         blocks=blocks,
         what="bench sample, codes",
@@ -58,11 +58,11 @@ def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str |
         texts="read by the same text tower in each block of both",
         sampling=f"{steps} steps of Euler, guidance {GUIDANCE} in all of them",
         pictures=f"{pictures} at a time",
-        precision=f"{precision} for both",
+        precision=f"{precision} for both; of codes 32-true, in which `zoo generate` draws",
         threads=torch.get_num_threads(),
         blocks=f"{blocks} of {pictures} pictures each",
         codes=f"dalle_tiny with 8 layers of 512, random weights: 64 codes each of {CODE_PICTURES} pictures at a time,"
-        " with guidance; against the products with its weight matrices alone, for as many rows and codes",
+        " with guidance, texts included; against the products with its weight matrices alone, for as many rows and codes",
     )
     rows = [
         Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED),
@@ -116,17 +116,16 @@ def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
     return draw
 
 
-def codes(generator: "DALLE", texts: list[str], precision: str) -> Any:
+def codes(generator: "DALLE", texts: list[str]) -> Any:
     """Writes the codes of one picture of each text; as many codes."""
 
     def write() -> float:
-        with autocast(precision):
-            return generator.write(texts, seeds=list(range(len(texts)))).numel()
+        return generator.write(texts, seeds=list(range(len(texts)))).numel()
 
     return write
 
 
-def matrix_products(generator: "DALLE", rows: int, precision: str) -> Any:
+def matrix_products(generator: "DALLE", rows: int) -> Any:
     """Multiplies ``rows`` vectors by every weight matrix of the transformer, once for each code of a picture."""
     import torch
     from torch.nn.functional import linear
@@ -136,10 +135,9 @@ def matrix_products(generator: "DALLE", rows: int, precision: str) -> Any:
     inputs = {width: torch.randn(rows, width) for width in {weight.shape[1] for weight in weights}}
 
     def multiply() -> float:
-        with torch.no_grad(), autocast(precision):
-            for _ in range(generator.side**2):
-                for weight in weights:
-                    linear(inputs[weight.shape[1]], weight)
+        for _ in range(generator.side**2):
+            for weight in weights:
+                linear(inputs[weight.shape[1]], weight)
         return rows / 2 * generator.side**2
 
     return multiply
