@@ -6,8 +6,7 @@ from torch.nn.functional import log_softmax
 
 from zoo.errors import UserError
 from zoo.generators import dalle
-from zoo.generators.sampling import CodeSampling, draw_codes
-from zoo.generators.sampling import guide
+from zoo.generators.sampling import CodeSampling, draw_codes, guide
 from zoo.interfaces import Generator
 from zoo.registry import GENERATORS
 

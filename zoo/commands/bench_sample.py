@@ -62,7 +62,8 @@ def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str |
         threads=torch.get_num_threads(),
         blocks=f"{blocks} of {pictures} pictures each",
         codes=f"dalle_tiny with 8 layers of 512, random weights: 64 codes each of {CODE_PICTURES} pictures at a time,"
-        " with guidance, texts included; against the products with its weight matrices alone, for as many rows and codes",
+        " with guidance, texts included; against the products with its weight matrices alone, for as many rows and"
+        " codes",
     )
     rows = [
         Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED),

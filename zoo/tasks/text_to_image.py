@@ -158,7 +158,8 @@ class TextToImageTask(L.LightningModule):
                 self.weights["first_stage"] = self._read_first_stage()
             except UserError as error:
                 raise UserError(f"model.generator_options.first_stage: {error}") from None
-            if self._latents is not None and not self._latents.are_codes:
+            standardises = hasattr(self.generator, "take_statistics")
+            if standardises and self._latents is not None and not self._latents.are_codes:  # else it is refused below
                 self.generator.take_statistics(self._latents.mean, self._latents.std)
 
     def _read_first_stage(self) -> str:
