@@ -133,7 +133,7 @@ def memory_parser() -> "CommandParser":
     """The options of ``bench memory``."""
     parser = _parser(
         "Peak memory of a contrastive step of ViT-S/16 at 64 px and RBT3, its towers encoding some pairs at a time"
-        " (model.chunk_size), against the whole batch kept; as pairs a gigabyte. About MINUTES minutes on two cores."
+        " (model.chunk_size), against the whole batch kept; as pairs a gigabyte. About seven minutes on two cores."
     )
     parser.set_defaults(blocks=1)  # memory hardly varies
     parser.add_argument(
