@@ -113,7 +113,8 @@ def save(path, model, **more):
             self.contents = {"learning_rate": 4.5e-6}
 
     torch.manual_seed(1)
-    loss = {f"loss.discriminator.{name}": value for name, value in NLayerDiscriminator().state_dict().items()}
+    discriminator = NLayerDiscriminator(n_layers=2).state_dict()  # not as many as the task has by default
+    loss = {f"loss.discriminator.{name}": value for name, value in discriminator.items()}
     loss |= {"loss.perceptual_loss.net.slice1.0.weight": torch.randn(64, 3, 3, 3)}
     with pytest.MonkeyPatch.context() as patch:
         for kind, name in (
@@ -185,6 +186,7 @@ def test_a_file_of_tamings_is_loaded_as_a_tokenizer_that_computes_the_same(small
     task = zoo.load(path)
     assert isinstance(task, ImageTokenizerTask)
     assert task.hparams["first_stage"] == "taming_vqgan_f16"
+    assert task.hparams["discriminator_layers"] == 2
     assert task.weights == {"init_from": path.name}
     assert_same(task.first_stage, model)
     saved = torch.load(path, weights_only=False, pickle_module=unpickler())["state_dict"]
@@ -222,7 +224,10 @@ def test_it_becomes_a_generators_first_stage(small):
 
 def test_a_training_starts_from_it(small):
     model, path = small
-    task = ImageTokenizerTask("taming_vqgan_f16", first_stage_options={"num_codes": 1024}, image_size=64).eval()
+    options = {"first_stage_options": {"num_codes": 1024}, "image_size": 64}
+    with pytest.raises(UserError, match="They are of .* --model.discriminator_layers 2"):
+        load_initial_weights(ImageTokenizerTask("taming_vqgan_f16", **options), path)
+    task = ImageTokenizerTask("taming_vqgan_f16", discriminator_layers=2, **options).eval()
     assert load_initial_weights(task, path) == path.name
     assert_same(task.first_stage, model)
 

@@ -49,7 +49,7 @@ def read_taming(path: Path) -> dict[str, Any] | None:
 
 
 def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """Which registered VQGAN the weights are of: ``first_stage`` and ``first_stage_options``.
+    """The arguments of ``ImageTokenizerTask`` that the weights are of: VQGAN and, where there is one, discriminator.
 
     Raises:
         UserError: They are of none that was published.
@@ -65,7 +65,11 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
             " that were published, f16 with 1024 or 16384 codes and Gumbel f8 are read"
         )
     name = "taming_vqgan_f8_gumbel" if gumbel else "taming_vqgan_f16"
-    return {"first_stage": name, "first_stage_options": {"num_codes": num_codes}}
+    arguments = {"first_stage": name, "first_stage_options": {"num_codes": num_codes}}
+    layers = [value for value in discriminator(state).values() if value.ndim == 4]
+    if layers:  # the first, those that halve the picture but it, and two that do not
+        arguments |= {"discriminator_width": layers[0].shape[0], "discriminator_layers": len(layers) - 2}
+    return arguments
 
 
 def to_zoo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
