@@ -248,7 +248,7 @@ def test_caption_says_what_is_wrong(run, pictures, tmp_path, matcher_file, capsy
         ([run, tmp_path / "empty"], "the folder has no pictures in it"),
         ([run, pictures / "notes.txt", pictures], "notes.txt: not a picture"),
         ([run, pictures, "--decoding.beam", "3"], "--decoding: decoding has no 'beam'. Did you mean beams?"),
-        ([matcher_file(), pictures], "it is of a RetrievalTask, which writes no captions"),
+        ([matcher_file(), pictures], "it is of RetrievalTask, which writes no captions"),
     ):
         assert main(["caption", *map(str, words)]) == 1
         assert message in capsys.readouterr().err

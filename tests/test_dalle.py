@@ -244,6 +244,13 @@ def test_a_first_stage_must_be_a_trained_tokenizer_that_fits(here, trained, tmp_
             assert message in err
 
 
+def test_a_reranker_is_of_retrieval(here, trained, tokenizer, tmp_path):
+    words = ("test", "--ckpt_path", str(trained), "--model.candidates", "2", "--model.reranker", str(tokenizer))
+    code, _, err = here(*words, "--runs", str(tmp_path))
+    assert code == 1
+    assert "it is of ImageTokenizerTask, and retrieval is wanted" in err
+
+
 def test_a_trained_generator_needs_its_tokenizers_run_no_longer(tokenizer, trained):
     hidden = tokenizer.parent.rename(tokenizer.parent.with_name("hidden"))
     try:
@@ -368,9 +375,9 @@ def test_codes_of_other_weights_or_pictures_are_refused(here, codes, tmp_path):
 
 def test_what_has_no_codes_to_encode_is_refused(place, trained, matcher_file, capsys):
     for source, message in [
-        (matcher_file(), "it is of a RetrievalTask, and a first stage is wanted"),
+        (matcher_file(), "it is of RetrievalTask, and a first stage is wanted"),
         ("vqgan_tiny", "that is its kind; give a trained one"),
-        (trained, "it is of a TextToImageTask, and a first stage is wanted"),
+        (trained, "it is of TextToImageTask, and a first stage is wanted"),
     ]:
         assert main(encode_words(place, source, workers=0)) == 1
         assert message in capsys.readouterr().err
@@ -421,7 +428,7 @@ def test_a_tokenizer_predicts_and_draws_nothing(here, tokenizer):
     assert "an image tokenizer predicts nothing; `python -m zoo data encode` writes" in err
     code, _, err = here("generate", tokenizer, "红")
     assert code == 1
-    assert "it is of a ImageTokenizerTask, which draws no pictures" in err
+    assert "it is of ImageTokenizerTask, which draws no pictures" in err
 
 
 # --- processes -------------------------------------------------------------------------------------------------

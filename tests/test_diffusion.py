@@ -235,7 +235,7 @@ def test_generate_takes_the_generators_sampling_options(trained, tmp_path, capsy
 def test_generate_refuses_what_it_cannot_do(trained, tmp_path, capsys, matcher_file):
     (tmp_path / "file").write_text("mine")
     for words, message in [
-        ([str(matcher_file()), "红"], "it is of a RetrievalTask, which draws no pictures"),
+        ([str(matcher_file()), "红"], "it is of RetrievalTask, which draws no pictures"),
         ([str(trained), "红", "--out", "sheet.jpg"], "--out sheet.jpg: sheets are PNG files"),
         (
             [str(trained), "红", "--out", str(tmp_path / "file")],

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from zoo.errors import UserError
-from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS, Registry
+from zoo.registry import FIRST_STAGES, IMAGE_TOWERS, TEXT_TOWERS, Registry
 
 ONE_FILE = """
 from zoo_test_rooms_registry import ROOMS
@@ -135,3 +135,17 @@ def test_patterns(pattern, names):
 def test_importing_it_is_cheap():
     code = "import sys, zoo.registry; print(sorted({'torch', 'timm', 'transformers'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_codes": 2.5}, "num_codes is 2.5: give a whole number"),
+        ({"num_codes": "abc"}, "num_codes is 'abc': give a whole number"),
+        ({"num_codes": True}, "num_codes is True: give a whole number"),
+        ({"multipliers": 2}, r"multipliers is 2: give whole numbers, as \[1, 2\]"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        FIRST_STAGES.build("vqgan_tiny", **options)

@@ -67,7 +67,8 @@ class Registry:
             **options: Keyword options of that builder.
 
         Raises:
-            UserError: The name or an option is unknown, or an option is missing; names the nearest valid ones.
+            UserError: The name or an option is unknown, or an option is missing; names the nearest valid ones. Or a
+                value is of another kind.
         """
         builder = self.builder(name)
         valid = self.options(name)
@@ -75,6 +76,10 @@ class Registry:
             if option not in valid:
                 known = f"Its options are {', '.join(valid)}." if valid else "It has no options."
                 raise UserError(f"{self.kind} {name!r} has no option {option!r}.{nearest(option, valid)} {known}")
+        kinds = {key: parameter.annotation for key, parameter in inspect.signature(builder).parameters.items()}
+        for option, value in options.items():
+            if not _fits(value, kinds[option]):
+                raise UserError(f"{self.kind} {name!r}: {option} is {value!r}: give {_WORDS[kinds[option]]}")
         for option, default in valid.items():
             if default is inspect.Parameter.empty and option not in options:
                 raise UserError(f"{self.kind} {name!r} needs the option {option!r}. Set it in its options.")
@@ -171,6 +176,24 @@ class Registry:
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         self._scanned = True
+
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple[int, ...]: "whole numbers, as [1, 2]",
+}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind that an option is annotated with; of kinds not listed above, all are."""
+    if kind == tuple[int, ...]:
+        return isinstance(value, list | tuple) and all(_fits(each, int) for each in value)
+    if kind is float:
+        return _fits(value, int) or isinstance(value, float)
+    return kind not in _WORDS or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool)))
 
 
 IMAGE_TOWERS = Registry("image tower", "zoo.towers")  # builds zoo.interfaces.ImageTower modules

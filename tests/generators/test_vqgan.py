@@ -237,7 +237,7 @@ def test_patches_and_halvings_make_the_grid(options, side):
         ({"multipliers": (1, 0)}, "multipliers [1, 0]"),
         ({"num_codes": 1}, "num_codes is 1"),
         ({"code_dim": 0}, "code_dim 0"),
-        ({"patch_size": 0}, "patch_size 0"),
+        ({"patch_size": 0}, "patch_size is 0"),
         ({"codes": 8}, "first stage 'vqgan_tiny' has no option 'codes'. Did you mean"),
     ],
 )

@@ -268,6 +268,9 @@ def test_an_evaluation_gives_reconstructions_and_their_codes():
         ({"image_size": 0}, "image_size is 0"),
         ({"discriminator_start": -1}, "discriminator_start is -1: give 0 or more"),
         ({"restart_after": 0}, "restart_after is 0: give 1 or more"),
+        ({"codebook_weight": -1}, "codebook_weight is -1: give 0 or more"),
+        ({"discriminator_width": 0}, "discriminator_width is 0: give 1 or more"),
+        ({"perceptual": "vgg"}, "perceptual is 'vgg': give auto, lpips or laplacian"),
         ({"discriminator_layers": 0}, "discriminator_layers is 0: give 1 or more"),
         ({"discriminator_layers": 3}, "discriminator_layers"),  # of 8 pixels nothing would be left
         ({"first_stage": "vqgan_huge"}, "There is no first stage 'vqgan_huge'. Did you mean vqgan_"),

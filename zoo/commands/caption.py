@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = zoo.load(options.checkpoint, device=device)
     if not hasattr(task, "captioner"):
-        raise UserError(f"{options.checkpoint}: it is of a {type(task).__name__}, which writes no captions")
+        raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which writes no captions")
     print(f"{newest_run(options.checkpoint)}, {task.trained_steps} steps", file=sys.stderr)
     faults: list[str] = []
     for path, caption in describe(task.captioner, paths, options.decoding or {}, faults):

@@ -46,7 +46,7 @@ def encode_parser() -> "CommandParser":
         type=str,
         default=None,
         help="The folder to write; left out: latents-SIZE or codes-SIZE in the ECommerce-T2I folder, which"
-        " `data.latents: latents-SIZE` names.",
+        " `data.latents` then names so.",
     )
     return parser
 
@@ -58,7 +58,7 @@ def encode(options: "Namespace") -> str:
             raise UserError(f"--{name} is {options[name]}: give {least} or more")
     import torch
 
-    from zoo.data.latents import ARRAY, FACTS, LatentFacts, Latents, LatentsWriter
+    from zoo.data.latents import ARRAY, FACTS, LatentFacts, LatentsWriter
     from zoo.data.text_to_image import TextToImageDataModule
     from zoo.interfaces import Codebook
     from zoo.weights.files import weights_hash
@@ -81,12 +81,15 @@ def encode(options: "Namespace") -> str:
         raise UserError(f"--out {folder} is a file: give a folder")
     stage = stage.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
     facts = LatentFacts(gold.source, options.image_size, name, weights_hash(stage), mirrored=options.mirrored)
-    if (folder / FACTS).is_file() and Latents(folder).facts == facts:
+    if written_facts(folder) == facts:
         return f"{folder}: these {what} are there already"
     side = options.image_size // stage.factor
     each = (side, side) if codes else (stage.channels, side, side)
     shape = (len(gold.texts), 2 if options.mirrored else 1, *each)
-    writer = LatentsWriter(folder, facts, shape)
+    try:
+        writer = LatentsWriter(folder, facts, shape)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written: {error.strerror}. Give a folder of yours") from None
     if writer.done:
         print(f"{folder}: {writer.done} of {len(gold.texts)} pictures are encoded already: going on", file=sys.stderr)
     batches: Any = data.pictures_loader("train", first=writer.done) if writer.done < shape[0] else []
@@ -99,6 +102,16 @@ def encode(options: "Namespace") -> str:
     writer.finish()
     size = (folder / ARRAY).stat().st_size
     return f"{folder}: {len(gold.texts)} pictures as {list(shape[2:])}, {size / 1e6:.1f} MB; {FACTS} says of what"
+
+
+def written_facts(folder: Path) -> Any:
+    """What the latents in a folder are of; None where there are none, or damaged ones, which are made anew."""
+    from zoo.data.latents import Latents
+
+    try:
+        return Latents(folder).facts
+    except UserError:
+        return None
 
 
 def open_first_stage(source: str) -> tuple[Any, str]:
@@ -122,7 +135,7 @@ def open_first_stage(source: str) -> tuple[Any, str]:
         raise UserError(f"--first_stage {source}: that is its kind; give a trained one: a run's folder, a checkpoint")
     task = zoo.load(source)
     if not hasattr(task, "first_stage"):
-        raise UserError(f"--first_stage {source}: it is of a {type(task).__name__}, and a first stage is wanted")
+        raise UserError(f"--first_stage {source}: it is of {type(task).__name__}, and a first stage is wanted")
     return task.first_stage, task.hparams["first_stage"]
 
 

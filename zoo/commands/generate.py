@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = zoo.load(options.checkpoint, device=device)
     if not hasattr(task, "generator"):
-        raise UserError(f"{options.checkpoint}: it is of a {type(task).__name__}, which draws no pictures")
+        raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which draws no pictures")
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     pictures = draw(task.generator, options.texts, seeds, options.sampling or {})
     written = write(pictures, options.texts, seeds, out)
@@ -78,7 +78,8 @@ def generate_parser() -> "CommandParser":
         "--sampling",
         type=dict[str, Any] | None,
         default=None,
-        help="How to draw, where it is not to be as in training: --sampling.guidance 6 --sampling.steps 50.",
+        help="How to draw, where it is not to be as in training: --sampling.guidance 6. Of diffusion: guidance,"
+        " guidance_until, solver, steps; of codes: guidance, temperature, top_k, top_p.",
     )
     return parser
 

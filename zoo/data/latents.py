@@ -85,17 +85,23 @@ class LatentsWriter:
         self.folder, self.facts = folder, facts
         self.partial, self.progress = folder / PARTIAL, folder / "progress.json"
         folder.mkdir(parents=True, exist_ok=True)
-        begun = {"facts": asdict(facts), "shape": list(shape)}
-        self.done = 0
-        if self.partial.is_file() and self.progress.is_file():
-            stored = json.loads(self.progress.read_text(encoding="utf-8"))
-            self.done = stored.pop("done")
-            if stored != begun:
-                self.done = 0
-        mode = "r+" if self.done else "w+"
+        self._begun = {"facts": asdict(facts), "shape": list(shape)}
+        self.done = self._done_before()
+        if self.done == 0:
+            self.progress.unlink(missing_ok=True)  # before its rows go
         kind = np.float16 if len(shape) == 5 else np.int32
-        self.array = np.lib.format.open_memmap(self.partial, mode, kind, shape if mode == "w+" else None)
-        self._begun = begun
+        mode = "r+" if self.done else "w+"
+        self.array = np.lib.format.open_memmap(self.partial, mode, kind, None if self.done else shape)
+
+    def _done_before(self) -> int:
+        """Rows that an interrupted run of the same wrote; what cannot be read was not begun."""
+        try:
+            stored = json.loads(self.progress.read_text(encoding="utf-8"))
+            done = stored.pop("done")
+            written = np.load(self.partial, mmap_mode="r").shape
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return 0
+        return done if stored == self._begun and list(written) == self._begun["shape"] else 0
 
     def write(self, latents: np.ndarray) -> None:
         """Add the next rows, ``[n, V, …]``."""
@@ -113,10 +119,10 @@ class LatentsWriter:
         assert self.done == len(self.array), "not all rows were written"
         mean, std = self._measure() if self.array.ndim == 5 else ([], [])
         (self.folder / FACTS).unlink(missing_ok=True)
+        self.progress.unlink()
         self.partial.replace(self.folder / ARRAY)
         facts = {**asdict(self.facts), "mean": mean, "std": std}
         write_text(self.folder / FACTS, json.dumps(facts, indent=2) + "\n")
-        self.progress.unlink()
 
     def _measure(self) -> tuple[list[float], list[float]]:
         count, total, squares = 0, np.zeros(self.array.shape[2]), np.zeros(self.array.shape[2])

@@ -27,10 +27,14 @@ class Quantizer(nn.Module):
         code_dim: Dimensions of a code.
         unit_length: Whether latents and codes are compared, and handed on, at length 1.
         beta: Weight of the latents' side of the loss.
+
+    Raises:
+        UserError: A number is out of its range.
     """
 
     def __init__(self, *, num_codes: int, code_dim: int, unit_length: bool, beta: float = 0.25) -> None:
         super().__init__()
+        _check_size(num_codes, code_dim)
         self.beta = beta
         self.unit_length = unit_length
         self.embedding = nn.Embedding(num_codes, code_dim)
@@ -87,10 +91,14 @@ class GumbelQuantizer(nn.Module):
     Args:
         num_codes: Codes of the book.
         code_dim: Dimensions of a code, and of a latent.
+
+    Raises:
+        UserError: A number is out of its range.
     """
 
     def __init__(self, *, num_codes: int, code_dim: int) -> None:
         super().__init__()
+        _check_size(num_codes, code_dim)
         self.proj = nn.Conv2d(code_dim, num_codes, 1)  # taming's names
         self.embed = nn.Embedding(num_codes, code_dim)
 
@@ -181,7 +189,13 @@ class VQGAN(nn.Module):
         return self._pixels(quantized), codes, loss, latents.detach()
 
     def encode(self, images: Tensor) -> Tensor:
-        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 also under autocast."""
+        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 also under autocast.
+
+        Raises:
+            UserError: The pictures' side is no multiple of ``factor``.
+        """
+        if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
+            raise UserError(f"images: {list(images.shape)} came; this VQGAN takes multiples of {self.factor} pixels")
         with torch.autocast(images.device.type, enabled=False):
             return self.quantize.codes(self._latents(to_pixels(images)))
 
@@ -196,6 +210,11 @@ class VQGAN(nn.Module):
     def _pixels(self, quantized: Tensor) -> Tensor:
         patches = self.decoder(self.post_quant_conv(quantized.contiguous(memory_format=torch.channels_last)))
         return pixel_shuffle(patches, self.patch_size)
+
+
+def _check_size(num_codes: int, code_dim: int) -> None:
+    if num_codes < 2 or code_dim < 1:
+        raise UserError(f"num_codes is {num_codes}, code_dim {code_dim}: give 2, and 1, or more")
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -231,8 +250,8 @@ def vqgan_tiny(
     """
     if width < 32 or width % 32 or not multipliers or min(multipliers) < 1:
         raise UserError(f"width is {width}, multipliers {list(multipliers)}: give a multiple of 32, and 1 or more each")
-    if num_codes < 2 or code_dim < 1 or patch_size < 1:
-        raise UserError(f"num_codes is {num_codes}, code_dim {code_dim}, patch_size {patch_size}: give 2, 1, 1 or more")
+    if patch_size < 1:
+        raise UserError(f"patch_size is {patch_size}: give 1 or more")
     return VQGAN(
         Quantizer(num_codes=num_codes, code_dim=code_dim, unit_length=True),
         width=width,

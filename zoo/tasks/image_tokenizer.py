@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from zoo.errors import UserError
 from zoo.interfaces import Codebook, TextImageBatch
 from zoo.losses.reconstruction import adaptive_weight, hinge_loss, laplacian_loss
-from zoo.optim import parameter_groups, warmup_cosine
+from zoo.optim import warmup_cosine
 from zoo.registry import FIRST_STAGES
-from zoo.tasks.steps import seed_step
+from zoo.tasks.steps import adamw, seed_step
 from zoo.weights.checkpoint import load_initial_weights
 from zoo.weights.lpips import find_vgg, load_lpips
 
@@ -74,9 +74,18 @@ class ImageTokenizerTask(L.LightningModule):
         restart_after: int = 200,
     ) -> None:
         super().__init__()
-        for name, least in (("discriminator_start", 0), ("restart_after", 1)):
-            if locals()[name] is not None and locals()[name] < least:
-                raise UserError(f"{name} is {locals()[name]}: give {least} or more")
+        for name, value, least in (
+            ("perceptual_weight", perceptual_weight, 0),
+            ("codebook_weight", codebook_weight, 0),
+            ("discriminator_start", discriminator_start, 0),
+            ("discriminator_weight", discriminator_weight, 0),
+            ("discriminator_width", discriminator_width, 1),
+            ("restart_after", restart_after, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} is {value}: give {least} or more")
+        if perceptual not in ("auto", "lpips", "laplacian"):
+            raise UserError(f"perceptual is {perceptual!r}: give auto, lpips or laplacian")
         self.automatic_optimization = False  # two optimisers
         self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
         self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
@@ -224,15 +233,7 @@ class ImageTokenizerTask(L.LightningModule):
         """AdamW for each network; from its own beginning warm-up, then cosine to zero, a batch at a time."""
         total = int(self.trainer.estimated_stepping_batches)
         starts = (0, self.hparams["discriminator_start"] or 0)
-        optimizers = [
-            torch.optim.AdamW(
-                parameter_groups(network, self.hparams["weight_decay"]),
-                lr=self.hparams["learning_rate"],
-                betas=self.hparams["betas"],
-                eps=self.hparams["eps"],
-            )
-            for network in (self.first_stage, self.discriminator)
-        ]
+        optimizers = [adamw(network, self.hparams) for network in (self.first_stage, self.discriminator)]
         warmup = self.hparams["warmup_steps"]
         schedulers = [
             warmup_cosine(optimizer, warmup, max(1, total - start))

@@ -44,7 +44,9 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         if not is_overridden("configure_model", self.lightning_module):
             name = type(self.lightning_module).__name__
-            raise UserError(f"trainer.strategy: {name} cannot be shared out; RetrievalTask can. Use ddp.")
+            raise UserError(
+                f"trainer.strategy: {name} cannot be shared out; RetrievalTask can. Leave the strategy out."
+            )
         super().setup(trainer)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:

@@ -29,14 +29,29 @@ def adamw_warmup_cosine(
         task: Its hyper-parameters are ``learning_rate``, ``weight_decay``, ``betas``, ``eps`` and ``warmup_steps``.
         rates: The peak learning rate of parameters that have one of their own.
     """
-    options = task.hparams
+    optimizer = adamw(task, task.hparams, rates)
+    scheduler = warmup_cosine(optimizer, task.hparams["warmup_steps"], int(task.trainer.estimated_stepping_batches))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def adamw(
+    module: nn.Module, options: Mapping[str, Any], rates: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.AdamW:
+    """AdamW over a module's decayed and undecayed parameters.
+
+    Args:
+        module: Whose parameters.
+        options: ``learning_rate``, ``weight_decay``, ``betas`` and ``eps``.
+        rates: As of ``adamw_warmup_cosine``.
+
+    Raises:
+        UserError: The learning rate is negative.
+    """
     if options["learning_rate"] < 0:
         raise UserError(f"learning_rate: {options['learning_rate']} came; use 0 or more.")
-    optimizer = torch.optim.AdamW(
-        parameter_groups(task, options["weight_decay"], rates),
+    return torch.optim.AdamW(
+        parameter_groups(module, options["weight_decay"], rates),
         lr=options["learning_rate"],
         betas=options["betas"],
         eps=options["eps"],
     )
-    scheduler = warmup_cosine(optimizer, options["warmup_steps"], int(task.trainer.estimated_stepping_batches))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,6 +1,7 @@
 """Text to image: a generator, trained on descriptions and their pictures, drawing by seeds."""
 
 import hashlib
+import sys
 import time
 from typing import Any, Literal
 
@@ -123,6 +124,9 @@ class TextToImageTask(L.LightningModule):
                 self._reranker.append(load(self.hparams["reranker"], device=self.device))
             except UserError as error:
                 raise UserError(f"model.reranker {error}") from None
+            if not hasattr(self._reranker[0], "encode_text"):
+                name = type(self._reranker.pop()).__name__
+                raise UserError(f"model.reranker {self.hparams['reranker']}: it is of {name}, and retrieval is wanted")
         return self._reranker[0] if self._reranker else None
 
     @property
@@ -156,6 +160,8 @@ class TextToImageTask(L.LightningModule):
         if getattr(self.generator, "first_stage", None) is not None:
             try:
                 self.weights["first_stage"] = self._read_first_stage()
+                if self.trainer.is_global_zero:
+                    print(f"The first stage: {self.weights['first_stage']}", file=sys.stderr)
             except UserError as error:
                 raise UserError(f"model.generator_options.first_stage: {error}") from None
             standardises = hasattr(self.generator, "take_statistics")

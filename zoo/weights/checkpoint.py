@@ -171,6 +171,8 @@ def _own_file(path: Path) -> Path:
 
 def _read(path: str | Path) -> _Source:
     """Whatever ``load`` takes, as a checkpoint of this zoo."""
+    if not str(path):
+        raise UserError("'' came for a checkpoint: give a .ckpt, a run's folder, or published weights")
     path = newest_run(path)
     place = Path(path)
     if (place.is_dir() and not (place / "checkpoints").is_dir()) or _is_hub_name(str(path)):

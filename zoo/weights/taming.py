@@ -58,14 +58,17 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     num_codes = len(state[GUMBEL if gumbel else CODEBOOK])
     levels = len({key.split(".")[2] for key in state if key.startswith("encoder.down.")})
     wanted = (4 if gumbel else 5, 128, 256)
-    found = (levels, state["encoder.conv_in.weight"].shape[0], state["post_quant_conv.weight"].shape[1])
+    first = state.get("encoder.conv_in.weight")
+    if first is None:
+        raise UserError(f"{source}: a VQGAN without encoder.conv_in.weight: the file is not whole")
+    found = (levels, first.shape[0], state["post_quant_conv.weight"].shape[1])
     if found != wanted:
         raise UserError(
             f"{source}: a VQGAN of {found[0]} sizes, {found[1]} channels and codes of {found[2]} dimensions; of those"
             " that were published, f16 with 1024 or 16384 codes and Gumbel f8 are read"
         )
     name = "taming_vqgan_f8_gumbel" if gumbel else "taming_vqgan_f16"
-    arguments = {"first_stage": name, "first_stage_options": {"num_codes": num_codes}}
+    arguments: dict[str, Any] = {"first_stage": name, "first_stage_options": {"num_codes": num_codes}}
     layers = [value for value in discriminator(state).values() if value.ndim == 4]
     if layers:  # the first, those that halve the picture but it, and two that do not
         arguments |= {"discriminator_width": layers[0].shape[0], "discriminator_layers": len(layers) - 2}
