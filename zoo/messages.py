@@ -82,8 +82,9 @@ def help_text(verb: str, groups: dict[str, dict[str, type]]) -> str:
             lines += ["", *wrapped(f"{name}: {documented.short_description}", indent=0)]
             for entry in documented.params:
                 parameter = parameters[entry.arg_name]
-                default = "null" if parameter.default is None else str(parameter.default).lower()
-                kinds = f"{in_words(parameter.annotation)}; default {default}"
+                default = "default null" if parameter.default is None else f"default {str(parameter.default).lower()}"
+                default = "required" if parameter.default is parameter.empty else default
+                kinds = f"{in_words(parameter.annotation)}; {default}"
                 lines += option(f"{group}.{entry.arg_name}", (entry.description or "").replace("``", ""), kinds)
     names = " ".join(f"--trainer.{name}" for name in inspect.signature(Trainer).parameters)
     lines += [

@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.callbacks.ema import EMA
 from zoo.callbacks.generation_sheets import grid, nearest_sheet
 from zoo.callbacks.reporting import (
+    check_monitored,
     data_module,
     log_numbers,
     parameter_count,
@@ -106,6 +107,8 @@ class GenerationEvaluation(Callback):
             return
         self.judges = Judges(**self.sources)  # type: ignore[arg-type]
         self.judges.refuse(pl_module.sampling["reranker"])
+        if stage == "fit":
+            check_monitored(trainer, self.judges, data.gold("val"))
         if self.judges.lacking and trainer.is_global_zero:
             print(f"No FID, KID and IS: {self.judges.lacking}", file=sys.stderr)
 

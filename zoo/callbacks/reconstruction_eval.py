@@ -14,6 +14,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from zoo.callbacks.contact_sheet import SheetRow, contact_sheet
 from zoo.callbacks.reporting import (
+    check_monitored,
     data_module,
     log_numbers,
     parameter_count,
@@ -64,6 +65,8 @@ class ReconstructionEvaluation(Callback):
         if stage == "predict" or self.judges is not None:
             return
         self.judges = Judges(**self.sources)  # type: ignore[arg-type]
+        if stage == "fit":
+            check_monitored(trainer, self.judges, data_module(trainer, self).gold("val"))
         if self.judges.lacking and trainer.is_global_zero:
             print(f"No rFID: {self.judges.lacking}", file=sys.stderr)
 

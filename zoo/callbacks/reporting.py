@@ -13,6 +13,8 @@ from torch import nn
 
 from zoo.data.formats import write_text
 from zoo.errors import UserError
+from zoo.interfaces import GenerationGold
+from zoo.judges import Judges
 
 
 def log_numbers(trainer: L.Trainer, pl_module: L.LightningModule, numbers: dict[str, Any]) -> None:
@@ -111,6 +113,22 @@ def data_module(trainer: L.Trainer, callback: Any) -> Any:
             " datamodule=…, not loaders alone"
         )
     return data
+
+
+def check_monitored(trainer: L.Trainer, judges: Judges, gold: GenerationGold) -> None:
+    """See that the Fréchet distance by which checkpoints are chosen will be there.
+
+    Raises:
+        UserError: An evaluation has too few pictures for it.
+    """
+    count = min(len(gold.rows), len(gold.texts))
+    for monitor in (getattr(callback, "monitor", None) or "" for callback in trainer.checkpoint_callbacks):
+        judge = judges.judges.get(monitor.removeprefix("val/fd_").replace("val/fid", "inception"))
+        if judge is not None and count <= judge.width:
+            raise UserError(
+                f"checkpoints are chosen by {monitor}, which needs more pictures than its {judge.width} features, and a"
+                f" validation has {count}: raise data.val_pictures, or monitor something else"
+            )
 
 
 def parameter_count(module: nn.Module) -> int:
