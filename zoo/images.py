@@ -116,6 +116,16 @@ def resize_batch(images: "Tensor", size: int) -> "Tensor":
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
+def to_pixels(images: "Tensor") -> "Tensor":
+    """Pictures ``uint8`` as floats from -1 to 1, which generators compute with."""
+    return images.float() / 127.5 - 1
+
+
+def to_images(pixels: "Tensor") -> "Tensor":
+    """Floats from -1 to 1 as ``uint8``, rounded; what lies outside is cut."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
 def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     """Cut out a box and resize it to a square, as Pillow's ``crop`` and ``resize`` do but for the order of passes.
 

@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import normalize
 
 from zoo.errors import UserError
-from zoo.generators.vqgan import ROWS, GumbelQuantizer, Quantizer, to_images, to_pixels
+from zoo.generators.vqgan import ROWS, GumbelQuantizer, Quantizer
+from zoo.images import to_images, to_pixels
 from zoo.interfaces import Codebook
 from zoo.registry import FIRST_STAGES
 

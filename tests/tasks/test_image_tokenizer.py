@@ -10,7 +10,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.utils.data import DataLoader, IterableDataset
 
 from zoo.errors import UserError
-from zoo.generators.vqgan import VQGAN, GumbelQuantizer, to_pixels
+from zoo.generators.vqgan import VQGAN, GumbelQuantizer
+from zoo.images import to_pixels
 from zoo.tasks import ImageTokenizerTask
 
 CODES, SIZE, BATCHES = 32, 8, 5

@@ -11,7 +11,7 @@ from torch import nn
 
 import zoo
 from zoo.errors import UserError
-from zoo.generators.vqgan import to_images, to_pixels
+from zoo.images import to_images, to_pixels
 from zoo.registry import FIRST_STAGES
 from zoo.tasks import ImageTokenizerTask
 from zoo.weights.checkpoint import load_first_stage, load_initial_weights

@@ -12,6 +12,7 @@ from torch.nn.functional import max_pool2d, mse_loss
 from zoo.errors import UserError
 from zoo.generators.flow import check_sampling, draw_times, mix, path_velocity, solve, start_time
 from zoo.generators.sampling import guide, seeded_noise
+from zoo.images import to_images, to_pixels
 from zoo.interfaces import FirstStage, TextImageBatch
 from zoo.options import options_of
 from zoo.registry import FIRST_STAGES, TEXT_TOWERS
@@ -264,13 +265,13 @@ class RectifiedFlow(nn.Module):
     def _from_pictures(self, images: Tensor) -> Tensor:
         """``[B, 3, S, S] uint8`` as pixels from -1 to 1, or as standardised latents: ``[B, C, h, w] float32``."""
         if self.first_stage is None:
-            return images.float() / 127.5 - 1
+            return to_pixels(images)
         with torch.no_grad():
             return self._standard(self.first_stage.encode(images))
 
     def _to_pictures(self, data: Tensor) -> Tensor:
         if self.first_stage is None:
-            return ((data.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            return to_images(data)
         return self.first_stage.decode(data * self.latent_std[:, None, None] + self.latent_mean[:, None, None])
 
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.images import to_images, to_pixels
 from zoo.registry import FIRST_STAGES
 from zoo.towers.hub import unreachable
 
@@ -29,12 +29,11 @@ class KLAutoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``."""
-        return self.model.encode(images.float() / 127.5 - 1).latent_dist.mode().float()
+        return self.model.encode(to_pixels(images)).latent_dist.mode().float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents as ``[B, 3, S, S] uint8``."""
-        pixels = self.model.decode(latents).sample
-        return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return to_images(self.model.decode(latents).sample)
 
 
 @FIRST_STAGES.register_prefix("diffusers:")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 
 from zoo.errors import UserError
+from zoo.images import to_images, to_pixels
 from zoo.registry import FIRST_STAGES
 
 ROWS = 4096  # latents that are held against the codebook at a time
@@ -215,16 +216,6 @@ class VQGAN(nn.Module):
 def _check_size(num_codes: int, code_dim: int) -> None:
     if num_codes < 2 or code_dim < 1:
         raise UserError(f"num_codes is {num_codes}, code_dim {code_dim}: give 2, and 1, or more")
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """``uint8`` as floats from -1 to 1."""
-    return images.float() / 127.5 - 1
-
-
-def to_images(pixels: Tensor) -> Tensor:
-    """Floats from -1 to 1 as ``uint8``, rounded."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 @FIRST_STAGES.register

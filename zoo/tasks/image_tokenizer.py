@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.images import to_pixels
 from zoo.interfaces import Codebook, TextImageBatch
 from zoo.losses.reconstruction import adaptive_weight, hinge_loss, laplacian_loss
 from zoo.optim import warmup_cosine
@@ -157,7 +158,7 @@ class ImageTokenizerTask(L.LightningModule):
         optimizer: Any = self.optimizers()[0]  # type: ignore[index]
         discriminator_optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         scheduler, discriminator_scheduler = self.lr_schedulers()  # type: ignore[misc]
-        pixels = batch["image"].float() / 127.5 - 1
+        pixels = to_pixels(batch["image"])
         reconstruction, codes, codebook_loss, latents = self.first_stage(pixels)
         likeness = self._likeness(reconstruction, pixels)
         loss = likeness + self.hparams["codebook_weight"] * codebook_loss
