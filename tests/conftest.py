@@ -3,10 +3,12 @@
 import hashlib
 import io
 import logging
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ def zoo_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def demo_root(zoo_cache):
     """The embedded data, made once a session (about ten seconds); not to be written to."""
-    from zoo.data.demo import demo_root as make
+    from zoo.data.catalogue.demo import demo_root as make
 
     return make()
 
@@ -37,7 +39,7 @@ def inception_file(tmp_path_factory):
     """Inception with random weights, in a file like the published one (96 MB); read only."""
     import torch
 
-    from zoo.weights.inception import random_weights
+    from zoo.tasks.text_to_image.inception import random_weights
 
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(random_weights(), path)
@@ -167,7 +169,7 @@ model:
     learning_rate: 1e-3
     warmup_steps: 2
 data:
-  class_path: zoo.data.retrieval.RetrievalDataModule
+  class_path: zoo.tasks.retrieval.data.RetrievalDataModule
   init_args: {root: ROOT, batch_size: 16, num_workers: 0}
 trainer:
   accelerator: cpu
@@ -176,9 +178,9 @@ trainer:
   log_every_n_steps: 1
   enable_model_summary: false
   callbacks+:
-    - class_path: zoo.callbacks.retrieval_eval.RetrievalEvaluation
+    - class_path: zoo.tasks.retrieval.evaluation.RetrievalEvaluation
       init_args: {sheet_queries: 0}
-    - class_path: zoo.callbacks.submission.RetrievalSubmission
+    - class_path: zoo.tasks.retrieval.submission.RetrievalSubmission
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {monitor: val/mean_recall, mode: max, filename: best, enable_version_counter: false}
 """
@@ -285,3 +287,65 @@ def cn_clip_model():
         )
 
     return build
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path_factory, monkeypatch):
+    """An empty cache of the hub, and no network."""
+    import huggingface_hub
+
+    folder = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+@pytest.fixture
+def put_in_cache(hub_cache):
+    """Shows a folder where the hub's client would have put a repository's files."""
+
+    def put(repository, folder):
+        place = hub_cache / f"models--{repository.replace('/', '--')}"
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text("0" * 40)
+        (place / "snapshots").mkdir()
+        (place / "snapshots" / ("0" * 40)).symlink_to(folder)
+
+    return put
+
+
+@pytest.fixture
+def run_processes(tmp_path):
+    """``run_processes(world_size, function, *arguments)``: what the function returns on each process, over gloo.
+
+    It is called as ``function(rank, world_size, *arguments)``.
+    """
+
+    import torch
+
+    def run(world_size, function, *arguments):
+        context = multiprocessing.get_context("fork")
+        processes = [
+            context.Process(target=_run_process, args=(rank, world_size, tmp_path, function, arguments))
+            for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0] * world_size
+        return [torch.load(tmp_path / f"{rank}.pt") for rank in range(world_size)]
+
+    return run
+
+
+def _run_process(rank, world_size, folder, function, arguments):
+    import torch
+    import torch.distributed
+
+    torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/rendezvous", timedelta(seconds=30), rank=rank, world_size=world_size
+    )
+    torch.save(function(rank, world_size, *arguments), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()

@@ -7,9 +7,9 @@ import torch
 from lightning import Callback
 from torch import nn
 
-from zoo import images
-from zoo.data.text_to_image import TextToImageDataModule
+from zoo.data import images
 from zoo.registry import GENERATORS
+from zoo.tasks.text_to_image.data import TextToImageDataModule
 
 
 class Registered(Callback):

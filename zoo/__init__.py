@@ -17,9 +17,9 @@ _WHERE = {
     "TextToImageTask": "zoo.tasks",
     "CaptioningTask": "zoo.tasks",
     "ImageTokenizerTask": "zoo.tasks",
-    "RetrievalDataModule": "zoo.data.retrieval",
-    "TextToImageDataModule": "zoo.data.text_to_image",
-    "CaptioningDataModule": "zoo.data.captioning",
+    "RetrievalDataModule": "zoo.tasks.retrieval.data",
+    "TextToImageDataModule": "zoo.tasks.text_to_image.data",
+    "CaptioningDataModule": "zoo.tasks.captioning.data",
     "IMAGE_TOWERS": "zoo.registry",
     "TEXT_TOWERS": "zoo.registry",
     "GENERATORS": "zoo.registry",
@@ -27,7 +27,7 @@ _WHERE = {
     "CAPTIONERS": "zoo.registry",
     "create": "zoo.registry",
     "list_models": "zoo.registry",
-    "load": "zoo.weights.checkpoint",
+    "load": "zoo.core.checkpoint",
 }
 __all__ = list(_WHERE)  # noqa: PLE0605
 

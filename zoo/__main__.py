@@ -9,17 +9,20 @@ from zoo.errors import UserError, last_line, nearest
 
 # command → (module with main(argv) -> exit code, one line of help); the first four share Lightning's trainer.
 COMMANDS = {
-    "fit": ("zoo.cli", "train a model: fit --config experiments/clip_demo.yaml"),
-    "validate": ("zoo.cli", "score a checkpoint on the validation split"),
-    "test": ("zoo.cli", "score a checkpoint on the test split, where there are answers"),
-    "predict": ("zoo.cli", "write the submission file for the test split"),
-    "score": ("zoo.commands.score", "score a submission file as MUGE does, or list every fault in it"),
-    "generate": ("zoo.commands.generate", "draw pictures of descriptions: generate runs/diffusion_demo 红色的苹果"),
-    "caption": ("zoo.commands.caption", "describe pictures: caption runs/caption_demo picture.jpg"),
-    "list": ("zoo.commands.list", "the models that an experiment can name"),
-    "data": ("zoo.commands.data", "check, import, export, encode data; make the embedded data set"),
-    "bench": ("zoo.commands.bench", "measure speed against the originals"),
-    "results": ("zoo.commands.results", "collect scored runs, write the README's table"),
+    "fit": ("zoo.cli.train", "train a model: fit --config experiments/clip_demo.yaml"),
+    "validate": ("zoo.cli.train", "score a checkpoint on the validation split"),
+    "test": ("zoo.cli.train", "score a checkpoint on the test split, where there are answers"),
+    "predict": ("zoo.cli.train", "write the submission file for the test split"),
+    "score": ("zoo.cli.score", "score a submission file as MUGE does, or list every fault in it"),
+    "generate": (
+        "zoo.tasks.text_to_image.generate",
+        "draw images of descriptions: generate runs/diffusion_demo 苹果",
+    ),
+    "caption": ("zoo.tasks.captioning.caption", "describe pictures: caption runs/caption_demo picture.jpg"),
+    "list": ("zoo.cli.list", "the models that an experiment can name"),
+    "data": ("zoo.cli.data", "check, import, export, encode data; make the embedded data set"),
+    "bench": ("zoo.bench.command", "measure speed against the originals"),
+    "results": ("zoo.cli.results", "collect scored runs, write the README's table"),
 }
 
 
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # this when it first takes memory.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     module = importlib.import_module(COMMANDS[command][0])
-    arguments = words if COMMANDS[command][0] == "zoo.cli" else words[1:]
+    arguments = words if COMMANDS[command][0] == "zoo.cli.train" else words[1:]
     try:
         return module.main(arguments)
     except UserError as error:

@@ -24,7 +24,7 @@ class Registry:
 
     Args:
         kind: What the builders build, in words, for messages (``"image tower"``).
-        package: The package whose modules register builders (``"zoo.towers"``).
+        package: The package whose modules register builders (``"zoo.models"``).
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -196,11 +196,11 @@ def _fits(value: Any, kind: Any) -> bool:
     return kind not in _WORDS or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool)))
 
 
-IMAGE_TOWERS = Registry("image tower", "zoo.towers")  # builds zoo.interfaces.ImageTower modules
-TEXT_TOWERS = Registry("text tower", "zoo.towers")  # builds zoo.interfaces.TextTower modules
-FIRST_STAGES = Registry("first stage", "zoo.generators")  # builds FirstStage and Codebook modules of zoo.interfaces
-GENERATORS = Registry("generator", "zoo.generators")  # builds zoo.interfaces.Generator modules
-CAPTIONERS = Registry("captioner", "zoo.captioners")  # builds zoo.interfaces.Captioner modules
+IMAGE_TOWERS = Registry("image tower", "zoo.models")
+TEXT_TOWERS = Registry("text tower", "zoo.models")
+FIRST_STAGES = Registry("first stage", "zoo.models")
+GENERATORS = Registry("generator", "zoo.tasks.text_to_image.generators")
+CAPTIONERS = Registry("captioner", "zoo.tasks.captioning.captioners")
 
 REGISTRIES = (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS, FIRST_STAGES, CAPTIONERS)  # of what an experiment names directly
 

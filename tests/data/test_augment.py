@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from zoo.data.augment import auto_augment, degrade
-from zoo.data.retrieval import RetrievalDataModule
+from zoo.tasks.retrieval.data import RetrievalDataModule
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 
@@ -94,7 +94,7 @@ def test_another_epoch_and_another_seed_give_other_pixels(muge_root):
 def test_crop_and_flip_are_those_without_it(muge_root, monkeypatch):
     options = {"crop_scale": (0.3, 1.0), "flip": 0.5}
     plain, augmented = (pairs(muge_root, auto_augment=on, **options) for on in (False, True))
-    monkeypatch.setattr("zoo.data.retrieval_datasets.auto_augment", lambda image, seed: image)
+    monkeypatch.setattr("zoo.tasks.retrieval.datasets.auto_augment", lambda image, seed: image)
     expected, found = (dataset.__getitems__([(0, row) for row in range(24)]) for dataset in (plain, augmented))
     assert torch.equal(found["image"], expected["image"])
     assert torch.equal(found["flip"], expected["flip"])
@@ -110,7 +110,7 @@ def test_global_random_state_is_left_alone(muge_root):
 
 
 def test_timm_is_imported_only_when_it_is_asked_for():
-    code = "import sys, zoo.data.retrieval_datasets; sys.exit('timm' in sys.modules)"
+    code = "import sys, zoo.tasks.retrieval.datasets; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

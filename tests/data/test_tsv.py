@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from zoo.data import tsv as tsv_module
+from zoo.data.images import ImageError, encode_base64
 from zoo.data.tsv import ImageTsv, JoinedTsv, build_index
 from zoo.errors import UserError
-from zoo.images import ImageError, encode_base64
 
 PICTURES = {30: b"thirty", 10: b"", 20: b"\xfb\xff\xfe"}
 

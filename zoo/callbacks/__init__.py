@@ -1,1 +1,1 @@
-"""What turns a run into numbers and files."""
+"""Callbacks for the training of any task."""

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from zoo.core.hardware import available_memory
 from zoo.errors import UserError
-from zoo.hardware import available_memory
 
 SHARE = 0.8  # of the free memory that a training may take
 PEAK = 1.3  # the most that a step holds, over what it keeps for its backward pass

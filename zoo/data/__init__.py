@@ -1,1 +1,1 @@
-"""Files into batches. Data knows no model."""
+"""Files and arrays. Nothing here knows a model."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.images import resize
+from zoo.data.images import resize
 
 FILL = (123, 117, 104)
 """Grey levels where a rotation or a shift leaves nothing: CLIP's mean picture colour, as in CN-CLIP's fine-tuning."""

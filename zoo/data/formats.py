@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 from zoo.data.faults import raise_or_list
+from zoo.data.images import encode_base64
 from zoo.errors import UserError, nearest
-from zoo.images import encode_base64
 
 TASK_FOLDERS = {"retrieval": "Multimodal_Retrieval", "t2i": "ECommerce-T2I", "caption": "ECommerce-IC"}
 _TASK_FILES = {"retrieval": ("MR_*", "*_imgs.tsv"), "t2i": ("T2I_*",), "caption": ("IC_*",)}

@@ -1,8 +1,18 @@
-"""The tasks: LightningModules, each read top to bottom."""
+"""The tasks, a folder each: a LightningModule beside its LightningDataModule."""
 
-from zoo.tasks.captioning import CaptioningTask
-from zoo.tasks.image_tokenizer import ImageTokenizerTask
-from zoo.tasks.retrieval import RetrievalTask
-from zoo.tasks.text_to_image import TextToImageTask
+from importlib import import_module
+from typing import Any
 
-__all__ = ["CaptioningTask", "ImageTokenizerTask", "RetrievalTask", "TextToImageTask"]
+_WHERE = {
+    "CaptioningTask": "zoo.tasks.captioning.task",
+    "ImageTokenizerTask": "zoo.tasks.image_tokenizer.task",
+    "RetrievalTask": "zoo.tasks.retrieval.task",
+    "TextToImageTask": "zoo.tasks.text_to_image.task",
+}
+__all__ = list(_WHERE)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'zoo.tasks' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,316 @@
+"""``python -m zoo score``: the official JSON, every fault with its place, quickly and without torch."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from zoo.cli.score import main
+from zoo.errors import UserError
+from zoo.tasks.retrieval.scoring import evaluate_retrieval, score_retrieval
+
+TEN = list(range(10))
+
+
+def lines(entries):
+    return "".join(
+        (entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)) + "\n" for entry in entries
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three queries: true picture first, sixth, and not found."""
+    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
+    gold.write_text(
+        lines(
+            [
+                {"query_id": 11, "query_text": "红色连衣裙", "item_ids": [0, 77]},
+                {"query_id": 12, "query_text": "男鞋", "item_ids": [78, 5]},
+                {"query_id": 13, "query_text": "童装", "item_ids": [79]},
+            ]
+        ),
+        encoding="utf-8",
+    )
+    predictions.write_text(lines([{"query_id": query, "item_ids": TEN} for query in (13, 11, 12)]), encoding="utf-8")
+    return gold, predictions
+
+
+def test_a_valid_submission_gives_the_official_json(files, tmp_path, capsys):
+    gold, predictions = files
+    output = tmp_path / "new" / "score.json"
+    assert main(["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(output)]) == 0
+    r1, r5, r10 = 1 / 3, 1 / 3, 2 / 3
+    mean = (r1 + r5 + r10) / 3.0 * 100
+    expected = {
+        "success": True,
+        "score": mean,
+        "scoreJson": {"score": mean, "mean_recall": mean, "r1": r1 * 100, "r5": r5 * 100, "r10": r10 * 100},
+    }
+    captured = capsys.readouterr()
+    assert captured.out == json.dumps(expected) + "\n"
+    assert output.read_text() == json.dumps(expected)
+    assert captured.err == "MeanRecall 44.44 (R@1 33.33, R@5 33.33, R@10 66.67), percent\n"
+
+
+def test_chinese_clips_schema_is_scored_alike(files, tmp_path):
+    expected = score_retrieval(*files)
+    renamed = []
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        renamed.append(tmp_path / f"renamed_{path.name}")
+        renamed[-1].write_text(text.replace("query_id", "text_id").replace("item_ids", "image_ids"), encoding="utf-8")
+    assert score_retrieval(*renamed) == expected
+    assert expected["success"]
+
+
+def replaced(*images, place=0):
+    return [*TEN[:place], *images, *TEN[place + len(images) :]]
+
+
+FAULTS = [
+    (
+        {"query_id": 12, "item_ids": TEN[:9]},
+        ["query 12 has 9 item_ids, not 10"],
+        "Query_id 12 has wrong number of predicted item_ids! Require 10, but 9 founded.",
+    ),
+    (
+        {"query_id": 12, "item_ids": replaced("7", 2.0, place=3)},
+        ['query 12: item_id "7" at rank 4 is no integer', "query 12: item_id 2.0 at rank 5 is no integer"],
+        "Query_id 12 has an invalid predicted item_id 7 at rank 4, "
+        "it should be an integer (not string), please check your schema",
+    ),
+    (
+        {"query_id": 12, "item_ids": replaced(float("nan"))},
+        ["query 12: item_id NaN at rank 1 is no integer"],
+        "Query_id 12 has an invalid predicted item_id nan at rank 1, "
+        "it should be an integer (not string), please check your schema",
+    ),
+    (
+        {"query_id": 12, "item_ids": replaced(9, 8)},
+        ["query 12 has 9, 8 more than once in item_ids"],
+        "Query_id 12 has duplicate products in your prediction. Pleace check again!",
+    ),
+    (
+        {"query_id": 12, "item_ids": [1, 1, "x"]},
+        [
+            "query 12 has 3 item_ids, not 10",
+            'query 12: item_id "x" at rank 3 is no integer',
+            "query 12 has 1 more than once in item_ids",
+        ],
+        "Query_id 12 has wrong number of predicted item_ids! Require 10, but 3 founded.",
+    ),
+    (
+        {"query_id": 12, "item_ids": "0123456789"},
+        ["query 12: item_ids is a JSON string, not a list"],
+        "The item_ids field of query_id 12 is not a list, please check your schema",
+    ),
+    (
+        {"query_id": 12},
+        ["query 12 has no item_ids"],
+        'There exists one line not containing the predicted item_ids: {"query_id": 12}',
+    ),
+    (
+        {"text_id": 12, "image_ids": TEN},
+        [
+            "has no query_id; it has text_id: the gold file is in the other schema",
+            "the query has no item_ids",
+            "query 12 has no prediction",
+        ],
+        'There exists one line not containing query_id: {"text_id": 12, "image_ids": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}',
+    ),
+    (
+        {"query_id": "12", "item_ids": TEN},
+        ['query_id "12" is no integer', "query 12 has no prediction"],
+        "Found an invalid query_id 11, it should be an integer (not string), please check your schema",
+    ),
+    (
+        "",
+        ["is blank; remove it", "query 12 has no prediction"],
+        "Cannot parse this line into json object: ",
+    ),
+    (
+        '{"query_id": 12,',
+        ["is not JSON: Expecting property name enclosed in double quotes", "query 12 has no prediction"],
+        'Cannot parse this line into json object: {"query_id": 12,',
+    ),
+    (
+        [12, TEN],
+        ["is a JSON list, not an object", "query 12 has no prediction"],
+        "There exists one line not containing query_id: [12, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]",
+    ),
+    (
+        "null",
+        ["is a JSON null, not an object", "query 12 has no prediction"],
+        "argument of type 'NoneType' is not iterable",
+    ),
+    (
+        {"query_id": 99, "item_ids": TEN},
+        ["query 12 has no prediction"],
+        "The following query_ids have no prediction in your submission, please check again: 12",
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "messages", "official"), FAULTS)
+def test_a_faulty_line_is_named_in_our_words_and_in_the_official_ones(
+    entry, messages, official, files, tmp_path, capsys
+):
+    gold, predictions = files
+    output = tmp_path / "score.json"
+    others = [{"query_id": query, "item_ids": TEN} for query in (13, 11)]
+    predictions.write_text(lines([*others, entry]), encoding="utf-8")
+    assert main(["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(output)]) == 1
+    captured = capsys.readouterr()
+    result = json.loads(output.read_text())
+    assert json.loads(captured.out) == result
+    assert {key: result[key] for key in ("success", "score", "scoreJson")} == {
+        "success": False,
+        "score": 0,
+        "scoreJson": {},
+    }
+    assert result["errorMsg"] == official
+    faults = result["errorDetail"].splitlines()
+    for fault, message in zip(faults, messages, strict=True):
+        place = f"{gold}:2" if message.endswith("has no prediction") else f"{predictions}:3"
+        assert fault.startswith(f"{place}: {message}")
+        assert fault in captured.err
+    assert captured.err.endswith(f"The submission is not valid: {len(faults)} fault(s).\n")
+
+
+def test_all_faults_of_both_files_are_listed_and_the_official_one_is_the_first_it_meets(files):
+    gold, predictions = files
+    with gold.open("a", encoding="utf-8") as file:
+        file.write(lines([{"query_id": 14}, "", {"query_id": 15, "item_ids": 5}]))
+    predictions.write_text(lines(["oops", {"query_id": 11, "item_ids": TEN}, {"query_id": 12, "item_ids": []}]))
+    evaluation = evaluate_retrieval(gold, predictions)
+    assert [str(fault).removeprefix(f"{gold.parent}/") for fault in evaluation.faults] == [
+        "gold.jsonl:4: has no item_ids; without answers nothing can be scored",
+        "gold.jsonl:5: is blank; remove it",
+        "predictions.jsonl:1: is not JSON: Expecting value: line 1 column 1 (char 0)",
+        "predictions.jsonl:3: query 12 has 0 item_ids, not 10",
+        "gold.jsonl:3: query 13 has no prediction",
+        "gold.jsonl:6: query 15 has no prediction",
+        "gold.jsonl:6: query 15: the true pictures are no list of ids ('int' object is not iterable)",
+    ]
+    assert evaluation.result["errorMsg"] == "item_ids"
+
+
+def test_bytes_that_are_not_utf8_are_located(files):
+    gold, predictions = files
+    predictions.write_bytes(predictions.read_bytes().replace(b'"item_ids"', b'"note": "\xff", "item_ids"', 1))
+    evaluation = evaluate_retrieval(gold, predictions)
+    assert str(evaluation.faults[0]).startswith(f"{predictions}:1: byte 0xff at character 27 is not UTF-8")
+    assert evaluation.result["errorMsg"] == "utf-8"
+
+
+def test_a_byte_order_mark_is_refused(files):
+    gold, predictions = files
+    predictions.write_text(predictions.read_text(), encoding="utf-8-sig")
+    result = score_retrieval(gold, predictions)
+    assert "predictions.jsonl:1: is not JSON: Unexpected UTF-8 BOM" in result["errorDetail"]
+    assert result["errorMsg"].startswith("Cannot parse this line into json object: \ufeff")
+
+
+def test_what_is_accepted_silently_is_told(files, capsys):
+    gold, predictions = files
+    with gold.open("a", encoding="utf-8") as file:
+        file.write(lines([{"query_id": 14, "item_ids": ["0"]}]))
+    with predictions.open("a", encoding="utf-8") as file:
+        extra = [{"query_id": query, "item_ids": TEN} for query in (14, 99)]
+        file.write(lines([*extra, {"query_id": 11, "item_ids": list(range(100, 110))}]))
+    assert main(["retrieval", "--gold", str(gold), "--predictions", str(predictions)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["scoreJson"]["r10"] == 25  # the last line of query 11 counts
+    assert captured.err.splitlines()[:3] == [
+        "note: 1 query_ids are predicted more than once; the last line counts: 11",
+        "note: 1 query_ids are predicted but not in the gold file; they count for nothing: 99",
+        "note: 1 query_ids have no true picture in the gold file; they count as missed: 14",
+    ]
+
+
+@pytest.mark.parametrize("missing", ["gold", "predictions"])
+def test_a_missing_file_is_named(missing, files, tmp_path, capsys):
+    paths = dict(zip(("gold", "predictions"), map(str, files), strict=True))
+    paths[missing] = str(tmp_path / "nowhere.jsonl")
+    output = tmp_path / "score.json"
+    options = ["--gold", paths["gold"], "--predictions", paths["predictions"], "--output", str(output)]
+    assert main(["retrieval", *options]) == 1
+    assert f"{paths[missing]}: cannot be read: No such file or directory" in capsys.readouterr().err
+    official = "The submission file is not found!" if missing == "predictions" else 2
+    assert json.loads(output.read_text())["errorMsg"] == official
+
+
+def test_an_empty_gold_file_is_named(files):
+    gold, predictions = files
+    gold.write_text("")
+    assert "gold.jsonl: has no lines" in score_retrieval(gold, predictions)["errorDetail"]
+
+
+def test_an_input_is_never_overwritten(files):
+    gold, predictions = files
+    before = gold.read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="one of the files to score"):
+        main(["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(gold)])
+    assert gold.read_text(encoding="utf-8") == before
+
+
+def test_an_output_that_cannot_be_written_is_named(files):
+    gold, predictions = files
+    with pytest.raises(UserError, match="cannot be written"):
+        main(
+            ["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(gold / "score.json")]
+        )
+
+
+def run_zoo(*words):
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "zoo", "score", *words], capture_output=True, text=True, timeout=60)
+    return done, time.perf_counter() - start
+
+
+def test_the_command_answers_at_once_and_scores_a_split_of_muges_size_in_seconds(tmp_path):
+    done, seconds = run_zoo("retrieval", "--help")
+    assert done.returncode == 0
+    assert "--predictions" in done.stdout
+    assert seconds < 2  # half a second on an idle machine
+    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
+    gold.write_text(lines([{"query_id": query, "item_ids": [query % 30_000, 7]} for query in range(5_008)]))
+    guesses = [list(range(query, query + 10)) for query in range(5_008)]
+    predictions.write_text(lines([{"query_id": query, "item_ids": images} for query, images in enumerate(guesses)]))
+    done, seconds = run_zoo("retrieval", "--gold", str(gold), "--predictions", str(predictions))
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["score"] == 100
+    assert seconds < 5
+
+
+def test_torch_is_not_imported(files):
+    gold, predictions = map(str, files)
+    code = (
+        "import sys; from zoo.__main__ import main; "
+        f"main(['score', 'retrieval', '--gold', {gold!r}, '--predictions', {predictions!r}]); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["retrieval", "--gold", "a", "--prediction", "b"],
+            "there is no option --prediction. Did you mean --predictions?",
+        ),
+        (["retreival"], "there is no 'retreival'; choose from 'retrieval', 't2i', 't2i-controls', 'caption'."),
+        (["retrieval", "--gold", "a"], "required: retrieval.predictions"),
+    ],
+)
+def test_a_mistyped_command_line_gives_one_short_error(words, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 2

@@ -1,0 +1,146 @@
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.core.optim import parameter_groups, two_cosines_ratio, warmup_cosine, warmup_cosine_ratio
+from zoo.errors import UserError
+from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(7, 4)
+        self.convolution = nn.Conv2d(3, 4, 2)
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.table.weight  # shared
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+
+
+def test_matrices_decay_and_the_rest_does_not():
+    model = Model()
+    decayed, undecayed = parameter_groups(model, 0.1)
+    assert decayed["weight_decay"] == 0.1
+    assert undecayed["weight_decay"] == 0
+    assert {id(p) for p in decayed["params"]} == {id(model.table.weight), id(model.convolution.weight)}
+    assert {id(p) for p in undecayed["params"]} == {
+        id(p) for p in (model.convolution.bias, model.norm.weight, model.norm.bias, model.logit_scale)
+    }
+
+
+@pytest.mark.parametrize(
+    "build",
+    [Model, lambda: IMAGE_TOWERS.build("timm:test_vit"), lambda: TEXT_TOWERS.build("bert_tiny_chinese", width=64)],
+)
+def test_each_trainable_parameter_is_in_one_group(build):
+    model = build()
+    grouped = [id(p) for group in parameter_groups(model, 0.1) for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_an_empty_group_is_left_out():
+    assert len(parameter_groups(nn.Linear(2, 2, bias=False), 0.1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "weight_decay", "message"),
+    [(nn.Identity(), 0.1, "Identity has no trainable parameter"), (nn.Linear(2, 2), -1, "weight_decay: -1 came")],
+)
+def test_faulty_groups(model, weight_decay, message):
+    with pytest.raises(UserError, match=message):
+        parameter_groups(model, weight_decay)
+
+
+def schedule(steps, **options):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = warmup_cosine(optimizer, **options)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates, scheduler
+
+
+def test_golden_rates():
+    rates, _ = schedule(12, warmup_steps=4, total_steps=10, min_ratio=0.1)
+    ratios = [0.25, 0.5, 0.75, 1.0, 1.0, *(0.1 + 0.45 * (1 + math.cos(math.pi * k / 6)) for k in range(1, 6)), 0.1, 0.1]
+    assert rates == pytest.approx([2 * ratio for ratio in ratios])
+
+
+def test_without_warm_up_the_peak_comes_first():
+    rates, _ = schedule(4, warmup_steps=0, total_steps=4)
+    assert rates == pytest.approx([2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5)])
+
+
+def test_a_training_shorter_than_its_warm_up_only_climbs():
+    rates, _ = schedule(2, warmup_steps=100, total_steps=2)
+    assert rates == pytest.approx([0.02, 0.04])
+
+
+def test_a_resumed_schedule_goes_on_and_can_be_longer():
+    whole, _ = schedule(10, warmup_steps=2, total_steps=10)
+    _, stopped = schedule(5, warmup_steps=2, total_steps=10)
+    state = torch.load(_saved(stopped.state_dict()), weights_only=True)
+    for total, expected in ((10, whole[5]), (20, 2 * warmup_cosine_ratio(5, warmup_steps=2, total_steps=20))):
+        _, resumed = schedule(0, warmup_steps=2, total_steps=total)
+        resumed.load_state_dict(state)
+        resumed.optimizer.step()
+        assert resumed.lr_lambdas[0](resumed.last_epoch) * resumed.base_lrs[0] == pytest.approx(expected)
+
+
+def _saved(state):
+    import io
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def test_the_schedule_pickles():
+    _, scheduler = schedule(3, warmup_steps=2, total_steps=10)
+    again = pickle.loads(pickle.dumps(scheduler))
+    assert again.get_last_lr() == scheduler.get_last_lr()
+    assert again.lr_lambdas[0](7) == scheduler.lr_lambdas[0](7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"warmup_steps": -1, "total_steps": 5}, "warmup_steps: -1 came"),
+        ({"warmup_steps": 0, "total_steps": 0}, "total_steps: 0 came"),
+        ({"warmup_steps": 0, "total_steps": 5, "min_ratio": 2}, "min_ratio: 2 came"),
+    ],
+)
+def test_faulty_schedules(options, message):
+    with pytest.raises(UserError, match=message):
+        schedule(1, **options)
+
+
+def test_a_second_phase_has_a_peak_and_a_cosine_of_its_own():
+    def ratio(step):
+        return two_cosines_ratio(step, warmup_steps=10, first_steps=100, total_steps=160, second_ratio=0.3)
+
+    for step in range(100):
+        assert ratio(step) == warmup_cosine_ratio(step, warmup_steps=10, total_steps=100)
+    assert ratio(99) < 0.001
+    assert ratio(100) == pytest.approx(0.3)
+    assert ratio(130) == pytest.approx(0.15)
+    assert ratio(160) == ratio(200) == pytest.approx(0)
+
+
+def test_a_part_has_a_learning_rate_of_its_own():
+    model = Model()
+    groups = parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), 0.5))
+    own = [group for group in groups if group.get("lr") == 0.5]
+    assert {id(p) for group in own for p in group["params"]} == {id(p) for p in model.convolution.parameters()}
+    assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
+    with pytest.raises(UserError, match="learning rates"):
+        parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), -1.0))

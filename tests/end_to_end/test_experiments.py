@@ -1,0 +1,187 @@
+"""Every experiment is built and takes a step, with small towers and pictures where its own are large."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SINGLE = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if not path.name.startswith("_"))
+OVERLAYS = sorted(path.stem for path in (EXPERIMENTS / "_overlays").glob("*.yaml"))
+
+# What makes a task's experiments small, by class path.
+SMALL = {
+    "zoo.tasks.RetrievalTask": {
+        "image_tower": "timm:test_vit",
+        "text_tower": "bert_tiny_chinese",
+        "image_pretrained": False,
+        "text_pretrained": False,
+        "init_from": None,
+    },
+    "zoo.tasks.TextToImageTask": {"generator": "dit_tiny", "text_pretrained": False},
+    "zoo.tasks.CaptioningTask": {
+        "captioner": "encoder_decoder_tiny",
+        "image_pretrained": False,
+        "language_pretrained": False,
+    },
+    "zoo.tasks.ImageTokenizerTask": {
+        "first_stage": "vqgan_tiny",
+        "image_size": 16,
+        "init_from": None,
+        "perceptual": "laplacian",
+        "discriminator_start": 1,
+        "discriminator_width": 8,
+        "discriminator_layers": 1,
+    },
+    "dalle": {"generator": "dalle_tiny"},
+}
+TOKENIZER = {"width": 32, "num_codes": 32}
+SMALL_OPTIONS = {
+    "zoo.tasks.RetrievalTask": {
+        "image_tower_options": {"image_size": 32},
+        "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
+    },
+    "zoo.tasks.TextToImageTask": {
+        "generator_options": {
+            "image_size": 16,
+            "num_layers": 1,
+            "num_heads": 1,
+            "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
+            "sampling": {"steps": 2},
+        },
+    },
+    "zoo.tasks.CaptioningTask": {
+        "captioner_options": {
+            "image_tower": "timm:test_vit",
+            "image_tower_options": {"image_size": 32},
+            "width": 32,
+            "num_layers": 1,
+            "num_heads": 2,
+            "decoding": {"beams": 2, "max_tokens": 6},
+        },
+    },
+    "zoo.tasks.ImageTokenizerTask": {"first_stage_options": TOKENIZER},
+    "dalle": {
+        "generator_options": {
+            "image_size": 16,
+            "width": 32,
+            "num_layers": 1,
+            "num_heads": 1,
+            "context_length": 4,
+            "first_stage": "vqgan_tiny",
+            "first_stage_options": TOKENIZER,
+            "first_stage_weights": "tokenizer.ckpt",
+        },
+    },
+}
+SMALL_DATA = {"zoo.tasks.TextToImageTask": {"latents": None}}
+# The Fréchet distance by which checkpoints are chosen needs more pictures than the small data has.
+MONITOR = {"zoo.tasks.TextToImageTask": ("val/loss", "min"), "zoo.tasks.ImageTokenizerTask": ("val/psnr", "max")}
+STABLE_DIFFUSION = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "sample_size": 256,
+}
+BATCH = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0}
+
+
+def small_file(name, path):
+    """A checkpoint of a small task, for what goes on from one."""
+    import torch
+
+    import zoo.tasks
+
+    options = SMALL[f"zoo.tasks.{name}"] | SMALL_OPTIONS[f"zoo.tasks.{name}"]
+    task = getattr(zoo.tasks, name)(**options)
+    contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
+    task.on_save_checkpoint(contents)
+    torch.save(contents, path)
+    return str(path)
+
+
+def smaller(experiment, root, matcher, folder):
+    """The experiment's text with its towers, options, data and trainer replaced by small ones."""
+    config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    task = config["model"]["class_path"]
+    assert task in SMALL, f"say in {__file__} what makes {task} small"
+    if task == "zoo.tasks.CaptioningTask" and "init_from" in config["model"]["init_args"]:
+        config["model"]["init_args"]["init_from"] = small_file("CaptioningTask", folder / "captioner.ckpt")
+    kind = task
+    if config["model"]["init_args"].get("generator", "").startswith("dalle_"):
+        kind = "dalle"
+        small_file("ImageTokenizerTask", folder / "tokenizer.ckpt")
+    config["model"]["init_args"] |= SMALL[kind] | SMALL_OPTIONS[kind]
+    data = config.setdefault("data", {"init_args": {}})
+    if isinstance(data, str):
+        data = config["data"] = yaml.safe_load((EXPERIMENTS / data).read_text(encoding="utf-8"))
+    data.setdefault("init_args", {}).update({"root": str(root), **BATCH, **SMALL_DATA.get(task, {})})
+    trainer = config.setdefault("trainer", {})
+    trainer |= {"accelerator": "cpu", "strategy": "auto", "devices": 1, "precision": "32-true"}
+    trainer |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "limit_train_batches": 2}
+    for callback in trainer.get("callbacks+", []):
+        options = callback.get("init_args", {})
+        if "matcher" in options:
+            options |= {"matcher": str(matcher), "inception": "none"}
+        if "monitor" in options:
+            options["monitor"], options["mode"] = MONITOR.get(task, (options["monitor"], "max"))
+    return yaml.safe_dump(config, allow_unicode=True)
+
+
+@pytest.mark.parametrize("experiment", SINGLE)
+def test_an_experiment_takes_a_step(zoo_main, workplace, muge_root, matcher_file, experiment):
+    text = smaller(experiment, muge_root, matcher_file(), workplace)
+    (workplace / "experiments" / f"{experiment}.yaml").write_text(text, encoding="utf-8")
+    code, _, err = zoo_main("fit", "--config", f"experiments/{experiment}.yaml")
+    assert code == 0, err
+    (run,) = (workplace / "runs" / experiment).iterdir()
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("experiment", SINGLE)
+def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
+    """Its own towers and options, on the meta device: names and options exist, nothing is allocated."""
+    import torch
+
+    from zoo.cli.train import task_classes
+    from zoo.models import autoencoder as first_stage
+
+    published = {"stabilityai/sd-vae-ft-mse": STABLE_DIFFUSION}  # its config.json
+    monkeypatch.setattr(first_stage, "_read_configuration", published.__getitem__)
+    config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    task = task_classes()[config["model"]["class_path"].rpartition(".")[2]]
+    options = config["model"]["init_args"]
+    with torch.device("meta"):
+        built = task(**options)
+    assert {name: built.hparams[name] for name in options} == options
+    assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("experiment", SINGLE)
+def test_an_experiment_says_what_it_is(experiment):
+    text = (EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8")
+    comment = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert text.startswith("#"), "open with a comment: what it is, the command, hardware, time, result, on what data"
+    assert f"python -m zoo fit --config experiments/{experiment}.yaml" in comment
+
+
+# ddp: tests/test_cli.py; fsdp: tests/test_exactness.py; caption_sweep: tests/test_captioning.py
+ELSEWHERE = ("ddp", "fsdp", "caption_sweep")
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay not in ELSEWHERE])
+def test_an_overlay_lies_over_an_experiment(zoo_main, workplace, overlay):
+    overlay = f"experiments/_overlays/{overlay}.yaml"
+    code, _, err = zoo_main("fit", "--config", "experiments/tiny.yaml", "--config", overlay)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "_overlays").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_overlay_says_how_to_use_it(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#")
+    assert f"--config experiments/_overlays/{path.name}" in text

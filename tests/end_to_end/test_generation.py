@@ -1,0 +1,385 @@
+"""Text to image through ``python -m zoo``, on files, with loader workers: evaluation, prediction, scoring."""
+
+import csv
+import importlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import zoo
+from zoo.__main__ import main
+from zoo.data.formats import write_image_tsv, write_json_lines, write_text_tsv
+from zoo.errors import UserError
+from zoo.tasks import TextToImageTask
+from zoo.tasks.text_to_image.feature_extractors import Judges
+from zoo.tasks.text_to_image.task import picture_seed
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+COUNTS = {"train": 45, "val": 37, "test": 23}
+
+
+def write_split(folder, split, first):
+    """Pictures of two random colours, half and half, with different descriptions; picture lines in another order."""
+    random = np.random.default_rng(first)
+    ids, pictures = [], []
+    for _ in range(COUNTS[split]):
+        pixels = np.empty((40, 40, 3), dtype=np.uint8)
+        pixels[:20], pixels[20:] = random.integers(0, 256, (2, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        pictures.append(buffer.getvalue())
+        ids.append(random.bytes(16).hex())
+    order = random.permutation(len(ids))
+    write_image_tsv(folder / f"T2I_{split}.img.tsv", [(ids[place], pictures[place]) for place in order])
+    write_text_tsv(folder / f"T2I_{split}.txt.tsv", [(id_, f"第{first + n}款短裤") for n, id_ in enumerate(ids)])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, inception_file, matcher_file):
+    """A folder with data, a matcher, Inception and an experiment."""
+    place = tmp_path_factory.mktemp("generation")
+    shutil.copyfile(inception_file, place / "inception.pth")
+    for number, split in enumerate(COUNTS):
+        write_split(place / "data" / "ECommerce-T2I", split, 1000 * number)
+    shutil.copyfile(matcher_file(), place / "matcher.ckpt")
+    (place / "experiments").mkdir()
+    (place / "experiments" / "_base.yaml").write_text((EXPERIMENTS / "_base.yaml").read_text())
+    experiment = {
+        "model": {
+            "class_path": "zoo.tasks.TextToImageTask",
+            "init_args": {
+                "generator": "copying",
+                "generator_options": {"root": str(place / "data")},
+                "learning_rate": 0.1,
+                "warmup_steps": 1,
+            },
+        },
+        "data": {
+            "class_path": "zoo.tasks.text_to_image.data.TextToImageDataModule",
+            "init_args": {"root": str(place / "data"), "batch_size": 6, "eval_batch_size": 4, "num_workers": 1},
+        },
+        "trainer": {
+            "max_epochs": 1,
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "enable_progress_bar": False,
+            "callbacks": [
+                {"class_path": "copying.Registered"},
+                {"class_path": "zoo.callbacks.ema.EMA", "init_args": {"decay": 0.9}},
+                {
+                    "class_path": "zoo.tasks.text_to_image.evaluation.GenerationEvaluation",
+                    "init_args": {
+                        "matcher": str(place / "matcher.ckpt"),
+                        "inception": str(place / "inception.pth"),
+                        "raw_too": True,
+                        "grid_seeds": 2,
+                    },
+                },
+                {"class_path": "zoo.tasks.text_to_image.submission.TextToImageSubmission"},
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"monitor": "val/fd_clip", "mode": "min", "filename": "best"},
+                },
+            ],
+        },
+    }
+    (place / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(experiment, allow_unicode=True))
+    callbacks = experiment["trainer"]["callbacks"]
+    callbacks[2]["init_args"] |= {"inception": "none"}  # it takes most of the time
+    callbacks.append({"class_path": "interrupt.Interrupt"})
+    experiment |= {"save_every": 4, "trainer": {**experiment["trainer"], "max_epochs": 2, "log_every_n_steps": 1}}
+    (place / "experiments" / "interrupted.yaml").write_text(yaml.safe_dump(experiment, allow_unicode=True))
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(place, zoo_process):
+    """A run, and what it printed."""
+    code, out, err = zoo_process(place, "fit", "--config", "experiments/tiny.yaml")
+    assert code == 0, err
+    return next((place / "runs" / "tiny").iterdir()), out
+
+
+@pytest.fixture
+def run(place, trained, tmp_path):
+    """A copy of the run, to evaluate."""
+    return Path(shutil.copytree(trained[0], tmp_path / "runs" / "tiny" / "copy"))
+
+
+def numbers(run, step):
+    """What was logged of one validation, by name."""
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["step"] == str(step) and row["val/fd_clip"]]
+    assert len(rows) == 1
+    return {key: float(value) for key, value in rows[0].items() if value and key.startswith("val")}
+
+
+def last_step(run):
+    with (run / "metrics.csv").open() as file:
+        return max(int(row["step"]) for row in csv.DictReader(file) if row["val/fd_clip"])
+
+
+def test_a_training_logs_every_score_with_its_controls(trained):
+    run, printed = trained
+    first, last = numbers(run, 0), numbers(run, last_step(run))
+    wanted = {"fd_clip", "kid", "is", "precision_clip", "recall_inception", "r_precision", "r_precision_true", "loss"}
+    wanted |= {"r_precision_shuffled", "r_precision_chance", "copied", "nearest_training"}
+    assert {f"val/{name}" for name in wanted} <= first.keys()
+    assert {f"val_raw/{name}" for name in wanted} <= last.keys()
+    assert "val/fid" not in first  # 37 pictures, 2,048 features
+    assert not [name for name in first if name.startswith("val_raw")]  # before the first step there is no average
+    assert last["val/loss"] < first["val/loss"]
+    assert last["val_raw/loss"] != last["val/loss"]
+    assert first["val/r_precision_chance"] == pytest.approx(100 / 37)
+    assert "R-precision" in printed
+    assert "16 features, weights" in printed
+    assert "No Fréchet distance by inception" in printed
+    grid, nearest = (Image.open(run / "pictures" / f"val{name}-step000000.png") for name in ("", "-nearest"))
+    assert min(grid.size) > 500
+    assert min(nearest.size) > 500
+    distractors = (run / "distractors_val.jsonl").read_text().splitlines()
+    assert len(distractors) == 37
+    assert len(json.loads(distractors[0])["distractors"]) == 36
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_process):
+    found, submissions = {}, {}
+    for processes in (1, 2, 3):
+        shutil.rmtree(run / "predictions", ignore_errors=True)
+        for verb in ("test", "predict"):
+            code, _, err = zoo_process(place, verb, "--ckpt_path", run, processes=processes, ZOO_CACHE=str(run / verb))
+            assert code == 0, err
+        found[processes] = json.loads((run / "test.json").read_text())
+        assert found[processes]["protocol"].pop("seconds_per_picture") > 0  # it alone differs
+        submissions[processes] = (run / "predictions" / "T2I_test.tsv").read_bytes()
+        shutil.rmtree(run / "test")  # the next one looks at the true pictures again
+    one = found[1]
+    assert one["protocol"]["generated"] == one["protocol"]["true"] == COUNTS["test"]
+    assert one["protocol"]["averaged_weights"]
+    for processes in (2, 3):
+        assert found[processes]["protocol"] == one["protocol"]
+        assert found[processes]["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+        assert submissions[processes] == submissions[1]
+
+
+@pytest.mark.slow
+def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
+    words = ("predict", "--ckpt_path", run)
+    code, _, err = zoo_process(place, *words)
+    assert code == 0, err
+    whole = (run / "predictions" / "T2I_test.tsv").read_bytes()
+    shutil.rmtree(run / "predictions")
+    code, _, err = zoo_process(place, *words, COPYING_STOPS_AFTER="12")
+    assert code == 1
+    assert not (run / "predictions" / "T2I_test.tsv").exists()  # the pictures so far are kept beside it
+    code, out, err = zoo_process(place, *words, "--model.sample_seed", "1")
+    assert code == 0, err
+    assert "drawn already" not in out  # those are of another seed
+    other = (run / "predictions" / "T2I_test.tsv").read_bytes()
+    assert other != whole
+    (part,) = (run / "predictions").glob(".T2I_test.*.parts/*.tsv")
+    with part.open("ab") as file:
+        file.write(b"12\tiVBORw0KGgo")  # a line that the end of the process cut short
+    code, out, err = zoo_process(place, *words, COPYING_STOPS_AFTER="11")  # but 11 are left
+    assert code == 0, err
+    assert "12 of 23 pictures are drawn already: going on" in out
+    assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
+    assert sorted(path.name for path in (run / "predictions").iterdir()) == ["T2I_test.json", "T2I_test.tsv"]
+    part.parent.mkdir()  # as if it had stopped when all was drawn and nothing put together
+    part.write_bytes(b"".join(b"%d\t%s\n" % (n, line.split(b"\t")[1]) for n, line in enumerate(whole.splitlines())))
+    (run / "predictions" / "T2I_test.tsv").unlink()
+    code, _, err = zoo_process(place, *words, processes=2)
+    assert code == 0, err
+    assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupt", ["term validation 7 0", "kill end 10 0", "raise validation 14 0"])
+def test_averages_go_on_as_if_never_interrupted(place, tmp_path, zoo_process, interrupt):
+    """Also where the averages stood in for the weights when the end came."""
+    words = ("fit", "--config", "experiments/interrupted.yaml")
+    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "whole")
+    assert code == 0, err
+    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", INTERRUPT=interrupt)
+    assert code in (143, -9, 1), err
+    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", "--ckpt_path", "last")
+    assert code == 0, err
+    (whole,), (run,) = ((tmp_path / runs / "interrupted").iterdir() for runs in ("whole", "runs"))
+    assert "val_raw/fd_clip" in (whole / "metrics.csv").read_text()
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    ends = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (whole, run)]
+    averages = [end["callbacks"]["EMA"] for end in ends]
+    assert averages[0]["updates"] == averages[1]["updates"] == 14
+    name = "generator.gain"
+    assert torch.equal(averages[0]["averages"][name], averages[1]["averages"][name])
+    assert torch.equal(ends[0]["state_dict"][name], ends[1]["state_dict"][name])
+    assert not torch.equal(ends[0]["state_dict"][name], averages[0]["averages"][name])
+
+
+def test_score_gives_the_numbers_of_test(place, run, zoo_process):
+    for verb in ("test", "predict"):
+        code, _, err = zoo_process(place, verb, "--ckpt_path", run)
+        assert code == 0, err
+    code, _, err = zoo_process(
+        place,
+        *("score", "t2i", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv"),
+        *("--matcher", "matcher.ckpt", "--inception", place / "inception.pth", "--output", run / "score.json"),
+    )
+    assert code == 0, err
+    tested, scored = (json.loads((run / name).read_text()) for name in ("test.json", "score.json"))
+    own = {key.removeprefix("test/"): value for key, value in tested["metrics"].items() if key != "test/loss"}
+    assert scored["metrics"] == pytest.approx(own, rel=1e-5)
+    assert scored["protocol"]["judges"] == tested["protocol"]["judges"]
+
+
+def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch, matcher_file):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    importlib.import_module("copying")  # registers the generator
+    task = TextToImageTask(
+        "copying",
+        generator_options={"root": str(place / "data")},
+        candidates=2,
+        reranker=str(place / "matcher.ckpt"),
+    )
+    judges = Judges(inception="none", matcher=str(place / "matcher.ckpt"))
+    with pytest.raises(UserError, match="is the model that re-ranked these pictures"):
+        judges.refuse(task.sampling["reranker"])
+    predictions = tmp_path / "T2I_test.tsv"
+    shutil.copyfile(place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv", predictions)
+    predictions.with_suffix(".json").write_text(json.dumps({"sampling": task.sampling}))
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions), "--inception", "none"]
+    assert main([*words, "--matcher", str(place / "matcher.ckpt")]) == 1
+    assert "is the model that re-ranked these pictures" in capsys.readouterr().err
+    assert main([*words, "--matcher", str(matcher_file(seed=1)), "--output", str(tmp_path / "score.json")]) == 0
+    scores = json.loads((tmp_path / "score.json").read_text())["metrics"]
+    assert scores["fd_clip"] == pytest.approx(0, abs=1e-5)  # the true pictures as they are
+    assert scores["r_precision"] == scores["r_precision_true"]
+
+
+def test_a_reranker_keeps_the_nearest_candidate(place, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    importlib.import_module("copying")
+    options = {"generator_options": {"root": str(place / "data"), "noise": 60.0}}
+    one, best = (
+        TextToImageTask("copying", **options),
+        TextToImageTask("copying", **options, candidates=3, reranker=str(place / "matcher.ckpt")),
+    )
+    matcher = zoo.load(place / "matcher.ckpt")
+    texts, rows = [f"第{n}款短裤" for n in range(6)], list(range(6))
+    embedded = matcher.encode_text(texts)
+    drawn = [one.generator.generate(texts, seeds=[picture_seed(0, row, c) for row in rows]) for c in range(3)]
+    likeness = torch.stack([(matcher.encode_image(pictures) * embedded).sum(1) for pictures in drawn])
+    kept = best.draw(texts, rows)
+    for row, candidate in enumerate(likeness.argmax(dim=0).tolist()):
+        assert torch.equal(kept[row], drawn[candidate][row])
+    assert likeness.argmax(dim=0).unique().numel() > 1
+
+
+def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_path, capsys):
+    lines = (place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv").read_text().splitlines()
+    cut = lines[2].split("\t")
+    broken = [lines[0], lines[0], f"{cut[0]}\t{cut[1][:60]}", *lines[3:]]
+    predictions = tmp_path / "T2I_test.tsv"
+    predictions.write_text("\n".join(broken) + "\n")
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions)]
+    assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
+    err = capsys.readouterr().err
+    assert f"picture {lines[1].split(chr(9))[0]} is missing" in err
+    assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]} is already on line 1" in err
+    assert f"T2I_test.tsv:3: picture {cut[0]}" in err
+    assert "The submission is not valid: 3 fault(s)." in err
+    assert not (tmp_path / "score.json").exists()
+
+
+def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
+    ids = [line.split("\t")[0] for line in (place / "data/ECommerce-T2I/T2I_test.txt.tsv").read_text().splitlines()]
+    listed = tmp_path / "distractors.jsonl"
+    predictions = place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv"
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions), "--inception", "none"]
+    words += ["--matcher", str(place / "matcher.ckpt"), "--distractors", str(listed)]
+    write_json_lines(listed, [{"image_id": id_, "distractors": [ids[n - 1]]} for n, id_ in enumerate(ids)])
+    assert main(words) == 0
+    assert "chance 50" in capsys.readouterr().out
+    write_json_lines(listed, [{"image_id": ids[0], "distractors": ["abc"]}])
+    assert main(words) == 1
+    assert "distractors.jsonl:1: 'abc' is no id of the test split" in capsys.readouterr().err
+    for distractors in ("abc", [3], None):
+        write_json_lines(listed, [{"image_id": ids[0], "distractors": distractors}])
+        assert main(words) == 1
+        assert "distractors.jsonl:1: give an object with image_id, a string, and" in capsys.readouterr().err
+    for distractors in ([ids[0], ids[1]], [ids[1], ids[1]]):
+        write_json_lines(listed, [{"image_id": ids[0], "distractors": distractors}])
+        assert main(words) == 1
+        assert "has a description twice, or its own, among them" in capsys.readouterr().err
+    write_json_lines(listed, [])
+    assert main(words) == 1
+    assert "it lists 0 ids with no distractors" in capsys.readouterr().err
+    write_json_lines(listed, [{"image_id": ids[0], "distractors": ids[1:3]}])
+    assert main(words) == 1
+    assert "each of the 23 ids of the test split needs the same number" in capsys.readouterr().err
+
+
+def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
+    words = ["score", "t2i-controls", "--gold", str(place / "data"), "--image_size", "32"]
+    words += ["--matcher", str(place / "matcher.ckpt"), "--inception", "none", "--output", str(tmp_path / "c.json")]
+    assert main(words) == 0
+    controls = json.loads((tmp_path / "c.json").read_text())["controls"]
+    true, blurred, noised, noise, tenth, exchanged, training = controls.values()
+    assert true["fd_clip"] == pytest.approx(0, abs=1e-5)
+    assert true["r_precision"] == true["r_precision_true"]
+    assert min(noised["fd_clip"], tenth["fd_clip"]) > 10 * abs(true["fd_clip"])
+    assert blurred["fd_clip"] > abs(true["fd_clip"])
+    assert tenth["recall_clip"] < true["recall_clip"] == 100
+    assert exchanged["fd_clip"] == true["fd_clip"]
+    assert noise["fd_clip"] > max(noised["fd_clip"], blurred["fd_clip"])
+    assert noise["recall_clip"] < 100
+    assert training["copied"] == 100
+    assert 0 < training["fd_clip"] < noise["fd_clip"]
+    assert "| val, 37 | noise alone |" in capsys.readouterr().out
+    assert main([*words, "--image_size", "4"]) == 1
+    assert "--image_size is 4: give 8 or more pixels" in capsys.readouterr().err
+
+
+def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
+    shutil.copytree(place / "data", tmp_path / "data")
+    folder = tmp_path / "data" / "ECommerce-T2I"
+    predictions = Path(shutil.copyfile(folder / "T2I_test.img.tsv", tmp_path / "T2I_test.tsv"))
+    matcher = Path(shutil.copyfile(place / "matcher.ckpt", tmp_path / "matcher.ckpt"))
+    words = ["score", "t2i", "--gold", str(tmp_path / "data"), "--predictions", str(predictions)]
+    words += ["--matcher", str(matcher), "--inception", "none", "--output"]
+    for file in (predictions, predictions.with_suffix(".json"), matcher, folder / "T2I_val.txt.tsv"):
+        before = file.read_bytes() if file.exists() else None
+        assert main([*words, str(file)]) == 1
+        assert f"--output {file} is one of the files to score" in capsys.readouterr().err
+        assert (file.read_bytes() if file.exists() else None) == before
+    assert main([*words, str(tmp_path)]) == 1
+    assert "is a folder; name a file in it" in capsys.readouterr().err
+
+
+def test_a_name_that_does_not_tell_the_split_is_asked_for_it(place, tmp_path, capsys):
+    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions"]
+    assert main([*words, str(tmp_path / "latest.tsv")]) == 1
+    assert "give --split train, val or test" in capsys.readouterr().err
+    assert main(["score", "t2i", "--gold", "", "--predictions", "T2I_test.tsv"]) == 1
+    assert "--gold '': there is no such folder" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_loaded_with_its_averages(trained, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    importlib.import_module("copying")  # registers the generator
+    run = trained[0]
+    (path,) = (run / "checkpoints").glob("best.ckpt")
+    contents = torch.load(path, weights_only=True)
+    task = zoo.load(run)
+    name = "generator.gain"
+    assert torch.equal(task.state_dict()[name], contents["callbacks"]["EMA"]["averages"][name])
+    assert not torch.equal(task.state_dict()[name], contents["state_dict"][name])

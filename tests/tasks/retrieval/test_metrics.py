@@ -1,0 +1,272 @@
+"""The metric: MUGE's definition, the ids that must come, and the same numbers on any number of processes."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from zoo.errors import UserError
+from zoo.tasks.retrieval.metrics import RetrievalRecall
+
+
+def make_split(queries=23, images=31, width=8, seed=0):
+    """Ids in an order that is not sorted, several true pictures a query, some of them not in the gallery."""
+    generator = torch.Generator().manual_seed(seed)
+    query_ids = (torch.randperm(queries, generator=generator) * 3 + 100).tolist()
+    image_ids = (torch.randperm(images, generator=generator) * 5 + 7).tolist()
+    positives = [
+        [image_ids[row] for row in torch.randint(images, (count,), generator=generator).tolist()]
+        for count in torch.randint(1, 5, (queries,), generator=generator).tolist()
+    ]
+    positives[3], positives[4] = [], [999_999]
+    labels = ["name", "base", None]
+    return {
+        "query_ids": query_ids,
+        "image_ids": image_ids,
+        "positives": positives,
+        "groups": [labels[row % 3] for row in range(queries)],
+        "query_embeddings": torch.randint(-2, 3, (queries, width), generator=generator).float(),
+        "image_embeddings": torch.randint(-2, 3, (images, width), generator=generator).float(),
+    }
+
+
+def make_metric(split, **changes):
+    return RetrievalRecall(**{key: split[key] for key in ("query_ids", "image_ids", "positives", "groups")} | changes)
+
+
+def feed(metric, split, rows=None, batch_size=4):
+    """Give the metric some rows of each side: ``rows["query"]``, ``rows["image"]``."""
+    for side in ("query", "image"):
+        ids, embeddings = torch.tensor(split[f"{side}_ids"]), split[f"{side}_embeddings"]
+        chosen = torch.as_tensor(range(len(ids)) if rows is None else rows[side], dtype=torch.int64)
+        for batch in chosen.split(batch_size) if len(chosen) else []:
+            metric.update(ids[batch], embeddings[batch], side=side)
+    return metric
+
+
+def muge_scores(split, members=None):
+    """Recall as MUGE's evaluator computes it from the ten best pictures, by a naive ranking."""
+    hits = {1: 0, 5: 0, 10: 0}
+    members = range(len(split["query_ids"])) if members is None else members
+    for row in members:
+        scores = (split["image_embeddings"] @ split["query_embeddings"][row]).tolist()
+        order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+        best = [split["image_ids"][place] for place in order[:10]]
+        for k in hits:
+            hits[k] += any(image in best[:k] for image in set(split["positives"][row]))
+    shares = [count / len(members) for count in hits.values()]
+    return [100 * share for share in shares] + [100 * sum(shares) / 3]
+
+
+def test_recall_is_muges_in_any_order_of_batches():
+    split = make_split()
+    result = feed(make_metric(split), split).compute()
+    assert [value.item() for value in list(result.values())[:4]] == pytest.approx(muge_scores(split), abs=1e-9)
+    assert list(result)[:4] == ["recall@1", "recall@5", "recall@10", "mean_recall"]
+    shuffled = {side: torch.randperm(len(split[f"{side}_ids"])) for side in ("query", "image")}
+    assert feed(make_metric(split), split, shuffled, batch_size=5).compute() == result
+
+
+def test_each_group_is_also_scored_alone():
+    split = make_split()
+    result = feed(make_metric(split), split).compute()
+    for label in ("name", "base"):
+        members = [row for row, own in enumerate(split["groups"]) if own == label]
+        got = [result[f"{name}/{label}"].item() for name in ("recall@1", "recall@5", "recall@10", "mean_recall")]
+        assert got == pytest.approx(muge_scores(split, members), abs=1e-9)
+    assert len(result) == 12
+
+
+def test_ranking_is_in_file_order_by_ids_and_needs_no_answers():
+    split = make_split()
+    metric = feed(make_metric(split, positives=None), split, {"query": range(22, -1, -1), "image": range(30, -1, -1)})
+    query_ids, image_ids, scores = metric.ranking(50)
+    assert query_ids.tolist() == split["query_ids"]
+    assert image_ids.shape == scores.shape == (23, 31)  # the gallery is smaller than k
+    own = (split["image_embeddings"] @ split["query_embeddings"][0]).tolist()
+    order = sorted(range(31), key=lambda place: (-own[place], place))
+    assert image_ids[0].tolist() == [split["image_ids"][place] for place in order]
+    for unanswerable in (metric.compute, metric.matched_pairs):
+        with pytest.raises(UserError, match="positives=None"):
+            unanswerable()
+
+
+def test_matched_pairs_are_each_query_with_its_first_true_picture():
+    split = make_split()
+    queries, images, query_ids, image_ids = feed(make_metric(split), split).matched_pairs()
+    expected = [row for row in range(23) if row not in (3, 4)]
+    assert query_ids.tolist() == [split["query_ids"][row] for row in expected]
+    assert image_ids.tolist() == [split["positives"][row][0] for row in expected]
+    assert torch.equal(queries, split["query_embeddings"][expected])
+    places = [split["image_ids"].index(identity) for identity in image_ids.tolist()]
+    assert torch.equal(images, split["image_embeddings"][places])
+
+
+def test_half_precision_is_kept_as_fp32():
+    split = make_split()
+    expected = feed(make_metric(split), split).compute()
+    halved = split | {f"{side}_embeddings": split[f"{side}_embeddings"].bfloat16() for side in ("query", "image")}
+    metric = feed(make_metric(split), halved)
+    assert metric.query_embeddings[0].dtype == torch.float32
+    assert metric.compute() == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"query": range(22), "image": range(31)}, r"22 query ids for a split of 23: 1 missing \(\d+\)"),
+        ({"query": range(23), "image": [*range(31), 4, 4]}, r"33 image ids for a split of 31: 1 repeated \(\d+\)"),
+        ({"query": range(23), "image": []}, r"0 image ids for a split of 31: 31 missing \(.*, …\)"),
+    ],
+)
+def test_a_full_evaluation_must_see_exactly_the_split(rows, message):
+    split = make_split()
+    metric = feed(make_metric(split), split, rows)
+    for compute in (metric.compute, metric.ranking, metric.matched_pairs):
+        with pytest.raises(RuntimeError, match=message):
+            compute()
+
+
+def test_an_unknown_id_is_named():
+    split = make_split()
+    metric = feed(make_metric(split, complete=False), split)
+    metric.update(torch.tensor([-5]), torch.ones(1, 8), side="query")
+    with pytest.raises(RuntimeError, match=r"1 unknown \(-5\)"):
+        metric.compute()
+
+
+def test_a_partial_evaluation_works_on_what_came():
+    split = make_split()
+    rows = {"query": [9, 2, 5], "image": [30, 0, 7, 11]}
+    part = split | {
+        f"{side}_{what}": [split[f"{side}_{what}"][row] for row in sorted(rows[side])]
+        for side in ("query", "image")
+        for what in ("ids", "embeddings")
+    }
+    part["positives"] = [split["positives"][row] for row in (2, 5, 9)]
+    part |= {f"{side}_embeddings": torch.stack(part[f"{side}_embeddings"]) for side in ("query", "image")}
+    metric = feed(make_metric(split, complete=False), split, rows)
+    assert [value.item() for value in list(metric.compute().values())[:4]] == pytest.approx(muge_scores(part))
+    assert metric.ranking()[0].tolist() == part["query_ids"]
+
+
+def test_a_diverged_model_has_no_recall():
+    split = make_split()
+    split["query_embeddings"][6] = float("nan")
+    with pytest.raises(RuntimeError, match=rf"1 of 23 query embeddings are not finite \(ids {split['query_ids'][6]}\)"):
+        feed(make_metric(split), split).compute()
+
+
+def test_reset_forgets_and_update_renews_what_was_gathered():
+    split = make_split()
+    metric = feed(make_metric(split, complete=False), split, {"query": [0], "image": [0]})
+    assert metric.ranking()[1].shape == (1, 1)
+    feed(metric, split, {"query": [1], "image": [1, 2]})
+    assert metric.ranking()[1].shape == (2, 3)
+    metric.reset()
+    assert metric.ranking()[1].shape == (0, 0)
+    assert metric.compute()["recall@1"].isnan()
+
+
+def test_pickling_and_copying():
+    split = make_split()
+    metric = feed(make_metric(split), split)
+    expected = metric.compute()
+    for other in (pickle.loads(pickle.dumps(metric)), copy.deepcopy(metric)):
+        assert other.compute() == expected
+        other.reset()
+        assert feed(other, split).compute() == expected
+    assert not metric.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query_ids": [1, 1]}, "query_ids has 1 more than once"),
+        ({"image_ids": [7, 8, 7]}, "image_ids has 7 more than once"),
+        ({"positives": [[7]]}, "positives has 1 entries; query_ids has 2"),
+        ({"groups": ["a"]}, "groups has 1 entries; query_ids has 2"),
+        ({"positives": [[], []]}, "pass positives=None"),
+    ],
+)
+def test_a_faulty_split_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        RetrievalRecall(**{"query_ids": [1, 2], "image_ids": [7, 8, 9], "positives": [[7], [8]]} | changes)
+
+
+def test_faulty_batches_are_named():
+    metric = RetrievalRecall(query_ids=[1], image_ids=[2])
+    with pytest.raises(ValueError, match="side is 'text'"):
+        metric.update(torch.tensor([1]), torch.ones(1, 2), side="text")
+    with pytest.raises(ValueError, match=r"\[2\] and \[1, 2\]"):
+        metric.update(torch.tensor([1, 2]), torch.ones(1, 2), side="query")
+
+
+# --- several processes ---------------------------------------------------------------------------------------
+
+
+def everything(metric):
+    return metric.compute(), metric.ranking(7), metric.matched_pairs()
+
+
+def strided(rank, world_size, split):
+    return {side: range(rank, len(split[f"{side}_ids"]), world_size) for side in ("query", "image")}
+
+
+def last_process_alone(rank, world_size, split):
+    last = rank == world_size - 1
+    return {side: range(len(split[f"{side}_ids"]) if last else 0) for side in ("query", "image")}
+
+
+def one_side_each(rank, world_size, split):
+    """Process 0 has only pictures, process 1 only queries, the others nothing."""
+    return {
+        "query": range(len(split["query_ids"]) if rank == min(1, world_size - 1) else 0),
+        "image": range(len(split["image_ids"]) if rank == 0 else 0),
+    }
+
+
+def evaluate_share(rank, world_size, split, share):
+    metric = feed(make_metric(split), split, share(rank, world_size, split), batch_size=3)
+    result = everything(metric)
+    assert len(metric.query_ids) == -(-len(share(rank, world_size, split)["query"]) // 3)  # the state is local again
+    metric.reset()
+    assert feed(metric, split, share(rank, world_size, split), batch_size=2).compute() == result[0]
+    return result
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("share", [strided, last_process_alone, one_side_each])
+@pytest.mark.parametrize("queries", [7, 23])
+def test_processes_agree_with_one(world_size, share, queries, run_processes):
+    split = make_split(queries=queries)
+    expected = everything(feed(make_metric(split), split))
+    for result in run_processes(world_size, evaluate_share, split, share):
+        assert {name: value.item() for name, value in result[0].items()} == pytest.approx(
+            {name: value.item() for name, value in expected[0].items()}, abs=1e-6
+        )
+        for got, wanted in zip((*result[1], *result[2]), (*expected[1], *expected[2]), strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
+
+
+def evaluate_faulty(rank, world_size, split):
+    share = strided(rank, world_size, split)
+    if rank == 1:
+        share["query"] = [*share["query"], 0]  # process 0 has it: what a padding sampler does
+    messages = []
+    for metric in (feed(make_metric(split), split, share), make_metric(split)):
+        try:
+            metric.compute()
+        except RuntimeError as error:
+            messages.append(str(error))
+    return messages
+
+
+@pytest.mark.ddp
+def test_every_process_raises_when_one_repeats_a_row_or_none_has_any(run_processes):
+    split = make_split(queries=7)
+    for repeated, nothing in run_processes(2, evaluate_faulty, split):
+        assert f"8 query ids for a split of 7: 1 repeated ({split['query_ids'][0]})" in repeated
+        assert "0 query ids for a split of 7: 7 missing" in nothing

@@ -1,0 +1,77 @@
+"""All scores of generated pictures together: which there are, and that they move the right way."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
+from zoo.tasks.text_to_image.metrics.scores import distribution_scores, memorisation_scores, nearest, r_precision_scores
+
+
+def features(number, width=8, shift=0.0, seed=0):
+    return torch.randn(number, width, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def test_each_judge_has_its_own_names_and_only_inception_says_fid():
+    drawn = {"inception": features(40), "logits": features(40, 20), "clip": features(40), "resnet10t": features(40)}
+    true = {name: features(50, seed=1) for name in ("inception", "clip", "resnet10t")}
+    scores = distribution_scores(drawn, true)
+    judged = {f"{what}_{name}" for what in ("precision", "recall") for name in true}
+    assert scores.keys() == {"fid", "kid", "kid_std", "is", "is_std", "fd_clip", "fd_resnet10t", *judged}
+
+
+def test_a_frechet_distance_from_too_few_pictures_is_left_out():
+    for drawn, true in ((8, 50), (50, 8)):
+        assert "fd_clip" not in distribution_scores({"clip": features(drawn)}, {"clip": features(true, seed=1)})
+    assert "fd_clip" in distribution_scores({"clip": features(9)}, {"clip": features(9, seed=1)})
+
+
+def test_pictures_from_elsewhere_score_worse():
+    true = {"inception": features(300)}
+    near, far = ({"inception": features(300, shift=s, seed=1), "logits": features(300)} for s in (0.1, 2.0))
+    near, far = distribution_scores(near, true), distribution_scores(far, true)
+    assert near["fid"] < 1 < 10 < far["fid"]
+    assert near["kid"] < far["kid"]
+    assert near["precision_inception"] > 80 > 20 > far["precision_inception"]
+
+
+def test_repeated_pictures_lose_recall_and_not_precision():
+    true = features(400)
+    repeated = true[torch.arange(400) // 40 * 40]
+    scores = distribution_scores({"clip": repeated}, {"clip": true})
+    assert scores["precision_clip"] == 100
+    assert scores["recall_clip"] < 50
+
+
+def test_r_precision_has_its_ceiling_its_control_and_chance():
+    texts = [f"商品{place}" for place in range(200)]
+    read = normalize(features(200, 32), dim=-1)
+    true = normalize(read + 0.1 * features(200, 32, seed=1), dim=-1)
+    rows = torch.arange(0, 200, 2)
+    drawn = normalize(read[rows] + 0.6 * features(100, 32, seed=2), dim=-1)
+    scores = r_precision_scores(drawn, rows, texts, read, true, draw_distractors(texts))
+    assert scores["r_precision_true"] == 100
+    assert 10 < scores["r_precision"] < 100
+    assert scores["r_precision_shuffled"] < 5
+    assert scores["r_precision_chance"] == 1
+    assert 0 < scores["r_precision_std"] < 30
+    assert "r_precision_true" not in r_precision_scores(drawn, rows, texts, read, None, draw_distractors(texts))
+
+
+def test_the_nearest_training_picture_equals_a_naive_search():
+    drawn, training = features(30), features(70, seed=1)
+    likeness, places = nearest(drawn, training, block=7)
+    naive = normalize(drawn, dim=-1) @ normalize(training, dim=-1).T
+    assert torch.equal(places, naive.argmax(dim=1))
+    assert torch.allclose(likeness, naive.max(dim=1).values)
+
+
+def test_copies_are_told_from_pictures_like_the_true_ones():
+    training, true = features(500, 16), features(500, 16, seed=1)
+    bar = nearest(true, training)[0]
+    fresh = memorisation_scores(nearest(features(500, 16, seed=2), training)[0], bar)
+    half = torch.cat([training[:250], features(250, 16, seed=2)])
+    copied = memorisation_scores(nearest(half, training)[0], bar)
+    assert fresh["copied"] < 4
+    assert copied["copied"] == pytest.approx(50, abs=3)
+    assert copied["nearest_training"] > fresh["nearest_training"] == pytest.approx(bar.mean().item(), abs=0.05)

@@ -1,0 +1,105 @@
+"""The rooms of the package and the arrows between them, read from the code: see CONTRIBUTING, "Where things are"."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import zoo
+from zoo.spec import find_specs
+
+ROOT = Path(zoo.__file__).parent
+
+# From the ground up: a room may import itself and those before it.
+ROOMS = ("errors", "io", "registry", "spec", "data", "core", "models", "callbacks", "tasks", "cli", "bench")
+FACADES = ("__init__", "__main__", "metrics", "callbacks", "tasks")  # re-export what specs name, lazily
+BETWEEN_TASKS = {("image_tokenizer", "text_to_image")}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(tree):
+    """The zoo's own modules that a file imports anywhere, functions too: ``data.formats``, ``errors``, …"""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            names = [node.module]
+            if node.module == "zoo":
+                names = [f"zoo.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix("zoo.") for name in names if name.startswith("zoo."))
+
+
+def strings_of(tree):
+    """The string constants of a file, docstrings apart."""
+    docstrings = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            docstrings.add(id(body[0].value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def faults_of(name, source):
+    """What of a module's code breaks the rules; ``name`` is its path below ``zoo``."""
+    tree = ast.parse(source)
+    room, _, rest = name.partition(".")
+    known = {*ROOMS, "__main__", "metrics", "zoo"}
+    faults = [] if (room or "zoo") in known or room == "__init__" else [f"{room} is a room that nobody knows"]
+    for imported in imports_of(tree):
+        other, _, inside = imported.partition(".")
+        if room in ROOMS and other in ROOMS and ROOMS.index(other) > ROOMS.index(room):
+            faults.append(f"{room} imports zoo.{imported}, which stands above it")
+        if other == "tasks" and inside and room != "tasks":
+            faults.append(f"it imports zoo.{imported}: only tasks import tasks")
+        own, its = rest.partition(".")[0], inside.partition(".")[0]
+        if room == other == "tasks" and own and its and own != its and (own, its) not in BETWEEN_TASKS:
+            faults.append(f"the task {own} imports the task {its}")
+    if room != "tasks":
+        names = {name for spec in find_specs() for name in (spec.name, spec.folder, *spec.class_names)}
+        faults += [f"it names a task: {text!r}" for text in strings_of(tree) if text in names]
+    return faults
+
+
+FILES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_keeps_to_its_room(name):
+    assert not faults_of(name, FILES[name].read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("data.formats", "from zoo.core import optim"),
+        ("core.task", "def load():\n    from zoo.models.image import TimmImageTower"),
+        ("models.image", "import zoo.tasks.retrieval.task"),
+        ("cli.train", "from zoo.tasks.captioning.task import CaptioningTask"),
+        ("cli.score", 'if name == "retrieval":\n    pass'),
+        ("core.checkpoint", 'TASK = "RetrievalTask"'),
+        ("tasks.captioning.task", "from zoo.tasks.retrieval.loss import clip_loss"),
+        ("tasks.text_to_image.task", "from zoo.tasks.image_tokenizer.task import ImageTokenizerTask"),
+        ("attic.things", ""),
+    ],
+)
+def test_the_rules_notice(name, source):
+    assert faults_of(name, inspect.cleandoc(source))
+
+
+def test_the_rules_allow():
+    assert not faults_of("core.task", '"""retrieval"""\nfrom zoo.data.images import resize\n')
+    assert not faults_of("tasks.image_tokenizer.task", "from zoo.tasks.text_to_image.metrics import frechet")

@@ -1,0 +1,122 @@
+"""``bench caption``: BLEU, ROUGE-L and CIDEr-D of captions against pycocoevalcap's, on the same tokens."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from zoo.bench.harness import Row, interleave, protocol, rate, report, require
+
+WANTED = 2.5
+WANTED_SECONDS = 1.5  # for scoring 5,000 captions again
+CHARACTERS, WORDS, TOPIC_WORDS = 3000, 20_000, 6
+ON_TOPIC = 0.4  # words of a slogan that are of its picture's
+LENGTHS = (10, 20)  # tokens
+
+Tokens = list[str]
+
+
+def run(*, pictures: int, references: int, blocks: int, output: str | None) -> None:
+    """Measure, print, write.
+
+    Args:
+        pictures: Each with one caption.
+        references: Of each picture.
+        blocks: Blocks of each contender.
+        output: Where the JSON goes.
+
+    Raises:
+        UserError: pycocoevalcap is not installed.
+    """
+    require({"pycocoevalcap": "pycocoevalcap"}, bench="bench caption")
+    from zoo.tasks.captioning.metrics.ngrams import CaptionReferences
+
+    texts, captions = slogans(pictures, references)
+    kept = CaptionReferences(texts)
+    contenders = {
+        "ours": rate(lambda: len(CaptionReferences(texts).score(captions).captions["cider"])),
+        "pycocoevalcap": rate(peer(texts, captions)),
+        "references kept": rate(lambda: len(kept.score(captions).captions["cider"])),
+    }
+    rates = interleave(contenders, blocks=blocks, what="bench caption")
+    rows = [
+        Row("captions scored", "captions/s", rates, "ours", "pycocoevalcap", WANTED),
+        Row("captions scored again", "captions/s", rates, "references kept", None, 5000 / WANTED_SECONDS),
+    ]
+    facts = protocol(
+        packages=("pycocoevalcap", "numpy"),
+        texts=f"{pictures} × {references} references and a caption each, of {LENGTHS[0]} to {LENGTHS[1]} Chinese"
+        f" characters, a token each; {WORDS} words drawn by Zipf's law, {ON_TOPIC:.0%} of them of the picture's own"
+        f" {TOPIC_WORDS}; seed 0",
+        scores="BLEU-1 to 4, ROUGE-L and CIDEr-D, of the set and of each picture",
+        peer="its classes Bleu, Rouge and Cider, on strings joined before; no Java",
+        again="what depends on the references alone is kept, as from one evaluation of a training to the next",
+        largest_difference=f"{largest_difference(texts, captions):.1e} over all scores of all pictures",
+        seconds_again=round(pictures / float(np.median(rates["references kept"])), 3),
+        threads="one; neither uses more",
+        blocks=f"{blocks} of all captions",
+    )
+    report("caption", rows, facts, output=output)
+
+
+def slogans(pictures: int, references: int) -> tuple[list[list[Tokens]], list[Tokens]]:
+    """References and a caption of each picture, as tokens: slogans of MUGE's lengths that share words."""
+    generator = np.random.default_rng(0)
+    characters = np.array([chr(0x4E00 + place) for place in range(CHARACTERS)])
+    spelled = generator.choice(characters, (WORDS, 3), p=_zipf(CHARACTERS, 5))
+    lengths = generator.choice([1, 2, 2, 2, 3], WORDS)
+    words = ["".join(letters[:length]) for letters, length in zip(spelled, lengths, strict=True)]
+    common = _zipf(WORDS, 20)
+    texts = []
+    for _ in range(pictures):
+        topic = generator.choice(WORDS, TOPIC_WORDS, p=common)
+        chosen = generator.choice(WORDS, (references + 1, LENGTHS[1]), p=common)
+        chosen = np.where(generator.random(chosen.shape) < ON_TOPIC, generator.choice(topic, chosen.shape), chosen)
+        sizes = generator.integers(LENGTHS[0], LENGTHS[1] + 1, references + 1)
+        texts.append([list("".join(words[word] for word in row))[:n] for row, n in zip(chosen, sizes, strict=True)])
+    return [own[:-1] for own in texts], [own[-1] for own in texts]
+
+
+def peer(texts: list[list[Tokens]], captions: list[Tokens]) -> Callable[[], int]:
+    """Scores everything by pycocoevalcap; returns the captions."""
+    true, said = _joined(texts, captions)
+
+    def score() -> int:
+        _peer_scores(true, said)
+        return len(said)
+
+    return score
+
+
+def largest_difference(texts: list[list[Tokens]], captions: list[Tokens]) -> float:
+    """Between any of our scores of a picture and pycocoevalcap's."""
+    from zoo.tasks.captioning.metrics.ngrams import SCORES, CaptionReferences
+
+    ours = CaptionReferences(texts).score(captions).captions
+    theirs = _peer_scores(*_joined(texts, captions))
+    return max(float(np.abs(ours[name] - theirs[name]).max()) for name in SCORES)
+
+
+def _joined(texts: list[list[Tokens]], captions: list[Tokens]) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    true = {row: [" ".join(tokens) for tokens in own] for row, own in enumerate(texts)}
+    return true, {row: [" ".join(tokens)] for row, tokens in enumerate(captions)}
+
+
+def _peer_scores(true: dict[int, list[str]], said: dict[int, list[str]]) -> dict[str, np.ndarray]:
+    """Each picture's scores, by our names."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    bleu = Bleu(4).compute_score(true, said, verbose=0)[1]
+    rouge, cider = Rouge().compute_score(true, said)[1], Cider().compute_score(true, said)[1]
+    return {
+        **{f"bleu{order}": np.array(values) for order, values in enumerate(bleu, 1)},
+        "rouge_l": rouge,
+        "cider": cider,
+    }
+
+
+def _zipf(count: int, shift: int) -> np.ndarray:
+    """``[count]``: probabilities that fall as one over the rank."""
+    weights = 1 / (np.arange(count) + shift)
+    return weights / weights.sum()

@@ -1,0 +1,136 @@
+"""``bench step``'s loops: what Lightning's costs over a bare one, for any task; alone for text to image."""
+
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
+
+from zoo.bench.data import queries
+from zoo.bench.harness import Rates, Row, protocol, report
+
+LOOP_STEPS = 20
+WANTED_LOOP = 0.97  # Lightning costs at most 3 %
+
+
+def run(*, batch_size: int, precision: str, output: str | None) -> None:
+    """Measure, print, write what Lightning's loop costs the diffusion generator of ``diffusion_demo``."""
+    import torch
+
+    from zoo.core.hardware import best_precision
+    from zoo.tasks import TextToImageTask
+
+    precision = best_precision() if precision == "auto" else precision
+    torch.manual_seed(0)
+    task = TextToImageTask("unet_tiny", generator_options={"text_tower_options": {"num_layers": 1}}).train()
+    side = task.image_size
+    batch = {
+        "image": torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8),
+        "text": queries(batch_size),
+        "image_id": [str(row) for row in range(batch_size)],
+        "row": torch.arange(batch_size),
+    }
+    rates = loop_rates(
+        task, bare_step(task, lambda batch: task.generator.loss(batch)["loss"], precision), batch, precision
+    )
+    facts = protocol(
+        packages=("lightning", "diffusers", "transformers"),
+        model=f"unet_tiny at {side} px, random weights",
+        batch_size=batch_size,
+        precision=f"{precision} for both",
+        threads=torch.get_num_threads(),
+        loop="Trainer.fit with logger, learning rate monitor and progress bar; bare: the same task, batches, AdamW and"
+        f" schedule; the two take turns, step by step, {LOOP_STEPS} steps each",
+    )
+    rows = [Row("loop of unet_tiny", "samples/s", rates, "Lightning's loop", "bare loop", WANTED_LOOP)]
+    report("step", rows, facts, output=output)
+
+
+def bare_step(task: Any, loss: Callable[[Any], Any], precision: str) -> Callable[[Any], None]:
+    """A bare loop's step of a task of ours, with the optimiser and the schedule that Lightning would be given."""
+    import torch
+
+    from zoo.core.optim import parameter_groups, warmup_cosine
+
+    settings = task.hparams
+    optimizer = torch.optim.AdamW(
+        parameter_groups(task, settings["weight_decay"]),
+        lr=settings["learning_rate"],
+        betas=settings["betas"],
+        eps=settings["eps"],
+    )
+    schedule = warmup_cosine(optimizer, settings["warmup_steps"], 1000)
+
+    def step(batch: Any) -> None:
+        optimizer.zero_grad()
+        with autocast(precision):
+            value = loss(batch)
+        value.backward()
+        optimizer.step()
+        schedule.step()
+
+    return step
+
+
+def loop_rates(
+    task: Any, step: Callable[[Any], None], batch: Any, precision: str, *, callbacks: Sequence[Any] = ()
+) -> Rates:
+    """Samples a second of ``Trainer.fit`` and of a bare loop's step, in turns: what slows one slows the other.
+
+    Lightning's time is that from the start of a step to the start of the next, with all that it does between; the bare
+    steps are taken at those starts and left out of it.
+    """
+    import lightning as L
+    from lightning.pytorch.callbacks import LearningRateMonitor
+    from lightning.pytorch.loggers import CSVLogger
+    from torch.utils.data import DataLoader
+
+    from zoo.callbacks.progress import ProgressBar
+    from zoo.cli.messages import quiet_libraries
+    from zoo.core.loading import whole_batch
+
+    seconds: dict[str, list[float]] = {"Lightning's loop": [], "bare loop": []}
+
+    class Turns(L.Callback):
+        since = 0.0
+
+        def on_train_batch_start(self, trainer: L.Trainer, *rest: Any) -> None:
+            seconds["Lightning's loop"].append(time.perf_counter() - self.since)
+            since = time.perf_counter()
+            step(batch)  # the first makes its AdamW's state
+            seconds["bare loop"].append(time.perf_counter() - since)
+            task.zero_grad()  # as our task leaves it for Lightning's next step
+            self.since = time.perf_counter()
+
+    quiet_libraries()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    print("bench step: the loops, in turns", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = L.Trainer(
+            accelerator="cpu",
+            precision=precision,  # type: ignore[arg-type]
+            max_steps=LOOP_STEPS + 2,
+            logger=CSVLogger(folder),
+            callbacks=[Turns(), ProgressBar(), LearningRateMonitor("step"), *callbacks],
+            log_every_n_steps=10,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+        batches: Any = [batch] * (LOOP_STEPS + 2)
+        trainer.fit(task, train_dataloaders=DataLoader(batches, batch_size=None, collate_fn=whole_batch))
+    # The first entry is the time before training, the second that of a step that makes AdamW's state.
+    return {name: [len(batch["text"]) / value for value in values[2:]] for name, values in seconds.items()}
+
+
+def autocast(precision: str) -> Any:
+    """What a precision means in a bare loop on a CPU."""
+    import torch
+
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed")

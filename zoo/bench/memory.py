@@ -1,0 +1,94 @@
+"""``bench memory``: the peak memory of a contrastive step, in chunks and with the whole batch kept."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+from zoo.bench.data import queries
+from zoo.bench.harness import Row, in_a_new_process, peak_memory, protocol, report
+from zoo.errors import UserError
+
+SIZE = 64
+
+
+def run(*, batch_sizes: list[int], chunk_size: int, kept: int, blocks: int, output: str | None) -> None:
+    """Measure, print, write.
+
+    Args:
+        batch_sizes: Pairs of a step, each size in processes of its own.
+        chunk_size: Pairs that the towers encode at a time.
+        kept: The largest batch that is also trained whole.
+        blocks: Processes of each.
+        output: Where the JSON goes.
+
+    Raises:
+        UserError: A batch is below 1, or this is not Linux.
+    """
+    if min(batch_sizes) < 1:
+        raise UserError(f"--batch_sizes: {min(batch_sizes)} came; give 1 or more")
+    if not Path("/proc/self/status").exists():
+        raise UserError("bench memory reads /proc/self/status, which Linux alone has: run it there")
+    rows = []
+    for size in batch_sizes:
+        contenders = {f"chunks of {chunk_size}": chunk_size} | ({"whole": None} if size <= kept else {})
+        peaks: dict[str, list[int]] = {name: [] for name in contenders}
+        for _ in range(blocks):
+            for name, chunk in contenders.items():
+                print(f"bench memory: {size} pairs, {name}", file=sys.stderr, flush=True)
+                peaks[name].append(in_a_new_process(peak_of_a_step, size, chunk))
+        spelled = ", ".join(f"{max(own) / 1e6:,.0f} MB" for own in peaks.values())
+        rates = {name: [size / (peak / 1e9) for peak in own] for name, own in peaks.items()}
+        peer = "whole" if size <= kept else None
+        rows.append(Row(f"a step of {size:,} pairs ({spelled})", "pairs/GB", rates, f"chunks of {chunk_size}", peer))
+    facts = protocol(
+        packages=("timm", "transformers"),
+        model=f"ViT-S/16 at {SIZE} px and RBT3, random weights, fp32",
+        step="forward, softmax loss, backward, AdamW",
+        memory_is="the peak of a process of its own, libraries, weights and pictures included; 10^6 bytes",
+        blocks=blocks,
+    )
+    report("memory", rows, facts, output=output)
+
+
+def peak_of_a_step(batch_size: int, chunk_size: int | None) -> int:
+    """Take one step in this process.
+
+    Returns:
+        The most bytes that it has held so far.
+    """
+    import torch
+    from lightning import Trainer
+    from torch.utils.data import DataLoader
+
+    from zoo.tasks import RetrievalTask
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    task = RetrievalTask(
+        "vit_small_patch16_224",
+        "rbt3",
+        image_tower_options={"image_size": SIZE},
+        image_pretrained=False,
+        text_pretrained=False,
+        chunk_size=chunk_size,
+    )
+    rows = torch.arange(batch_size)
+    batch = {
+        "image": torch.randint(256, (batch_size, 3, SIZE, SIZE), dtype=torch.uint8),
+        "text": queries(batch_size),
+        "image_id": rows,
+        "query_id": rows,
+    }
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, DataLoader(cast(Any, [batch]), batch_size=None))
+    return peak_memory()

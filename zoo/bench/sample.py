@@ -1,0 +1,144 @@
+"""``bench sample``: pictures a second of diffusion, against diffusers' own pipeline; codes a second of a DALL·E."""
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.bench.harness import Row, interleave, protocol, rate, report
+from zoo.bench.loop import autocast
+
+if TYPE_CHECKING:
+    from zoo.tasks.text_to_image.generators.dalle import DALLE
+    from zoo.tasks.text_to_image.generators.diffusion import RectifiedFlow
+
+WANTED = 1.0
+WANTED_CODES = 0.65  # of the bare matrix products
+GUIDANCE = 4.0
+SIZE = 32
+CODE_PICTURES = 8
+VAE_FACTOR = 8  # what the pipeline takes pixels of a latent for where it has no autoencoder
+
+
+def run(*, pictures: int, steps: int, precision: str, blocks: int, output: str | None) -> None:
+    """Measure, print, write.
+
+    Args:
+        pictures: Drawn together, in a block.
+        steps: Of the solver.
+        precision: ``bf16-mixed``, ``32-true`` or ``auto``.
+        blocks: Blocks of each contender.
+        output: Where the JSON goes.
+    """
+    import torch
+
+    from zoo.bench.data import queries
+    from zoo.core.hardware import best_precision
+    from zoo.registry import GENERATORS
+
+    precision = best_precision() if precision == "auto" else precision
+    torch.manual_seed(0)
+    sampling = {"solver": "euler", "steps": steps, "guidance": GUIDANCE, "guidance_until": 1.0}
+    generator = GENERATORS.build("dit_tiny", image_size=SIZE, sampling=sampling).eval().requires_grad_(False)
+    texts = queries(pictures)
+    contenders = {"ours": rate(ours(generator, texts, precision)), "diffusers": rate(peer(generator, texts, precision))}
+    rates = interleave(contenders, blocks=blocks, what="bench sample")
+    writer = GENERATORS.build("dalle_tiny", width=512, num_layers=8, num_heads=8).eval().requires_grad_(False)
+    code_rates = interleave(
+        {
+            "ours": rate(codes(writer, texts[:CODE_PICTURES])),
+            "matrix products": rate(matrix_products(writer, 2 * CODE_PICTURES)),
+        },
+        blocks=blocks,
+        what="bench sample, codes",
+    )
+    facts = protocol(
+        packages=("diffusers", "transformers"),
+        network=f"dit_tiny: PixArtTransformer2DModel, 8 layers of 256, {SIZE} px in patches of 4, random weights",
+        peer="PixArtAlphaPipeline around the same network, its solver EulerDiscreteScheduler; its output left as"
+        " floats",
+        ours="generate(): noise drawn by each picture's seed, pixels rounded",
+        texts="read by the same text tower in each block of both",
+        sampling=f"{steps} steps of Euler, guidance {GUIDANCE} in all of them",
+        pictures=f"{pictures} at a time",
+        precision=f"{precision} for both; of codes 32-true, in which `zoo generate` draws",
+        threads=torch.get_num_threads(),
+        blocks=f"{blocks} of {pictures} pictures each",
+        codes=f"dalle_tiny with 8 layers of 512, random weights: 64 codes each of {CODE_PICTURES} pictures at a time,"
+        " with guidance, texts included; against the products with its weight matrices alone, for as many rows and"
+        " codes",
+    )
+    rows = [
+        Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED),
+        Row("sample, autoregressive", "codes/s", code_rates, "ours", "matrix products", WANTED_CODES),
+    ]
+    report("sample", rows, facts, output=output)
+
+
+def ours(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
+    """Draws one picture of each text."""
+
+    def draw() -> float:
+        with autocast(precision):
+            generator.generate(texts, seeds=list(range(len(texts))))
+        return len(texts)
+
+    return draw
+
+
+def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
+    """Draws as many by diffusers' pipeline; the same text tower reads the texts for it."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, PixArtAlphaPipeline
+
+    network: Any = generator.network
+    pipeline: Any = PixArtAlphaPipeline(None, None, None, network.model, EulerDiscreteScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    steps = generator.options.steps
+    everything = torch.ones(len(texts), dtype=torch.bool)
+
+    def draw() -> float:
+        with torch.no_grad(), autocast(precision):
+            text, mask = generator.text_tower.sequence(texts)
+            no_text, no_mask = generator._without_text(text, mask, everything)
+            pipeline(
+                prompt=None,
+                negative_prompt=None,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE,
+                height=SIZE * VAE_FACTOR,
+                width=SIZE * VAE_FACTOR,
+                prompt_embeds=text,
+                prompt_attention_mask=mask.long(),
+                negative_prompt_embeds=no_text,
+                negative_prompt_attention_mask=no_mask.long(),
+                use_resolution_binning=False,
+                output_type="latent",
+            )
+        return len(texts)
+
+    return draw
+
+
+def codes(generator: "DALLE", texts: list[str]) -> Any:
+    """Writes the codes of one picture of each text; as many codes."""
+
+    def write() -> float:
+        return generator.write(texts, seeds=list(range(len(texts)))).numel()
+
+    return write
+
+
+def matrix_products(generator: "DALLE", rows: int) -> Any:
+    """Multiplies ``rows`` vectors by every weight matrix of the transformer, once for each code of a picture."""
+    import torch
+    from torch.nn.functional import linear
+
+    layers = [part for part in generator.trunk.modules() if isinstance(part, torch.nn.Linear)]
+    weights = [part.weight for part in [*layers, generator.head]]
+    inputs = {width: torch.randn(rows, width) for width in {weight.shape[1] for weight in weights}}
+
+    def multiply() -> float:
+        for _ in range(generator.side**2):
+            for weight in weights:
+                linear(inputs[weight.shape[1]], weight)
+        return rows / 2 * generator.side**2
+
+    return multiply

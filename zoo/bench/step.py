@@ -1,0 +1,250 @@
+"""``bench step``: a training step against cn-clip's and open_clip's; what Lightning's loop costs over a bare one."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.bench import loop as bench_loop
+from zoo.bench.data import CONTEXT, SIZE, queries
+from zoo.bench.harness import Row, interleave, protocol, report, require
+from zoo.bench.loop import LOOP_STEPS, WANTED_LOOP, autocast, bare_step, loop_rates
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.tasks import RetrievalTask
+    from zoo.tasks.retrieval.contracts import PairBatch
+
+WANTED = 1.2
+VISION_WIDTH, PATCH, TEXT_WIDTH, EMBEDDING = 768, 16, 768, 512
+HEADS = 12
+
+
+def run(
+    *, batch_size: int, steps: int, precision: str, task: str, layers: int, blocks: int, output: str | None
+) -> None:
+    """Measure, print, write.
+
+    Args:
+        batch_size: Pairs of a step.
+        steps: Steps of a block that are timed.
+        precision: ``bf16-mixed``, ``32-true`` or ``auto``.
+        task: ``retrieval``, or ``t2i``: the loop of the diffusion generator alone.
+        layers: Transformer layers of all towers.
+        blocks: Blocks of each contender.
+        output: Where the JSON goes.
+    """
+    if task == "t2i":
+        return bench_loop.run(batch_size=batch_size, precision=precision, output=output)
+    require({"cn_clip": "cn-clip", "open_clip": "open-clip-torch"}, bench="bench step")
+    if not 1 <= layers <= 12:
+        raise UserError(f"--layers is {layers}: the towers have 12; give 1 to 12")
+    import torch
+
+    from zoo.core.hardware import best_precision
+    from zoo.tasks.retrieval.collapse import CollapseAlarm
+
+    precision = best_precision() if precision == "auto" else precision
+    torch.manual_seed(0)
+    batches = make_batches(batch_size, steps + 1)
+    ours = our_task(layers)
+    lengths = [ours.text_tower.tokenizer(batch["text"], context_length=CONTEXT)[0].shape[1] for batch in batches]
+    facts = protocol(
+        packages=("lightning", "timm", "transformers", "cn-clip", "open-clip-torch"),
+        model=f"ViT-B/16 at {SIZE} px and RoBERTa base, {layers} layers each, random weights, dropout 0.1 in the text",
+        step="forward, loss, backward, AdamW; ours normalises and tokenises in the step, the peers' inputs are ready",
+        texts=f"8–15 tokens; ours padded to the longest of the batch ({lengths}), the peers' to {CONTEXT}",
+        batch_size=batch_size,
+        precision=f"{precision} for all",
+        threads=torch.get_num_threads(),
+        loop="Trainer.fit with logger, learning rate monitor, progress bar and collapse alarm; bare: the same task,"
+        " batches, AdamW and schedule; the two take turns, step by step",
+        blocks=f"{blocks} of {steps} steps each, after one step that is not timed; of the loops {LOOP_STEPS} of a step",
+    )
+    step = bare_step(
+        ours, lambda batch: matching_loss(ours, batch), precision
+    )  # like the peers' it keeps its AdamW over the blocks
+    loops = loop_rates(
+        ours, step, batches[0], precision, callbacks=[CollapseAlarm()]
+    )  # while the memory is not yet full of peers
+    contenders = {
+        "ours": lambda: bare_block(step, batches),
+        "cn-clip": peer_block(cn_clip_step(layers, precision), batches),
+        "open_clip": peer_block(open_clip_step(layers, precision), batches),
+    }
+    rates = interleave(contenders, blocks=blocks, what="bench step")
+    rates |= loops
+    unit = "samples/s"
+    rows = [
+        Row("step", unit, rates, "ours", "cn-clip", WANTED),
+        Row("step", unit, rates, "ours", "open_clip", WANTED),
+        Row("loop", unit, rates, "Lightning's loop", "bare loop", WANTED_LOOP),
+    ]
+    return report("step", rows, facts, output=output)
+
+
+def make_batches(batch_size: int, count: int) -> "list[PairBatch]":
+    """Random pictures with texts of MUGE's lengths, as the data module hands them over."""
+    import torch
+
+    texts = queries(batch_size * count)
+    return [
+        {
+            "image": torch.randint(0, 256, (batch_size, SIZE, SIZE, 3), dtype=torch.uint8).permute(0, 3, 1, 2),
+            "text": texts[start : start + batch_size],
+            "image_id": torch.arange(start, start + batch_size),
+            "query_id": torch.arange(start, start + batch_size),
+        }
+        for start in range(0, batch_size * count, batch_size)
+    ]
+
+
+# --- ours ------------------------------------------------------------------------------------------------------------
+
+
+def our_task(layers: int) -> "RetrievalTask":
+    """``RetrievalTask`` with its default towers, cut to so many layers."""
+    from zoo.tasks import RetrievalTask
+
+    task = RetrievalTask(image_pretrained=False, text_pretrained=False)
+    task.image_tower.model.blocks = task.image_tower.model.blocks[:layers]
+    task.text_tower.encoder.encoder.layer = task.text_tower.encoder.encoder.layer[:layers]
+    return task.train()
+
+
+def matching_loss(task: "RetrievalTask", batch: "PairBatch") -> "Tensor":
+    """The loss of retrieval on one process."""
+    from zoo.tasks.retrieval.loss import clip_loss
+
+    images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
+    scale = task.logit_scale.exp()
+    return clip_loss(images, texts, scale, image_ids=batch["image_id"], query_ids=batch["query_id"])
+
+
+def bare_block(step: Callable[[Any], None], batches: list[Any]) -> float:
+    """Samples a second of a loop over the batches; the first, which makes AdamW's state, is not timed."""
+    step(batches[0])
+    start = time.perf_counter()
+    for batch in batches[1:]:
+        step(batch)
+    return _rate(batches, start)
+
+
+# --- peers -----------------------------------------------------------------------------------------------------------
+
+
+def peer_block(step: Callable[..., None], batches: "list[PairBatch]") -> Callable[[], float]:
+    """A peer's block over the same pairs: pictures normalised and texts turned into ids beforehand."""
+    import torch
+
+    from zoo.models.tokenizer import BertChineseTokenizer
+    from zoo.registry import IMAGE_TOWERS
+
+    with torch.device("meta"):  # for its mean and deviation only
+        tower = IMAGE_TOWERS.build("vit_base_patch16_clip_quickgelu_224")
+    tokenizer = BertChineseTokenizer()
+
+    def ids(texts: list[str]) -> "Tensor":
+        short = tokenizer(texts, context_length=CONTEXT)[0]
+        return torch.nn.functional.pad(short, (0, CONTEXT - short.shape[1]))
+
+    ready = [(tower.normalise(batch["image"]).contiguous(), ids(batch["text"])) for batch in batches]
+    return lambda: bare_block(lambda pair: step(*pair), ready)
+
+
+def cn_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], None]":
+    """cn-clip's ViT-B/16 with its optimiser; its loss is the mean of both directions' cross-entropy."""
+    import torch
+    from cn_clip.clip.model import CLIP
+    from torch.nn.functional import cross_entropy
+
+    model = CLIP(
+        embed_dim=EMBEDDING,
+        image_resolution=SIZE,
+        vision_layers=layers,
+        vision_width=VISION_WIDTH,
+        vision_patch_size=PATCH,
+        vocab_size=21128,
+        text_attention_probs_dropout_prob=0.1,
+        text_hidden_act="gelu",
+        text_hidden_dropout_prob=0.1,
+        text_hidden_size=TEXT_WIDTH,
+        text_initializer_range=0.02,
+        text_intermediate_size=4 * TEXT_WIDTH,
+        text_max_position_embeddings=512,
+        text_num_attention_heads=HEADS,
+        text_num_hidden_layers=layers,
+        text_type_vocab_size=2,
+    )
+    model.bert.pooler = None  # unused; its gradient would be none
+
+    def loss(images: "Tensor", texts: "Tensor") -> "Tensor":
+        image_features, text_features, scale = model(images, texts)
+        logits = scale * image_features @ text_features.t()
+        targets = torch.arange(len(logits))
+        return (cross_entropy(logits, targets) + cross_entropy(logits.t(), targets)) / 2
+
+    return peer_step(model.train(), loss, precision)
+
+
+def open_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], None]":
+    """open_clip's ViT-B/16 (QuickGELU) with its transformers text tower, a BERT of RoBERTa's size, and its loss."""
+    from open_clip.loss import ClipLoss
+    from open_clip.model import CustomTextCLIP
+
+    text = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": 21128,
+        "hidden_size": TEXT_WIDTH,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 4 * TEXT_WIDTH,
+        "pad_token_id": 0,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(text), encoding="utf-8")
+        model = CustomTextCLIP(
+            embed_dim=EMBEDDING,
+            quick_gelu=True,
+            vision_cfg={"image_size": SIZE, "layers": layers, "width": VISION_WIDTH, "patch_size": PATCH},
+            text_cfg={
+                "hf_model_name": folder,
+                "hf_model_pretrained": False,
+                "hf_pooler_type": "cls_last_hidden_state_pooler",
+                "hf_proj_type": "linear",
+            },
+        )
+    clip_loss = ClipLoss()
+    return peer_step(model.train(), lambda images, texts: clip_loss(*model(images, texts)[:3]), precision)
+
+
+def peer_step(
+    model: Any, loss: "Callable[[Tensor, Tensor], Tensor]", precision: str
+) -> "Callable[[Tensor, Tensor], None]":
+    """A step of a peer's model in a bare loop, with AdamW as ours."""
+    import torch
+
+    from zoo.core.optim import parameter_groups
+
+    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-3), lr=5e-5, betas=(0.9, 0.98), eps=1e-6)
+
+    def step(images: "Tensor", texts: "Tensor") -> None:
+        optimizer.zero_grad()
+        with autocast(precision):
+            value = loss(images, texts)
+        value.backward()
+        optimizer.step()
+
+    return step
+
+
+def _rate(batches: list[Any], start: float) -> float:
+    seconds = time.perf_counter() - start
+    first = batches[0]
+    size = len(first["text"] if isinstance(first, dict) else first[0])
+    return size * (len(batches) - 1) / seconds

@@ -1,1 +1,0 @@
-"""Writers of captions: an image tower, what joins it to a language model, and that."""

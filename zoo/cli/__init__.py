@@ -1,0 +1,1 @@
+"""The command line: training, and the commands that belong to no task."""

@@ -1,0 +1,57 @@
+"""``python -m zoo data export``: a task folder in MUGE's formats into pictures as files and a CSV table."""
+
+from typing import TYPE_CHECKING
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from zoo.cli.parser import CommandParser
+
+
+def export_parser() -> "CommandParser":
+    """The options of ``data export``."""
+    from zoo.cli.parser import CommandParser
+
+    parser = CommandParser(
+        description="Write the pictures of a folder in MUGE's formats (retrieval: or Chinese-CLIP's) as files,"
+        " OUT/pictures, and a table with split, picture and text, OUT/pairs.csv, which `data import` reads. Pictures of"
+        " an imported folder have their old names, also those that the import re-encoded; others are called by split"
+        " and id. What a test split lacks, pictures of a text or texts of a picture, is left empty in the table.",
+    )
+    parser.add_argument("task", choices=["retrieval", "t2i", "caption"], metavar="TASK", help="retrieval|t2i|caption.")
+    parser.add_argument("root", type=str, metavar="DIR", help="The task's folder, or the one that contains it.")
+    parser.add_argument("out", type=str, metavar="OUT", help="The folder to write: new, or empty.")
+    return parser
+
+
+def export_data(options: "Namespace") -> int:
+    """Export, print, and give the exit code; see ``export_parser`` for the options."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from zoo.data.convert.exporting import PICTURES, TABLE, export_folder
+
+    columns = (TextColumn("Writing pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=None)
+        try:
+            report = export_folder(
+                options.root,
+                options.out,
+                task=options.task,
+                on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
+        except OSError as error:
+            raise UserError(f"{options.out} cannot be written: {error.strerror or error}.") from error
+    print(report.folder)
+    for split, counts in report.counts.items():
+        lacks = [
+            f"{counts[key]:,} {key.replace('_', ' ')}" for key in ("without_text", "without_picture") if counts[key]
+        ]
+        print(f"  {split:<6} " + ", ".join([f"{counts['rows']:,} rows", *lacks]))
+    sources = f"--images {options.out}/{PICTURES} --table {options.out}/{TABLE}"
+    print(f"The way back: python -m zoo data import {options.task} {sources} NEW_FOLDER")
+    return 0

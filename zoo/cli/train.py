@@ -1,0 +1,323 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: Lightning's trainer behind layers of YAML and run folders."""
+
+import argparse
+import errno
+import inspect
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+import zoo.tasks  # class paths resolve only when imported
+import zoo.tasks.captioning.data
+import zoo.tasks.retrieval.data
+import zoo.tasks.text_to_image.data
+from zoo.callbacks.last_checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
+from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
+from zoo.cli.loggers import make_loggers
+from zoo.cli.messages import explain, help_text, quiet_libraries
+from zoo.core.checkpoint import read_checkpoint, task_class
+from zoo.core.hardware import best_precision, describe_hardware
+from zoo.core.runs import Plan, deep_set, make_plan, take_deep_options, take_option
+from zoo.core.weights import load_strictly
+from zoo.data.formats import write_text
+from zoo.errors import UserError, last_line, nearest
+
+# In a run's config.yaml these belong to the command that made it, not to the run.
+NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
+
+# What the system says of a folder or disk that takes no file.
+CANNOT_WRITE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+)
+
+# Which callbacks go when an option of the trainer is false.
+SWITCHED_OFF_BY = {
+    "logger": LearningRateMonitor,
+    "enable_progress_bar": ProgressBar,
+    "enable_checkpointing": Checkpoint,
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        words: The command line, the verb first.
+
+    Returns:
+        The exit code: 0 done, 1 the work failed, 2 the command line or a configuration was wrong.
+    """
+    verb = words[0]
+    if {"-h", "--help"} & set(words):
+        print(help_text(verb, {"model": task_classes(), "data": data_classes()}))
+        return 0
+    if any(word.startswith("--") and word.partition("=")[0].endswith(".help") for word in words):
+        ZooCLI(Plan(list(words), "", Path(), continued=False, checkpoint=None))
+    quiet_libraries()
+    code, plan = 1, None
+    try:
+        plan = make_plan(list(words))
+        for file in take_option(plan.words, ("--config",))[0]:
+            check_yaml(Path(file))
+        ZooCLI(plan)
+        code = 0
+    except argparse.ArgumentError as error:
+        print(f"zoo {verb}: error: {error.message}\nThe options: python -m zoo {verb} --help", file=sys.stderr)
+        code = 2
+    except (UserError, MisconfigurationException) as error:
+        print(f"zoo {verb}: error: {last_line(error)}", file=sys.stderr)
+    except OSError as error:
+        under = plan is not None and error.filename is not None and str(plan.folder).startswith(str(error.filename))
+        if error.errno not in CANNOT_WRITE and not under:
+            raise
+        print(f"zoo {verb}: error: {error.filename or plan and plan.folder}: {error.strerror}", file=sys.stderr)
+    except SIGTERMException:  # of validate, test and predict; Lightning would leave with 0
+        code = TERMINATED
+    except RuntimeError as error:
+        if "Connection closed by peer" not in str(error):
+            raise
+        print(f"zoo {verb}: error: another process of this run has stopped", file=sys.stderr)
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish(code)
+        if plan and code:
+            with suppress(OSError):
+                plan.folder.rmdir()  # when nothing came of it
+    return code
+
+
+def check_yaml(path: Path) -> None:
+    """Raise where a configuration file is no mapping in YAML, with its line."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: this is no YAML: {error.problem}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: this is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        what = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"{path}: it holds {what}: give `model:`, `data:`, `trainer:` and what stands under them")
+
+
+def task_classes() -> dict[str, type]:
+    """The tasks, by name."""
+    return {name: getattr(zoo.tasks, name) for name in zoo.tasks.__all__}
+
+
+def data_classes() -> dict[str, type]:
+    """The data modules, by name."""
+    modules = [zoo.tasks.captioning.data, zoo.tasks.retrieval.data, zoo.tasks.text_to_image.data]
+    values = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    return {value.__name__: value for value in values if issubclass(value, L.LightningDataModule)}
+
+
+def known_classes() -> dict[str, type]:
+    """The classes that a configuration may name and that are imported, by name; the trainer too."""
+    known: dict[str, type] = {"trainer": L.Trainer}
+    waiting: list[type] = [L.LightningModule, L.LightningDataModule, L.Callback]
+    while waiting:
+        subclasses: list[type] = type.__subclasses__(waiting.pop())
+        known |= {kind.__name__: kind for kind in subclasses}
+        waiting += subclasses
+    return known
+
+
+def known_options(parser: LightningArgumentParser) -> list[str]:
+    """Every dotted option: the parser's, and those of the tasks and data modules."""
+    options = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
+    for prefix, classes in (("model", task_classes()), ("data", data_classes())):
+        options += [f"{prefix}.{name}" for kind in classes.values() for name in inspect.signature(kind).parameters]
+    return [option for option in dict.fromkeys(options) if not option.endswith((".help", "+"))]
+
+
+def closing_words(trainer: L.Trainer, folder: Path) -> str:
+    """Where a training left what, its best, and what to type next."""
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    lines = [f"The run: {folder} ({', '.join(names)})"]
+    for checkpoint in trainer.checkpoint_callbacks:
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor and checkpoint.best_model_score is not None:
+            name = Path(checkpoint.best_model_path).name
+            lines.append(f"The best: {checkpoint.monitor} {checkpoint.best_model_score:.2f} (checkpoints/{name})")
+    return "\n".join([*lines, f"Next: python -m zoo test --ckpt_path {folder}"])
+
+
+class ZooCLI(LightningCLI):
+    """LightningCLI with run folders, layered experiments, and loggers that fit the machine.
+
+    Args:
+        plan: What the command line means.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.fault: Exception | None = None
+        checkpoint = read_checkpoint(plan.checkpoint) if plan.checkpoint else None
+        self.trained = checkpoint["state_dict"] if checkpoint else None
+        self.done_steps: int = checkpoint.get("global_step", 0) if checkpoint else 0
+        words = plan.words
+        # A file apart from its run tells its own task.
+        if checkpoint and "task" in checkpoint and not plan.continued and words[0] != "fit":
+            configs, flags = take_option(words[1:], ("--config",))
+            task_class(checkpoint["task"], f"--ckpt_path {plan.checkpoint}")
+            model = {"class_path": checkpoint["task"], "init_args": checkpoint["hyper_parameters"]}
+            layers = [word for file in configs for word in ("--config", file)]
+            words = [words[0], *layers, "--model", json.dumps(model), *flags]
+        super().__init__(
+            args=words,
+            parser_kwargs={"allow_abbrev": False, "exit_on_error": False, "prog": "python -m zoo"},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            seed_everything_default=0,
+            trainer_defaults={"precision": best_precision()},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the zoo's own options."""
+        parser.add_argument("--runs", default="runs", help="Folder that runs are kept in.")
+        parser.add_argument(
+            "--save_every",
+            type=int,
+            default=500,
+            help="Steps between writings of checkpoints/last.ckpt, which is also written after every epoch.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the plan's words; the process's own stay as they are, for DDP starts its processes by them."""
+        words, deep = take_deep_options(list(args or ()))
+        try:
+            self.config = parser.parse_args(words)
+        except argparse.ArgumentError as error:
+            options = known_options(self._subcommand_parsers[self.plan.words[0]])
+            message = explain(error.message, self.plan.words[1:], options, known_classes())
+            raise argparse.ArgumentError(None, message) from None
+        if not deep:
+            return
+        arguments = self.config[self.plan.words[0]].model.init_args
+        for name, path, value in deep:
+            if name not in arguments:
+                raise UserError(f"--model.{name}: this task has no such options.{nearest(name, arguments.keys())}")
+            with suppress(yaml.YAMLError):
+                value = yaml.safe_load(value)
+            arguments[name] = deep_set(arguments[name], path, value)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the command line as it is: Lightning would let a checkpoint's hyper-parameters win over it."""
+
+    def before_instantiate_classes(self) -> None:
+        """Remember what a constructor raises: jsonargparse would bury it in a message about types.
+
+        An overlay that is given again to a run that goes on, whose configuration holds it already, adds no callback.
+
+        Raises:
+            UserError: ``save_every`` is below 1.
+        """
+        save_every = self._get(self.config, "save_every")
+        if save_every < 1:
+            raise UserError(f"save_every is {save_every}: give 1 or more steps")
+        options = self._get(self.config, "trainer")
+        callbacks = as_list(options.get("callbacks"))
+        options["callbacks"] = [given for place, given in enumerate(callbacks) if given not in callbacks[:place]]
+        for kind in (L.LightningModule, L.LightningDataModule, L.Callback):
+            self.parser.add_instantiator(self._instantiate, kind)
+
+    def _instantiate(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return class_type(*args, **kwargs)
+        except Exception as error:
+            self.fault = error
+            raise
+
+    def instantiate_classes(self) -> None:
+        """Build task, data and trainer, and see that the checkpoint is this task's."""
+        try:
+            super().instantiate_classes()
+        except ValueError:
+            raise self.fault or sys.exception() from None  # type: ignore[misc]
+        if self.trained is not None:
+            load_strictly(self.model, self.trained, f"--ckpt_path {self.plan.checkpoint}")
+            self.trained = None
+
+    def before_fit(self) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def after_fit(self) -> None:
+        """Write what the run was, ``fit.json``, for the results table."""
+        if not self.trainer.is_global_zero:
+            return
+        facts = {
+            "experiment": self.plan.experiment,
+            "command": f"python -m zoo {shlex.join(sys.argv[1:])}",
+            "seconds": round(time.perf_counter() - self.started, 1),
+            "resumed": self.plan.continued,
+            "steps": self.trainer.global_step,
+            "processes": self.trainer.world_size,
+            "hardware": describe_hardware(self.trainer),
+            "versions": {name: version(name) for name in ("lightning", "torch", "timm", "transformers", "muge-zoo")},
+        }
+        write_text(self.plan.folder / "fit.json", json.dumps(facts, indent=2) + "\n")
+        print(closing_words(self.trainer, Path(os.path.relpath(self.plan.folder))))
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """A trainer that writes into the run's folder."""
+        options = self._get(self.config_init, "trainer")
+        folder, checkpoints = self.plan.folder, self.plan.folder / "checkpoints"
+        logger, note = options.get("logger"), f"The run: {folder}"
+        if options.get("fast_dev_run"):
+            logger = CSVLogger(folder)  # Lightning takes its dummy instead
+        elif logger in (None, True):
+            logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved(), self.done_steps)
+        if self.subcommand == "fit" and self.plan.checkpoint:
+            kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
+        always: list[L.Callback] = [CommandLineWins(), PartialBest(), RandomWeightsBanner()]
+        always.append(WriteConfig(folder / "config.yaml", self.resolved(), note))
+        always.append(LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")))
+        unwanted = tuple(kind for option, kind in SWITCHED_OFF_BY.items() if options.get(option) is False)
+        unwanted += (Checkpoint,) if options.get("fast_dev_run") else ()
+        self.trainer_defaults["callbacks"] = [callback for callback in always if not isinstance(callback, unwanted)]
+        given = as_list(options.get("callbacks"))
+        kwargs["callbacks"] = [callback for callback in given if not isinstance(callback, unwanted)]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *as_list(options.get("plugins"))]
+        try:
+            trainer = super().instantiate_trainer(logger=logger, default_root_dir=str(folder), **kwargs)
+        except (ValueError, TypeError) as error:  # Lightning's own checks of accelerator, strategy, devices, …
+            wrong = re.search(r"(accelerator|strategy)='(\w+)'", str(error))
+            valid = [*StrategyRegistry.available_strategies(), *AcceleratorRegistry.available_accelerators()]
+            near = nearest(wrong[2], valid) if wrong else ""
+            raise UserError(f"trainer: {str(error).partition('. ')[0].rstrip('.')}.{near}") from None
+        for checkpoint in trainer.checkpoint_callbacks:  # also where the user's own logger lies elsewhere
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
+                checkpoint.dirpath = str(checkpoints)
+        return trainer
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain data, without what belongs to this command alone."""
+        self._dump_config()
+        return {key: value for key, value in self.config_dump.items() if key not in NOT_OF_THE_RUN}
+
+
+def as_list(value: Any) -> list[Any]:
+    """None, one thing or several, as a list."""
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,1 +1,0 @@
-"""The commands that are not the trainer's, a file each."""

@@ -1,0 +1,1 @@
+"""What every task stands on. Nothing here knows a task."""

@@ -1,0 +1,1 @@
+"""Import of tables and folders of images, and export back to them."""

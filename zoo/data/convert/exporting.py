@@ -1,0 +1,192 @@
+"""A task folder in MUGE's formats into pictures as files and one table; no torch. The way back of an import."""
+
+import csv
+import hashlib
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+from urllib.parse import quote
+
+from zoo.data import images
+from zoo.data.caption_files import read_captions
+from zoo.data.check import SplitFiles, find_splits
+from zoo.data.convert.writing import IDS
+from zoo.data.formats import find_task_folder, read_json_lines, read_queries, read_text_tsv
+from zoo.data.tsv import ImageTsv
+from zoo.errors import UserError
+
+PICTURES, TABLE = "pictures", "pairs.csv"
+COLUMNS = ("split", "picture", "text")
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}  # of the others the kind's own name
+Id = int | str
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        folder: Where it is.
+        counts: Of each split: ``rows`` of the table, and among them those ``without_text`` and ``without_picture``.
+    """
+
+    folder: Path
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class _Texts:
+    """A split's texts: by picture, and those that name none."""
+
+    by_picture: dict[Id, list[str]]
+    alone: list[str] = field(default_factory=list)
+
+
+def export_folder(
+    root: Path | str, out: Path | str, *, task: str, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> ExportReport:
+    """Write ``pictures``, a folder of files, and ``pairs.csv`` with split, picture and text; whole, or not at all.
+
+    Pictures have the names that an import noted, else their split and id. A picture without a text and a text without
+    a picture, as test splits have them, are rows with an empty cell.
+
+    Args:
+        root: The task's folder, or its parent.
+        out: The folder to write, new or empty.
+        task: ``retrieval``, ``t2i`` or ``caption``.
+        on_progress: Called after each picture, with how many there were so far, of how many.
+
+    Raises:
+        UserError: ``out`` is there, or the data has a fault that stands in the way.
+    """
+    folder, out = find_task_folder(root, task), Path(out).absolute()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} is there already: give a new or empty folder, or remove it.")
+    splits = [split for split in find_splits(folder, task) if _is_there(split)]
+    if not splits:
+        raise UserError(f"{folder} has no split whose files are there: `python -m zoo data check {task}` lists them.")
+    id_type = int if task == "retrieval" else str
+    tsvs = {split.name: ImageTsv(split.pictures.path, id_type) for split in splits if split.pictures}
+    total = sum(map(len, tsvs.values()))
+    report = ExportReport(out)
+    written = out.with_name(f".{out.name}.export")
+    shutil.rmtree(written, ignore_errors=True)
+    try:
+        pictures = _Files(written / PICTURES, _old_names(folder), on_written=lambda done: on_progress(done, total))
+        with (written / TABLE).open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for split in splits:
+                name = "valid" if split.name == "val" else split.name
+                rows = _write_split(name, tsvs.get(split.name), _read_texts(split, task), pictures, table)
+                report.counts[name] = rows
+        os.replace(written, out)
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+    return report
+
+
+class _Files:
+    """Pictures written as files, each name once."""
+
+    def __init__(self, folder: Path, names: dict[Id, str], *, on_written: Callable[[int], None]) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.names = names
+        self.on_written = on_written
+        self.num_written = 0
+        self._digests: dict[str, bytes] = {}
+
+    def write(self, image_id: Id, data: bytes, *, split: str) -> str:
+        """Write a picture; gives its path below the folder."""
+        name = self.names.get(image_id)
+        if name is None:
+            kind = images.read_header(data).format
+            name = f"{split}/{_file_name(image_id)}{_SUFFIXES.get(kind, f'.{kind.lower()}')}"
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        if name not in self._digests:
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        if self._digests.setdefault(name, digest) != digest:
+            raise UserError(f"another picture is called {name} too: give it another name in {IDS}")
+        self.num_written += 1
+        self.on_written(self.num_written)
+        return name
+
+
+def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, pictures: _Files, table: Any) -> dict[str, int]:
+    """Write the pictures of a split, with a row for each text; gives the counts of rows."""
+    counts = {"rows": 0, "without_text": 0, "without_picture": 0}
+
+    def add(picture: str, text: str) -> None:
+        table.writerow((split, picture, text))
+        counts["rows"] += 1
+        counts["without_text"] += not text
+        counts["without_picture"] += not picture
+
+    for row, image_id in enumerate([] if tsv is None else tsv.ids.tolist()):
+        assert tsv is not None
+        try:
+            name = pictures.write(image_id, tsv[row], split=split)
+        except UserError as error:
+            raise UserError(f"{tsv.where(row)}: {error}") from None
+        for text in texts.by_picture.pop(image_id, None) or [""]:
+            add(name, text)
+    if tsv is not None and texts.by_picture:
+        missing = next(iter(texts.by_picture))
+        raise UserError(f"{tsv.path} has no picture {missing}, which a text is of: `data check` lists all such.")
+    for text in (text for found in texts.by_picture.values() for text in found):
+        add("", text)
+    for text in texts.alone:
+        add("", text)
+    return counts
+
+
+def _is_there(split: SplitFiles) -> bool:
+    """Whether the folder has anything of a split."""
+    return split.texts.path.exists() or (split.pictures is not None and split.pictures.path.exists())
+
+
+def _read_texts(split: SplitFiles, task: str) -> _Texts:
+    path = split.answers.path if split.answers else split.texts.path
+    if task == "t2i":
+        return _Texts({description.image_id: [description.text] for description in read_text_tsv(path)})
+    if task == "caption":
+        return _Texts({caption.image_id: list(caption.texts) for caption in read_captions(path)})
+    found = _Texts(defaultdict(list))
+    for query in read_queries(path):
+        for image_id in query.item_ids:
+            found.by_picture[image_id].append(query.text)
+        if not query.item_ids:
+            found.alone.append(query.text)
+    return found
+
+
+def _old_names(folder: Path) -> dict[Id, str]:
+    """What pictures were called before an import; nothing where there was none."""
+    path = folder / IDS
+    if not path.exists():
+        return {}
+    names: dict[Id, str] = {}
+    for number, record in read_json_lines(path):
+        image_id, known = record.get("image_id"), record.get("names")
+        if not isinstance(image_id, int | str) or not isinstance(known, list) or not known:
+            raise UserError(
+                f'{path}:{number}: expected {{"image_id": …, "names": ["…"]}}; remove the file to do without.'
+            )
+        name = PurePath(str(known[0]))
+        parts = [part for part in name.parts if part not in (name.anchor, "..")]  # none leads out of the folder
+        if parts:
+            names[image_id] = PurePath(*parts).as_posix()
+    return names
+
+
+def _file_name(image_id: Id) -> str:
+    """An id as a file's name: as it is, unless it would lead into a folder."""
+    name = str(image_id)
+    return quote(name, safe="") if set(name) & set("/\\:\0") or name.startswith(".") else name

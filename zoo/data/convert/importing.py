@@ -1,0 +1,293 @@
+"""A table and a folder of pictures into a task folder in MUGE's formats; no torch.
+
+Pictures are read once, a few at a time, into one file beside the folder to come. When all are there, rows are dealt out
+to splits and the folder is written beside its place and renamed. What an interruption leaves is taken up again.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from zoo.data.convert.images import PictureStore, Source, read_pictures
+from zoo.data.convert.rows import Row, choose_columns, read_rows
+from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
+from zoo.data.convert.tables import Table, open_table
+from zoo.data.convert.writing import write_task
+from zoo.data.faults import Fault
+from zoo.data.formats import TASK_FOLDERS
+from zoo.errors import UserError, nearest
+
+SHARE = 0.1  # of the pictures that validate, and of those that test, where nothing else is said
+_POOL = 10  # pictures that a query of a retrieval submission names
+Progress = Callable[[str, int, int], None]  # what is being done, with how many pictures so far, of how many
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What to import, and how.
+
+    Args:
+        task: ``retrieval``, ``t2i`` or ``caption``.
+        table: A row for each picture and text of it.
+        images: Where the paths in the table start; not needed where the table holds the pictures themselves.
+        image_column: Of paths, or of pictures; None: as it is usually called.
+        text_column: None as above.
+        split_column: Of train, valid and test; None as above, and where there is none pictures are dealt out.
+        valid: The share of the pictures to validate on, 0 to 1; given, pictures are dealt out whatever the table has.
+        test: The share to test on; as above.
+        seed: Of dealing out.
+        max_size: The longest side allowed, in pixels; None: any.
+        on_error: ``raise`` writes nothing when rows cannot be taken, ``skip`` leaves them out.
+    """
+
+    task: str
+    table: Path | str
+    images: Path | str | None = None
+    image_column: str | None = None
+    text_column: str | None = None
+    split_column: str | None = None
+    valid: float | None = None
+    test: float | None = None
+    seed: int = 0
+    max_size: int | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+
+    def __post_init__(self) -> None:
+        if self.task not in TASK_FOLDERS:
+            valid = ", ".join(TASK_FOLDERS)
+            raise UserError(f"Task {self.task!r} is not one of {valid}.{nearest(self.task, TASK_FOLDERS)}")
+        for name, share in self.shares.items():
+            if not 0 <= share < 1 or sum(self.shares.values()) >= 1:
+                raise UserError(f"--{name} is {share}: give 0 or more; with the other it must be below 1.")
+        if self.by_shares and self.split_column is not None:
+            raise UserError("--split_column and --valid or --test are both given: splits come from one of the two.")
+        if self.max_size is not None and self.max_size < 1:
+            raise UserError(f"--max_size is {self.max_size}: give 1 pixel or more; MUGE's pictures have 224.")
+
+    @property
+    def by_shares(self) -> bool:
+        """Whether pictures are dealt out even where the table has a column of splits."""
+        return self.valid is not None or self.test is not None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the pictures, by split."""
+        return {"valid": SHARE if self.valid is None else self.valid, "test": SHARE if self.test is None else self.test}
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What came of an import.
+
+    Attributes:
+        folder: The task folder.
+        faults: Rows that cannot be taken, in the order of the table.
+        notes: What else a user should know.
+        counts: Pictures, texts and pairs of each split; empty when nothing was written for the faults.
+    """
+
+    folder: Path
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+class _Pictures(NamedTuple):
+    """The pictures of a table, to be read."""
+
+    rows: list[tuple[str, Row]]  # with the key of its source
+    sources: Iterable[Source]
+    num_sources: int
+    origin: dict[str, str]  # where they come from: pictures of another are not to be mixed with them
+
+
+def import_folder(
+    out: Path | str, options: ImportOptions, *, on_progress: Progress = lambda what, done, total: None
+) -> ImportReport:
+    """Write a task folder; whole, or not at all.
+
+    Args:
+        out: The folder, new or empty.
+        options: What to import, and how.
+        on_progress: Called after each picture.
+
+    Raises:
+        UserError: The folder is there, the table cannot be read, or no row can be taken.
+    """
+    out = Path(out).absolute()
+    work = work_folder(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        shutil.rmtree(work, ignore_errors=True)  # what is left of an import that was stopped when all was in its place
+        raise UserError(f"{out} is there already: give a new or empty folder, or remove it.")
+    table = open_table(options.table)
+    columns = choose_columns(
+        table,
+        image=options.image_column,
+        text=options.text_column,
+        split=options.split_column,
+        by_shares=options.by_shares,
+    )
+    report = ImportReport(out, notes=table.notes)
+    rows = read_rows(table, columns, report.faults)
+    if table.holds_pictures(columns.image):
+        pictures = _held_pictures(table, columns.image, rows)
+    else:
+        pictures = _picture_files(table, rows, options.images, report.faults)
+    with PictureStore(work, {"version": 1, **pictures.origin, "max_size": options.max_size}) as store:
+        pairs = _read(pictures, store, table, report, max_size=options.max_size, on_progress=on_progress)
+        splits = split_by_column(pairs, options.task, report.faults, table=str(table.path)) if columns.split else {}
+        report.faults.sort(key=lambda fault: int(fault.place.rpartition(":")[2]))
+        if report.faults and options.on_error == "raise":
+            return report
+        if pairs and not columns.split:
+            splits = split_by_shares(pairs, **options.shares, seed=options.seed, notes=report.notes)
+        if not any(splits.values()):
+            first = f" {report.faults[0]}" if report.faults else ""
+            raise UserError(f"{table.path} has no row that can be taken.{first}")
+        _write(out, options.task, splits, store, on_progress)
+    shutil.rmtree(work)
+    report.counts.update({name: _count(part) for name, part in splits.items() if part})
+    report.notes.extend(
+        f"{name} has no rows, and no files{': the folder is for evaluation alone' if name == 'train' else ''}."
+        for name, part in splits.items()
+        if not part
+    )
+    if options.task == "retrieval":
+        report.notes.extend(_small_pools(report.counts))
+    return report
+
+
+def work_folder(out: Path) -> Path:
+    """Where an import keeps what it has read, until it is whole."""
+    return out.with_name(f".{out.name}.import")
+
+
+# --- where pictures come from ----------------------------------------------------------------------------------
+
+
+def _held_pictures(table: Table, column: str, rows: list[Row]) -> _Pictures:
+    """Pictures that the table holds: a source for each row."""
+    lines = {row.line for row in rows}
+
+    def sources() -> Iterator[Source]:
+        for line, data in table.pictures(column):
+            if line in lines:
+                yield Source(str(line), "", partial(bytes, data or b""))
+
+    origin = {"table": str(table.path.absolute()), "column": column, "stamp": _stamp(table.path)}
+    return _Pictures([(str(row.line), row) for row in rows], sources(), len(lines), origin)
+
+
+def _picture_files(table: Table, rows: list[Row], images: Path | str | None, faults: list[Fault]) -> _Pictures:
+    """Pictures in files: a source for each file; rows whose file is not there become faults."""
+    if images is None:
+        raise UserError(f"--images is not given: name the folder that the paths in {table.path} start from.")
+    folder = Path(images).absolute()
+    if not folder.is_dir():
+        raise UserError(f"--images {images} is {'a file' if folder.exists() else 'not there'}: give a folder.")
+    found: dict[str, Source | str] = {}  # by the name in the table; what is wrong with it
+    kept: list[tuple[str, Row]] = []
+    for row in rows:
+        if row.image not in found:
+            found[row.image] = _find(row.image, folder)
+        source = found[row.image]
+        if isinstance(source, Source):
+            kept.append((source.key, row._replace(image=source.key)))
+        else:
+            faults.append(Fault(f"{table.path}:{row.line}", source))
+    sources = {source.key: source for source in found.values() if isinstance(source, Source)}
+    return _Pictures(kept, sources.values(), len(sources), {"images": str(folder)})
+
+
+def _find(name: str, folder: Path) -> Source | str:
+    """The file that a table means, or why there is none."""
+    path = os.path.normpath(folder / name)
+    if not os.path.exists(path) and "\\" in name:  # a table from Windows
+        path = os.path.normpath(folder / name.replace("\\", "/"))
+    key = Path(os.path.relpath(path, folder)).as_posix()
+    if key == ".." or key.startswith("../"):
+        return f"{name} is not below --images {folder}; name a folder above both"
+    if os.path.isfile(path):
+        return Source(key, _stamp(Path(path)), Path(path).read_bytes)
+    if "://" in name:
+        return f"{name} is an address, not a file; download it, and write its path below --images"
+    if (folder.parent / name).is_file():
+        return f"no file {name} below --images, but below {folder.parent}; give that"
+    return f"no file {name} below --images {folder}; add it, or take the line out"
+
+
+def _stamp(path: Path) -> str:
+    """Another one: the file has changed."""
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+# --- reading and writing ---------------------------------------------------------------------------------------
+
+
+def _read(
+    pictures: _Pictures,
+    store: PictureStore,
+    table: Table,
+    report: ImportReport,
+    *,
+    max_size: int | None,
+    on_progress: Progress,
+) -> list[Pair]:
+    """Bring the pictures into the store; the rows whose picture is there, each pair once."""
+    if len(store):
+        report.notes.append(f"{len(store):,} pictures had been read before, and were kept.")
+    broken: dict[str, str] = {}
+    for done, (source, wrong) in enumerate(read_pictures(pictures.sources, store, max_size=max_size), start=1):
+        if wrong:
+            broken[source.key] = wrong
+        on_progress("Reading pictures", done, pictures.num_sources)
+    pairs: dict[tuple[str, str, str | None], Pair] = {}
+    for key, row in pictures.rows:
+        if key in broken:
+            message = f"{row.image}: {broken[key]}; replace the picture, or take the line out"
+            report.faults.append(Fault(f"{table.path}:{row.line}", message))
+            continue
+        pair = Pair(row.line, store.digest(key), row.image, row.text, row.split)
+        pairs.setdefault((pair.picture, pair.text, pair.split), pair)
+    repeated = len(pictures.rows) - len(pairs) - sum(key in broken for key, _ in pictures.rows)
+    if repeated:
+        report.notes.append(f"{repeated:,} rows repeat the picture and text of others, and count once.")
+    return list(pairs.values())
+
+
+def _write(out: Path, task: str, splits: dict[str, list[Pair]], store: PictureStore, on_progress: Progress) -> None:
+    """Write the folder beside its place, and put it there."""
+    total = sum(_count(part)["pairs" if task == "t2i" else "pictures"] for part in splits.values())
+    done = 0
+
+    def picture(digest: str) -> bytes:
+        nonlocal done
+        done += 1
+        on_progress("Writing pictures", done, total)
+        return store[digest]
+
+    written = work_folder(out) / "folder"
+    shutil.rmtree(written, ignore_errors=True)
+    write_task(written, task, splits, picture)
+    os.replace(written, out)
+
+
+def _small_pools(counts: dict[str, dict[str, int]]) -> Iterator[str]:
+    """What to say of splits that have too few pictures for a submission."""
+    for name in ("valid", "test"):
+        if name in counts and (found := counts[name]["pictures"]) < _POOL:
+            more = f"give it more, by --{name} SHARE or in the column of splits"
+            yield f"{name} has {found} pictures, and a submission names {_POOL} a query: {more}."
+
+
+def _count(pairs: list[Pair]) -> dict[str, int]:
+    return {
+        "pictures": len({pair.picture for pair in pairs}),
+        "texts": len({pair.text for pair in pairs}),
+        "pairs": len(pairs),
+    }

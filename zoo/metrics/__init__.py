@@ -1,1 +1,0 @@
-"""Metrics: pure functions, and torchmetrics classes over them."""

@@ -1,0 +1,1 @@
+"""Backbones that several tasks use: image towers, text towers, image autoencoders."""

@@ -1,0 +1,84 @@
+"""First stages: autoencoders between pictures and the smaller latents that a generator learns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from zoo.core.hub import unreachable
+from zoo.data.images import to_images, to_pixels
+from zoo.errors import UserError
+from zoo.registry import FIRST_STAGES
+
+
+class KLAutoencoder(nn.Module):
+    """Diffusers' ``AutoencoderKL``, whose latents are the means of its posterior (Rombach et al., arXiv:2112.10752).
+
+    Args:
+        model: The built autoencoder.
+        published: Hub name or folder of its weights.
+    """
+
+    def __init__(self, model: Any, *, published: str) -> None:
+        super().__init__()
+        self.model = model
+        self.published = published
+        self.channels: int = model.config.latent_channels
+        self.factor: int = 2 ** (len(model.config.block_out_channels) - 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``."""
+        return self.model.encode(to_pixels(images)).latent_dist.mode().float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents as ``[B, 3, S, S] uint8``."""
+        return to_images(self.model.decode(latents).sample)
+
+
+@FIRST_STAGES.register_prefix("diffusers:")
+def kl_autoencoder(name: str) -> KLAutoencoder:
+    """Build any AutoencoderKL of diffusers; its configuration is read from a folder, the cache or the hub.
+
+    Args:
+        name: A folder that ``save_pretrained`` wrote, or a hub name (``stabilityai/sd-vae-ft-mse``).
+
+    Raises:
+        UserError: The configuration cannot be had, or is not an AutoencoderKL's.
+    """
+    config = _read_configuration(name)
+    if config.get("_class_name") != "AutoencoderKL":
+        raise UserError(f"'diffusers:{name}' is a {config.get('_class_name')}; first stages are AutoencoderKL")
+    from diffusers import AutoencoderKL
+
+    return KLAutoencoder(AutoencoderKL.from_config(config), published=name)
+
+
+def _read_configuration(name: str) -> dict[str, Any]:
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
+        raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name")
+    path = folder / "config.json" if folder.is_dir() else _from_hub(name)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'diffusers:{name}': {path} cannot be read ({error})") from None
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+        reason = unreachable()
+        if reason is None:
+            return Path(hf_hub_download(name, "config.json"))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+    raise UserError(
+        f"'diffusers:{name}': its configuration cannot be had ({reason}). Give a folder that save_pretrained wrote, or"
+        " a hub name that is cached or reachable"
+    )

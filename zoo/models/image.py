@@ -1,0 +1,358 @@
+"""Picture encoders: one adapter for any timm model, and the builders of the named ones."""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from zoo.data.images import over_white, resize
+from zoo.errors import UserError, nearest
+from zoo.models.lora import add_lora
+from zoo.registry import IMAGE_TOWERS
+
+
+class TimmImageTower(nn.Module):
+    """A timm model without its classifier, fed raw ``uint8`` pixels.
+
+    It keeps the model's own pooling (class token, average, attention pool), mean, standard deviation and size.
+    Construction is random: ``zoo.core.pretrained`` reads published weights.
+
+    Args:
+        name: A timm model name, with a weight tag (``"resnet50.a1_in1k"``) or without.
+        image_size: Square side in pixels. None keeps the model's own.
+        patch_dropout: Share of the patches dropped in training, in [0, 1); for vision transformers.
+        num_layers: Transformer layers; for vision transformers. None keeps the model's own.
+
+    Attributes:
+        width: Size of the pooled output.
+        image_size: Square side in pixels.
+        published: Where timm finds the weights of this name, or None when there are none.
+
+    Raises:
+        UserError: timm does not know the name, or the model cannot take an option.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        image_size: int | None = None,
+        patch_dropout: float = 0.0,
+        num_layers: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_layers is not None and num_layers < 1:
+            raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more. None is all of its own.")
+        if not 0 <= patch_dropout < 1:
+            raise UserError(f"patch_dropout: {patch_dropout} came; it is a share, from 0 to below 1.")
+        config = _pretrained_config(name)
+        self.image_size: int = config.input_size[-1] if image_size is None else image_size
+        options: dict[str, Any] = {}
+        if patch_dropout:
+            options["patch_drop_rate"] = patch_dropout
+        if image_size is not None and config.fixed_input_size:
+            options["img_size"] = image_size
+        if num_layers is not None:
+            options["depth"] = num_layers
+        try:
+            self.model = cast(Any, timm.create_model(name, num_classes=0, **options))
+        except TypeError as error:
+            names = {"patch_drop_rate": "patch_dropout", "depth": "num_layers"}
+            refused = next((ours for theirs, ours in names.items() if f"'{theirs}'" in str(error)), "image_size")
+            raise UserError(f"{refused}: timm's {name!r} does not take it ({error}). Leave it out.") from error
+        except (AssertionError, RuntimeError, ValueError) as error:
+            given = f"image_size {self.image_size}, patch_dropout {patch_dropout}"
+            raise UserError(f"timm cannot build {name!r} with {given}: {error or 'not valid'}") from error
+        self.model.to(memory_format=torch.channels_last)  # for the convolutions, and pictures decode that way
+        self.width: int = self.model.head_hidden_size
+        self.published: str | None = (config.hf_hub_id or config.url) if num_layers is None else None
+        self._fixed_size: bool = config.fixed_input_size
+        self._mean, self._std = config.mean, config.std
+        self._with_fused_attention = [part for part in self.model.modules() if getattr(part, "fused_attn", False)]
+        _check_patches(self.model, name, self.image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode ``[B, 3, H, W] uint8`` into pooled ``[B, width]``.
+
+        Raises:
+            UserError: The pictures are not ``uint8 [B, 3, H, W]``, or not of the one size the model takes.
+        """
+        pixels = self.normalise(images)
+        self._choose_attention(pixels)
+        return self.model.forward_head(self.model.forward_features(pixels), pre_logits=True)
+
+    def sequence(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode ``[B, 3, H, W] uint8`` into the features before pooling, class token included where there is one.
+
+        Returns:
+            features ``[B, N, width]`` and their mask ``[B, N] bool``, all true. In training, patch dropout lowers N.
+
+        Raises:
+            UserError: As ``forward``; or the model widens its features after pooling, so there is no such sequence.
+        """
+        pixels = self.normalise(images)
+        self._choose_attention(pixels)
+        features = self.model.forward_features(pixels)
+        if (
+            isinstance(features, Tensor) and features.ndim == 4
+        ):  # [B, C, H', W'], or [B, H', W', C] for Swin and its like
+            channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+        if not isinstance(features, Tensor) or features.shape[-1] != self.width:
+            raise UserError(
+                f"This image tower has no sequence of its pooled width {self.width}: it pools several feature maps, or"
+                " widens them on the way. Use another one, for example a vision transformer or a ResNet."
+            )
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters, layer after layer: the stem, then each block; what follows the last belongs to it.
+
+        Raises:
+            UserError: timm does not say what the layers of this model are.
+        """
+        try:
+            named = timm.models.group_parameters(self.model, self.model.group_matcher(coarse=False))
+        except (AttributeError, NotImplementedError) as error:
+            raise UserError(f"timm does not say what the layers of {type(self.model).__name__} are: {error}.") from None
+        parameters = dict(self.model.named_parameters())
+        return [[parameters[name] for name in names] for names in named.values()]
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, in order; none of a convolutional model."""
+        return list(getattr(self.model, "blocks", []))
+
+    def add_lora(self, **options: Any) -> None:
+        """Freeze the tower, and put adapters beside the linear layers of its blocks (see ``zoo.models.lora``)."""
+        add_lora(self.model, self.blocks(), **options)
+
+    def checkpoint_gradients(self) -> None:
+        """Keep only the inputs of each block in training, and compute the rest again on the way back.
+
+        Raises:
+            UserError: The model has no such mode.
+        """
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError, NotImplementedError):
+            raise UserError(
+                f"gradient_checkpointing: timm's {type(self.model).__name__} cannot. Set it false."
+            ) from None
+
+    def compile_network(self) -> None:
+        """Compile the network behind the normalisation with ``torch.compile``, at its first use."""
+        self.model.forward_features = torch.compile(self.model.forward_features)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Scale ``[B, 3, H, W] uint8`` to the model's mean and deviation in fp32, then cast to its weights' dtype.
+
+        Raises:
+            UserError: As ``forward``.
+        """
+        _, channels, *size = images.shape if images.ndim == 4 else (0, 0)
+        if images.dtype != torch.uint8 or channels != 3:
+            raise UserError(
+                f"images: {str(images.dtype).removeprefix('torch.')} {list(images.shape)} came; a tower takes raw uint8"
+                " [B, 3, H, W] and normalises them itself."
+            )
+        if self._fixed_size and size != [self.image_size, self.image_size]:
+            raise UserError(
+                f"images: {size[0]} × {size[1]} pixels came; this tower takes {self.image_size} × {self.image_size}."
+                f" Set the data's image_size to {self.image_size}, or the tower's option image_size."
+            )
+        # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
+        mean, std = (
+            torch.cat([torch.full((1, 1, 1, size[1]), 255 * value, device=images.device) for value in values], dim=1)
+            # A whole row of pixels, laid out as the pictures are: on a CPU four times as fast as one pixel.
+            .contiguous(memory_format=torch.channels_last)
+            for values in (self._mean, self._std)
+        )  # [1, 3, 1, W] each
+        pixels = images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
+        return pixels.to(next(self.model.parameters()).dtype)
+
+    def _choose_attention(self, pixels: Tensor) -> None:
+        """Attention as two plain products where a CPU computes in bfloat16, else PyTorch's fused one.
+
+        The fused one takes 2.6 times as long there, a seventh of a ViT-B/16's step; in fp32 it is the faster (seen
+        with PyTorch 2.15, forward and backward at 197 tokens). The choice stays until the next forward pass: what
+        gradient checkpointing computes again is to be computed as it was.
+        """
+        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        plain = pixels.device.type == "cpu" and (autocast or pixels.dtype == torch.bfloat16)
+        for module in self._with_fused_attention:
+            module.fused_attn = not plain
+
+    def preprocess(self, images: list[Image.Image]) -> Tensor:
+        """Turn B PIL pictures of any mode into ``[B, 3, image_size, image_size] uint8``.
+
+        They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
+
+        Raises:
+            UserError: One picture came where a list belongs.
+        """
+        if isinstance(images, Image.Image):
+            raise UserError("images: one picture came; preprocess takes a list of pictures: [picture].")
+        arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+
+
+def _pretrained_config(name: str) -> Any:
+    """What timm records about a name: size, mean, std, where its weights are."""
+    architecture = timm.models.split_model_name_tag(name)[0]
+    if not timm.is_model(architecture):
+        raise UserError(
+            f"timm has no model {name!r}.{nearest(architecture, timm.list_models())}"
+            " `python -m zoo list 'timm:*'` lists its names."
+        )
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(architecture)]
+    tag = name.partition(".")[2]
+    if tag and tag not in tags:
+        raise UserError(f"timm's {architecture!r} has no weights {tag!r}. It has {', '.join(tags) or 'none'}.")
+    return timm.get_pretrained_cfg(name)
+
+
+def _check_patches(model: Any, name: str, image_size: int) -> None:
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+    patch = patch[0] if isinstance(patch, tuple) else patch
+    if image_size < 1 or image_size % patch:
+        lower = image_size // patch * patch
+        raise UserError(
+            f"image_size: {image_size} is not a multiple of the {patch}-pixel patches of {name!r}."
+            f" Use {max(lower, patch)} or {max(lower, patch) + patch}."
+        )
+
+
+# The OpenAI weights are the ones that Chinese CLIP starts from; where they were never published, the nearest family's.
+
+
+@IMAGE_TOWERS.register
+def vit_base_patch16_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
+    """Build the ViT-B/16 of CLIP and Chinese CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 16.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+    """
+    name = "vit_base_patch16_clip_quickgelu_224.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+
+
+@IMAGE_TOWERS.register
+def vit_base_patch32_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
+    """Build the ViT-B/32 of CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 32.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+    """
+    name = "vit_base_patch32_clip_quickgelu_224.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+
+
+@IMAGE_TOWERS.register
+def vit_large_patch14_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
+    """Build the ViT-L/14 of CLIP and Chinese CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 14.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
+    """
+    name = "vit_large_patch14_clip_quickgelu_224.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+
+
+@IMAGE_TOWERS.register
+def vit_large_patch14_clip_quickgelu_336(
+    *, image_size: int = 336, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
+    """Build the ViT-L/14 at 336 pixels of CLIP and Chinese CLIP.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 14.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
+    """
+    name = "vit_large_patch14_clip_quickgelu_336.openai"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+
+
+@IMAGE_TOWERS.register
+def vit_huge_patch14_clip_quickgelu_224(
+    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+) -> TimmImageTower:
+    """Build the ViT-H/14 of Chinese CLIP; its published weights here are DFN's.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 14.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+        num_layers: Transformer layers, 1 or more. None: all 32; only those have published weights.
+    """
+    name = "vit_huge_patch14_clip_quickgelu_224.dfn5b"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+
+
+@IMAGE_TOWERS.register
+def resnet50_clip() -> TimmImageTower:
+    """Build the ResNet-50 of CLIP and Chinese CLIP with its attention pool, whose positions fix the size to 224."""
+    return TimmImageTower("resnet50_clip.openai")
+
+
+@IMAGE_TOWERS.register
+def resnet50(*, image_size: int = 224) -> TimmImageTower:
+    """Build the ImageNet ResNet-50.
+
+    Args:
+        image_size: Square side in pixels.
+    """
+    return TimmImageTower("resnet50.a1_in1k", image_size=image_size)
+
+
+@IMAGE_TOWERS.register
+def vit_small_patch16_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build the ImageNet ViT-S/16.
+
+    Args:
+        image_size: Square side in pixels, a multiple of 16.
+        patch_dropout: Share of the patches dropped in training, in [0, 1).
+    """
+    name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
+
+
+@IMAGE_TOWERS.register
+def resnet10t(*, image_size: int = 176) -> TimmImageTower:
+    """Build a tiny ResNet of 4.9 M parameters, for demos and tests.
+
+    Args:
+        image_size: Square side in pixels.
+    """
+    return TimmImageTower("resnet10t.c3_in1k", image_size=image_size)
+
+
+def _timm_names() -> Iterable[str]:
+    return timm.list_models()
+
+
+@IMAGE_TOWERS.register_prefix("timm:", names=_timm_names)
+def timm_tower(name: str, *, image_size: int | None = None, patch_dropout: float = 0.0) -> TimmImageTower:
+    """Build any timm model.
+
+    Args:
+        name: timm's name, with a weight tag or without.
+        image_size: Square side in pixels. None keeps the model's own.
+        patch_dropout: Share of the patches dropped in training, in [0, 1); for vision transformers.
+    """
+    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)

@@ -1,0 +1,309 @@
+"""Text encoders: one adapter for any transformers encoder, and the builders of the named ones."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, BertConfig, BertModel
+
+from zoo.core.hub import read_configuration
+from zoo.errors import UserError
+from zoo.models.lora import add_lora
+from zoo.models.tokenizer import BertChineseTokenizer, Tokenize, pad
+from zoo.registry import TEXT_TOWERS
+
+
+class TransformersTextTower(nn.Module):
+    """A transformers encoder with its tokenizer, fed strings; they are padded to the longest of the batch.
+
+    The pooled output is the hidden state of the classification token, without pooler and tanh, where the tokenizer
+    opens every text with one (BERT, RoBERTa, ELECTRA, …), and the mean over the tokens where it does not (T5, GPT).
+
+    Args:
+        encoder: The built transformers model; a ``forward`` of ids and mask gives ``last_hidden_state``.
+        tokenizer: Turns texts into padded ids and their mask.
+        pool_first: Whether the first token stands for the text; otherwise the mean does.
+        context_length: The most tokens read of a text, special tokens included.
+        pad_to_context: Whether texts are padded to ``context_length`` and not to the longest of the batch.
+        published: Hub name or folder of the weights of this encoder, if there are any.
+
+    Attributes:
+        width: Size of the pooled output and of the sequence.
+
+    Raises:
+        UserError: The encoder has fewer positions than ``context_length``.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        tokenizer: Tokenize,
+        *,
+        pool_first: bool = True,
+        context_length: int = 52,
+        pad_to_context: bool = False,
+        published: str | None = None,
+    ) -> None:
+        super().__init__()
+        positions = getattr(encoder.config, "max_position_embeddings", None) or context_length
+        if not 2 < context_length <= positions:
+            raise UserError(f"context_length: {context_length} came; this text tower takes 3 to {positions} tokens.")
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.width: int = encoder.config.hidden_size
+        self.context_length = context_length
+        self.pad_to_context = pad_to_context
+        self.published = published
+        self._pool_first = pool_first
+
+    def forward(self, texts: list[str]) -> Tensor:
+        """Encode B texts into pooled ``[B, width]``."""
+        hidden, mask = self.sequence(texts)
+        if self._pool_first:
+            return hidden[:, 0]
+        weights = mask.unsqueeze(-1).to(hidden.dtype)  # [B, N, 1]
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def sequence(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Encode B texts into the last hidden states.
+
+        Returns:
+            hidden states ``[B, N, width]``, N the longest text's tokens, and their mask ``[B, N] bool``.
+
+        Raises:
+            UserError: One string came where a list belongs.
+        """
+        if isinstance(texts, str):
+            raise UserError(f"texts: the string {texts!r} came; a text tower takes a list of strings: [{texts!r}].")
+        ids, mask = self.tokenizer(texts, context_length=self.context_length)
+        if self.pad_to_context:
+            ids, mask = (F.pad(side, (0, self.context_length - side.shape[1])) for side in (ids, mask))
+        ids, mask = ids.to(self.encoder.device), mask.to(self.encoder.device)
+        return self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters, layer after layer: the embeddings, then each block; what follows the last belongs to it.
+
+        Raises:
+            UserError: The encoder has no list of blocks.
+        """
+        blocks = self.blocks()
+        place_of = {parameter: place for place, block in enumerate(blocks) for parameter in block.parameters()}
+        layers: list[list[nn.Parameter]] = [[] for _ in range(len(blocks) + 1)]
+        last = 0
+        for parameter in self.encoder.parameters():
+            last = place_of.get(parameter, last - 1) + 1
+            layers[last].append(parameter)
+        return layers
+
+    def blocks(self) -> nn.ModuleList:
+        """The transformer's blocks, in order.
+
+        Raises:
+            UserError: The encoder has no list of blocks.
+        """
+        lists = [module for module in self.encoder.modules() if isinstance(module, nn.ModuleList)]
+        if not lists:
+            raise UserError(f"{type(self.encoder).__name__} has no list of blocks. Name another text tower.")
+        return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
+
+    def add_lora(self, **options: Any) -> None:
+        """Freeze the tower, and put adapters beside the linear layers of its blocks (see ``zoo.models.lora``)."""
+        add_lora(self.encoder, self.blocks(), **options)
+
+    def checkpoint_gradients(self) -> None:
+        """Keep only the inputs of each block in training, and compute the rest again on the way back.
+
+        Raises:
+            UserError: The encoder has no such mode.
+        """
+        if not self.encoder.supports_gradient_checkpointing:
+            raise UserError(f"gradient_checkpointing: {type(self.encoder).__name__} cannot. Set it false.")
+        self.encoder.config.use_cache = False  # of keys and values, which would be kept
+        old_name = self.encoder.gradient_checkpointing_enable  # before transformers 5.20
+        getattr(self.encoder, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
+
+    def compile_network(self) -> None:
+        """Compile the network behind the tokenizer with ``torch.compile``, once for texts of any length."""
+        self.encoder.compile(dynamic=True)
+
+
+class HubTokenizer:
+    """A transformers tokenizer behind the same call as the bundled one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a data worker's fork
+        self._tokenizer = tokenizer
+
+    def __call__(self, texts: Sequence[str], *, context_length: int) -> tuple[Tensor, Tensor]:
+        """Turn B texts into ids ``[B, N] int64`` and their mask ``[B, N] bool`` (true = a token)."""
+        ids = self._tokenizer(list(texts), truncation=True, max_length=context_length)["input_ids"]
+        return pad(ids, value=self._tokenizer.pad_token_id or 0)
+
+    @property
+    def opens_with_classification(self) -> bool:
+        """Whether every text begins with a classification token."""
+        token = self._tokenizer.cls_token_id
+        return token is not None and self._tokenizer("字")["input_ids"][0] == token
+
+
+def _chinese_bert(
+    *,
+    width: int,
+    num_layers: int,
+    num_heads: int,
+    dropout: float,
+    context_length: int,
+    published: str | None = None,
+    pool_first: bool = True,
+    pad_to_context: bool = False,
+) -> TransformersTextTower:
+    if num_layers < 1:
+        raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more.")
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout: {dropout} came; it is a share, from 0 to below 1.")
+    config = BertConfig(
+        vocab_size=21128,
+        hidden_size=width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        intermediate_size=4 * width,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    encoder = BertModel(config, add_pooling_layer=False)
+    return TransformersTextTower(
+        encoder,
+        BertChineseTokenizer(),
+        pool_first=pool_first,
+        context_length=context_length,
+        pad_to_context=pad_to_context,
+        published=published,
+    )
+
+
+@TEXT_TOWERS.register
+def chinese_roberta_wwm_ext(
+    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
+) -> TransformersTextTower:
+    """Build the Chinese RoBERTa base, 12 layers of 768: the text side of Chinese CLIP B and L.
+
+    Args:
+        dropout: Of hidden states and attention, in [0, 1).
+        context_length: The most tokens read of a text, 3 to 512.
+        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+    """
+    return _chinese_bert(
+        width=768,
+        num_layers=12 if num_layers is None else num_layers,
+        num_heads=12,
+        dropout=dropout,
+        context_length=context_length,
+        published="hfl/chinese-roberta-wwm-ext" if num_layers is None else None,
+    )
+
+
+@TEXT_TOWERS.register
+def chinese_roberta_wwm_ext_large(
+    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
+) -> TransformersTextTower:
+    """Build the Chinese RoBERTa large, 24 layers of 1024: the text side of Chinese CLIP H.
+
+    Args:
+        dropout: Of hidden states and attention, in [0, 1).
+        context_length: The most tokens read of a text, 3 to 512.
+        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
+    """
+    return _chinese_bert(
+        width=1024,
+        num_layers=24 if num_layers is None else num_layers,
+        num_heads=16,
+        dropout=dropout,
+        context_length=context_length,
+        published="hfl/chinese-roberta-wwm-ext-large" if num_layers is None else None,
+    )
+
+
+@TEXT_TOWERS.register
+def rbt3(*, dropout: float = 0.1, context_length: int = 52) -> TransformersTextTower:
+    """Build the Chinese RoBERTa of 3 layers of 768: the text side of Chinese CLIP RN50.
+
+    Args:
+        dropout: Of hidden states and attention, in [0, 1).
+        context_length: The most tokens read of a text, 3 to 512.
+    """
+    return _chinese_bert(
+        width=768, num_layers=3, num_heads=12, dropout=dropout, context_length=context_length, published="hfl/rbt3"
+    )
+
+
+@TEXT_TOWERS.register
+def bert_tiny_chinese(
+    *,
+    width: int = 256,
+    num_layers: int = 3,
+    num_heads: int = 4,
+    dropout: float = 0.1,
+    context_length: int = 52,
+    pad_to_context: bool = False,
+) -> TransformersTextTower:
+    """Build a tiny Chinese BERT of 7.9 M parameters, 3 layers of 256, for demos and tests.
+
+    It is made to learn from a few thousand texts, where nobody publishes weights: the mean over the tokens stands for
+    the text, and characters begin well apart (deviation 0.08, BERT's is 0.02), so that those seldom seen stay so.
+
+    Args:
+        width: Size of the hidden states, a multiple of ``num_heads``.
+        num_layers: Transformer layers.
+        num_heads: Attention heads.
+        dropout: Of hidden states and attention, in [0, 1).
+        context_length: The most tokens read of a text, 3 to 512.
+        pad_to_context: Whether texts are padded to ``context_length``, as others do, and not to the longest of the
+            batch: slower, and the same embeddings.
+
+    Raises:
+        UserError: ``width`` is not a multiple of ``num_heads``.
+    """
+    if width % num_heads:
+        raise UserError(f"width: {width} is not a multiple of num_heads {num_heads}.")
+    tower = _chinese_bert(
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        dropout=dropout,
+        context_length=context_length,
+        pad_to_context=pad_to_context,
+        pool_first=False,
+    )
+    torch.nn.init.normal_(tower.encoder.embeddings.word_embeddings.weight, std=0.08)
+    return tower
+
+
+@TEXT_TOWERS.register_prefix("transformers:")
+def transformers_tower(name: str, *, context_length: int = 52) -> TransformersTextTower:
+    """Build any transformers encoder: its configuration and tokenizer are read from a folder, the cache or the hub.
+
+    Args:
+        name: A folder that ``save_pretrained`` wrote, which works offline, or a hub name (``"hfl/rbt6"``).
+        context_length: The most tokens read of a text, special tokens included.
+
+    Raises:
+        UserError: The configuration or the tokenizer cannot be had, or it is not a text encoder's.
+    """
+    config, hub_tokenizer = read_configuration("transformers", name)
+    if not isinstance(getattr(config, "hidden_size", None), int):
+        raise UserError(f"'transformers:{name}' is a {config.model_type} and not a single text encoder. Name one.")
+    config.use_cache = False
+    encoder = AutoModel.from_config(config, dtype=torch.float32)
+    if config.is_encoder_decoder:
+        encoder = encoder.get_encoder()
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # its output is not used
+    tokenizer = HubTokenizer(hub_tokenizer)
+    pool_first = tokenizer.opens_with_classification
+    return TransformersTextTower(
+        encoder, tokenizer, pool_first=pool_first, context_length=context_length, published=name
+    )

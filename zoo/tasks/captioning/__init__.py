@@ -1,0 +1,1 @@
+"""Captioning: an image in, Chinese copy out."""

@@ -1,0 +1,123 @@
+"""``python -m zoo caption CHECKPOINT IMAGE …``: captions of picture files."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.cli.parser import CommandParser
+
+BATCH = 32
+
+
+def main(argv: list[str]) -> int:
+    """Describe and print.
+
+    Args:
+        argv: The words after ``python -m zoo caption``.
+
+    Returns:
+        0, or 1 when some pictures cannot be read; the others are described.
+
+    Raises:
+        UserError: The checkpoint is no captioner's, or an option is none of its.
+    """
+    options = caption_parser().parse_args(argv)
+    paths = [path for name in options.images for path in picture_files(Path(name))]
+    import torch
+
+    import zoo
+    from zoo.core.checkpoint import newest_run
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = zoo.load(options.checkpoint, device=device)
+    if not hasattr(task, "captioner"):
+        raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which writes no captions")
+    print(f"{newest_run(options.checkpoint)}, {task.trained_steps} steps", file=sys.stderr)
+    faults: list[str] = []
+    for path, caption in describe(task.captioner, paths, options.decoding or {}, faults):
+        record = {"image": str(path), "text": caption}
+        print(json.dumps(record, ensure_ascii=False) if options.json else f"{path}\t{caption}")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+def caption_parser() -> "CommandParser":
+    """The options of ``caption``."""
+    from zoo.cli.parser import CommandParser
+
+    parser = CommandParser(
+        prog="python -m zoo caption",
+        description="Write a Chinese caption of each picture: a line of file, tab, caption. It is a function of"
+        " checkpoint, picture and decoding; it is computed in fp32, on a GPU where there is one.",
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=str,
+        help="A captioning checkpoint, a run's folder or an experiment's (runs/caption_demo: its newest run).",
+    )
+    parser.add_argument(
+        "images", type=str, nargs="+", metavar="IMAGE", help="A picture, or a folder: all pictures in it."
+    )
+    parser.add_argument(
+        "--decoding",
+        type=dict[str, Any] | None,
+        default=None,
+        help="How to write, where it is not to be as in training: --decoding.beams 8 --decoding.length_penalty 0.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON lines of image and text.")
+    return parser
+
+
+def picture_files(path: Path) -> list[Path]:
+    """A file, or all pictures of a folder by their names.
+
+    Raises:
+        UserError: There is no such file, or the folder has no pictures.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"IMAGE {path}: there is no such file or folder")
+    from PIL import Image
+
+    endings = set(Image.registered_extensions())
+    found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in endings)
+    if not found:
+        raise UserError(f"IMAGE {path}: the folder has no pictures in it")
+    return found
+
+
+def describe(
+    captioner: Any, paths: list[Path], options: dict[str, Any], faults: list[str]
+) -> Iterator[tuple[Path, str]]:
+    """Each file with its caption; those that cannot be read are listed in ``faults``.
+
+    Raises:
+        UserError: An option is out of its range.
+    """
+    from PIL import Image
+    from rich.console import Console
+    from rich.progress import track
+
+    from zoo.data import images
+
+    parts = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    console = Console(stderr=True)
+    for part in track(parts, "Writing", console=console, transient=True, disable=not console.is_terminal):
+        pictures = {}
+        for path in part:
+            try:
+                pictures[path] = Image.fromarray(images.decode(path.read_bytes()))
+            except (OSError, images.ImageError) as error:
+                faults.append(f"IMAGE {path}: {error}")
+        try:
+            captions = dict(zip(pictures, captioner.caption(list(pictures.values()), **options), strict=True))
+        except UserError as error:
+            raise UserError(f"--decoding: {error}") from None
+        yield from ((path, captions[path]) for path in part if path in captions)

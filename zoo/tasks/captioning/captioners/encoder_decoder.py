@@ -1,0 +1,178 @@
+"""Captioners whose language model attends to the picture: any zoo image tower, a BERT decoder with cross-attention."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertLMHeadModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from zoo.core.options import options_of
+from zoo.errors import UserError
+from zoo.registry import CAPTIONERS
+from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
+from zoo.tasks.captioning.captioners.decoding import Decoding
+from zoo.tasks.captioning.captioners.vocabulary import BertVocabulary
+
+
+class CrossAttendingBert(nn.Module):
+    """BERT as a causal decoder, each layer of which also attends to the picture.
+
+    Rothe et al., "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks" (2019), arXiv:1907.12461.
+
+    Args:
+        width: Of the hidden states, a multiple of ``num_heads``.
+        num_layers: Transformer layers.
+        num_heads: Attention heads.
+        dropout: Of hidden states and attention, in [0, 1).
+        vocabulary_size: Tokens.
+        published: Hub name or folder of a BERT that it can start from; the attention to the picture starts at random.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        dropout: float,
+        vocabulary_size: int,
+        published: str | None = None,
+    ) -> None:
+        super().__init__()
+        config = BertConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=width,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            intermediate_size=4 * width,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            is_decoder=True,
+            add_cross_attention=True,
+        )
+        self.model: Any = BertLMHeadModel(config)
+        self.published = published
+
+    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
+        """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
+        hidden = self.model.bert(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
+        return self.model.cls(hidden[places])  # the vocabulary costs most: not where there is nothing to learn
+
+    def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
+        """Ids ``[B, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
+        options: dict[str, Any] = {"encoder_hidden_states": encoded, "logits_processor": [*processors]}
+        if config.use_cache is not False:  # BERT makes no cache of its own that holds the picture's keys too
+            options["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        first = torch.full((len(encoded), 1), start, device=encoded.device)
+        ids = self.model.generate(first, generation_config=config, **options)
+        return ids[:, 1:]
+
+
+def _build(
+    *,
+    width: int,
+    num_layers: int,
+    num_heads: int,
+    dropout: float,
+    image_tower: str,
+    image_tower_options: dict[str, Any] | None,
+    context_length: int,
+    decoding: dict[str, Any] | None,
+    published: str | None = None,
+) -> ImageCaptioner:
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout is {dropout}: give a share, 0 to below 1")
+    tower, vocabulary = build_image_tower(image_tower, image_tower_options), BertVocabulary()
+    decoder = CrossAttendingBert(
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        dropout=dropout,
+        vocabulary_size=vocabulary.size,
+        published=published,
+    )
+    connector = nn.Sequential(nn.Linear(tower.width, width), nn.LayerNorm(width))
+    return ImageCaptioner(
+        tower,
+        connector,
+        decoder,
+        vocabulary,
+        context_length=context_length,
+        decoding=options_of(Decoding, decoding, what="decoding"),
+    )
+
+
+@CAPTIONERS.register
+def encoder_decoder_tiny(
+    *,
+    image_tower: str = "resnet10t",
+    image_tower_options: dict[str, Any] | None = None,
+    width: int = 256,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    dropout: float = 0.1,
+    context_length: int = 42,
+    decoding: dict[str, Any] | None = None,
+) -> ImageCaptioner:
+    """Build an image tower and a decoder of 7.7 M parameters, 2 layers of 256, for demos and tests.
+
+    Args:
+        image_tower: An image tower's name; the decoder attends to its sequence.
+        image_tower_options: Options of its builder.
+        width: Of the decoder's hidden states, a multiple of ``num_heads``.
+        num_layers: The decoder's.
+        num_heads: The decoder's.
+        dropout: Of the decoder, in [0, 1).
+        context_length: The most tokens read of a reference, start and end included.
+        decoding: How captions are written: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
+
+    Raises:
+        UserError: An option is out of its range.
+    """
+    if width % num_heads:
+        raise UserError(f"width: {width} is not a multiple of num_heads {num_heads}.")
+    return _build(
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        dropout=dropout,
+        image_tower=image_tower,
+        image_tower_options=image_tower_options,
+        context_length=context_length,
+        decoding=decoding,
+    )
+
+
+@CAPTIONERS.register
+def encoder_decoder_base(
+    *,
+    image_tower: str = "vit_base_patch16_clip_quickgelu_224",
+    image_tower_options: dict[str, Any] | None = None,
+    dropout: float = 0.1,
+    context_length: int = 52,
+    decoding: dict[str, Any] | None = None,
+) -> ImageCaptioner:
+    """Build an image tower and a decoder of 12 layers of 768, which starts from Chinese RoBERTa.
+
+    Args:
+        image_tower: An image tower's name; the decoder attends to its sequence.
+        image_tower_options: Options of its builder.
+        dropout: Of the decoder, in [0, 1).
+        context_length: The most tokens read of a reference, start and end included.
+        decoding: How captions are written: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
+
+    Raises:
+        UserError: An option is out of its range.
+    """
+    return _build(
+        width=768,
+        num_layers=12,
+        num_heads=12,
+        dropout=dropout,
+        image_tower=image_tower,
+        image_tower_options=image_tower_options,
+        context_length=context_length,
+        decoding=decoding,
+        published="hfl/chinese-roberta-wwm-ext",
+    )

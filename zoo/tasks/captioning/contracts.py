@@ -1,0 +1,75 @@
+"""What the parts of the captioning task hand each other: batches, a split's references, a captioner, its data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+
+class CaptionBatch(TypedDict):
+    """One batch of captioning: B pictures and, where the split has them, C references of theirs."""
+
+    image: Tensor  # [B, 3, H, W] uint8, RGB
+    image_id: list[str]  # B ids
+    row: Tensor  # [B] int64, the picture's place among the split's, in file order
+    text: NotRequired[list[str]]  # C references to learn from: those of the first picture, then of the second, …
+    picture: NotRequired[Tensor]  # [C] int64, place in the batch of the picture that each is of, rising
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """A writer of captions, an ``nn.Module``. It owns its image tower, its vocabulary and how it decodes."""
+
+    image_size: int  # the square side in pixels of what it reads
+    end_token: int  # closes every whole caption
+    decoding: Any  # how captions are written by default: a ``zoo.tasks.captioning.captioners.decoding.Decoding``
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What ``[B, 3, S, S] uint8`` are to the language side: ``[B, N, width]``."""
+
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Captions as ids ``[B, T] int64``, with a start and an end token, and their mask ``[B, T] bool``."""
+
+    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
+        """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
+
+    def write(self, encoded: Tensor, decoding: Any = None) -> list[str]:
+        """A caption of each of B pictures, a function of the weights and its picture alone."""
+
+    def sample(self, encoded: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` random captions of each of B pictures, as ``tokenize`` gives them: ``[B * count, T]``."""
+
+    def spell(self, ids: Tensor) -> list[str]:
+        """The texts of ids ``[B, T]``, up to the end token."""
+
+
+@dataclass(frozen=True)
+class CaptionGold:
+    """What captions are held against: a split's pictures in file order; a row is a place among them."""
+
+    split: str
+    source: str  # the data set: its folder's name and a hash of its ids, references and encoded pictures
+    image_ids: list[str]
+    references: list[tuple[str, ...]] | None  # of each picture, one or more; None where the split has none
+    rows: list[int]  # the rows that an evaluation writes a caption for, in file order
+    max_references: int | None = None  # the most that are used of a picture, the first ones; None: all
+
+
+@runtime_checkable
+class CaptionData(Protocol):
+    """What the captioning callbacks ask of a data module beside its batches."""
+
+    image_size: int
+    predict_split: str
+
+    def gold(self, split: str) -> CaptionGold:
+        """The pictures of a split and their references."""
+
+    def picture(self, split: str, row: int) -> np.ndarray:
+        """One picture as ``[H, W, 3] uint8`` RGB."""
+
+    def pictures_loader(self, split: str) -> Iterable[CaptionBatch]:
+        """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""

@@ -1,0 +1,215 @@
+"""The files of one captioning split, joined and checked, and the data sets that read them in whole batches."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo.core.loading import decode, join_pictures, spread
+from zoo.data import images
+from zoo.data.caption_files import Caption, read_captions
+from zoo.data.faults import raise_or_list
+from zoo.data.formats import TASK_FOLDERS, first_file
+from zoo.data.tsv import ImageTsv
+from zoo.errors import UserError, nearest
+from zoo.tasks.captioning.contracts import CaptionBatch, CaptionGold
+
+SPLITS = ("train", "valid", "test")
+
+
+class CaptioningSplit:
+    """The files of one split: pictures, and the references of each where the split has them, joined by id.
+
+    A row is a place among the pictures that can be used, in the order of the ``.jsonl`` file: all of them, but for
+    those that ``skip`` leaves out. The references of the test split, which MUGE keeps to itself, are those of
+    ``IC_test_answers.jsonl`` where somebody has them.
+
+    Args:
+        folder: An ``ECommerce-IC`` folder.
+        split: ``train``, ``valid`` or ``test``.
+        max_references: The most references used of a picture, the first ones; None: all.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+            broken ones and malformed and repeated lines; ``faults`` lists them.
+
+    Raises:
+        UserError: With file, line and id, if a line is malformed, or a line has no picture or a picture no line and
+            ``on_error`` is ``raise``.
+    """
+
+    def __init__(
+        self, folder: Path, split: str, *, max_references: int | None, on_error: Literal["raise", "skip"]
+    ) -> None:
+        if split not in SPLITS:
+            raise UserError(f"Split {split!r} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
+        answers = ["IC_test_answers.jsonl"] if split == "test" else []
+        self.captions_path = first_file(folder, *answers, f"IC_{split}.jsonl")
+        self.folder = folder.parent if folder.name == TASK_FOLDERS["caption"] else folder
+        self.split = split
+        self.max_references = max_references
+        self.faults: list[str] = []
+        faults = self.faults if on_error == "skip" else None
+        captions = self._alike(read_captions(self.captions_path, faults), faults)
+        self.pictures = ImageTsv(first_file(folder, f"IC_{split}.tsv"), id_type=str, faults=faults)
+        usable = join_pictures(
+            self.pictures,
+            [caption.image_id for caption in captions],
+            [caption.line for caption in captions],
+            path=self.captions_path,
+            what="line of references",
+            faults=faults,
+        )
+        self.picture_rows = list(usable.values())
+        self.image_ids = [captions[place].image_id for place in usable]
+        self.references = [captions[place].texts[:max_references] for place in usable]
+        self.has_references = any(self.references)
+
+    def _alike(self, captions: list[Caption], faults: list[str] | None) -> list[Caption]:
+        """Those with references, unless none has any."""
+        with_texts = [caption for caption in captions if caption.texts]
+        for caption in captions if with_texts else []:
+            if not caption.texts:
+                where = f"{self.captions_path}:{caption.line}: picture {caption.image_id}"
+                fault = f"{where} has no text, and others have: give every picture a list of references, or none"
+                raise_or_list(UserError(fault), faults)
+        return with_texts or captions
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def need_references(self) -> None:
+        """See that there are references.
+
+        Raises:
+            UserError: There are none.
+        """
+        if not self.has_references:
+            raise UserError(
+                f"the {self.split} split has no references ({self.captions_path}): it can only be predicted"
+            )
+
+    def picture(self, row: int) -> np.ndarray:
+        """One picture as ``[H, W, 3] uint8`` RGB."""
+        return decode(self.pictures, self.picture_rows[row])
+
+    def batch(self, rows: Sequence[int], pixels: np.ndarray) -> CaptionBatch:
+        """Some rows with their pictures ``[B, H, W, 3] uint8``, without references."""
+        return CaptionBatch(
+            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            image_id=[self.image_ids[row] for row in rows],
+            row=torch.tensor(rows, dtype=torch.int64),
+        )
+
+    def gold(self, count: int | None = None) -> CaptionGold:
+        """What an evaluation of this split is held against.
+
+        Args:
+            count: Pictures to write captions for, spread evenly over the file; None: all.
+        """
+        rows = range(len(self)) if count is None else spread(len(self), count).tolist()
+        return CaptionGold(
+            split=self.split,
+            source=f"{self.folder.name}, caption {self.digest}",
+            image_ids=self.image_ids,
+            references=self.references if self.has_references else None,
+            rows=list(rows),
+            max_references=self.max_references,
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """12 digits of the SHA-256 of the usable rows: ids, references and pictures as they stand in the files."""
+        digest = hashlib.sha256()
+        for row in range(len(self)):
+            digest.update("\t".join([self.image_ids[row], *self.references[row], ""]).encode())
+            digest.update(self.pictures.base64(self.picture_rows[row]))
+        return digest.hexdigest()[:12]
+
+
+class TrainingCaptions(Dataset[CaptionBatch]):
+    """Pictures and references to train on: keys are ``(epoch, row)``, of which crop and choice are a function.
+
+    Args:
+        opened: The split.
+        image_size: Side of the square pictures in pixels.
+        crop_scale: The least and greatest share of the picture that a crop keeps.
+        flip: Probability of mirroring.
+        captions_per_picture: References drawn of a picture, all different; None: all of them.
+        seed: Seed of the augmentation and the choice.
+    """
+
+    def __init__(
+        self,
+        opened: CaptioningSplit,
+        *,
+        image_size: int,
+        crop_scale: tuple[float, float],
+        flip: float,
+        captions_per_picture: int | None,
+        seed: int,
+    ) -> None:
+        opened.need_references()
+        self.opened = opened
+        self.image_size = image_size
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.captions_per_picture = captions_per_picture
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.opened)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> CaptionBatch:
+        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
+        flip = torch.zeros(len(keys), dtype=torch.bool)
+        chosen: list[list[str]] = []
+        for place, (epoch, row) in enumerate(keys):
+            generator = np.random.default_rng((self.seed, epoch, row))
+            pixels[place] = images.random_crop_resize(
+                self.opened.picture(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
+            )
+            flip[place] = generator.random() < self.flip
+            references = self.opened.references[row]
+            count = min(self.captions_per_picture or len(references), len(references))
+            chosen.append([references[index] for index in generator.permutation(len(references))[:count]])
+        batch = with_references(self.opened.batch([row for _, row in keys], pixels), chosen)
+        if self.flip > 0:
+            batch["flip"] = flip
+        return batch
+
+
+class CaptionedPictures(Dataset[CaptionBatch]):
+    """Some rows as they are, with all their references where the split has them, a whole batch at a time.
+
+    Args:
+        opened: The split.
+        rows: Which of its rows.
+        image_size: Side of the square pictures in pixels.
+    """
+
+    def __init__(self, opened: CaptioningSplit, rows: list[int], *, image_size: int) -> None:
+        self.opened = opened
+        self.rows = rows
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, places: list[int]) -> CaptionBatch:
+        rows = [self.rows[place] for place in places]
+        pixels = np.stack([images.resize(self.opened.picture(row), self.image_size) for row in rows])
+        batch = self.opened.batch(rows, pixels)
+        if self.opened.has_references:
+            with_references(batch, [list(self.opened.references[row]) for row in rows])
+        return batch
+
+
+def with_references(batch: CaptionBatch, references: list[list[str]]) -> CaptionBatch:
+    """A batch with references of its B pictures, one list each."""
+    batch["text"] = [text for texts in references for text in texts]
+    batch["picture"] = torch.tensor([place for place, texts in enumerate(references) for _ in texts])
+    return batch

@@ -1,0 +1,259 @@
+"""Captioning: a picture → Chinese copy, learnt from references, then by the reward of its own captions."""
+
+import sys
+from functools import partial
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo.core.checkpoint import load_initial_weights
+from zoo.core.optim import two_cosines_ratio
+from zoo.core.pretrained import load_pretrained
+from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.errors import UserError
+from zoo.registry import CAPTIONERS
+from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
+from zoo.tasks.captioning.loss import self_critical_loss, sums_by_group, token_losses
+from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
+
+END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
+
+
+class CaptioningTask(L.LightningModule):
+    """A writer of Chinese captions.
+
+    Training lowers the cross-entropy of the references' tokens. With ``reward_samples`` it then raises CIDEr-D
+    (self-critical sequence training, Rennie et al. 2016, arXiv:1612.00563): the model draws captions of each picture
+    and learns from those that score above the picture's others; document frequencies are those of the training
+    references. ``CaptionEvaluation`` scores what it writes.
+
+    Args:
+        captioner: A registered captioner or a built module (``zoo.tasks.captioning.contracts.Captioner``).
+        captioner_options: Arguments of the captioner's builder.
+        image_pretrained: Published weights of the image tower: ``auto`` takes them from cache or hub and otherwise
+            starts at random and says so; ``true`` fails without them; ``false`` starts at random; or a file.
+        language_pretrained: The same of the language model; a path is a folder that ``save_pretrained`` wrote.
+        init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
+            optimiser nor place in training is taken: for that, see ``--ckpt_path``.
+        learning_rate: Peak learning rate of AdamW.
+        image_learning_rate: The image tower's own; by default the same.
+        language_learning_rate: The language model's own; by default the same.
+        weight_decay: Weight decay of matrices; biases and norms have none.
+        warmup_steps: Steps of linear warm-up before the cosine to zero.
+        betas: AdamW's.
+        eps: AdamW's.
+        label_smoothing: Share of each target that is spread evenly over the vocabulary, in [0, 1).
+        reward_samples: Captions drawn of each picture for the reward, 2 or more, dropout off; 0: no reward.
+        reward_from_epoch: The epoch, from 0, in which the reward takes the references' place; 0, from the start, needs
+            ``init_from``.
+        reward_learning_rate: Peak learning rate from that epoch on, which falls along a cosine of its own; by default
+            ``learning_rate``. The parts' own rates keep their proportion.
+
+    Raises:
+        UserError: The captioner cannot be built as it is asked for, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        captioner: str | nn.Module,
+        *,
+        captioner_options: dict[str, Any] | None = None,
+        image_pretrained: Literal["auto"] | bool | str = "auto",
+        language_pretrained: Literal["auto"] | bool | str = "auto",
+        init_from: str | None = None,
+        learning_rate: float = 1e-4,
+        image_learning_rate: float | None = None,
+        language_learning_rate: float | None = None,
+        weight_decay: float = 0.05,
+        warmup_steps: int = 100,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        label_smoothing: float = 0.1,
+        reward_samples: int = 0,
+        reward_from_epoch: int = 0,
+        reward_learning_rate: float | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing is {label_smoothing}: give a share, 0 to below 1")
+        if reward_samples < 0 or reward_samples == 1:
+            raise UserError(f"reward_samples is {reward_samples}: give 2 or more, each held against the others, or 0")
+        if reward_from_epoch < 0 or (reward_from_epoch and not reward_samples):
+            raise UserError(
+                f"reward_from_epoch is {reward_from_epoch} and reward_samples {reward_samples}: give an epoch, 0 or"
+                " more, and how many captions are drawn"
+            )
+        self.save_hyperparameters(ignore=["captioner"] if isinstance(captioner, nn.Module) else [], logger=False)
+        self.captioner: Any = CAPTIONERS.build_or_take("captioner", captioner, captioner_options)
+        if not isinstance(self.captioner, Captioner):
+            wanted = ("image_size", "end_token", "decoding", "encode", "tokenize", "logits", "write", "sample", "spell")
+            lacking = [name for name in wanted if not hasattr(self.captioner, name)]
+            raise UserError(
+                f"captioner: {type(self.captioner).__name__} has no {', '.join(lacking)}: it is no Captioner"
+            )
+        self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
+        self.trained_steps = 0  # of the checkpoint that was loaded
+        self._rewards: CaptionReferences | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the captioner reads, in pixels."""
+        return self.captioner.image_size
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read initial weights before a new training; a resumed one brings its own."""
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        if self.hparams["init_from"]:
+            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+            return
+        for side, part in (("image", "image_tower"), ("language", "language")):
+            if hasattr(self.captioner, part):
+                try:
+                    pretrained = self.hparams[f"{side}_pretrained"]
+                    self.weights[part] = load_pretrained(getattr(self.captioner, part), pretrained).text
+                except UserError as error:
+                    raise UserError(f"model.{side}_{error}") from None
+
+    def on_fit_start(self) -> None:
+        """Count the training references' n-grams, where their CIDEr-D is the reward."""
+        if self.hparams["reward_samples"] == 0:
+            return
+        trained = self.hparams["reward_from_epoch"] or self.hparams["init_from"] or self.trainer.ckpt_path
+        if not trained:
+            raise UserError(
+                f"model.reward_samples is {self.hparams['reward_samples']} and model.init_from is not set: random"
+                " weights draw nothing that could be rewarded; start from a trained run, or learn references first and"
+                " set model.reward_from_epoch"
+            )
+        references = self.trainer.datamodule.gold("train").references  # type: ignore[attr-defined]
+        if self.trainer.is_global_zero:
+            print(f"Counting the n-grams of {len(references):,} training pictures' references", file=sys.stderr)
+        words = Tokenization(lowercase=True)
+        self._rewards = CaptionReferences([[[*words.tokenize(text), END] for text in texts] for texts in references])
+
+    def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
+        """Dropout and drawing are a function of seed, process and step; the reward is of the model without dropout."""
+        seed_step(self)
+        if self._by_reward:
+            self.captioner.eval()
+
+    def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
+        """The references' cross-entropy, or the loss of the reward."""
+        encoded = self.captioner.encode(batch["image"])
+        if self._by_reward:
+            loss = self._reward_loss(encoded, batch)
+        else:
+            loss = self._token_losses(encoded, batch, self.hparams["label_smoothing"])[0].mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    @property
+    def _by_reward(self) -> bool:
+        return self._rewards is not None and self.current_epoch >= self.hparams["reward_from_epoch"]
+
+    def _reward_loss(self, encoded: Tensor, batch: CaptionBatch) -> Tensor:
+        """Of captions that are drawn for the batch's pictures, ``encoded [B, N, W]``."""
+        count = self.hparams["reward_samples"]
+        ids, mask = self.captioner.sample(encoded.detach(), count)  # [B · k, T]
+        rewards = self._score(batch, ids, mask, count)
+        targets, places = ids[:, 1:], mask[:, 1:]
+        logits = self.captioner.logits(encoded.repeat_interleave(count, dim=0), ids[:, :-1], places)
+        caption = torch.arange(len(ids), device=ids.device)[:, None].expand_as(places)[places]  # [M]
+        self.log("train/reward", 100 * rewards.mean(), prog_bar=True)
+        return self_critical_loss(-token_losses(logits, targets[places]), caption, rewards)
+
+    def _score(self, batch: CaptionBatch, ids: Tensor, mask: Tensor, count: int) -> Tensor:
+        """CIDEr-D ``[B, k]`` of drawn captions; the end counts as a token, where one came."""
+        assert self._rewards is not None
+        words = Tokenization(lowercase=True)
+        ended = ((ids[:, 1:] == self.captioner.end_token) & mask[:, 1:]).any(dim=1)
+        captions = [
+            [*words.tokenize(text), *([END] if whole else [])]
+            for text, whole in zip(self.captioner.spell(ids[:, 1:]), ended.tolist(), strict=True)
+        ]
+        rows = batch["row"].repeat_interleave(count).tolist()
+        rewards = self._rewards.cider_d(rows, captions)
+        return torch.as_tensor(rewards, dtype=torch.float32, device=ids.device).view(-1, count)
+
+    def _token_losses(self, encoded: Tensor, batch: CaptionBatch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        """Cross-entropy ``[M]`` of the references' tokens, and the place in the batch of each one's picture ``[M]``."""
+        ids, mask = self.captioner.tokenize(batch["text"])  # [C, T]
+        places = mask[:, 1:]
+        logits = self.captioner.logits(encoded[batch["picture"]], ids[:, :-1], places)
+        losses = token_losses(logits, ids[:, 1:][places], label_smoothing=label_smoothing)
+        return losses, batch["picture"][:, None].expand_as(places)[places]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then free the gradients: Lightning would behind the next forward pass, which lacks that memory."""
+        super().optimizer_step(*args, **kwargs)
+        self.zero_grad()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over decayed and undecayed parameters, each part at its rate; a cosine to zero for each phase."""
+        parts = {"image_tower": "image_learning_rate", "language": "language_learning_rate"}
+        rates = {
+            parameter: self.hparams[rate]
+            for part, rate in parts.items()
+            if self.hparams[rate] is not None
+            for parameter in getattr(self.captioner, part).parameters()
+        }
+        configured: Any = adamw_warmup_cosine(self, rates)
+        if self.hparams["reward_from_epoch"]:
+            total = int(self.trainer.estimated_stepping_batches)
+            peak, second_peak = self.hparams["learning_rate"], self.hparams["reward_learning_rate"]
+            ratio = partial(
+                two_cosines_ratio,
+                warmup_steps=self.hparams["warmup_steps"],
+                first_steps=total * self.hparams["reward_from_epoch"] // (self.trainer.max_epochs or 1),
+                total_steps=total,
+                second_ratio=1.0 if second_peak is None else second_peak / peak,
+            )
+            configured["lr_scheduler"]["scheduler"] = LambdaLR(configured["optimizer"], ratio)
+        return configured
+
+    # --- evaluation --------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, Any]:
+        """Describe a batch.
+
+        Returns:
+            ``captions``, B texts; ``encoded [B, N, W]``; ``features [B, W]``, unit vectors of the pictures; and, where
+            there are references, of each picture's the ``loss [B]``, summed over their ``tokens [B]``.
+        """
+        encoded = self.captioner.encode(batch["image"])
+        described: dict[str, Any] = {"captions": self.captioner.write(encoded), "encoded": encoded}
+        described["features"] = self.features(encoded)
+        if "text" in batch:
+            losses, picture = self._token_losses(encoded, batch, label_smoothing=0.0)
+            described["loss"] = sums_by_group(losses.double(), picture, len(encoded))
+            described["tokens"] = sums_by_group(torch.ones_like(losses), picture, len(encoded))
+        return described
+
+    test_step = validation_step
+
+    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> list[str]:
+        """Describe a batch: B texts."""
+        return self.captioner.write(self.captioner.encode(batch["image"]))
+
+    @staticmethod
+    def features(encoded: Tensor) -> Tensor:
+        """The pictures' unit vectors ``[B, W] float32``: the mean over what the language model sees ``[B, N, W]``."""
+        return normalize(encoded.float().mean(dim=1), dim=-1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint["weights"] = self.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where the initial weights came from, and how long they were trained."""
+        self.weights = checkpoint["weights"]
+        self.trained_steps = checkpoint["global_step"]

@@ -1,0 +1,1 @@
+"""The image tokenizer: an image in, a grid of codes out, and back."""

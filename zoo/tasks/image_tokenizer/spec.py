@@ -1,0 +1,9 @@
+"""What the image tokenizer tells the rest of zoo."""
+
+from zoo.spec import TaskSpec
+
+SPEC = TaskSpec(
+    name="image_tokenizer",
+    task="zoo.tasks.image_tokenizer.task:ImageTokenizerTask",
+    callbacks=("zoo.tasks.image_tokenizer.evaluation:ReconstructionEvaluation",),
+)

@@ -1,0 +1,271 @@
+"""Image tokenizer: pictures ↔ grids of codes, a VQGAN trained by likeness and by a discriminator."""
+
+import sys
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from zoo.core.checkpoint import load_initial_weights
+from zoo.core.contracts import Codebook
+from zoo.core.optim import warmup_cosine
+from zoo.core.steps import adamw, seed_step
+from zoo.data.images import to_pixels
+from zoo.errors import UserError
+from zoo.registry import FIRST_STAGES
+from zoo.tasks.image_tokenizer.loss import adaptive_weight, hinge_loss, laplacian_loss
+from zoo.tasks.image_tokenizer.lpips import find_vgg, load_lpips
+from zoo.tasks.text_to_image.contracts import TextImageBatch
+
+
+class ImageTokenizerTask(L.LightningModule):
+    """A VQGAN: the first stage of an autoregressive generator, which learns its codes.
+
+    Training lowers the reconstruction's absolute error and perceptual distance, and the codebook's loss; later it also
+    has to pass for true before a discriminator that learns beside it. Codes that no picture uses any more are put where
+    pictures are. ``ReconstructionEvaluation`` scores what comes out. Descriptions are not read.
+
+    Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (2020), arXiv:2012.09841.
+
+    Args:
+        first_stage: A registered VQGAN, or a built one.
+        first_stage_options: Arguments of its builder.
+        image_size: Side of the square pictures in pixels.
+        init_from: Weights to start from: a checkpoint of this zoo, a run's folder, or a file of taming-transformers.
+        learning_rate: Peak learning rate of AdamW, of both networks.
+        weight_decay: Weight decay of matrices; biases and norms have none.
+        warmup_steps: Batches of linear warm-up before the cosine to zero.
+        betas: AdamW's.
+        eps: AdamW's.
+        perceptual: ``lpips``; ``laplacian``, the absolute error of edges of all sizes, which needs no weights; or
+            ``auto``: LPIPS where VGG-16 lies in torch's cache, else the other, and says so.
+        perceptual_weight: Its weight beside the absolute error's, 1.
+        codebook_weight: Of the codebook's loss.
+        discriminator_start: The batch, from 0, with which the discriminator begins; null: there is none.
+        discriminator_weight: Of its opinion, before that is balanced with the reconstruction at the last layer.
+        discriminator_width: Channels of its first layer.
+        discriminator_layers: Its layers that halve the picture.
+        restart_after: Batches after which a code that no picture uses is put where one is.
+
+    Raises:
+        UserError: The VQGAN cannot be built as it is asked for, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        first_stage: str | nn.Module,
+        *,
+        first_stage_options: dict[str, Any] | None = None,
+        image_size: int = 256,
+        init_from: str | None = None,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 100,
+        betas: tuple[float, float] = (0.5, 0.9),
+        eps: float = 1e-8,
+        perceptual: Literal["auto", "lpips", "laplacian"] = "auto",
+        perceptual_weight: float = 1.0,
+        codebook_weight: float = 1.0,
+        discriminator_start: int | None = 10_000,
+        discriminator_weight: float = 0.8,
+        discriminator_width: int = 64,
+        discriminator_layers: int = 3,
+        restart_after: int = 200,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("perceptual_weight", perceptual_weight, 0),
+            ("codebook_weight", codebook_weight, 0),
+            ("discriminator_start", discriminator_start, 0),
+            ("discriminator_weight", discriminator_weight, 0),
+            ("discriminator_width", discriminator_width, 1),
+            ("restart_after", restart_after, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} is {value}: give {least} or more")
+        if perceptual not in ("auto", "lpips", "laplacian"):
+            raise UserError(f"perceptual is {perceptual!r}: give auto, lpips or laplacian")
+        self.automatic_optimization = False  # two optimisers
+        self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
+        self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
+        if not isinstance(self.first_stage, Codebook):
+            raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
+        if image_size < 1 or image_size % self.first_stage.factor:
+            raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.first_stage.factor}")
+        if discriminator_layers < 1 or image_size < 3 * 2**discriminator_layers:
+            raise UserError(
+                f"discriminator_layers is {discriminator_layers}: give 1 or more, of which each halves the picture; of"
+                f" {image_size} px they must leave 3 or more"
+            )
+        self.image_size = image_size
+        from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
+
+        self.discriminator = NLayerDiscriminator(ndf=discriminator_width, n_layers=discriminator_layers)
+        self.discriminator.apply(weights_init)
+        self.idle: Tensor
+        self.counts: Tensor
+        self.register_buffer("idle", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # batches without use
+        self.register_buffer("counts", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # of this epoch
+        self.weights: dict[str, str] = {}  # where the initial weights came from; kept in the checkpoint
+        self.trained_steps = 0  # of the checkpoint that was loaded
+        self._lpips: list[Any] = []  # a list, for it is no part of this task's weights
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Find the perceptual distance; read initial weights before a new training, a resumed one brings its own."""
+        if stage != "fit":
+            return
+        wanted = self.hparams["perceptual"]
+        if wanted == "lpips" or (wanted == "auto" and find_vgg() is not None):
+            self._lpips = [load_lpips()]
+        elif wanted == "auto" and self.trainer.is_global_zero:
+            print("No LPIPS, for torch's cache has no VGG-16: the Laplacian pyramid stands in for it", file=sys.stderr)
+        if self.hparams["init_from"] and self.trainer.ckpt_path is None:
+            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+
+    def on_fit_start(self) -> None:
+        """See that this can be trained here.
+
+        Raises:
+            UserError: The codebook is of the published Gumbel kind, there are no pictures, or strategy or precision
+                cannot do two optimisers.
+        """
+        latents = getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
+        if latents is not None:
+            raise UserError(f"data.latents is {latents.folder}, and an image tokenizer learns pictures: leave it out")
+        if not hasattr(self.first_stage.quantize, "replace"):
+            raise UserError("first_stage: a Gumbel codebook is read, not trained: take vqgan_f16, or another one")
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise UserError(
+                "trainer.strategy is ddp, and each of the two optimisers leaves the other's parameters alone: give"
+                " --trainer.strategy ddp_find_unused_parameters_true"
+            )
+        if self.trainer.precision == "16-mixed":
+            raise UserError("trainer.precision is 16-mixed, which scales one optimiser's losses: give bf16-mixed or 32")
+
+    def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
+        """Noise is a function of seed, process and step; the use of codes is counted anew in each epoch."""
+        seed_step(self)
+        if batch_idx == 0:
+            self.counts.zero_()
+
+    def training_step(self, batch: TextImageBatch, batch_idx: int) -> None:
+        """The discriminator's step, once it has begun; then the VQGAN's."""
+        optimizer: Any = self.optimizers()[0]  # type: ignore[index]
+        discriminator_optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
+        scheduler, discriminator_scheduler = self.lr_schedulers()  # type: ignore[misc]
+        pixels = to_pixels(batch["image"])
+        reconstruction, codes, codebook_loss, latents = self.first_stage(pixels)
+        likeness = self._likeness(reconstruction, pixels)
+        loss = likeness + self.hparams["codebook_weight"] * codebook_loss
+        losses = {"likeness": likeness, "codebook": codebook_loss}
+        if self._judged:
+            losses["discriminator"] = self._train_discriminator(
+                discriminator_optimizer, pixels, reconstruction.detach()
+            )
+            self.discriminator.requires_grad_(False)
+            opinion = -self.discriminator(reconstruction).float().mean()
+            losses["adversarial_weight"] = self._adversarial_weight(likeness, opinion)
+            loss = loss + losses["adversarial_weight"] * opinion
+            discriminator_scheduler.step()
+        self.manual_backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.discriminator.requires_grad_(True)
+        scheduler.step()
+        self._keep_in_use(codes, latents)
+        self.log_dict({f"train/{name}": value.detach() for name, value in {"loss": loss, **losses}.items()})
+
+    @property
+    def _judged(self) -> bool:
+        start = self.hparams["discriminator_start"]
+        return start is not None and self.global_step >= start
+
+    def _likeness(self, reconstruction: Tensor, pixels: Tensor) -> Tensor:
+        error = (reconstruction.float() - pixels).abs().mean()
+        if self._lpips:
+            self._lpips[0].to(pixels.device)
+            perceptual = self._lpips[0](reconstruction, pixels).float().mean()
+        else:
+            perceptual = laplacian_loss(reconstruction, pixels)
+        return error + self.hparams["perceptual_weight"] * perceptual
+
+    def _train_discriminator(self, optimizer: Any, pixels: Tensor, reconstruction: Tensor) -> Tensor:
+        """One step, which is not counted: ``trainer.global_step`` stays the number of batches."""
+        loss = hinge_loss(self.discriminator(pixels), self.discriminator(reconstruction))
+        self.manual_backward(loss)
+        self.trainer.strategy.optimizer_step(optimizer, lambda: None, model=self)  # tells callbacks that a step begins
+        optimizer.zero_grad()
+        return loss
+
+    def _adversarial_weight(self, likeness: Tensor, opinion: Tensor) -> Tensor:
+        """The same on all processes: of the gradients of the whole batch."""
+        last = self.first_stage.last_layer
+        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].float() for loss in (likeness, opinion)]
+        gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
+        return self.hparams["discriminator_weight"] * adaptive_weight(*gradients)
+
+    @torch.no_grad()
+    def _keep_in_use(self, codes: Tensor, latents: Tensor) -> None:
+        """Count which codes were used, on all processes; put those that are idle too long where pictures are."""
+        used = torch.bincount(codes.flatten(), minlength=self.first_stage.num_codes)
+        used = self.trainer.strategy.reduce(used, reduce_op="sum")
+        self.counts += used
+        self.idle = torch.where(used > 0, 0, self.idle + 1)
+        idle = (self.idle >= self.hparams["restart_after"]).nonzero().flatten()
+        if not len(idle):
+            return
+        rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
+        gathered: Any = self.all_gather(rows)  # those of all processes
+        rows = gathered.reshape(-1, latents.shape[1])
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.global_step))[: len(idle)]
+        self.first_stage.quantize.replace(idle[: len(order)], rows[order.to(rows.device)])
+        self.idle[idle[: len(order)]] = 0
+
+    def on_train_epoch_end(self) -> None:
+        """Log the share of the codebook that the epoch used, in percent."""
+        self.log("train/codebook_usage", 100 * (self.counts > 0).float().mean())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW for each network; from its own beginning warm-up, then cosine to zero, a batch at a time."""
+        total = int(self.trainer.estimated_stepping_batches)
+        starts = (0, self.hparams["discriminator_start"] or 0)
+        optimizers = [adamw(network, self.hparams) for network in (self.first_stage, self.discriminator)]
+        warmup = self.hparams["warmup_steps"]
+        schedulers = [
+            warmup_cosine(optimizer, warmup, max(1, total - start))
+            for optimizer, start in zip(optimizers, starts, strict=True)
+        ]
+        return optimizers, schedulers
+
+    # --- evaluation --------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Reconstruct a batch: ``pictures [B, 3, S, S] uint8`` and the ``codes [B, h, w] int64`` between."""
+        codes = self.first_stage.encode(batch["image"])
+        return {"pictures": self.first_stage.decode(codes), "codes": codes}
+
+    test_step = validation_step
+
+    def predict_step(self, batch: TextImageBatch, batch_idx: int) -> None:
+        """There is nothing to submit.
+
+        Raises:
+            UserError: Always; it names what writes codes.
+        """
+        raise UserError("an image tokenizer predicts nothing; `python -m zoo data encode` writes the pictures' codes")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint["weights"] = self.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where the initial weights came from, and how long they were trained."""
+        self.weights = checkpoint["weights"]
+        self.trained_steps = checkpoint["global_step"]

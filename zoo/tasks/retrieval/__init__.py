@@ -1,0 +1,1 @@
+"""Text-to-image retrieval: a Chinese query in, product images out."""

@@ -1,0 +1,70 @@
+"""What the parts of the retrieval task hand each other: batches, the answers of a split, what is asked of its data."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+
+class PairBatch(TypedDict):
+    """One training batch of retrieval: B (query, picture) pairs."""
+
+    image: Tensor  # [B, 3, H, W] uint8, RGB
+    text: list[str]  # B queries
+    image_id: Tensor  # [B] int64
+    query_id: Tensor  # [B] int64
+    positives: NotRequired[Tensor]  # [B, P] int64, the ids of all pictures that each query names, -1 fills; P > 1
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
+
+
+class QueryBatch(TypedDict):
+    """One evaluation batch of queries."""
+
+    text: list[str]  # B queries
+    query_id: Tensor  # [B] int64
+
+
+class ImageBatch(TypedDict):
+    """One evaluation batch of gallery pictures."""
+
+    image: Tensor  # [B, 3, H, W] uint8, RGB
+    image_id: Tensor  # [B] int64
+
+
+@dataclass(frozen=True)
+class RetrievalGold:
+    """What a retrieval evaluation is held against: the queries and the gallery of one split, both in file order."""
+
+    split: str
+    source: str  # the data set: its folder's name and a hash of its queries and answers
+    query_ids: list[int]
+    texts: list[str]
+    image_ids: list[int]
+    positives: list[tuple[int, ...]] | None  # the true image ids of each query; None where the split has no answers
+    kinds: list[str | None]  # a label by which queries are also scored alone
+
+
+@runtime_checkable
+class RetrievalData(Protocol):
+    """What the retrieval callbacks ask of a data module beside its batches."""
+
+    image_size: int
+    predict_split: str
+    submission_schema: str
+
+    def gold(self, split: str) -> RetrievalGold:
+        """The queries, gallery and answers of a split."""
+
+    def picture(self, split: str, image_id: int) -> np.ndarray:
+        """One gallery picture as ``[H, W, 3] uint8`` RGB."""
+
+    def training_pairs(self) -> np.ndarray:
+        """``[P, 2] int64``: query id and picture id of each pair that is trained on, in the order of the rows."""
+
+    def training_loaders(self) -> Sequence[Iterable[QueryBatch | ImageBatch]]:
+        """All queries, then all pictures that are trained on, each once, not augmented: this process's share."""
+
+    def deal(self, groups: Callable[[int], np.ndarray | None]) -> None:
+        """Ask ``groups``, as each epoch begins, which of its rows are dealt together: ``[P]`` integers, or None."""

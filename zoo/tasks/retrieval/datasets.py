@@ -1,0 +1,273 @@
+"""The files of one retrieval split, opened and checked, and the data sets that read them a whole batch at a time."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo.core.loading import broken_pictures, decode
+from zoo.data import images
+from zoo.data.augment import auto_augment, degrade
+from zoo.data.faults import raise_or_list
+from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
+from zoo.data.tsv import ImageTsv, JoinedTsv
+from zoo.errors import UserError, nearest
+from zoo.tasks.retrieval.contracts import ImageBatch, PairBatch, QueryBatch, RetrievalGold
+
+Split = Literal["train", "valid", "test"]
+
+
+class PairDataset(Dataset[PairBatch]):
+    """Training pairs, a whole batch at a time: keys are ``(epoch, row)``, and augmentation is a function of those."""
+
+    def __init__(
+        self,
+        pictures: ImageTsv | JoinedTsv,
+        queries: list[Query],
+        pairs: np.ndarray,
+        *,
+        image_size: int,
+        crop_scale: tuple[float, float],
+        flip: float,
+        auto_augment: bool,
+        degrade: float,
+        seed: int,
+    ) -> None:
+        self.pictures = pictures
+        self.queries = queries
+        self.pairs = pairs  # [P, 2] int64: index of the query, row of the picture
+        self.by_query = pairs[np.argsort(pairs[:, 0], kind="stable")]
+        self.most_positives = int(np.bincount(pairs[:, 0]).max(initial=0))  # pictures that a query names
+        self.image_size = image_size
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.auto_augment = auto_augment
+        self.degrade = degrade
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> PairBatch:
+        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
+        flip = torch.zeros(len(keys), dtype=torch.bool)
+        pairs = self.pairs[[row for _, row in keys]]
+        for place, ((epoch, row), (_, picture_row)) in enumerate(zip(keys, pairs, strict=True)):
+            generator = np.random.default_rng((self.seed, epoch, row))
+            image = decode(self.pictures, int(picture_row))
+            pixels[place] = images.random_crop_resize(
+                image, self.image_size, scale=self.crop_scale, ratio=(3 / 4, 4 / 3), generator=generator
+            )
+            flip[place] = generator.random() < self.flip
+            if self.auto_augment:
+                pixels[place] = auto_augment(pixels[place], int(generator.integers(1 << 32)))
+            if self.degrade > 0 and generator.random() < self.degrade:  # drawn last: without it nothing else changes
+                pixels[place] = degrade(pixels[place], generator)
+        batch = PairBatch(
+            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            text=[self.queries[index].text for index in pairs[:, 0]],
+            image_id=torch.from_numpy(self.pictures.ids[pairs[:, 1]].astype(np.int64)),
+            query_id=torch.tensor([self.queries[index].query_id for index in pairs[:, 0]]),
+        )
+        if self.most_positives > 1:
+            batch["positives"] = self._positives(pairs[:, 0])
+        if self.flip > 0:
+            batch["flip"] = flip
+        return batch
+
+    def _positives(self, queries: np.ndarray) -> torch.Tensor:
+        """The ids of all pictures that B queries name, ``[B, most_positives] int64``; -1 fills."""
+        start, end = (np.searchsorted(self.by_query[:, 0], queries, side=side)[:, None] for side in ("left", "right"))
+        places = start + np.arange(self.most_positives)  # [B, P]
+        rows = self.by_query[places.clip(max=len(self.by_query) - 1), 1]
+        return torch.from_numpy(np.where(places < end, self.pictures.ids[rows].astype(np.int64), -1))
+
+
+class QueryDataset(Dataset[QueryBatch]):
+    """The queries of an evaluation, a whole batch at a time."""
+
+    def __init__(self, queries: list[Query]) -> None:
+        self.queries = queries
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitems__(self, rows: list[int]) -> QueryBatch:
+        queries = [self.queries[row] for row in rows]
+        return QueryBatch(
+            text=[query.text for query in queries], query_id=torch.tensor([query.query_id for query in queries])
+        )
+
+
+class GalleryDataset(Dataset[ImageBatch]):
+    """The pictures of an evaluation, a whole batch at a time."""
+
+    def __init__(self, pictures: ImageTsv | JoinedTsv, rows: np.ndarray, *, image_size: int) -> None:
+        self.pictures = pictures
+        self.rows = rows  # rows of the TSV that can be read
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, places: list[int]) -> ImageBatch:
+        rows = self.rows[places]
+        pixels = np.empty((len(rows), self.image_size, self.image_size, 3), dtype=np.uint8)
+        for place, row in enumerate(rows):
+            pixels[place] = images.resize(decode(self.pictures, int(row)), self.image_size)
+        return ImageBatch(
+            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            image_id=torch.from_numpy(self.pictures.ids[rows].astype(np.int64)),
+        )
+
+
+class RetrievalSplit:
+    """The files of one split, opened and checked: queries, pictures, and the rows that can be used.
+
+    Args:
+        folder: A ``Multimodal_Retrieval`` folder.
+        split: ``train``, ``valid`` or ``test``.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+            broken ones and malformed and repeated lines; ``faults`` lists them.
+
+    Raises:
+        UserError: A file is missing or has nothing that can be used; at the first broken row, if ``on_error`` is
+            ``raise``.
+    """
+
+    def __init__(self, folder: Path, split: Split, *, on_error: Literal["raise", "skip"]) -> None:
+        images_path, queries_path, answers_path = retrieval_files(folder, split)
+        self.folder = folder.parent if folder.name == TASK_FOLDERS["retrieval"] else folder
+        self.split = split
+        self.faults: list[str] = []
+        faults = self.faults if on_error == "skip" else None
+        self.pictures = ImageTsv(images_path, id_type=int, faults=faults)
+        self.queries = read_queries(queries_path, faults)
+        broken = broken_pictures(self.pictures) if on_error == "skip" else {}
+        self.faults += broken.values()
+        self.rows = np.array([row for row in range(len(self.pictures)) if row not in broken], dtype=np.int64)
+        self.answers = self.queries if answers_path is None else self._answers(answers_path, faults)
+        self.labelled = any(query.item_ids for query in self.answers)
+        self._check_items(answers_path or queries_path, {int(self.pictures.ids[row]) for row in broken}, faults)
+
+    def _answers(self, path: Path, faults: list[str] | None) -> list[Query]:
+        """The answer of each query, in their order; one without pictures where there is none."""
+        answers = {query.query_id: query for query in read_queries(path, faults)}
+        for query in self.queries:
+            if query.query_id not in answers:
+                raise_or_list(UserError(f"{path}: no answer for query {query.query_id}"), faults)
+                answers[query.query_id] = Query(query.query_id, query.text, kind=query.kind)
+        return [answers[query.query_id] for query in self.queries]
+
+    def _check_items(self, path: Path, broken: set[int], faults: list[str] | None) -> None:
+        """See that the pictures that queries name are there."""
+        row_of = self.row_of
+        hint = ". Add the picture, or leave such rows out with data.on_error=skip" if faults is None else ""
+        for query in self.answers:
+            where = f"{path}:{query.line}: query {query.query_id}"
+            for item in query.item_ids:
+                if item not in row_of and item not in broken:
+                    fault = f"{where} names picture {item}, which {self.pictures.path} lacks{hint}"
+                    raise_or_list(UserError(fault), faults)
+            if faults is not None and self.labelled and query.line and not query.item_ids:
+                faults.append(f"{where} names no picture: it is not trained on, and counts as missed")
+
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        """The TSV row of each usable picture id."""
+        ids = self.pictures.ids[self.rows]
+        return {int(image_id): int(row) for image_id, row in zip(ids, self.rows, strict=True)}
+
+    def gold(self) -> RetrievalGold:
+        """What an evaluation of this split is held against."""
+        digest = hashlib.sha256("\n".join(f"{answer}" for answer in self.answers).encode()).hexdigest()[:12]
+        return RetrievalGold(
+            split=self.split,
+            source=f"{self.folder.name}, queries {digest}",
+            query_ids=[query.query_id for query in self.queries],
+            texts=[query.text for query in self.queries],
+            image_ids=[int(image_id) for image_id in self.pictures.ids[self.rows]],
+            positives=[query.item_ids for query in self.answers] if self.labelled else None,
+            kinds=[query.kind for query in self.answers],
+        )
+
+
+class TrainingPairs:
+    """The queries and pictures of some splits, one split after the other, and which of them belong together.
+
+    Args:
+        splits: The opened splits.
+
+    Raises:
+        UserError: An id is in two of the splits, or a split has no pair.
+    """
+
+    def __init__(self, splits: Sequence[RetrievalSplit]) -> None:
+        refuse_shared_ids(splits)
+        self.splits = splits
+        self.queries = [query for split in splits for query in split.queries]
+        parts = [split.pictures for split in splits]
+        self.pictures = parts[0] if len(parts) == 1 else JoinedTsv(parts)
+
+    def pairs(self) -> np.ndarray:
+        """``[P, 2] int64``: one row a (query, true picture) pair, in file order: query index, picture row."""
+        pairs, queries, pictures = [], 0, 0
+        for split in self.splits:
+            own = [
+                (queries + index, pictures + split.row_of[item])
+                for index, answer in enumerate(split.answers)
+                for item in answer.item_ids
+                if item in split.row_of
+            ]
+            if not own:
+                raise UserError(
+                    f"the {split.split} split at {split.pictures.path} has no (query, picture) pair to train on"
+                )
+            pairs += own
+            queries, pictures = queries + len(split.queries), pictures + len(split.pictures)
+        return np.array(pairs, dtype=np.int64)
+
+    def of_kinds(self, pairs: np.ndarray, kinds: list[str]) -> np.ndarray:
+        """``[P] bool``: whether each pair's query is of one of these kinds, or of none.
+
+        Raises:
+            UserError: The file labels its queries, and none with one of these kinds.
+        """
+        known = sorted({query.kind for query in self.queries if query.kind is not None})
+        for kind in kinds:
+            if known and kind not in known:
+                raise UserError(
+                    f"data.train_kinds names {kind!r}: the queries are of the kinds {', '.join(known)}."
+                    f"{nearest(kind, known)}"
+                )
+        return np.array([self.queries[index].kind in (None, *kinds) for index in pairs[:, 0]])
+
+    def groups(self, pairs: np.ndarray) -> np.ndarray:
+        """``[P] int64``: what each pair's picture is related to: the query with the most pictures that names it."""
+        sizes = np.bincount(pairs[:, 0], minlength=len(self.queries))
+        largest = np.full(len(self.pictures), -1)
+        for index, row in pairs[np.argsort(sizes[pairs[:, 0]], kind="stable")]:
+            largest[row] = index
+        return largest[pairs[:, 1]]
+
+
+def refuse_shared_ids(splits: Sequence[RetrievalSplit]) -> None:
+    """Raise UserError where two splits have a query or a picture id in common."""
+    for one, other in combinations(splits, 2):
+        for what in ("query", "picture"):
+            ids, others = (
+                [query.query_id for query in split.queries] if what == "query" else split.pictures.ids
+                for split in (one, other)
+            )
+            shared = np.intersect1d(ids, others)
+            if shared.size:
+                raise UserError(
+                    f"data.train_splits: {what} {shared[0]} is in the {one.split} and in the {other.split} split (and "
+                    f"{shared.size - 1} more): give splits that share no ids"
+                )

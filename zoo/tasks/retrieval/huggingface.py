@@ -1,0 +1,151 @@
+"""``ChineseCLIPModel`` of transformers, in a folder or on the Hugging Face hub: its names and shapes, and CN-CLIP's."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import ChineseCLIPConfig
+
+from zoo.core.weights import NoHubError, UnavailableError, hub_file, none_of, read_torch
+from zoo.errors import UserError
+
+CONFIGURATION = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+FindFile = Callable[[Sequence[str]], Path]
+
+# Beginnings and parts of names there, and CN-CLIP's; the first that fits is taken.
+_NAMES = (
+    (r"^text_model\.", "bert."),
+    (r"^text_projection\.weight$", "text_projection"),
+    (r"^visual_projection\.weight$", "visual.proj"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
+    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
+    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
+    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),
+    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
+    (r"^vision_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.", r"visual.transformer.resblocks.\1.ln_\2."),
+    (
+        r"^vision_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.",
+        r"visual.transformer.resblocks.\1.attn.out_proj.",
+    ),
+    (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.", r"visual.transformer.resblocks.\1.mlp.c_fc."),
+    (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.", r"visual.transformer.resblocks.\1.mlp.c_proj."),
+)
+_QUERY = re.compile(r"^vision_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)$")
+
+
+def read(name: str) -> tuple[ChineseCLIPConfig, dict[str, Tensor]]:
+    """Read the configuration and the weights of a folder, or of a hub name: from the cache, else the hub.
+
+    Raises:
+        UserError: There is no such folder and the hub cannot give it, files are missing or damaged or hold code, or
+            it is another model.
+    """
+    folder = Path(name)
+
+    def in_folder(names: Sequence[str]) -> Path:
+        found = next((folder / file for file in names if (folder / file).is_file()), None)
+        if found is None:
+            raise UnavailableError(f"the folder holds {none_of(names)}")
+        return found
+
+    find: FindFile = in_folder if folder.is_dir() else lambda names: hub_file(name, names)
+    try:
+        configuration = _configuration(find([CONFIGURATION]), name)
+        return configuration, _weights(find, name)
+    except UnavailableError as error:
+        if folder.is_dir():
+            raise UserError(
+                f"{name}: neither a run's folder (no checkpoints/) nor a ChineseCLIPModel ({error})"
+            ) from None
+        raise NoHubError(
+            f"{name}: there is no such file or folder here, and as a name on the Hugging Face hub it cannot be had"
+            f" ({error}). Give an existing path, or fetch it into the Hugging Face cache while there is a network.",
+            reason=str(error),
+        ) from None
+
+
+def to_cn_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ``ChineseCLIPModel``'s weights under CN-CLIP's plain names; other names stay as they are."""
+    rest = {key: value for key, value in state.items() if not key.endswith(".position_ids")}  # of old files
+    converted: dict[str, Tensor] = {}
+    for key in list(rest):
+        match = _QUERY.match(key)
+        parts = [key.replace(".q_proj.", f".{part}_proj.") for part in "qkv"]
+        if match and all(part in rest for part in parts):
+            name = f"visual.transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"
+            converted[name] = torch.cat([rest.pop(part) for part in parts])
+    for key, value in rest.items():
+        pattern, name = next(((p, n) for p, n in _NAMES if re.match(p, key)), ("^", ""))
+        flipped = key in ("text_projection.weight", "visual_projection.weight") and value.ndim == 2
+        converted[re.sub(pattern, name, key)] = value.T if flipped else value
+    return converted
+
+
+def check_computation(configuration: ChineseCLIPConfig, task: Any, source: str) -> None:
+    """See that a task computes what a configuration says, where shapes do not tell it.
+
+    Raises:
+        UserError: Heads, activation or epsilon differ.
+    """
+    vision: Any = configuration.vision_config
+    text: Any = configuration.text_config
+    block, ours = task.image_tower.model.blocks[0], task.text_tower.encoder.config
+    wanted = [
+        ("vision_config.num_attention_heads", vision.num_attention_heads, block.attn.num_heads),
+        ("vision_config.hidden_act", vision.hidden_act, "quick_gelu"),
+        ("vision_config.layer_norm_eps", vision.layer_norm_eps, block.norm1.eps),
+        ("text_config.num_attention_heads", text.num_attention_heads, ours.num_attention_heads),
+        ("text_config.hidden_act", text.hidden_act, ours.hidden_act),
+        ("text_config.layer_norm_eps", text.layer_norm_eps, ours.layer_norm_eps),
+    ]
+    faults = [f"{name} is {came}, its tower here has {known}" for name, came, known in wanted if came != known]
+    if faults:
+        raise UserError(f"{source}: no registered tower computes this: {'; '.join(faults)}")
+
+
+def _configuration(path: Path, source: str) -> ChineseCLIPConfig:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{source}: {CONFIGURATION} is no JSON ({error})") from None
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != "chinese_clip":
+        raise UserError(
+            f"{source}: {CONFIGURATION} is of model_type {kind!r}; only 'chinese_clip' (ChineseCLIPModel) is read."
+            " A text encoder alone is read by --model.text_tower transformers:NAME."
+        )
+    return ChineseCLIPConfig.from_dict(content)
+
+
+def _weights(find: FindFile, source: str) -> dict[str, Tensor]:
+    """The tensors of one file, or of all that an index names."""
+    path = find(WEIGHTS)
+    if path.suffix != ".json":
+        return _tensors(path, source)
+    try:
+        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        outside = [shard for shard in shards if Path(shard).name != shard]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: {path.name} is no index of weights ({error})") from None
+    if outside:
+        raise UserError(f"{source}: {path.name} names files outside its folder: {outside[0]}")
+    return {key: value for shard in shards for key, value in _tensors(find([shard]), source).items()}
+
+
+def _tensors(path: Path, source: str) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"{source}: {path.name} is damaged ({error})") from None
+    state = read_torch(path)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{source}: {path.name} is no state dict: it holds more than named tensors")
+    return state

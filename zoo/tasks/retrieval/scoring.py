@@ -1,0 +1,127 @@
+"""MUGE's retrieval scoring: the official verdict to the last digit, and every fault of a file that fails; no torch.
+
+Two evaluators are public and alike but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
+(``text_id``, ``image_ids``). The gold file's schema decides which one is followed, so predictions in the other schema
+are refused, as they would be there. What they accept silently is accepted here and told in ``notes``: a query predicted
+twice (the last line counts), queries that are not asked, ids that no picture has, ``true`` as an integer.
+MUGE's own evaluator opens files in the system's encoding; this one, like cn-clip's, in UTF-8.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.tasks.retrieval.submission_files import (
+    RetrievalFault,
+    Schema,
+    SubmissionFile,
+    find_schema,
+    read_gold,
+    read_lines,
+    read_predictions,
+)
+
+CUTOFFS = (1, 5, 10)
+SHOWN_IDS = 10  # ids that a note names
+
+
+@dataclass
+class Evaluation:
+    """The outcome of scoring one submission."""
+
+    result: dict[str, Any]  # the official JSON
+    faults: list[RetrievalFault] = field(default_factory=list)  # empty when the submission is valid
+    notes: list[str] = field(default_factory=list)  # what is accepted but probably not meant
+
+
+def score_retrieval(gold: Path | str, predictions: Path | str) -> dict[str, Any]:
+    """The official JSON of a retrieval submission.
+
+    Args:
+        gold: JSON lines with each query's id and true pictures, in MUGE's or in Chinese-CLIP's schema.
+        predictions: JSON lines in the same schema with each query's 10 best pictures, best first.
+
+    Returns:
+        Of a valid submission ``{"success": true, "score", "scoreJson": {"score", "mean_recall", "r1", "r5", "r10"}}``,
+        percent 0-100, equal bit for bit; else ``{"errorDetail", "errorMsg", "score": 0, "scoreJson": {},
+        "success": false}``: ``errorMsg`` is the official first fault's, ``errorDetail`` lists all faults, one a line.
+    """
+    return evaluate_retrieval(gold, predictions).result
+
+
+def evaluate_retrieval(gold: Path | str, predictions: Path | str) -> Evaluation:
+    """``score_retrieval`` with the faults, and with notes on what the official evaluator accepts silently."""
+    truth_lines, guess_lines = read_lines(gold), read_lines(predictions)
+    schema = find_schema(truth_lines.lines, guess_lines.lines)
+    truth, guess = read_gold(truth_lines, schema), read_predictions(guess_lines, schema)
+    missing = [] if guess_lines.error else _missing(gold, truth, guess, schema)
+    late = [*missing, *_unscorable(gold, truth)]
+    faults = [*truth.faults, *guess.faults, *late]
+    notes = list(_notes(truth, guess, schema))
+    if faults:
+        stops = [truth.official, guess.official, *(fault.official for fault in late)]
+        error = next(official for official in stops if official is not None)
+        detail = "\n".join(map(str, faults))
+        return Evaluation(
+            {"errorDetail": detail, "errorMsg": error, "score": 0, "scoreJson": {}, "success": False}, faults, notes
+        )
+    return Evaluation(_official_score(truth.entries, guess.entries), notes=notes)
+
+
+def _official_score(truth: dict[Any, Any], guess: dict[Any, list[int]]) -> dict[str, Any]:
+    """Recall in the official order of operations, which decides the last digit."""
+    hits = dict.fromkeys(CUTOFFS, 0)
+    for query, images in truth.items():
+        wanted = set(images)
+        for k in CUTOFFS:
+            hits[k] += any(image in guess[query][:k] for image in wanted)
+    r1, r5, r10 = (hits[k] / len(truth) for k in CUTOFFS)
+    mean = (r1 + r5 + r10) / 3.0 * 100
+    return {
+        "success": True,
+        "score": mean,
+        "scoreJson": {"score": mean, "mean_recall": mean, "r1": r1 * 100, "r5": r5 * 100, "r10": r10 * 100},
+    }
+
+
+def _missing(
+    gold: Path | str, truth: SubmissionFile, guess: SubmissionFile, schema: Schema
+) -> Iterator[RetrievalFault]:
+    """Queries of the gold file without a prediction; each carries the official message, which names them all."""
+    missing = set(truth.entries.keys()) - set(guess.entries.keys())  # made so, the order of names is the official one
+    names = ", ".join([str(query) for query in missing])
+    official = f"The following {schema.query}s have no prediction in your submission, please check again: {names}"
+    for query, line in truth.lines.items():
+        if query in missing:
+            yield RetrievalFault(f"{gold}:{line}", f"query {query} has no prediction", official)
+
+
+def _unscorable(gold: Path | str, truth: SubmissionFile) -> Iterator[RetrievalFault]:
+    """Answers that stop the official evaluator while it scores."""
+    for query, images in truth.entries.items():
+        try:
+            set(images)
+        except TypeError as error:
+            message = f"query {query}: the true pictures are no list of ids ({error})"
+            yield RetrievalFault(f"{gold}:{truth.lines[query]}", message, error.args[0])
+    if not truth.entries and not truth.faults:
+        yield RetrievalFault(str(gold), "has no lines; it must have one for each query", "float division by zero")
+
+
+def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iterator[str]:
+    unasked = [query for query in guess.entries if query not in truth.entries] if truth.entries else []
+    barren = [
+        query
+        for query, images in truth.entries.items()
+        if not isinstance(images, list) or not any(isinstance(image, int) for image in images)
+    ]
+    for queries, what in (
+        (truth.repeated, "are in the gold file more than once; the last line counts"),
+        (guess.repeated, "are predicted more than once; the last line counts"),
+        (unasked, "are predicted but not in the gold file; they count for nothing"),
+        (barren, "have no true picture in the gold file; they count as missed"),
+    ):
+        if queries:
+            names = ", ".join(map(str, queries[:SHOWN_IDS])) + (", …" if len(queries) > SHOWN_IDS else "")
+            yield f"{len(queries)} {schema.query}s {what}: {names}"

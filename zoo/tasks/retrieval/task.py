@@ -1,0 +1,313 @@
+"""Text-to-image retrieval: two towers, one embedding space (CLIP, Radford et al. 2021, arXiv:2103.00020)."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from PIL.Image import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
+
+from zoo.core.checkpoint import load_initial_weights
+from zoo.core.optim import layer_rates
+from zoo.core.pretrained import load_pretrained
+from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
+from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.errors import UserError
+from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
+from zoo.tasks.retrieval.contracts import PairBatch
+from zoo.tasks.retrieval.finetuning import asked, check_options, prepare_tower
+from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE, clip_loss, siglip_loss
+
+
+class RetrievalTask(L.LightningModule):
+    """An image tower and a text tower, trained to put a Chinese query beside its pictures.
+
+    Training: a contrastive loss over the pairs of all processes; two rows of one picture or of one query are not each
+    other's negatives, nor is a picture that a query names elsewhere in the data. Evaluation: embeddings and ids, which
+    ``RetrievalEvaluation`` turns into Recall@k.
+
+    Args:
+        image_tower: A registered image tower, ``timm:NAME``, or a built module (``python -m zoo list``).
+        text_tower: A registered text tower, ``transformers:NAME``, or a built module.
+        image_tower_options: Arguments of the image tower's builder.
+        text_tower_options: Arguments of the text tower's builder.
+        image_pretrained: Published weights of the image tower: ``auto`` takes them from cache or hub and otherwise
+            starts at random and says so; ``true`` fails without them; ``false`` starts at random; or a file.
+        text_pretrained: The same of the text tower.
+        init_from: Weights of the whole task to start from; wins over the towers' ``pretrained``. A checkpoint of this
+            zoo or a run's folder; a ``.pt`` of CN-CLIP; a ``ChineseCLIPModel`` in a folder or on the Hugging Face hub
+            (``OFA-Sys/chinese-clip-vit-base-patch16``; behind ``auto:`` only where it can be had). Position embeddings
+            follow the image size. Neither optimiser nor place in training is taken: for that, see ``--ckpt_path``.
+        embedding_dim: Width of the shared space.
+        image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
+        learning_rate: Peak learning rate of AdamW.
+        layer_decay: What each layer of a tower has of the next one's learning rate, in (0, 1]; the projections behind
+            the last have the full one.
+        weight_decay: Weight decay of matrices; biases, norms and the logit scale have none.
+        warmup_steps: Steps of linear warm-up before the cosine to zero.
+        betas: AdamW's.
+        eps: AdamW's.
+        loss: ``softmax``, CLIP's cross-entropy, or ``sigmoid``, SigLIP's yes or no of each pair, which wants a
+            ``temperature`` of 0.1 that is learned.
+        temperature: Initial temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
+        learn_temperature: Whether training moves it.
+        text_to_image_weight: Share of the softmax loss's text-to-picture direction, the one that recall measures, in
+            [0, 1].
+        label_smoothing: Share of the softmax loss's target that is spread over all pictures or texts, in [0, 1).
+        logit_bias: What the sigmoid loss adds to the logits in the beginning; it is learned.
+        chunk_size: Pairs that the towers encode at a time, and once more on the way back: the memory of a step is then
+            that of so many pairs, whatever the batch, for the time of a forward pass more (GradCache, Gao et al. 2021,
+            arXiv:2101.06983). None: the whole batch at once. Towers with batch norms must have them frozen.
+        gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again. Not
+            for towers whose batch norms train.
+        compile_towers: Whether ``torch.compile`` makes kernels of the towers' networks; their first steps take minutes.
+        image_trainable_layers: How many of the image tower's last layers are trained; 0 freezes all of it. None: all.
+            Not beside ``lora_rank``, which freezes them all.
+        text_trainable_layers: The same of the text tower.
+        train_norms: Whether the towers' normalisations are trained; if not, batch norms keep their statistics too.
+        lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``); 0: none.
+        lora_alpha: Their scale, over the rank.
+        lora_dropout: Dropout before them, in [0, 1).
+
+    Raises:
+        UserError: A tower cannot be built as it is asked for, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        image_tower: str | nn.Module = "vit_base_patch16_clip_quickgelu_224",
+        text_tower: str | nn.Module = "chinese_roberta_wwm_ext",
+        *,
+        image_tower_options: dict[str, Any] | None = None,
+        text_tower_options: dict[str, Any] | None = None,
+        image_pretrained: Literal["auto"] | bool | str = "auto",
+        text_pretrained: Literal["auto"] | bool | str = "auto",
+        init_from: str | None = None,
+        embedding_dim: int = 512,
+        image_projection_bias: bool = False,
+        learning_rate: float = 5e-5,
+        layer_decay: float = 1.0,
+        weight_decay: float = 1e-3,
+        warmup_steps: int = 100,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        loss: Literal["softmax", "sigmoid"] = "softmax",
+        temperature: float = 0.07,
+        learn_temperature: bool = True,
+        text_to_image_weight: float = 0.5,
+        label_smoothing: float = 0.0,
+        logit_bias: float = -10.0,
+        chunk_size: int | None = None,
+        gradient_checkpointing: bool = False,
+        compile_towers: bool = False,
+        image_trainable_layers: int | None = None,
+        text_trainable_layers: int | None = None,
+        train_norms: bool = True,
+        lora_rank: int = 0,
+        lora_alpha: float = 16.0,
+        lora_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
+        self.save_hyperparameters(ignore=modules, logger=False)
+        check_options(self.hparams)
+        self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
+        self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
+        self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=image_projection_bias)
+        self.text_projection = nn.Linear(self.text_tower.width, embedding_dim, bias=False)
+        for projection in (self.image_projection, self.text_projection):
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+        if image_projection_bias:
+            nn.init.zeros_(self.image_projection.bias)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learn_temperature)
+        if loss == "sigmoid":
+            self.logit_bias = nn.Parameter(torch.tensor(logit_bias))
+        self._kept_in_evaluation: list[nn.Module] = []
+        for side, tower in self._towers():
+            self._kept_in_evaluation += prepare_tower(tower, side, self.hparams)
+        self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
+        self.trained_steps = 0  # of the checkpoint that was loaded
+
+    def _towers(self) -> list[tuple[str, Any]]:
+        return [("image", self.image_tower), ("text", self.text_tower)]
+
+    def train(self, mode: bool = True) -> "RetrievalTask":
+        """Training or evaluation mode; what is frozen and would not keep still stays in evaluation mode."""
+        super().train(mode)
+        for module in self._kept_in_evaluation:
+            module.eval()
+        return self
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the image tower reads, in pixels."""
+        return self.image_tower.image_size
+
+    # --- embeddings --------------------------------------------------------------------------------------------
+
+    def encode_image(self, images: Tensor | list[Image]) -> Tensor:
+        """Embed B pictures as unit vectors ``[B, D]``; B may be 0.
+
+        Args:
+            images: ``[B, 3, H, W] uint8``, or PIL pictures of any size and mode.
+        """
+        empty = images.shape[:1] == (0,) if isinstance(images, Tensor) else images == []
+        if empty:
+            return self._no_embeddings()
+        if not isinstance(images, Tensor):
+            images = self.image_tower.preprocess(images).to(self.device)
+        return normalize(self.image_projection(self.image_tower(images)).float(), dim=-1)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Embed B texts as unit vectors ``[B, D]``; B may be 0."""
+        if texts == []:
+            return self._no_embeddings()
+        return normalize(self.text_projection(self.text_tower(texts)).float(), dim=-1)
+
+    def _no_embeddings(self) -> Tensor:
+        return torch.empty(0, self.text_projection.out_features, device=self.device)
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Before a training: read initial weights, unless it is a resumed one, which brings its own; compile."""
+        if stage != "fit":
+            return
+        if self.trainer.ckpt_path is None:
+            self._read_weights()
+        if self.hparams["compile_towers"]:
+            for _, tower in self._towers():
+                asked(tower, "compile_network", "compile_towers")()
+
+    def configure_model(self) -> None:
+        """Share out the towers where the trainer's strategy asks for it (``_overlays/fsdp.yaml``)."""
+        shard_towers(self, self._towers())
+
+    def on_after_backward(self) -> None:
+        """Average over the processes what is not shared out."""
+        if is_sharded(self):
+            average_gradients(self)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip what is shared out and what is not together."""
+        if is_sharded(self) and gradient_clip_val:
+            clip_gradients(self, gradient_clip_val, gradient_clip_algorithm or "norm")
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _read_weights(self) -> None:
+        if self.hparams["init_from"]:
+            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+            if not self.weights["init_from"].startswith("random ("):
+                return
+        for side, tower in self._towers():
+            try:
+                self.weights[f"{side}_tower"] = load_pretrained(tower, self.hparams[f"{side}_pretrained"]).text
+            except UserError as error:
+                raise UserError(f"model.{side}_{error}") from None
+
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
+        """Dropout is a function of seed, process and step."""
+        seed_step(self)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of the pairs of all processes, and what it would be if all embeddings were the same."""
+        images = self._in_chunks(self.encode_image, batch["image"])  # [B, D]
+        texts = self._gather(self._in_chunks(self.encode_text, batch["text"]))  # [world · B, D]
+        ids = {"image_ids": self._gather(batch["image_id"]), "query_ids": self._gather(batch["query_id"])}
+        if "positives" in batch:
+            ids["positives"] = self._gather(batch["positives"])
+        shared = self.hparams["loss"] == "sigmoid"  # by the processes: each has the loss of its own pictures
+        first_row = self.global_rank * len(images) if shared else 0
+        images = images if shared else self._gather(images)
+        loss = self._loss(images, texts, first_row=first_row, **ids)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=shared)
+        self.log("train/logit_scale", self.logit_scale.exp())
+        with torch.no_grad():
+            collapsed = self._loss(
+                torch.ones_like(images[:, :1]), torch.ones_like(texts[:, :1]), first_row=first_row, **ids
+            )
+        return {"loss": loss, "collapse_loss": collapsed}
+
+    def _in_chunks(self, encode: Callable[[Any], Tensor], values: Tensor | list[str]) -> Tensor:
+        """Encode, ``chunk_size`` values at a time, with nothing kept of a chunk but its embeddings."""
+        size = self.hparams["chunk_size"]
+        if size is None or len(values) <= size:
+            return encode(values)
+        chunks = [values[start : start + size] for start in range(0, len(values), size)]
+        return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
+
+    def _loss(self, images: Tensor, texts: Tensor, *, first_row: int = 0, **ids: Tensor) -> Tensor:
+        scale = self.logit_scale.exp()
+        if self.hparams["loss"] == "sigmoid":
+            return siglip_loss(images, texts, scale, self.logit_bias, first_row=first_row, **ids)
+        shares: dict[str, Any] = {name: self.hparams[name] for name in ("text_to_image_weight", "label_smoothing")}
+        return clip_loss(images, texts, scale, **(ids | shares))
+
+    def _gather(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)  # [world, B, …]
+        return gathered.flatten(0, 1)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then keep the logit scale in [0, ln 100], before anything can be saved, and free the gradients.
+
+        Lightning would free them behind the next forward pass, which then has less memory to work in.
+        """
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        self.zero_grad()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over decayed and undecayed parameters, layer by layer; warm-up, then cosine to zero, step by step."""
+        rates: dict[nn.Parameter, float] = {}
+        if self.hparams["layer_decay"] < 1:
+            for _, tower in self._towers():
+                layers = asked(tower, "layers", "layer_decay")()
+                rates |= layer_rates(layers, self.hparams["learning_rate"], self.hparams["layer_decay"])
+        return adamw_warmup_cosine(self, rates)
+
+    # --- evaluation --------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Embed a ``QueryBatch`` or an ``ImageBatch``: ``[B, D]``."""
+        if "text" in batch:
+            return self.encode_text(batch["text"])
+        return self.encode_image(batch["image"])
+
+    test_step = predict_step = validation_step
+
+    def evaluation_loss(
+        self, images: Tensor, texts: Tensor, image_ids: Tensor, query_ids: Tensor, *, block: int = 1024
+    ) -> Tensor:
+        """The training loss of matched pairs ``[P, D]``, in blocks in their order, weighted by the blocks' sizes."""
+        losses = [
+            self._loss(
+                images[start : start + block],
+                texts[start : start + block],
+                image_ids=image_ids[start : start + block],
+                query_ids=query_ids[start : start + block],
+            )
+            * len(images[start : start + block])
+            for start in range(0, len(images), block)
+        ]
+        return torch.stack(losses).sum() / len(images)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint["weights"] = self.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where the initial weights came from, and how long they were trained."""
+        self.weights = checkpoint["weights"]
+        self.trained_steps = checkpoint["global_step"]

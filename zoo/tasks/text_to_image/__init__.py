@@ -1,0 +1,1 @@
+"""Text to image: a Chinese description in, an image out."""

@@ -1,0 +1,69 @@
+"""What the parts of the text-to-image task hand each other: batches, a split's descriptions, a generator, its data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+
+class TextImageBatch(TypedDict):
+    """One batch of text to image: B descriptions, with their pictures where the split has them."""
+
+    text: list[str]  # B descriptions
+    image_id: list[str]  # B ids
+    row: Tensor  # [B] int64, the description's place among the split's, in file order
+    image: NotRequired[Tensor]  # [B, 3, S, S] uint8, RGB
+    latent: NotRequired[Tensor]  # [B, C, h, w] float32: what a first stage made of the picture, instead of it
+    codes: NotRequired[Tensor]  # [B, h, w] int64: what a first stage with a codebook made of it
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A text-to-image generator, an ``nn.Module``. It owns its text encoder, its noise and its pixel range.
+
+    ``generate`` may take further keywords, which say how to draw; ``sampling``, a dictionary, says how by default.
+    """
+
+    image_size: int  # the square side in pixels of what it draws and learns from
+
+    def loss(self, batch: TextImageBatch) -> dict[str, Tensor]:
+        """What training lowers: ``loss``, and whatever else is to be logged, scalars; draws from torch's own noise."""
+
+    def generate(self, texts: list[str], *, seeds: list[int]) -> Tensor:
+        """Draw a picture of each of B texts, ``[B, 3, S, S] uint8``, a function of its text and its seed alone."""
+
+
+@dataclass(frozen=True)
+class GenerationGold:
+    """What generated pictures are held against: a split's descriptions in file order; a row is a place among them."""
+
+    split: str
+    source: str  # the data set: its folder's name and a hash of its ids, descriptions and encoded pictures
+    image_ids: list[str]
+    texts: list[str]
+    rows: list[int]  # the rows that an evaluation draws, in file order: all, or some spread evenly
+    has_pictures: bool  # MUGE's test split has none
+
+
+@runtime_checkable
+class GenerationData(Protocol):
+    """What the text-to-image callbacks ask of a data module beside its batches."""
+
+    image_size: int
+    predict_split: str
+    skip_rows: set[int]  # rows of ``predict_split`` that ``predict`` leaves out: they are drawn already
+
+    def gold(self, split: str) -> GenerationGold:
+        """The descriptions of a split, and which of them an evaluation draws."""
+
+    def drawn_splits(self, split: str) -> list[str]:
+        """Whose descriptions an evaluation of ``val`` or ``test`` draws, a loader each: its own first."""
+
+    def picture(self, split: str, row: int) -> np.ndarray:
+        """One true picture as ``[H, W, 3] uint8`` RGB."""
+
+    def pictures_loader(self, split: str) -> Iterable[TextImageBatch]:
+        """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""

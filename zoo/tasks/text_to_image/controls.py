@@ -1,0 +1,138 @@
+"""``python -m zoo score t2i-controls``: what the scores of text to image say of true pictures that were spoiled."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.output import check_output, write_output
+from zoo.errors import UserError
+from zoo.tasks.text_to_image.scoring import (
+    add_judges,
+    load_judges,
+    names_of,
+    open_gold,
+    progress,
+    protocol_of,
+    read_distractors,
+    score_features,
+)
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from torch import Tensor
+
+    from zoo.cli.parser import CommandParser
+    from zoo.tasks.text_to_image.contracts import GenerationGold
+    from zoo.tasks.text_to_image.feature_extractors import Judges
+
+    Spoil = Callable[[Tensor, Tensor], Tensor]  # pictures [B, 3, S, S] uint8, their rows [B]
+    Seen = tuple[Tensor, dict[str, Tensor]]  # rows [n], features by name [n, width]
+
+LEAST_SIZE = 8
+
+
+def controls_parser() -> "CommandParser":
+    """The options of ``score t2i-controls``."""
+    from zoo.cli.parser import CommandParser
+
+    parser = CommandParser(
+        description="What the scores of text to image say of pictures that are known: the true ones, which are the"
+        " matcher's ceiling; the same blurred, noised, repeated, exchanged; noise alone; and as many training pictures,"
+        " whose Fréchet distance is the least that pictures of other things can have. Prints the README's table.",
+    )
+    add_judges(parser)
+    parser.add_argument("--split", choices=["train", "val", "test"], default="val", help="Whose pictures.")
+    parser.add_argument("--image_size", type=int, default=64, help="Side in pixels that the pictures are brought to.")
+    return parser
+
+
+def score_t2i_controls(options: "Namespace") -> int:
+    """Score spoiled pictures; see ``controls_parser`` for the options."""
+    from zoo.cli.results import controls_table
+
+    if options.image_size < LEAST_SIZE:
+        raise UserError(f"--image_size is {options.image_size}: give {LEAST_SIZE} or more pixels")
+    data, gold = open_gold(options, options.split)
+    data.open(options.split).need_pictures()
+    data.image_size = options.image_size
+    check_output(options.output, [options.matcher, options.inception, *data.folder.iterdir()])
+    judges = load_judges(options)
+    distractors = read_distractors(None, gold)
+    controls = {
+        name: score_features(judges, data, gold, options.split, distractors, rows, values)
+        for name, (rows, values) in look_at_controls(judges, data, gold).items()
+    }
+    protocol = protocol_of(judges, data, gold, options.split, len(gold.rows), None, distractors)
+    result = {"controls": controls, "protocol": protocol}
+    print(controls_table([result]))
+    print("\n".join(f"{name}: {value}" for name, value in protocol.items()))
+    if options.output is not None:
+        write_output(options.output, json.dumps(result, indent=2, ensure_ascii=False))
+    return 0
+
+
+def look_at_controls(judges: "Judges", data: Any, gold: "GenerationGold") -> "dict[str, Seen]":
+    """Features of the true pictures and of spoiled ones, with the rows whose pictures they stand for."""
+    import torch
+
+    from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
+
+    rows, values = look(judges, data, gold.split, gold.rows, lambda pictures, _: pictures)
+    tenth = torch.arange(len(rows)) // 10 * 10
+    controls = {
+        "true": (rows, values),
+        "blurred to a quarter": look(judges, data, gold.split, gold.rows, blurred),
+        "noise of 40 levels": look(judges, data, gold.split, gold.rows, noised),
+        "noise alone": look(judges, data, gold.split, gold.rows, noise_alone),
+        "each tenth, ten times": (rows, {name: value[tenth] for name, value in values.items()}),
+        "exchanged": (torch.tensor(shuffled_rows(gold.texts, rows.tolist())), values),
+    }
+    if gold.split != "train":
+        training = len(data.gold("train").texts)
+        chosen = torch.linspace(0, training - 1, min(training, len(rows))).round().long().tolist()
+        _, seen = look(judges, data, "train", chosen, lambda pictures, _: pictures)
+        controls["training pictures"] = (rows[: len(chosen)], seen)
+    return controls
+
+
+def look(judges: "Judges", data: Any, split: str, rows: list[int], spoil: "Spoil") -> "Seen":
+    """Features of some of a split's pictures, spoiled."""
+    import torch
+
+    from zoo.core.collected import CollectedRows
+
+    wanted = torch.tensor(rows)
+    collected = CollectedRows(rows, names=names_of(judges))
+    loader = data.pictures_loader(split)
+    for batch in progress(loader, f"{split} pictures", len(loader)):
+        chosen = torch.isin(batch["row"], wanted)
+        if chosen.any():
+            own = batch["row"][chosen]
+            collected.update(own, **judges.look(spoil(batch["image"][chosen], own).to(judges.device)))
+    return collected.gathered()
+
+
+def blurred(pictures: "Tensor", rows: "Tensor") -> "Tensor":
+    """Made smaller to a quarter of the side, and blown up again."""
+    from zoo.data.images import resize_batch
+
+    size = pictures.shape[-1]
+    return resize_batch(resize_batch(pictures, size // 4), size)
+
+
+def noised(pictures: "Tensor", rows: "Tensor") -> "Tensor":
+    """With Gaussian noise of 40 grey levels, by the row."""
+    import torch
+
+    noise = [torch.randn(pictures.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()]
+    return (pictures + 40 * torch.stack(noise)).round().clamp(0, 255).to(torch.uint8)
+
+
+def noise_alone(pictures: "Tensor", rows: "Tensor") -> "Tensor":
+    """Nothing but uniform noise, by the row."""
+    import torch
+
+    drawn = [
+        torch.randint(256, pictures.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()
+    ]
+    return torch.stack(drawn).to(torch.uint8)

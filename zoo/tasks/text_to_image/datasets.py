@@ -1,0 +1,215 @@
+"""The files of one text-to-image split, joined and checked, and the data sets that read them in whole batches."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo.core.loading import decode, join_pictures, spread
+from zoo.data import images
+from zoo.data.formats import TASK_FOLDERS, first_file, read_text_tsv
+from zoo.data.tsv import ImageTsv
+from zoo.errors import UserError, nearest
+from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
+from zoo.tasks.text_to_image.latents import Latents
+
+SPLITS = ("train", "val", "test")
+
+
+class TextToImageSplit:
+    """The files of one split: descriptions, and the picture of each, joined by id.
+
+    A row is a place among the descriptions that can be used, in the order of the text file: all of it, but for those
+    that ``skip`` leaves out.
+
+    Args:
+        folder: An ``ECommerce-T2I`` folder.
+        split: ``train``, ``val`` or ``test``.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+            broken ones and malformed and repeated lines; ``faults`` lists them.
+
+    Raises:
+        UserError: With file, line and id, if a line is malformed, or a description has no picture or a picture no
+            description and ``on_error`` is ``raise``.
+    """
+
+    def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
+        if split not in SPLITS:
+            raise UserError(f"Split {split!r} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
+        self.texts_path = first_file(folder, f"T2I_{split}.txt.tsv", f"T2I_{split}.text.tsv")
+        self.pictures_path = folder / f"T2I_{split}.img.tsv"
+        self.folder = folder.parent if folder.name == TASK_FOLDERS["t2i"] else folder
+        self.split = split
+        self.faults: list[str] = []
+        faults = self.faults if on_error == "skip" else None
+        descriptions = read_text_tsv(self.texts_path, faults)
+        self.image_ids = [description.image_id for description in descriptions]
+        self.texts = [description.text for description in descriptions]
+        has_pictures = self.pictures_path.is_file()
+        self.pictures = ImageTsv(self.pictures_path, id_type=str, faults=faults) if has_pictures else None
+        if self.pictures is not None:
+            lines = [description.line for description in descriptions]
+            usable = join_pictures(
+                self.pictures, self.image_ids, lines, path=self.texts_path, what="description", faults=faults
+            )
+            self.picture_rows = list(usable.values())
+            self.image_ids = [self.image_ids[place] for place in usable]
+            self.texts = [self.texts[place] for place in usable]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def need_pictures(self) -> ImageTsv:
+        """The pictures.
+
+        Raises:
+            UserError: The split has none.
+        """
+        if self.pictures is None:
+            raise UserError(
+                f"the {self.split} split has no pictures ({self.pictures_path} is not there): it can only be predicted"
+            )
+        return self.pictures
+
+    def picture(self, row: int) -> np.ndarray:
+        """One description's picture as ``[H, W, 3] uint8`` RGB."""
+        return decode(self.need_pictures(), self.picture_rows[row])
+
+    def batch(self, rows: Sequence[int]) -> TextImageBatch:
+        """The descriptions of some rows."""
+        return TextImageBatch(
+            text=[self.texts[row] for row in rows],
+            image_id=[self.image_ids[row] for row in rows],
+            row=torch.tensor(rows, dtype=torch.int64),
+        )
+
+    def gold(self, count: int | None = None) -> GenerationGold:
+        """What an evaluation of this split is held against.
+
+        Args:
+            count: Descriptions to draw, spread evenly over the file; None: all.
+        """
+        rows = range(len(self)) if count is None else spread(len(self), count).tolist()
+        return GenerationGold(
+            split=self.split,
+            source=f"{self.folder.name}, t2i {self.digest}",
+            image_ids=self.image_ids,
+            texts=self.texts,
+            rows=list(rows),
+            has_pictures=self.pictures is not None,
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """12 digits of the SHA-256 of the usable rows: ids, texts and pictures as they stand in the files."""
+        digest = hashlib.sha256()
+        for row in range(len(self)):
+            digest.update(f"{self.image_ids[row]}\t{self.texts[row]}\n".encode())
+            if self.pictures is not None:
+                digest.update(self.pictures.base64(self.picture_rows[row]))
+        return digest.hexdigest()[:12]
+
+
+class TrainingPictures(Dataset[TextImageBatch]):
+    """Descriptions and pictures to train on: keys are ``(epoch, row)``; augmentation is a function of epoch and row.
+
+    Args:
+        opened: The split.
+        image_size: Side of the square pictures in pixels.
+        crop_scale: The least and greatest share of the picture that a crop keeps.
+        flip: Probability of mirroring.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(
+        self, opened: TextToImageSplit, *, image_size: int, crop_scale: tuple[float, float], flip: float, seed: int
+    ) -> None:
+        opened.need_pictures()
+        self.opened = opened
+        self.image_size = image_size
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.opened)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> TextImageBatch:
+        rows = [row for _, row in keys]
+        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
+        flip = torch.zeros(len(keys), dtype=torch.bool)
+        for place, ((epoch, _), row) in enumerate(zip(keys, rows, strict=True)):
+            generator = np.random.default_rng((self.seed, epoch, row))
+            pixels[place] = images.random_crop_resize(
+                self.opened.picture(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
+            )
+            flip[place] = generator.random() < self.flip
+        batch = self.opened.batch(rows)
+        batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        if self.flip > 0:
+            batch["flip"] = flip
+        return batch
+
+
+class TrainingLatents(Dataset[TextImageBatch]):
+    """Descriptions and latents, or codes, to train on: keys are ``(epoch, row)``, which say whether it is mirrored.
+
+    Args:
+        opened: The split.
+        latents: Those of its pictures.
+        flip: Probability of the mirrored one.
+        seed: Seed of the choice.
+    """
+
+    def __init__(self, opened: TextToImageSplit, latents: Latents, *, flip: float, seed: int) -> None:
+        self.opened = opened
+        self.latents = latents
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.opened)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> TextImageBatch:
+        rows = [row for _, row in keys]
+        views = [int(np.random.default_rng((self.seed, *key)).random() < self.flip) for key in keys]
+        batch = self.opened.batch(rows)
+        read = self.latents.array[rows, views]
+        if self.latents.are_codes:
+            batch["codes"] = torch.from_numpy(read.astype(np.int64))
+        else:
+            batch["latent"] = torch.from_numpy(read.astype(np.float32))
+        return batch
+
+
+class Descriptions(Dataset[TextImageBatch]):
+    """Some rows as they are, a whole batch at a time.
+
+    Args:
+        opened: The split.
+        rows: Which of its rows.
+        image_size: Side of the square pictures in pixels; None: descriptions without pictures.
+    """
+
+    def __init__(self, opened: TextToImageSplit, rows: list[int], *, image_size: int | None) -> None:
+        if image_size is not None:
+            opened.need_pictures()
+        self.opened = opened
+        self.rows = rows
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, places: list[int]) -> TextImageBatch:
+        rows = [self.rows[place] for place in places]
+        batch = self.opened.batch(rows)
+        if self.image_size is not None:
+            pixels = np.stack([images.resize(self.opened.picture(row), self.image_size) for row in rows])
+            batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return batch

@@ -1,0 +1,146 @@
+"""``python -m zoo data encode``: pictures through a first stage, once, into what training reads: latents or codes."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from zoo.cli.parser import CommandParser
+
+
+def encode_parser() -> "CommandParser":
+    """The options of ``data encode``."""
+    from zoo.cli.parser import CommandParser
+
+    parser = CommandParser(
+        description="Encode the training pictures of a text-to-image folder by a first stage, for `--data.latents`:"
+        " into a VQGAN's codes, or into latents, with the mean and deviation of each channel. An interrupted run goes"
+        " on where it stopped.",
+    )
+    parser.add_argument(
+        "root", type=str, metavar="ROOT", help="The ECommerce-T2I folder, or its parent; auto: the embedded data."
+    )
+    parser.add_argument(
+        "--first_stage",
+        type=str,
+        required=True,
+        help="A trained image tokenizer (a run's folder or an experiment's, such as runs/vqgan_demo, a checkpoint, a"
+        " file of taming-transformers), or diffusers:FOLDER, diffusers:HUB/NAME.",
+    )
+    parser.add_argument("--image_size", type=int, default=256, help="Side of the square pictures in pixels.")
+    parser.add_argument("--mirrored", action="store_true", help="Encode each picture mirrored too, for --data.flip.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Pictures that are encoded together.")
+    parser.add_argument("--num_workers", type=int, default=2, help="Processes that decode pictures.")
+    parser.add_argument(
+        "--on_error",
+        choices=["raise", "skip"],
+        default="raise",
+        help="A broken row: raise names it; skip leaves it out. Train with --data.on_error as here.",
+    )
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help="The folder to write; left out: latents-SIZE or codes-SIZE in the ECommerce-T2I folder, which"
+        " `data.latents` then names so.",
+    )
+    return parser
+
+
+def encode(options: "Namespace") -> str:
+    """Encode, write, and say where; see ``encode_parser`` for the options."""
+    for name, least in (("image_size", 1), ("batch_size", 1), ("num_workers", 0)):
+        if options[name] < least:
+            raise UserError(f"--{name} is {options[name]}: give {least} or more")
+    import torch
+
+    from zoo.core.contracts import Codebook
+    from zoo.core.weights import weights_hash
+    from zoo.tasks.text_to_image.data import TextToImageDataModule
+    from zoo.tasks.text_to_image.latents import ARRAY, FACTS, LatentFacts, LatentsWriter
+
+    stage, name = open_first_stage(options.first_stage)
+    codes = isinstance(stage, Codebook)
+    if options.image_size % stage.factor:
+        raise UserError(f"--image_size is {options.image_size}: this first stage takes multiples of {stage.factor}")
+    data = TextToImageDataModule(
+        options.root,
+        image_size=options.image_size,
+        eval_batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        on_error=options.on_error,
+    )
+    gold = data.gold("train")
+    what = "codes" if codes else "latents"
+    folder = Path(options.out) if options.out else Path(data.folder) / f"{what}-{options.image_size}"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file: give a folder")
+    stage = stage.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    facts = LatentFacts(gold.source, options.image_size, name, weights_hash(stage), mirrored=options.mirrored)
+    if written_facts(folder) == facts:
+        return f"{folder}: these {what} are there already"
+    side = options.image_size // stage.factor
+    each = (side, side) if codes else (stage.channels, side, side)
+    shape = (len(gold.texts), 2 if options.mirrored else 1, *each)
+    try:
+        writer = LatentsWriter(folder, facts, shape)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written: {error.strerror}. Give a folder of yours") from None
+    if writer.done:
+        print(f"{folder}: {writer.done} of {len(gold.texts)} pictures are encoded already: going on", file=sys.stderr)
+    batches: Any = data.pictures_loader("train", first=writer.done) if writer.done < shape[0] else []
+    with torch.inference_mode():
+        for batch in _progress(batches, options.batch_size):
+            images = batch["image"].to(next(stage.parameters()).device)
+            views = [images, images.flip(-1)] if options.mirrored else [images]
+            encoded = torch.stack([stage.encode(view) for view in views], dim=1)
+            writer.write((encoded.int() if codes else encoded.half()).cpu().numpy())
+    writer.finish()
+    size = (folder / ARRAY).stat().st_size
+    return f"{folder}: {len(gold.texts)} pictures as {list(shape[2:])}, {size / 1e6:.1f} MB; {FACTS} says of what"
+
+
+def written_facts(folder: Path) -> Any:
+    """What the latents in a folder are of; None where there are none, or damaged ones, which are made anew."""
+    from zoo.tasks.text_to_image.latents import Latents
+
+    try:
+        return Latents(folder).facts
+    except UserError:
+        return None
+
+
+def open_first_stage(source: str) -> tuple[Any, str]:
+    """A first stage with its weights, and its registered name.
+
+    Args:
+        source: As of ``--first_stage``.
+
+    Raises:
+        UserError: It is none, or its weights cannot be had.
+    """
+    import zoo
+    from zoo.core.pretrained import load_pretrained
+    from zoo.registry import FIRST_STAGES
+
+    if any(source.startswith(prefix) for prefix in FIRST_STAGES.prefixes):
+        stage = FIRST_STAGES.build(source)
+        load_pretrained(stage, True)
+        return stage, source
+    if source in FIRST_STAGES.names():
+        raise UserError(f"--first_stage {source}: that is its kind; give a trained one: a run's folder, a checkpoint")
+    task = zoo.load(source)
+    if not hasattr(task, "first_stage"):
+        raise UserError(f"--first_stage {source}: it is of {type(task).__name__}, and a first stage is wanted")
+    return task.first_stage, task.hparams["first_stage"]
+
+
+def _progress(batches: Any, batch_size: int) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(batches, description=f"Encoding, {batch_size} at a time", console=Console(stderr=True))

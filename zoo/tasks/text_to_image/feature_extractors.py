@@ -1,0 +1,221 @@
+"""The networks that judge generated pictures: Inception, a matcher of pictures and texts, any image tower."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.core.checkpoint import load
+from zoo.core.collected import CollectedRows
+from zoo.core.precision import full_float32
+from zoo.core.pretrained import load_pretrained
+from zoo.core.weights import read_torch, weights_hash
+from zoo.data.formats import atomic_write, cache_folder
+from zoo.data.images import resize_batch
+from zoo.errors import UserError
+from zoo.registry import IMAGE_TOWERS
+from zoo.tasks.text_to_image.contracts import GenerationData
+from zoo.tasks.text_to_image.inception import NoInceptionError, load_inception
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One network and what is asked of it."""
+
+    name: str  # of its features in the names of numbers: ``inception``, ``clip``, a tower's name
+    width: int  # of its features
+    hash: str  # of its weights
+    resize: str  # what is done to a picture before
+    network: Any
+
+
+class Judges:
+    """The networks that are there, asked together.
+
+    Args:
+        inception: torch-fidelity's Inception, which FID, KID and IS are of: ``auto`` takes its weights from the cache
+            or a download and otherwise does without; ``none`` does without; or their file.
+        matcher: A retrieval checkpoint, a run's folder, an experiment's (its newest run), a CN-CLIP file or a hub name:
+            R-precision, and the ``clip`` features. None does without.
+        features: Registered image towers, or ``timm:NAME``, with published weights.
+        device: Where they work.
+
+    Raises:
+        UserError: A network or its weights cannot be had, or none is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        inception: str = "auto",
+        matcher: str | None = None,
+        features: Sequence[str] = (),
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.judges: dict[str, Judge] = {}
+        self.lacking: str | None = None  # why there is no Inception
+        self.matcher: Any = None
+        if inception != "none":
+            self._add_inception(inception)
+        if matcher is not None:
+            self._add_matcher(matcher)
+        for name in [features] if isinstance(features, str) else features:
+            self._add_tower(name)
+        if not self.judges:
+            raise UserError(
+                "nobody is there to judge the pictures: "
+                + (f"{self.lacking} Or give" if self.lacking else "give Inception's weights,")
+                + " a matcher (a retrieval checkpoint) or features (an image tower)"
+            )
+        self.to(device)
+
+    def to(self, device: str | torch.device) -> "Judges":
+        """Move all networks."""
+        self.device = torch.device(device)
+        for judge in self.judges.values():
+            judge.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def look(self, pictures: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Give the features of ``[B, 3, S, S] uint8``, fp32, whatever the precision around.
+
+        Args:
+            pictures: The pictures, on the networks' device.
+            names: The judges that are asked; by default all.
+
+        Returns:
+            ``[B, width]`` by judge, and ``logits [B, 1008]`` where Inception is one.
+        """
+        found = {}
+        with full_float32(pictures.device):
+            for name in self.judges if names is None else names:
+                network = self.judges[name].network
+                if name == "inception":
+                    found["inception"], found["logits"] = network(pictures)
+                elif name == "clip":
+                    found["clip"] = network.encode_image(resize_batch(pictures, network.image_size))
+                else:
+                    found[name] = network(resize_batch(pictures, network.image_size)).float()
+        return found
+
+    @torch.no_grad()
+    def read(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """Give the matcher's unit vectors of N texts: ``[N, D]``."""
+        with full_float32(self.matcher.device):
+            batches = [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
+            return torch.cat([self.matcher.encode_text(batch) for batch in batches])
+
+    def refuse(self, reranker: str | None) -> None:
+        """See that the matcher did not choose the pictures that it is to score.
+
+        Args:
+            reranker: The hash of the weights that chose, if any did.
+
+        Raises:
+            UserError: It is the matcher's.
+        """
+        if reranker is not None and self.matcher is not None and self.judges["clip"].hash == reranker:
+            raise UserError(
+                f"the matcher (weights {reranker}) is the model that re-ranked these pictures: it would score its own"
+                " choice. Score with another one"
+            )
+
+    @property
+    def first(self) -> str:
+        """The judge whose features tell one picture from another: the matcher, or else the first that there is."""
+        return "clip" if self.matcher is not None else next(iter(self.judges))
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """Who judges: by judge its width, hash and resizing."""
+        return {
+            name: f"{judge.width} features, weights {judge.hash}, {judge.resize}" for name, judge in self.judges.items()
+        }
+
+    def _add_inception(self, source: str) -> None:
+        try:
+            network = load_inception(source)
+        except NoInceptionError as error:
+            self.lacking = str(error)
+            return
+        except UserError as error:
+            raise UserError(f"inception {error}") from None
+        resize = "TF1 bilinear to 299 px inside" + ("" if network.published else ", NOT THE PUBLISHED WEIGHTS: no FID")
+        self.judges["inception"] = Judge("inception", network.width, network.hash, resize, network)
+
+    def _add_matcher(self, source: str) -> None:
+        try:
+            self.matcher = load(source)
+            if not hasattr(self.matcher, "encode_text"):
+                raise UserError(f"{source}: it is of no retrieval task, so it cannot match pictures with texts")
+        except UserError as error:
+            raise UserError(f"matcher {error}") from None
+        width, size = self.matcher.image_projection.out_features, self.matcher.image_size
+        digest = weights_hash(self.matcher)
+        self.judges["clip"] = Judge("clip", width, digest, f"bicubic to {size} px", self.matcher)
+
+    def _add_tower(self, name: str) -> None:
+        try:
+            tower = IMAGE_TOWERS.build(name)
+            source = load_pretrained(tower)
+        except UserError as error:
+            raise UserError(f"features {name}: {error}") from None
+        if not source.found:
+            raise UserError(
+                f"features {name}: a Fréchet distance needs features that were trained, and these are {source.text}."
+                " Fetch the weights while there is a network, or leave it out"
+            )
+        tower.eval().requires_grad_(False)
+        short = name.rpartition(":")[2].replace(".", "_")
+        resize = f"bicubic to {tower.image_size} px"
+        self.judges[short] = Judge(short, tower.width, weights_hash(tower), resize, tower)
+
+
+def true_features(
+    judges: Judges,
+    data: GenerationData,
+    split: str,
+    *,
+    names: Sequence[str] | None = None,
+    agree: Callable[[bool], bool] = bool,
+    write: bool = True,
+) -> dict[str, Tensor]:
+    """Give the features of all true pictures of a split, in file order, from the cache where they were seen before.
+
+    Args:
+        judges: Who looks.
+        data: Whose pictures; each process reads its share of them.
+        split: Of the data.
+        names: The judges that are asked; by default all.
+        agree: Whether all processes say yes; by default there is only this one.
+        write: Whether this process writes the cache.
+
+    Returns:
+        ``[N, width] float32`` on the CPU, by judge.
+    """
+    gold = data.gold(split)
+    paths = {}
+    for name in judges.judges if names is None else names:
+        judge = judges.judges[name]
+        place = [gold.source, split, str(len(gold.texts)), str(data.image_size), judge.hash, judge.resize]
+        paths[name] = cache_folder() / "features" / f"{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:24]}.pt"
+    missing = [name for name, path in paths.items() if not agree(path.is_file())]
+    if missing:
+        metric = CollectedRows(range(len(gold.texts)), names=missing)
+        metric.to(judges.device)
+        for batch in data.pictures_loader(split):
+            seen = judges.look(batch["image"].to(judges.device), missing)
+            metric.update(batch["row"], **{name: seen[name] for name in missing})
+        _, values = metric.gathered()
+        features = {name: value.cpu() for name, value in values.items()}
+        for name in missing if write else ():
+            with atomic_write(paths[name]) as temporary:
+                torch.save(features[name], temporary)
+    else:
+        features = {}
+    return {name: features[name] if name in features else read_torch(path) for name, path in paths.items()}

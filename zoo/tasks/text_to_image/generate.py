@@ -1,0 +1,150 @@
+"""``python -m zoo generate CHECKPOINT TEXT …``: pictures of descriptions that are typed."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from zoo.cli.parser import CommandParser
+
+BATCH = 32
+PICTURE_SIZE = 192  # on the sheet, pixels
+
+
+def main(argv: list[str]) -> int:
+    """Draw and write.
+
+    Args:
+        argv: The words after ``python -m zoo generate``.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: The checkpoint is no generator's, an option is none of its, or the output cannot be written.
+    """
+    parser = generate_parser()
+    options = parser.parse_args(argv)
+    if options.seeds < 1 or not 0 <= options.first_seed < 2**63 - options.seeds:
+        parser.error(
+            f"--seeds is {options.seeds}, --first_seed {options.first_seed}: give 1 or more, and 0 to 2^63 - 1"
+        )
+    if not all(text.strip() for text in options.texts):
+        parser.error("a TEXT is empty: give a description")
+    out = Path(options.out)
+    check_place(out)
+    import torch
+
+    import zoo
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = zoo.load(options.checkpoint, device=device)
+    if not hasattr(task, "generator"):
+        raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which draws no pictures")
+    seeds = list(range(options.first_seed, options.first_seed + options.seeds))
+    pictures = draw(task.generator, options.texts, seeds, options.sampling or {})
+    written = write(pictures, options.texts, seeds, out)
+    print(f"{written}: {len(options.texts)} x {len(seeds)} pictures of {task.image_size} px")
+    return 0
+
+
+def generate_parser() -> "CommandParser":
+    """The options of ``generate``."""
+    from zoo.cli.parser import CommandParser
+
+    parser = CommandParser(
+        prog="python -m zoo generate",
+        description="Draw pictures of descriptions. A picture is a function of checkpoint, description, seed and"
+        " sampling options; it is computed in fp32, on a GPU where there is one.",
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=str,
+        help="A text-to-image checkpoint, a run's folder or an experiment's (runs/diffusion_demo: its newest run).",
+    )
+    parser.add_argument("texts", type=str, nargs="+", metavar="TEXT", help="A description, in quotes; or several.")
+    parser.add_argument("--seeds", type=int, default=4, help="Pictures of each description.")
+    parser.add_argument("--first_seed", type=int, default=0, help="Seed of the first picture; the next ones count up.")
+    parser.add_argument(
+        "--out",
+        type=str,
+        default="sheet.png",
+        help="A PNG file: one sheet of all pictures, a line for each description. Anything else is a folder, which"
+        " gets the sheet and each picture as it was drawn.",
+    )
+    parser.add_argument(
+        "--sampling",
+        type=dict[str, Any] | None,
+        default=None,
+        help="How to draw, where it is not to be as in training: --sampling.guidance 6. Of diffusion: guidance,"
+        " guidance_until, solver, steps; of codes: guidance, temperature, top_k, top_p.",
+    )
+    return parser
+
+
+def draw(generator: Any, texts: list[str], seeds: list[int], sampling: dict[str, Any]) -> Any:
+    """Pictures ``[texts, seeds, S, S, 3] uint8`` as a numpy array."""
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    wanted = [(text, seed) for text in texts for seed in seeds]
+    parts = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
+    drawn = []
+    for part in track(parts, description="Drawing", console=Console(stderr=True), transient=True):
+        try:
+            drawn.append(generator.generate([text for text, _ in part], seeds=[seed for _, seed in part], **sampling))
+        except UserError as error:
+            raise UserError(f"--sampling: {error}") from None
+    pictures = torch.cat(drawn).permute(0, 2, 3, 1).cpu().numpy()
+    return pictures.reshape(len(texts), len(seeds), *pictures.shape[1:])
+
+
+def check_place(out: Path) -> None:
+    """See, before the work, that the output is of the right kind.
+
+    Raises:
+        UserError: A folder is where a file belongs, or a file where a folder does.
+    """
+    if out.suffix.lower() == ".png":
+        if out.is_dir():
+            raise UserError(f"--out {out} is a folder: name a file in it, or a folder without .png at its end")
+    elif out.suffix and not out.is_dir():
+        raise UserError(f"--out {out}: sheets are PNG files: give a name that ends in .png, or a folder")
+    elif out.is_file():
+        raise UserError(f"--out {out} is a file: give a name that ends in .png, or a folder")
+
+
+def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
+    """Write the sheet, and into a folder the single pictures too; atomically."""
+    from PIL import Image
+
+    from zoo.core.grids import SheetRow, contact_sheet
+
+    rows = [
+        SheetRow(text=text, pictures=list(row), hits=[False] * len(seeds))
+        for text, row in zip(texts, pictures, strict=True)
+    ]
+    titles = [f"seed {seed}" for seed in seeds]
+    sheet = contact_sheet(rows, picture_size=PICTURE_SIZE, titles=titles)
+    try:
+        if out.suffix.lower() == ".png":
+            _save(sheet, out)
+            return out
+        _save(sheet, out / "sheet.png")
+        for number, (text, row) in enumerate(zip(texts, pictures, strict=True)):
+            name = re.sub(r"\W+", "_", text)[:40]
+            for seed, picture in zip(seeds, row, strict=True):
+                _save(Image.fromarray(picture), out / f"{number}-{name}-seed{seed}.png")
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}. Give a path in a folder of yours") from error
+    return out
+
+
+def _save(picture: Any, path: Path) -> None:
+    from zoo.data.formats import atomic_write
+
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG")

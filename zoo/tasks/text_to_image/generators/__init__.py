@@ -1,0 +1,1 @@
+"""The networks that draw an image from a text."""

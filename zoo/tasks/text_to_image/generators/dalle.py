@@ -1,0 +1,364 @@
+"""Pictures from texts as one sequence: the text's tokens, then a VQGAN's codes, by a causal transformer."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import Cache, Qwen3Config, Qwen3Model
+from transformers.cache_utils import DynamicLayer
+
+from zoo.core.contracts import Codebook
+from zoo.core.options import options_of
+from zoo.errors import UserError
+from zoo.models.tokenizer import BertChineseTokenizer
+from zoo.registry import FIRST_STAGES, GENERATORS
+from zoo.tasks.text_to_image.contracts import TextImageBatch
+from zoo.tasks.text_to_image.generators.sampling import CodeSampling, draw_codes, guide, seeded_noise
+
+
+class DALLE(nn.Module):
+    """A generator that writes a picture's codes one after another, each given the text and the codes before it.
+
+    Ramesh et al., "Zero-Shot Text-to-Image Generation" (2021), arXiv:2102.12092, with the trunk of today: transformers'
+    Qwen3 (RMS norms, SwiGLU, norms of queries and keys), which is also told the row and column of the code that it
+    writes. The codes' likelihood is learnt, that of the text is not. Every text takes ``context_length`` places; those
+    that it does not fill have a learnt vector each, as in the paper, and a text that is dropped fills none: guidance
+    needs that. A picture is a function of its text and its seed, the same codes in whatever batch (in fp32).
+
+    Args:
+        trunk: A ``Qwen3Model``, whose own table embeds the text's tokens.
+        first_stage: Between pictures and grids of codes (``VQGAN``). It stays as it is.
+        image_size: Side of the square pictures in pixels.
+        context_length: Tokens of a text; a longer one is cut.
+        text_drop: The share of pictures that are learnt without their text.
+        sampling: How codes are drawn.
+
+    Raises:
+        UserError: ``text_drop`` is no share.
+    """
+
+    def __init__(
+        self,
+        trunk: Any,
+        first_stage: Any,
+        *,
+        image_size: int,
+        context_length: int,
+        text_drop: float = 0.1,
+        sampling: CodeSampling | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= text_drop < 1:
+            raise UserError(f"text_drop is {text_drop}: give a share, from 0 to below 1, such as 0.1")
+        self.trunk = trunk
+        self.first_stage = first_stage.requires_grad_(False)
+        self.image_size = image_size
+        self.context_length = context_length
+        self.text_drop = text_drop
+        self.options = sampling or CodeSampling()
+        self.side: int = image_size // first_stage.factor  # of the grid of codes
+        width = trunk.config.hidden_size
+        self.no_token = nn.Parameter(0.02 * torch.randn(context_length, width))  # for places that no token fills
+        self.start = nn.Parameter(0.02 * torch.randn(width))  # between the text and the codes
+        self.code = nn.Embedding(first_stage.num_codes, width)
+        self.row = nn.Parameter(0.02 * torch.randn(self.side, 1, width))  # of the code that is written next
+        self.column = nn.Parameter(0.02 * torch.randn(1, self.side, width))
+        self.head = nn.Linear(width, first_stage.num_codes, bias=False)
+        nn.init.normal_(self.code.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=0.02)
+        self._tokenizer = BertChineseTokenizer()
+
+    def train(self, mode: bool = True) -> "DALLE":
+        """The first stage never changes."""
+        super().train(mode)
+        self.first_stage.eval()
+        return self
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def loss(self, batch: TextImageBatch) -> dict[str, Tensor]:
+        """The codes' mean cross-entropy in nats, ``loss``; draws which texts are dropped."""
+        codes = batch["codes"] if "codes" in batch else self.encode(batch["image"])
+        texts = list(batch["text"])
+        if self.training:
+            dropped = torch.rand(len(texts)) < self.text_drop
+            texts = ["" if drop else text for text, drop in zip(texts, dropped.tolist(), strict=True)]
+        logits = self.logits(texts, codes)
+        return {"loss": cross_entropy(logits.flatten(0, 1).float(), codes.flatten())}
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """``[B, 3, S, S] uint8`` as codes ``[B, side, side] int64``."""
+        return self.first_stage.encode(images)
+
+    def logits(self, texts: list[str], codes: Tensor) -> Tensor:
+        """Of every code, given its text and the true codes before it.
+
+        Args:
+            texts: B texts; an empty one is none.
+            codes: ``[B, side, side] int64``.
+
+        Returns:
+            ``[B, side², num_codes]``.
+        """
+        written = self.code(codes.flatten(1)[:, :-1])
+        start = self.start.expand(len(codes), 1, -1)
+        places = torch.cat([start, written], dim=1) + self._grid()
+        hidden = self._read(torch.cat([self._embed(texts), places.to(written.dtype)], dim=1), None)
+        return self.head(hidden[:, self.context_length :])
+
+    # --- drawing -----------------------------------------------------------------------------------------------
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How codes are drawn, for protocols."""
+        return asdict(self.options)
+
+    @torch.no_grad()
+    def generate(self, texts: list[str], *, seeds: Sequence[int], **sampling: Any) -> Tensor:
+        """Draw a picture of each of B texts.
+
+        Args:
+            texts: B descriptions.
+            seeds: B seeds.
+            **sampling: What is to differ from the generator's own ``CodeSampling``: ``guidance=6, top_k=100``.
+
+        Returns:
+            ``[B, 3, S, S] uint8``.
+        """
+        return self.first_stage.decode(self.write(texts, seeds=seeds, **sampling))
+
+    @torch.no_grad()
+    def write(self, texts: list[str], *, seeds: Sequence[int], **sampling: Any) -> Tensor:
+        """Write the codes of a picture of each of B texts.
+
+        Args:
+            texts: B descriptions.
+            seeds: B seeds.
+            **sampling: As for ``generate``.
+
+        Returns:
+            ``[B, side, side] int64``.
+        """
+        if isinstance(texts, str) or len(texts) != len(seeds):
+            raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
+        changed = {**asdict(self.options), **sampling}
+        options = options_of(CodeSampling, changed, what="sampling")
+        noise = seeded_noise(seeds, [self.side**2], device=self.start.device, uniform=True)
+        guided = options.guidance != 1
+        copies = 2 if guided else 1
+        embedded = self._embed([*texts, ""] if guided else texts)
+        grid = self._grid()
+        length = self.context_length + self.side**2
+        cache = Cache(layers=[_PreallocatedLayer(length) for _ in self.trunk.layers])
+        places = (self.start + grid[0]).expand(len(embedded), 1, -1)
+        hidden = self._read(torch.cat([embedded, places], dim=1), cache)
+        if guided:  # what is written without a text begins alike for all, and is read once
+            rows = torch.arange(2 * len(texts), device=hidden.device).clamp(max=len(texts))
+            hidden = hidden[rows]
+            cache.batch_select_indices(rows)
+        written: list[Tensor] = []
+        for place in range(self.side**2):
+            if place:
+                hidden = self._read((self.code(written[-1]) + grid[place]).repeat(copies, 1)[:, None], cache)
+            logits = self.head(hidden[:, -1]).float()
+            if guided:
+                conditional, unconditional = logits.chunk(2)
+                logits = guide(conditional, unconditional, options.guidance)
+            written.append(draw_codes(logits, noise[:, place], options))
+        return torch.stack(written, dim=1).view(-1, self.side, self.side)
+
+    # --- what the trunk sees -----------------------------------------------------------------------------------
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        """B texts as ``[B, context_length, W]``."""
+        tokens = [self._tokenizer.encode(text, context_length=self.context_length + 2)[1:-1] for text in texts]
+        ids = torch.tensor([[*own, *[-1] * (self.context_length - len(own))] for own in tokens])
+        ids = ids.to(self.start.device)
+        return torch.where((ids < 0)[..., None], self.no_token, self.trunk.embed_tokens(ids.clamp(min=0)))
+
+    def _grid(self) -> Tensor:
+        """The row and column of each code: ``[side², W]``."""
+        return (self.row + self.column).flatten(0, 1)
+
+    def _read(self, embedded: Tensor, cache: Any) -> Tensor:
+        """The trunk's last states ``[B, T, W]``, given what the cache holds of the places before."""
+        # No mask is made: every place sees all before it, which attention knows by itself.
+        return self.trunk(
+            inputs_embeds=embedded,
+            attention_mask={"full_attention": None},
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+
+class _PreallocatedLayer(DynamicLayer):
+    """One layer's keys and values in memory that is taken once: transformers' own grows by copying all of it."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+        self.filled = 0
+        self.keys: Any
+        self.values: Any
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        shape = (*key_states.shape[:2], self.length, key_states.shape[3])
+        self.keys, self.values = key_states.new_empty(shape), value_states.new_empty(shape)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        until = self.filled + key_states.shape[2]
+        self.keys[:, :, self.filled : until] = key_states
+        self.values[:, :, self.filled : until] = value_states
+        self.filled = until
+        return self.keys[:, :, :until], self.values[:, :, :until]
+
+    def get_seq_length(self) -> int:
+        return self.filled
+
+
+def assemble(
+    *,
+    image_size: int,
+    width: int,
+    num_layers: int,
+    num_heads: int,
+    first_stage: str,
+    first_stage_options: dict[str, Any] | None,
+    first_stage_weights: str | None,
+    context_length: int,
+    text_drop: float,
+    sampling: dict[str, Any] | None,
+) -> DALLE:
+    """Put a generator together: what all its builders share; see ``dalle_tiny`` for the arguments."""
+    stage = FIRST_STAGES.build(first_stage, **(first_stage_options or {}))
+    if not isinstance(stage, Codebook):
+        raise UserError(f"first_stage is {first_stage}: it has no codes; take a VQGAN, such as vqgan_tiny")
+    if image_size < 1 or image_size % stage.factor:
+        raise UserError(f"image_size is {image_size}: this first stage takes multiples of {stage.factor}")
+    if min(num_layers, num_heads, context_length) < 1 or width % (2 * num_heads):
+        raise UserError(
+            f"width {width}, num_layers {num_layers}, num_heads {num_heads}, context_length {context_length}: give 1 or"
+            " more, and a width that its heads divide into even parts"
+        )
+    stage.published = first_stage_weights
+    config = Qwen3Config(
+        vocab_size=len(BertChineseTokenizer()),
+        hidden_size=width,
+        intermediate_size=_feedforward(width),
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        head_dim=width // num_heads,
+        use_cache=False,
+    )
+    return DALLE(
+        Qwen3Model(config),
+        stage,
+        image_size=image_size,
+        context_length=context_length,
+        text_drop=text_drop,
+        sampling=options_of(CodeSampling, sampling, what="sampling"),
+    )
+
+
+def _feedforward(width: int) -> int:
+    """SwiGLU's width of about as many weights as a plain layer of four times the width; a multiple of 32."""
+    return -(-8 * width // 3 // 32) * 32
+
+
+@GENERATORS.register
+def dalle_tiny(
+    *,
+    image_size: int = 32,
+    width: int = 256,
+    num_layers: int = 6,
+    num_heads: int = 4,
+    first_stage: str = "vqgan_tiny",
+    first_stage_options: dict[str, Any] | None = None,
+    first_stage_weights: str | None = None,
+    context_length: int = 16,
+    text_drop: float = 0.1,
+    sampling: dict[str, Any] | None = None,
+) -> DALLE:
+    """Build a DALL·E of 10 M parameters for small pictures.
+
+    Args:
+        image_size: Side of the square pictures in pixels.
+        width: Of the transformer.
+        num_layers: Of the transformer.
+        num_heads: Of its attention; each takes an even share of the width.
+        first_stage: A registered VQGAN, whose codes are learnt.
+        first_stage_options: Options of its builder.
+        first_stage_weights: Its trained weights: a run's folder or an experiment's (``runs/vqgan_demo``), a checkpoint,
+            or a file of taming-transformers. Training needs them; a checkpoint of the generator has them in it.
+        context_length: Tokens of a text; a longer one is cut.
+        text_drop: The share of pictures that are learnt without their text, which guidance needs.
+        sampling: How codes are drawn: ``guidance``, ``temperature``, ``top_k``, ``top_p``.
+
+    Raises:
+        UserError: An option is out of its range.
+    """
+    return assemble(
+        image_size=image_size,
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        first_stage=first_stage,
+        first_stage_options=first_stage_options,
+        first_stage_weights=first_stage_weights,
+        context_length=context_length,
+        text_drop=text_drop,
+        sampling=sampling,
+    )
+
+
+@GENERATORS.register
+def dalle_base(
+    *,
+    image_size: int = 256,
+    width: int = 768,
+    num_layers: int = 12,
+    num_heads: int = 12,
+    first_stage: str = "vqgan_f16",
+    first_stage_options: dict[str, Any] | None = None,
+    first_stage_weights: str | None = None,
+    context_length: int = 52,
+    text_drop: float = 0.1,
+    sampling: dict[str, Any] | None = None,
+) -> DALLE:
+    """Build a DALL·E of LlamaGen-B's size (Sun et al. 2024, arXiv:2406.06525) for pictures of 256 pixels.
+
+    Args:
+        image_size: As of ``dalle_tiny``.
+        width: As of ``dalle_tiny``.
+        num_layers: As of ``dalle_tiny``.
+        num_heads: As of ``dalle_tiny``.
+        first_stage: As of ``dalle_tiny``.
+        first_stage_options: As of ``dalle_tiny``.
+        first_stage_weights: As of ``dalle_tiny``.
+        context_length: As of ``dalle_tiny``.
+        text_drop: As of ``dalle_tiny``.
+        sampling: As of ``dalle_tiny``.
+
+    Raises:
+        UserError: An option is out of its range.
+    """
+    return assemble(
+        image_size=image_size,
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        first_stage=first_stage,
+        first_stage_options=first_stage_options,
+        first_stage_weights=first_stage_weights,
+        context_length=context_length,
+        text_drop=text_drop,
+        sampling=sampling,
+    )

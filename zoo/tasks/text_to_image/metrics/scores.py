@@ -1,0 +1,121 @@
+"""All scores of generated pictures from features that are already there: pure functions of tensors."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from zoo.tasks.text_to_image.metrics.frechet import frechet_distance_of
+from zoo.tasks.text_to_image.metrics.inception_score import inception_score
+from zoo.tasks.text_to_image.metrics.kernel_distance import kernel_distance
+from zoo.tasks.text_to_image.metrics.precision_recall import precision_recall
+from zoo.tasks.text_to_image.metrics.r_precision import hits, over_folds, shuffled_rows
+
+SPLITS = 10  # of the Inception score
+NEIGHBOURS = 3  # of precision and recall
+SHUFFLES = 10  # over which the control of R-precision is averaged
+COPIED_QUANTILE = 0.99
+
+
+def distribution_scores(generated: Mapping[str, Tensor], true: Mapping[str, Tensor]) -> dict[str, float]:
+    """How near generated pictures are to true ones as distributions, in every feature space that both have.
+
+    Args:
+        generated: ``[n, width]`` by judge; Inception's ``logits`` too.
+        true: ``[N, width]`` by judge.
+
+    Returns:
+        Of Inception ``fid``, ``kid``, ``kid_std``, ``is``, ``is_std``; of any other judge ``fd_<judge>``; of each
+        ``precision_<judge>`` and ``recall_<judge>`` in percent. A Fréchet distance is left out where there are no more
+        pictures than features, IS where there are fewer than its ten splits, precision and recall of three pictures.
+    """
+    scores: dict[str, float] = {}
+    for name, features in true.items():
+        drawn = generated[name]
+        enough = min(len(drawn), len(features)) > features.shape[1]
+        if enough:
+            scores["fid" if name == "inception" else f"fd_{name}"] = frechet_distance_of(drawn, features)
+        if name == "inception":
+            scores["kid"], scores["kid_std"], _ = kernel_distance(drawn, features)
+            if len(drawn) >= SPLITS:
+                scores["is"], scores["is_std"] = inception_score(generated["logits"], splits=SPLITS)
+        if min(len(drawn), len(features)) > NEIGHBOURS:
+            precision, recall = precision_recall(drawn, features, neighbours=NEIGHBOURS)
+            scores[f"precision_{name}"], scores[f"recall_{name}"] = 100 * precision, 100 * recall
+    return scores
+
+
+def r_precision_scores(
+    generated: Tensor,
+    rows: Tensor,
+    texts: Sequence[str],
+    read: Tensor,
+    true: Tensor | None,
+    distractors: Tensor,
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """R-precision in percent, with what it is to be held against.
+
+    Args:
+        generated: ``[n, D]`` unit vectors of generated pictures.
+        rows: ``[n] int64``: whose descriptions they were drawn from.
+        texts: The N descriptions of the split.
+        read: ``[N, D]`` unit vectors of them.
+        true: ``[N, D]`` unit vectors of the true pictures, where there are any.
+        distractors: ``[N, K] int64``: the mismatched descriptions of each row, as ``draw_distractors`` gives them.
+        seed: Of folds and shuffling.
+
+    Returns:
+        ``r_precision`` and ``r_precision_std`` (over ten folds), ``r_precision_shuffled`` (each picture held against
+        another's description, on average over ten shuffles), ``r_precision_true`` (the ceiling: the true pictures of
+        the same rows), and ``r_precision_chance``.
+    """
+    distractors, rows = distractors.to(read.device), rows.to(read.device)
+    mean, spread = over_folds(hits(generated, read, rows, distractors), seed=seed)
+    scores = {"r_precision": mean, "r_precision_std": spread}
+    shuffles = [
+        hits(generated, read, torch.tensor(shuffled_rows(texts, rows.tolist(), seed=seed + number)), distractors)
+        for number in range(SHUFFLES)
+    ]
+    scores["r_precision_shuffled"] = 100 * torch.stack(shuffles).double().mean().item()
+    if true is not None:
+        scores["r_precision_true"] = over_folds(hits(true[rows], read, rows, distractors), seed=seed).mean
+    scores["r_precision_chance"] = 100 / (1 + distractors.shape[1])
+    return scores
+
+
+def nearest(features: Tensor, training: Tensor, *, block: int = 1024) -> tuple[Tensor, Tensor]:
+    """The training picture that is most like each of n pictures.
+
+    Args:
+        features: ``[n, width]``.
+        training: ``[N, width]`` of the training pictures.
+        block: Pictures compared at a time.
+
+    Returns:
+        The cosine ``[n]`` and the place ``[n]`` of the nearest.
+    """
+    wanted = normalize(training.float(), dim=-1).T
+    found = [(normalize(part.float(), dim=-1) @ wanted).max(dim=1) for part in features.split(block)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+
+
+def memorisation_scores(likeness: Tensor, true_likeness: Tensor) -> dict[str, float]:
+    """How much generated pictures look as if copied from the training pictures.
+
+    Args:
+        likeness: ``[n]``: each generated picture's cosine with its nearest training picture.
+        true_likeness: ``[N]``: the same of true pictures that were not trained on.
+
+    Returns:
+        ``nearest_training`` and ``nearest_training_true``, the mean cosines, and ``copied``: the percentage of
+        generated pictures that are nearer to a training picture than 99 % of the true ones are (1, if they are alike).
+    """
+    bar = torch.quantile(true_likeness.float(), COPIED_QUANTILE)
+    return {
+        "nearest_training": likeness.mean().item(),
+        "nearest_training_true": true_likeness.mean().item(),
+        "copied": 100 * (likeness > bar).double().mean().item(),
+    }

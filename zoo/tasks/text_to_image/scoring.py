@@ -1,0 +1,306 @@
+"""``python -m zoo score t2i``: anyone's generated pictures, scored by a stated protocol."""
+
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.output import check_output, write_output
+from zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from torch import Tensor
+
+    from zoo.cli.parser import CommandParser
+    from zoo.tasks.text_to_image.contracts import GenerationGold
+    from zoo.tasks.text_to_image.feature_extractors import Judges
+
+
+def t2i_parser() -> "CommandParser":
+    """The options of ``score t2i``."""
+    from zoo.cli.parser import CommandParser
+
+    parser = CommandParser(
+        description="E-Commerce T2I: FID, KID and IS where Inception's weights are there; Fréchet distance, precision"
+        " and recall in a matcher's features; R-precision with its ceiling and controls. MUGE publishes no evaluator:"
+        " the protocol is printed and stored with the numbers. Every fault of the file is listed first, with line and"
+        " id; then the exit code is 1 and nothing is scored.",
+    )
+    add_judges(parser)
+    parser.add_argument(
+        "--predictions", type=str, required=True, help="T2I_SPLIT.tsv: lines of id, tab, base64 of a PNG or JPEG."
+    )
+    parser.add_argument(
+        "--split",
+        choices=["auto", "train", "val", "test"],
+        default="auto",
+        help="Whose descriptions were drawn; auto: as the file's name says.",
+    )
+    parser.add_argument(
+        "--reference",
+        choices=["auto", "train", "val", "test"],
+        default="auto",
+        help="The split whose pictures are the true ones; auto: the same, or val where it has none, as MUGE's test.",
+    )
+    parser.add_argument(
+        "--distractors",
+        type=str,
+        default=None,
+        help="JSON lines of image_id and distractors (99 ids), as training leaves them in its run; by default drawn"
+        " by seed 0, which gives the same.",
+    )
+    return parser
+
+
+def add_judges(parser: "CommandParser") -> None:
+    """Add the options that say who judges and where the descriptions are."""
+    parser.add_argument("--gold", type=str, required=True, help="The ECommerce-T2I folder, or its parent.")
+    parser.add_argument(
+        "--matcher",
+        type=str,
+        default=None,
+        help="A retrieval checkpoint, a run's folder or an experiment's (runs/clip_demo_matcher: its newest run), a"
+        " CN-CLIP file or hub name. Without it there is no R-precision.",
+    )
+    parser.add_argument(
+        "--inception",
+        type=str,
+        default="auto",
+        help="torch-fidelity's Inception: auto takes its weights from the cache or a download and otherwise does"
+        " without; none; or their file.",
+    )
+    parser.add_argument(
+        "--features",
+        nargs="*",
+        type=str,
+        default=[],
+        help="Image towers with published weights, for further Fréchet distances: timm:NAME.",
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="Pictures that the judges look at together.")
+    parser.add_argument("--output", type=str, default=None, help="Also write numbers and protocol to this JSON file.")
+
+
+def score_t2i_files(options: "Namespace") -> int:
+    """Check, score, print, write; see ``t2i_parser`` for the options."""
+    from zoo.core.collected import CollectedRows
+    from zoo.core.reporting import print_scores
+    from zoo.tasks.text_to_image.submission_files import T2ISubmission
+
+    split = _split(options)
+    data, gold = open_gold(options, split)
+    reference = options.reference
+    if reference == "auto":
+        reference = split if gold.has_pictures else "val"
+    data.open(reference).need_pictures()
+    distractors = read_distractors(options.distractors, gold)
+    beside = Path(options.predictions).with_suffix(".json")
+    inputs = [options.predictions, beside, options.distractors, options.matcher, options.inception]
+    check_output(options.output, [*inputs, *Path(data.folder).iterdir()])
+    submission = T2ISubmission(options.predictions, gold)
+    if submission.faults:
+        submission.check()
+    else:
+        judges = load_judges(options)
+        judges.refuse(_reranker(beside))
+        collected = CollectedRows(gold.rows, names=names_of(judges))
+        batches = submission.pictures(batch_size=options.batch_size)
+        for batch in progress(batches, "Looking", math.ceil(len(gold.texts) / options.batch_size)):
+            if not submission.faults:  # else it is read on for the other faults alone
+                collected.update(batch["row"], **judges.look(batch["image"].to(judges.device)))
+    if submission.faults:
+        for fault in submission.faults:
+            print(fault, file=sys.stderr)
+        print(f"The submission is not valid: {len(submission.faults)} fault(s).", file=sys.stderr)
+        return 1
+    data.image_size = submission.image_size
+    rows, values = collected.gathered()
+    scores = score_features(judges, data, gold, reference, distractors, rows, values)
+    protocol = protocol_of(judges, data, gold, reference, len(rows), options.distractors, distractors)
+    protocol = {"predictions": Path(options.predictions).name, **protocol}
+    print_scores(scores, title=f"{options.predictions}, descriptions of {split}", protocol=protocol)
+    if options.output is not None:
+        write_output(
+            options.output, json.dumps({"metrics": scores, "protocol": protocol}, indent=2, ensure_ascii=False)
+        )
+    return 0
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------
+
+
+def score_features(
+    judges: "Judges",
+    data: Any,
+    gold: "GenerationGold",
+    reference: str,
+    distractors: "Tensor",
+    rows: "Tensor",
+    values: "dict[str, Tensor]",
+) -> dict[str, float]:
+    """All scores of generated pictures' features, those of rows of ``gold``; the true side is ``reference``."""
+    from zoo.tasks.text_to_image.feature_extractors import true_features
+    from zoo.tasks.text_to_image.metrics.scores import (
+        distribution_scores,
+        memorisation_scores,
+        nearest,
+        r_precision_scores,
+    )
+
+    values = {name: value.cpu() for name, value in values.items()}
+    true = true_features(judges, data, reference)
+    scores = distribution_scores(values, true)
+    name = judges.first
+    own = true[name] if reference == gold.split else None
+    if own is None and gold.has_pictures:
+        own = true_features(judges, data, gold.split, names=[name])[name]
+    if judges.matcher is not None:
+        read = judges.read(gold.texts).cpu()
+        scores |= r_precision_scores(values["clip"], rows.cpu(), gold.texts, read, own, distractors)
+    if own is not None and gold.split != "train" and _has_training_pictures(data):
+        training = true_features(judges, data, "train", names=[name])[name]
+        scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
+    return {key: value for key, value in scores.items() if not math.isnan(value)}
+
+
+def _has_training_pictures(data: Any) -> bool:
+    try:
+        data.open("train").need_pictures()
+    except UserError as error:
+        print(f"No memorisation report: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def names_of(judges: "Judges") -> list[str]:
+    """What the judges give of each picture."""
+    return [*judges.judges, *(["logits"] if "inception" in judges.judges else [])]
+
+
+def protocol_of(
+    judges: "Judges",
+    data: Any,
+    gold: "GenerationGold",
+    reference: str,
+    generated: int,
+    listed: str | None,
+    distractors: "Tensor",
+) -> dict[str, Any]:
+    """What numbers were measured on and how; ``listed`` is the file of the distractors, if one was given."""
+    true = data.gold(reference)
+    drawn = "drawn by seed 0"
+    if listed is not None:
+        drawn = f"of {Path(listed).name}, SHA-256 {hashlib.sha256(Path(listed).read_bytes()).hexdigest()[:12]}"
+    return {
+        "data": gold.source,
+        "split": gold.split,
+        "generated": generated,
+        "reference": f"{reference} of {true.source}",
+        "true": len(true.texts),
+        "image_size": data.image_size,
+        "judges": judges.protocol,
+        "r_precision": f"1 true and {distractors.shape[1]} mismatched descriptions, {drawn}; ties are misses; 10 folds",
+    }
+
+
+# --- what the options name -------------------------------------------------------------------------------------
+
+
+def _split(options: "Namespace") -> str:
+    if options.split != "auto":
+        return options.split
+    named = re.fullmatch(r"T2I_(train|val|test)(\..*)?", Path(options.predictions).name)
+    if named is None:
+        raise UserError(
+            f"--predictions {options.predictions}: the name is not T2I_SPLIT.tsv, so it does not tell whose"
+            " descriptions were drawn: give --split train, val or test"
+        )
+    return named[1]
+
+
+def open_gold(options: "Namespace", split: str) -> "tuple[Any, GenerationGold]":
+    """The data module and the descriptions of a split."""
+    import torch
+
+    from zoo.tasks.text_to_image.data import TextToImageDataModule
+
+    if not options.gold or not Path(options.gold).is_dir():
+        raise UserError(f"--gold {options.gold!r}: there is no such folder. Give an ECommerce-T2I folder or its parent")
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size is {options.batch_size}: give 1 or more")
+    workers = min(2, torch.get_num_threads())
+    data = TextToImageDataModule(options.gold, image_size=1, eval_batch_size=options.batch_size, num_workers=workers)
+    return data, data.gold(split)
+
+
+def load_judges(options: "Namespace") -> "Judges":
+    """The judges that the options name, on the GPU where there is one."""
+    import torch
+
+    from zoo.tasks.text_to_image.feature_extractors import Judges
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    judges = Judges(inception=options.inception, matcher=options.matcher, features=options.features, device=device)
+    if judges.lacking:
+        print(f"No FID, KID and IS: {judges.lacking}", file=sys.stderr)
+    return judges
+
+
+def _reranker(predictions: Path) -> str | None:
+    """The hash of the model that chose the pictures, as ``predict`` writes it beside them."""
+    beside = predictions.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    try:
+        return json.loads(beside.read_text(encoding="utf-8"))["sampling"]["reranker"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{beside}: it does not say how the pictures were drawn; mend it, or take it away") from None
+
+
+def read_distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
+    """The mismatched descriptions of each row: drawn, or those of a file.
+
+    Raises:
+        UserError: The file does not list as many other descriptions, all different, for each id of the split.
+    """
+    import torch
+
+    from zoo.data.formats import read_json_lines
+    from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
+
+    if path is None:
+        return draw_distractors(gold.texts)
+    row_of = {image_id: row for row, image_id in enumerate(gold.image_ids)}
+    listed: dict[str, list[int]] = {}
+    for number, record in read_json_lines(Path(path)):
+        where, image_id, ids = f"--distractors {path}:{number}", record.get("image_id"), record.get("distractors")
+        if not isinstance(image_id, str) or not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise UserError(f"{where}: give an object with image_id, a string, and distractors, a list of ids")
+        unknown = [name for name in (image_id, *ids) if name not in row_of]
+        if unknown:
+            raise UserError(f"{where}: {unknown[0]!r} is no id of the {gold.split} split")
+        texts = {gold.texts[row_of[name]] for name in ids}
+        if image_id in listed or len(texts) < len(ids) or gold.texts[row_of[image_id]] in texts:
+            what = "is listed twice" if image_id in listed else "has a description twice, or its own, among them"
+            raise UserError(f"{where}: {image_id} {what}; distractors are other descriptions, all different")
+        listed[image_id] = [row_of[name] for name in ids]
+    counts = sorted({len(rows) for rows in listed.values()})
+    if len(listed) != len(row_of) or len(counts) != 1 or counts[0] < 1:
+        numbers = " or ".join(map(str, counts)) or "no"
+        raise UserError(
+            f"--distractors {path}: it lists {len(listed)} ids with {numbers} distractors: each of the {len(row_of)}"
+            f" ids of the {gold.split} split needs the same number, 99 as a rule"
+        )
+    return torch.tensor([listed[image_id] for image_id in gold.image_ids])
+
+
+def progress(batches: "Iterable[Any]", what: str, total: int) -> "Iterator[Any]":
+    """The batches, with a bar on the error stream."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return iter(track(batches, description=what, total=total, console=Console(stderr=True)))

@@ -1,0 +1,110 @@
+"""The submission of text to image, written by ``predict``, and taken up again where it stopped."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+
+from zoo.callbacks.ema import EMA
+from zoo.core.reporting import data_module
+from zoo.core.weights import weights_hash
+from zoo.data.formats import write_image_tsv, write_text
+from zoo.data.images import decode_base64, encode_base64
+from zoo.errors import UserError
+from zoo.tasks.text_to_image.contracts import GenerationGold
+
+
+class TextToImageSubmission(Callback):
+    """Writes a picture of every description to ``predictions/T2I_SPLIT.tsv`` in the run: id, tab, base64 of a PNG.
+
+    The file appears whole or not at all, in the descriptions' order, on any number of processes. What is drawn is kept
+    beside it until then, so that the same command goes on after an interruption; pictures of other weights, seeds or
+    data are not taken. ``T2I_SPLIT.json`` beside it says how the pictures were drawn, the model that re-ranked them
+    too, which ``score t2i`` will not take for a matcher. The split is the data module's ``predict_split``.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """See what is drawn already, before the loader is made.
+
+        Raises:
+            UserError: There is no data module.
+        """
+        if stage != "predict":
+            return
+        data = data_module(trainer, self)
+        self.gold: GenerationGold = data.gold(data.predict_split)
+        self.protocol = {
+            "data": self.gold.source,
+            "split": self.gold.split,
+            "image_size": pl_module.image_size,
+            "checkpoint": _file_hash(trainer.ckpt_path) if trainer.ckpt_path else weights_hash(pl_module),
+            "averaged_weights": any(isinstance(callback, EMA) for callback in trainer.callbacks),  # type: ignore[attr-defined]
+            "sampling": pl_module.sampling,
+            "precision": str(trainer.precision),
+        }
+        digest = hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
+        self.path = Path(trainer.default_root_dir) / "predictions" / f"T2I_{self.gold.split}.tsv"
+        self.parts = self.path.with_name(f".T2I_{self.gold.split}.{digest}.parts")
+        done = sorted({row for row, _ in self._drawn()})
+        done = done[: max(0, len(self.gold.texts) - trainer.world_size)]  # each process must have something to do
+        done = trainer.strategy.broadcast(done)  # others may draw already
+        data.skip_rows = set(done)
+        if done and trainer.is_global_zero:
+            print(f"{self.path}: {len(done)} of {len(self.gold.texts)} pictures are drawn already: going on")
+
+    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse what cannot become a submission."""
+        batches: Any = trainer.num_predict_batches
+        if batches[0] != len(trainer.predict_dataloaders):  # type: ignore[arg-type]
+            raise UserError("trainer.limit_predict_batches is set: a submission needs every description; drop it")
+        self.parts.mkdir(parents=True, exist_ok=True)
+        name = f"{trainer.global_rank}-{os.getpid()}-{secrets.token_hex(4)}.tsv"
+        self.part = (self.parts / name).open("ab")
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keep a batch of pictures."""
+        pictures = outputs.permute(0, 2, 3, 1).cpu().numpy()
+        for row, picture in zip(batch["row"].tolist(), pictures, strict=True):
+            buffer = BytesIO()
+            Image.fromarray(picture).save(buffer, format="PNG")
+            self.part.write(b"%d\t%s\n" % (row, encode_base64(buffer.getvalue())))
+        self.part.flush()
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the pictures together and write the file."""
+        self.part.close()
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            return
+        found = dict(self._drawn())
+        missing = [self.gold.image_ids[row] for row in range(len(self.gold.texts)) if row not in found]
+        if missing:
+            raise RuntimeError(f"{len(missing)} pictures were not drawn (ids {', '.join(missing[:5])})")
+        write_image_tsv(self.path, ((self.gold.image_ids[row], found[row]) for row in sorted(found)))
+        write_text(self.path.with_suffix(".json"), json.dumps(self.protocol, indent=2, ensure_ascii=False) + "\n")
+        shutil.rmtree(self.parts)
+        print(f"{self.path}: {len(found)} pictures of {self.gold.split}'s descriptions")
+
+    def _drawn(self) -> Iterator[tuple[int, bytes]]:
+        """Rows and pictures that are kept; a line that was cut short is none."""
+        for part in sorted(self.parts.glob("*.tsv")):
+            for line in part.read_bytes().splitlines(keepends=True):
+                row, _, encoded = line.rstrip(b"\n").partition(b"\t")
+                if line.endswith(b"\n"):
+                    yield int(row), decode_base64(encoded)
+
+
+def _file_hash(path: Any) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

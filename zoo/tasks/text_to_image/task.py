@@ -1,0 +1,282 @@
+"""Text to image: a generator, trained on descriptions and their pictures, drawing by seeds."""
+
+import hashlib
+import sys
+import time
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from zoo.core.checkpoint import load, load_first_stage, load_initial_weights
+from zoo.core.contracts import Codebook
+from zoo.core.pretrained import load_pretrained
+from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.core.weights import weights_hash
+from zoo.data.images import resize_batch
+from zoo.errors import UserError
+from zoo.registry import GENERATORS
+from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
+
+
+class TextToImageTask(L.LightningModule):
+    """A generator of pictures from Chinese descriptions.
+
+    Training lowers the generator's own loss. Evaluation and prediction draw one picture of each description, a function
+    of the weights, the description, ``sample_seed`` and the description's place in its file alone; with ``candidates``
+    several are drawn and a reranker chooses. ``GenerationEvaluation`` scores them.
+
+    Args:
+        generator: A registered generator or a built module (``zoo.tasks.text_to_image.contracts.Generator``).
+        generator_options: Arguments of the generator's builder.
+        text_pretrained: Weights of the generator's text tower: ``auto`` (published ones from the cache or the hub, else
+            random), true (an error without them), false, or a path.
+        init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
+            optimiser nor place in training is taken: for that, see ``--ckpt_path``.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Weight decay of matrices; biases and norms have none.
+        warmup_steps: Steps of linear warm-up before the cosine to zero.
+        betas: AdamW's.
+        eps: AdamW's.
+        sample_seed: Seed of the pictures that are drawn.
+        candidates: Pictures drawn of each description, of which the reranker keeps the nearest to it.
+        reranker: A retrieval checkpoint, a run's folder or published weights that chooses among the candidates. It
+            cannot be the matcher that scores the pictures.
+
+    Raises:
+        UserError: The generator cannot be built as it is asked for, or candidates come without a reranker.
+    """
+
+    def __init__(
+        self,
+        generator: str | nn.Module,
+        *,
+        generator_options: dict[str, Any] | None = None,
+        text_pretrained: Literal["auto"] | bool | str = "auto",
+        init_from: str | None = None,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 100,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        sample_seed: int = 0,
+        candidates: int = 1,
+        reranker: str | None = None,
+    ) -> None:
+        super().__init__()
+        if candidates < 1:
+            raise UserError(f"candidates is {candidates}: give 1 or more")
+        if (candidates > 1) != (reranker is not None):
+            raise UserError(
+                f"candidates is {candidates} and reranker {reranker}: several candidates need a reranker that chooses"
+                " among them, and a reranker needs several"
+            )
+        self.save_hyperparameters(ignore=["generator"] if isinstance(generator, nn.Module) else [], logger=False)
+        self.generator: Any = GENERATORS.build_or_take("generator", generator, generator_options)
+        if not isinstance(self.generator, Generator):
+            lacking = [name for name in ("image_size", "loss", "generate") if not hasattr(self.generator, name)]
+            raise UserError(
+                f"generator: {type(self.generator).__name__} has no {', '.join(lacking)}: it is no Generator"
+            )
+        self.weights: dict[str, str] = {}  # where the initial weights came from; kept in the checkpoint
+        self.trained_steps = 0  # of the checkpoint that was loaded
+        self._reranker: list[Any] = []  # a list, for it is no part of this task's weights
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the generator draws and learns from, in pixels."""
+        return self.generator.image_size
+
+    # --- drawing -----------------------------------------------------------------------------------------------
+
+    def draw(self, texts: list[str], rows: list[int]) -> Tensor:
+        """Draw B pictures ``[B, 3, S, S] uint8``, those of these descriptions at these places of their file."""
+        pictures = self._draw(texts, rows, candidate=0)
+        if self.hparams["candidates"] == 1:
+            return pictures
+        reranker = self.reranker()
+        embedded = reranker.encode_text(texts)
+        best = _likeness(reranker, pictures, embedded)
+        for candidate in range(1, self.hparams["candidates"]):
+            others = self._draw(texts, rows, candidate)
+            likeness = _likeness(reranker, others, embedded)
+            better = likeness > best
+            pictures = torch.where(better[:, None, None, None], others, pictures)
+            best = torch.where(better, likeness, best)
+        return pictures
+
+    def _draw(self, texts: list[str], rows: list[int], candidate: int) -> Tensor:
+        seeds = [picture_seed(self.hparams["sample_seed"], row, candidate) for row in rows]
+        pictures = self.generator.generate(texts, seeds=seeds)
+        wanted = (len(texts), 3, self.image_size, self.image_size)
+        if pictures.dtype != torch.uint8 or pictures.shape != wanted:
+            raise UserError(
+                f"{type(self.generator).__name__}.generate gave {pictures.dtype} {list(pictures.shape)}; a Generator"
+                f" gives torch.uint8 {list(wanted)}"
+            )
+        return pictures
+
+    def reranker(self) -> Any:
+        """The model that chooses among candidates, loaded when it is first asked for; None where there is none."""
+        if self.hparams["reranker"] is not None and not self._reranker:
+            try:
+                self._reranker.append(load(self.hparams["reranker"], device=self.device))
+            except UserError as error:
+                raise UserError(f"model.reranker {error}") from None
+            if not hasattr(self._reranker[0], "encode_text"):
+                name = type(self._reranker.pop()).__name__
+                raise UserError(f"model.reranker {self.hparams['reranker']}: it is of {name}, and retrieval is wanted")
+        return self._reranker[0] if self._reranker else None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How pictures are drawn, for protocols: by what, the seed, the reranker's hash, the generator's own words."""
+        reranker = self.reranker()
+        return {
+            "generator": self.hparams.get("generator", type(self.generator).__name__),
+            "generator_options": self.hparams["generator_options"],
+            "sample_seed": self.hparams["sample_seed"],
+            "candidates": self.hparams["candidates"],
+            "reranker": weights_hash(reranker) if reranker else None,
+            **getattr(self.generator, "sampling", {}),
+        }
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read initial weights before a new training; a resumed one brings its own."""
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        if self.hparams["init_from"]:
+            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+            return
+        if hasattr(self.generator, "text_tower"):
+            try:
+                tower, pretrained = self.generator.text_tower, self.hparams["text_pretrained"]
+                self.weights["text_tower"] = load_pretrained(tower, pretrained).text
+            except UserError as error:
+                raise UserError(f"model.text_{error}") from None
+        if getattr(self.generator, "first_stage", None) is not None:
+            try:
+                self.weights["first_stage"] = self._read_first_stage()
+                if self.trainer.is_global_zero:
+                    print(f"The first stage: {self.weights['first_stage']}", file=sys.stderr)
+            except UserError as error:
+                raise UserError(f"model.generator_options.first_stage: {error}") from None
+            standardises = hasattr(self.generator, "take_statistics")
+            if standardises and self._latents is not None and not self._latents.are_codes:  # else it is refused below
+                self.generator.take_statistics(self._latents.mean, self._latents.std)
+
+    def _read_first_stage(self) -> str:
+        """Its trained weights into the generator's first stage; where from."""
+        stage: Any = self.generator.first_stage
+        if not isinstance(stage, Codebook):
+            return load_pretrained(stage, True).text
+        if stage.published is None:
+            raise UserError(
+                "its weights are not named: train one, python -m zoo fit --config experiments/vqgan_demo.yaml, and set"
+                " model.generator_options.first_stage_weights=runs/vqgan_demo"
+            )
+        return load_first_stage(stage, stage.published)
+
+    @property
+    def _latents(self) -> Any:
+        """What the data module hands over instead of pictures, if it does."""
+        return getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
+
+    def on_fit_start(self) -> None:
+        """See that the latents, or codes, are those of the generator's first stage, wherever its weights came from.
+
+        Raises:
+            UserError: They are not, or it learns latents and there are none, or it learns pixels.
+        """
+        stage, latents = getattr(self.generator, "first_stage", None), self._latents
+        if stage is None and latents is not None:
+            raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
+        if stage is None or (latents is None and isinstance(stage, Codebook)):
+            return  # codes need no measured mean: they are made as they are needed
+        if latents is None:
+            raise UserError(
+                "this generator learns the latents of a first stage, and data.latents names none: write them once with"
+                f" `python -m zoo data encode ROOT --first_stage {self.hparams['generator_options']['first_stage']}"
+                f" --image_size {self.image_size}`, then set data.latents"
+            )
+        digest = weights_hash(stage)
+        if latents.facts.weights != digest or latents.facts.image_size != self.image_size:
+            raise UserError(
+                f"data.latents {latents.folder} were made by {latents.facts.first_stage} (weights"
+                f" {latents.facts.weights}) at {latents.facts.image_size} px, and this generator has weights {digest}"
+                f" at {self.image_size} px: encode the pictures again, or name the same ones"
+            )
+
+    def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
+        """Noise and dropout are a function of seed, process and step."""
+        seed_step(self)
+
+    def training_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
+        """The generator's losses; ``loss`` is the one that is lowered."""
+        losses = self.generator.loss(batch)
+        self.log_dict({f"train/{name}": value for name, value in losses.items()})
+        return losses
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then free the gradients: Lightning would behind the next forward pass, which lacks that memory."""
+        super().optimizer_step(*args, **kwargs)
+        self.zero_grad()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
+        return adamw_warmup_cosine(self)
+
+    # --- evaluation --------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Draw the batch's descriptions.
+
+        Returns:
+            ``pictures [B, 3, S, S] uint8``, the ``seconds`` that drawing took, and the ``loss`` of the true pictures.
+        """
+        rows = batch["row"].tolist()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(picture_seed(0, rows[0]))  # the same noise in every evaluation
+            loss = self.generator.loss(batch)["loss"]
+        started = time.perf_counter()
+        pictures = self.draw(batch["text"], rows)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return {"pictures": pictures, "loss": loss, "seconds": time.perf_counter() - started}
+
+    def test_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """As ``validation_step``; of a generator with a first stage, ``reconstructions`` of the true pictures too."""
+        outputs = self.validation_step(batch, batch_idx, dataloader_idx)
+        stage = getattr(self.generator, "first_stage", None)
+        if stage is not None:
+            outputs["reconstructions"] = stage.decode(stage.encode(batch["image"]))
+        return outputs
+
+    def predict_step(self, batch: TextImageBatch, batch_idx: int) -> Tensor:
+        """Draw the batch's descriptions: ``[B, 3, S, S] uint8``."""
+        return self.draw(batch["text"], batch["row"].tolist())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint["weights"] = self.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where the initial weights came from, and how long they were trained."""
+        self.weights = checkpoint["weights"]
+        self.trained_steps = checkpoint["global_step"]
+
+
+def picture_seed(sample_seed: int, row: int, candidate: int = 0) -> int:
+    """The seed of one picture, 0 to 2⁶³ - 1: mixed, for torch's generator on the CPU looks at the low 32 bits alone."""
+    digest = hashlib.sha256(f"{sample_seed}/{candidate}/{row}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _likeness(matcher: Any, pictures: Tensor, texts: Tensor) -> Tensor:
+    """``[B]``: the cosine of each picture with its own text ``[B, D]``."""
+    return (matcher.encode_image(resize_batch(pictures, matcher.image_size)) * texts).sum(dim=-1)

@@ -1,1 +1,0 @@
-"""Encoders of pictures and of texts: each owns how raw input becomes what it reads."""
