@@ -292,11 +292,11 @@ def cn_clip_model():
 @pytest.fixture(autouse=True)
 def hub_cache(tmp_path_factory, monkeypatch):
     """An empty cache of the hub, and no network."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
     folder = tmp_path_factory.mktemp("hub")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return folder
 
 

@@ -44,7 +44,7 @@ class TaskSpec:
         callbacks: Callbacks of its own, offered as ``zoo.callbacks.NAME``.
         metrics: Metrics of its own, offered as ``zoo.metrics.NAME``.
         registries: Registries of what it alone has, looked into by ``zoo.create`` and ``zoo list``.
-        files: What ``data check``, ``import`` and ``export`` know of its data files; None where they are another task's.
+        files: What ``data check``, ``import`` and ``export`` know of its data files; None: they are another task's.
         published: Readers of weights that others published in whole models.
         monitors: What is better of each logged metric, ``max`` or ``min``, for loggers.
         results: How its results are tabled: a ``zoo.core.results.ResultsTable``.
