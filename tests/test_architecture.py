@@ -1,7 +1,6 @@
 """The rooms of the package and the arrows between them, read from the code: see CONTRIBUTING, "Where things are"."""
 
 import ast
-import inspect
 from pathlib import Path
 
 import pytest
@@ -97,7 +96,7 @@ def test_a_module_keeps_to_its_room(name):
     ],
 )
 def test_the_rules_notice(name, source):
-    assert faults_of(name, inspect.cleandoc(source))
+    assert faults_of(name, source)
 
 
 def test_the_rules_allow():
