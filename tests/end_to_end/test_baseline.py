@@ -589,7 +589,7 @@ REFERENCES = {
 def test_score_caption(tmp_path, zoo_process):
     gold = write_lines(tmp_path / "gold.jsonl", [{"image_id": id_, "text": t} for id_, t in REFERENCES.items()])
     captions = [
-        {"image_id": id_, "text": [texts[0], f"{texts[-1]}新款", "红色短裤top3", "好"][n % 4]}
+        {"image_id": id_, "text": [texts[0], f"{texts[-1].lower()}新款", "红色短裤top3", "好"][n % 4]}
         for n, (id_, texts) in enumerate(reversed(REFERENCES.items()))
     ]
     files = gold, write_lines(tmp_path / "predictions.jsonl", captions)
