@@ -70,7 +70,7 @@ model:
 """
 RETRIEVAL_DATA = """\
 data:
-  class_path: zoo.data.retrieval.RetrievalDataModule
+  class_path: zoo.tasks.retrieval.data.RetrievalDataModule
   init_args:
     root: ROOT
     batch_size: 12
@@ -78,13 +78,13 @@ data:
     num_workers: 0
 """
 RETRIEVAL_CALLBACKS = """\
-    - class_path: zoo.callbacks.retrieval_eval.RetrievalEvaluation
+    - class_path: zoo.tasks.retrieval.evaluation.RetrievalEvaluation
       init_args: {sheet_queries: 0}
-    - class_path: zoo.callbacks.submission.RetrievalSubmission
+    - class_path: zoo.tasks.retrieval.submission.RetrievalSubmission
 """
 T2I_DATA = """\
 data:
-  class_path: zoo.data.text_to_image.TextToImageDataModule
+  class_path: zoo.tasks.text_to_image.data.TextToImageDataModule
   init_args:
     root: ROOT
     batch_size: 6
@@ -95,9 +95,9 @@ data:
 GENERATION_CALLBACKS = """\
     - class_path: zoo.callbacks.ema.EMA
       init_args: {decay: 0.9}
-    - class_path: zoo.callbacks.generation_eval.GenerationEvaluation
+    - class_path: zoo.tasks.text_to_image.evaluation.GenerationEvaluation
       init_args: {matcher: MATCHER, inception: none, grid_seeds: 1}
-    - class_path: zoo.callbacks.generation_submission.TextToImageSubmission
+    - class_path: zoo.tasks.text_to_image.submission.TextToImageSubmission
 """
 FIRST_STAGE = """\
 first_stage: vqgan_tiny
@@ -145,7 +145,7 @@ model:
     reward_from_epoch: 3
     reward_learning_rate: 1e-3
 data:
-  class_path: zoo.data.captioning.CaptioningDataModule
+  class_path: zoo.tasks.captioning.data.CaptioningDataModule
   init_args:
     root: ROOT
     batch_size: 6
@@ -157,9 +157,9 @@ data:
 """
     + TRAINER
     + """\
-    - class_path: zoo.callbacks.caption_eval.CaptionEvaluation
+    - class_path: zoo.tasks.captioning.evaluation.CaptionEvaluation
       init_args: {nearest_copy: true, sheet_pictures: 0}
-    - class_path: zoo.callbacks.caption_submission.CaptionSubmission
+    - class_path: zoo.tasks.captioning.submission.CaptionSubmission
 """
     + _checkpoints("val/cider", "max"),
     "t2i/diffusion": """\
@@ -199,7 +199,7 @@ model:
     + T2I_DATA
     + TRAINER
     + """\
-    - class_path: zoo.callbacks.reconstruction_eval.ReconstructionEvaluation
+    - class_path: zoo.tasks.image_tokenizer.evaluation.ReconstructionEvaluation
       init_args: {matcher: MATCHER, inception: none}
 """
     + _checkpoints("val/psnr", "max"),
