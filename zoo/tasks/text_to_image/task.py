@@ -5,15 +5,13 @@ import sys
 import time
 from typing import Any, Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.core.checkpoint import load, load_first_stage, load_initial_weights
+from zoo.core.checkpoint import load, load_first_stage
 from zoo.core.contracts import Codebook
 from zoo.core.pretrained import load_pretrained
-from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.core.task import Task
 from zoo.core.weights import weights_hash
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
@@ -21,7 +19,7 @@ from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
 
 
-class TextToImageTask(L.LightningModule):
+class TextToImageTask(Task):
     """A generator of pictures from Chinese descriptions.
 
     Training lowers the generator's own loss. Evaluation and prediction draw one picture of each description, a function
@@ -80,8 +78,6 @@ class TextToImageTask(L.LightningModule):
             raise UserError(
                 f"generator: {type(self.generator).__name__} has no {', '.join(lacking)}: it is no Generator"
             )
-        self.weights: dict[str, str] = {}  # where the initial weights came from; kept in the checkpoint
-        self.trained_steps = 0  # of the checkpoint that was loaded
         self._reranker: list[Any] = []  # a list, for it is no part of this task's weights
 
     @property
@@ -145,20 +141,15 @@ class TextToImageTask(L.LightningModule):
 
     # --- training ----------------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Read initial weights before a new training; a resumed one brings its own."""
-        if stage != "fit" or self.trainer.ckpt_path is not None:
-            return
-        if self.hparams["init_from"]:
-            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
-            return
-        if hasattr(self.generator, "text_tower"):
-            try:
-                tower, pretrained = self.generator.text_tower, self.hparams["text_pretrained"]
-                self.weights["text_tower"] = load_pretrained(tower, pretrained).text
-            except UserError as error:
-                raise UserError(f"model.text_{error}") from None
-        if getattr(self.generator, "first_stage", None) is not None:
+    def pretrained_parts(self) -> dict[str, tuple[str, nn.Module]]:
+        """Name the text tower, which may start from published weights."""
+        has_tower = hasattr(self.generator, "text_tower")
+        return {"text_tower": ("text_pretrained", self.generator.text_tower)} if has_tower else {}
+
+    def read_weights(self) -> None:
+        """Read the weights to start from, those of the first stage too, unless ``init_from`` brings them."""
+        super().read_weights()
+        if self.hparams["init_from"] is None and getattr(self.generator, "first_stage", None) is not None:
             try:
                 self.weights["first_stage"] = self._read_first_stage()
                 if self.trainer.is_global_zero:
@@ -211,24 +202,11 @@ class TextToImageTask(L.LightningModule):
                 f" at {self.image_size} px: encode the pictures again, or name the same ones"
             )
 
-    def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
-        """Noise and dropout are a function of seed, process and step."""
-        seed_step(self)
-
     def training_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
         """The generator's losses; ``loss`` is the one that is lowered."""
         losses = self.generator.loss(batch)
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
         return losses
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then free the gradients: Lightning would behind the next forward pass, which lacks that memory."""
-        super().optimizer_step(*args, **kwargs)
-        self.zero_grad()
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
-        return adamw_warmup_cosine(self)
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
@@ -259,16 +237,6 @@ class TextToImageTask(L.LightningModule):
     def predict_step(self, batch: TextImageBatch, batch_idx: int) -> Tensor:
         """Draw the batch's descriptions: ``[B, 3, S, S] uint8``."""
         return self.draw(batch["text"], batch["row"].tolist())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
-        checkpoint["weights"] = self.weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where the initial weights came from, and how long they were trained."""
-        self.weights = checkpoint["weights"]
-        self.trained_steps = checkpoint["global_step"]
 
 
 def picture_seed(sample_seed: int, row: int, candidate: int = 0) -> int:
