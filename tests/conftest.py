@@ -5,6 +5,7 @@ import io
 import logging
 import multiprocessing
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time: more threads than processors only wait
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Each test and its fixtures begin from one seed, whatever ran before; ZOO_TEST_SEED is another."""
+    import numpy as np
+    import torch
+
+    seed = int(os.environ.get("ZOO_TEST_SEED", "0"))
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session", autouse=True)
