@@ -22,7 +22,7 @@ from zoo.tasks.text_to_image.feature_extractors import Judges
 from zoo.tasks.text_to_image.task import picture_seed
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-COUNTS = {"train": 45, "val": 37, "test": 23}
+COUNTS = {"train": 45, "valid": 37, "test": 23}
 
 
 def write_split(folder, split, first):
@@ -368,7 +368,7 @@ def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
 def test_a_name_that_does_not_tell_the_split_is_asked_for_it(place, tmp_path, capsys):
     words = ["score", "t2i", "--gold", str(place / "data"), "--predictions"]
     assert main([*words, str(tmp_path / "latest.tsv")]) == 1
-    assert "give --split train, val or test" in capsys.readouterr().err
+    assert "give --split train, valid or test" in capsys.readouterr().err
     assert main(["score", "t2i", "--gold", "", "--predictions", "T2I_test.tsv"]) == 1
     assert "--gold '': there is no such folder" in capsys.readouterr().err
 

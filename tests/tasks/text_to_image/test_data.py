@@ -75,7 +75,7 @@ def test_malformed_lines_are_named_or_left_out(copy, lines, capsys):
     kept = module(copy, on_error="skip").gold("valid").image_ids
     assert kept == [image_id for place, image_id in enumerate(ids) if place not in (2, 6, 7)]
     said = capsys.readouterr().err
-    assert "leaving out of val: 6 broken rows" in said  # three lines, and their pictures
+    assert "leaving out of valid: 6 broken rows" in said  # three lines, and their pictures
     for words in ("txt.tsv:3: no tab", f"txt.tsv:7: picture {ids[6]} has an empty text", "txt.tsv:8: picture id"):
         assert words in said
 
@@ -159,8 +159,8 @@ def test_files_that_are_missing_are_named(copy):
     (copy / "T2I_val.txt.tsv").unlink()
     with pytest.raises(UserError, match=r"has no T2I_val\.txt\.tsv or T2I_val\.text\.tsv\. It holds T2I_test"):
         module(copy)
-    with pytest.raises(UserError, match=r"Split 'valid' is not one of train, val, test\. Did you mean val"):
-        module(copy, stage="test").gold("valid")
+    with pytest.raises(UserError, match=r"Split 'val' is not one of train, valid, test\. Did you mean valid"):
+        module(copy, stage="test").gold("val")
     (copy / "T2I_train.img.tsv").unlink()
     with pytest.raises(UserError, match=r"the train split has no pictures \(.*T2I_train\.img\.tsv is not there\)"):
         module(copy)
@@ -282,7 +282,7 @@ def test_every_row_is_read_once_over_all_processes(muge_root, world_size):
         data.skip_rows = {0, 5}
         read["valid"].append(rows_of(data.val_dataloader()[0]))
         read["test"].append(rows_of(data.test_dataloader()[0]))
-        read["predict"].append(rows_of(data.predict_dataloader()))
+        read["predict"].append(rows_of(data.predict_dataloader()[0]))
         read["pictures"].append(rows_of(data.pictures_loader("train")))
     assert all(rows == sorted(rows) for kind in read.values() for rows in kind)
     every = {kind: sorted(row for part in rows for row in part) for kind, rows in read.items()}
@@ -296,7 +296,7 @@ def test_every_row_is_read_once_over_all_processes(muge_root, world_size):
 def test_more_processes_than_rows_are_refused(muge_root):
     data = module(muge_root, val_pictures=2)
     data.trainer = place(0, 3)
-    with pytest.raises(UserError, match="the val split is smaller than the 3 processes"):
+    with pytest.raises(UserError, match="the valid split is smaller than the 3 processes"):
         data.val_dataloader()
 
 
@@ -388,17 +388,17 @@ def test_latents_of_other_pictures_are_refused(copy, latents, lines):
 def test_predict_reads_descriptions_alone(muge_root):
     for split in ("valid", "test"):
         data = module(muge_root, stage="predict", predict_split=split)
-        batches = list(data.predict_dataloader())
+        batches = list(data.predict_dataloader()[0])
         assert [text for batch in batches for text in batch["text"]] == data.gold(split).texts
         assert all(set(batch) == {"text", "image_id", "row"} for batch in batches)
     data.skip_rows = set(range(12))
-    assert rows_of(data.predict_dataloader()) == []
+    assert rows_of(data.predict_dataloader()[0]) == []
 
 
 def test_a_test_split_without_pictures_can_only_be_predicted(copy):
     (copy / "T2I_test.img.tsv").unlink()
     data = module(copy, stage="predict")
-    assert rows_of(data.predict_dataloader()) == list(range(12))
+    assert rows_of(data.predict_dataloader()[0]) == list(range(12))
     gold = data.gold("test")
     assert (gold.has_pictures, gold.rows) == (False, list(range(12)))
     for use in (

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from zoo.hardware import best_precision, bfloat16_units
+from zoo.core.hardware import best_precision, bfloat16_units
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,6 @@ def test_bfloat16_is_for_processors_that_report_it_and_libraries_that_use_it(mon
 
 
 def test_a_processor_held_to_avx2_does_not_train_in_bfloat16():
-    code = "from zoo.hardware import best_precision; print(best_precision())"
+    code = "from zoo.core.hardware import best_precision; print(best_precision())"
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "CUDA_VISIBLE_DEVICES": ""}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "32-true"
