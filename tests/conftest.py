@@ -181,6 +181,7 @@ model:
     embedding_dim: 16
     learning_rate: 1e-3
     warmup_steps: 2
+    evaluation: {grid_queries: 0}
 data:
   class_path: zoo.tasks.retrieval.data.RetrievalDataModule
   init_args: {root: ROOT, batch_size: 16, num_workers: 0}
@@ -190,12 +191,6 @@ trainer:
   max_epochs: 2
   log_every_n_steps: 1
   enable_model_summary: false
-  callbacks+:
-    - class_path: zoo.tasks.retrieval.evaluation.RetrievalEvaluation
-      init_args: {sheet_queries: 0}
-    - class_path: zoo.tasks.retrieval.submission.RetrievalSubmission
-    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-      init_args: {monitor: val/mean_recall, mode: max, filename: best, enable_version_counter: false}
 """
 
 

@@ -39,10 +39,6 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 BASE = REPOSITORY / "experiments" / "_base.yaml"  # what experiments are laid over
 
-CHECKPOINTS = """\
-    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
-      init_args: {monitor: MONITOR, mode: MODE, filename: best, enable_version_counter: false}
-"""
 TRAINER = """\
 trainer:
   accelerator: cpu
@@ -52,7 +48,6 @@ trainer:
   log_every_n_steps: 1
   enable_progress_bar: false
   enable_model_summary: false
-  callbacks+:
 """
 RETRIEVAL = """\
 model:
@@ -67,6 +62,7 @@ model:
     embedding_dim: 16
     learning_rate: 1e-3
     warmup_steps: 4
+    evaluation: {grid_queries: 0}
 """
 RETRIEVAL_DATA = """\
 data:
@@ -76,11 +72,6 @@ data:
     batch_size: 12
     eval_batch_size: 5
     num_workers: 0
-"""
-RETRIEVAL_CALLBACKS = """\
-    - class_path: zoo.tasks.retrieval.evaluation.RetrievalEvaluation
-      init_args: {sheet_queries: 0}
-    - class_path: zoo.tasks.retrieval.submission.RetrievalSubmission
 """
 T2I_DATA = """\
 data:
@@ -92,21 +83,15 @@ data:
     num_workers: 0
     flip: 0.5
 """
-GENERATION_CALLBACKS = """\
+AVERAGES = """\
+  callbacks+:
     - class_path: zoo.callbacks.ema.EMA
       init_args: {decay: 0.9}
-    - class_path: zoo.tasks.text_to_image.evaluation.GenerationEvaluation
-      init_args: {matcher: MATCHER, inception: none, grid_seeds: 1}
-    - class_path: zoo.tasks.text_to_image.submission.TextToImageSubmission
 """
 FIRST_STAGE = """\
 first_stage: vqgan_tiny
     first_stage_options: {width: 32, multipliers: [1, 2], patch_size: 1, num_codes: 32}
 """
-
-
-def _checkpoints(monitor: str, mode: str) -> str:
-    return CHECKPOINTS.replace("MONITOR", monitor).replace("MODE", mode)
 
 
 # Of each part that trains: its experiment. ROOT, MATCHER and RUNS are replaced.
@@ -115,15 +100,11 @@ EXPERIMENTS = {
     + "    loss: softmax\n    text_to_image_weight: 0.7\n"
     + RETRIEVAL_DATA
     + "    group_size: 4\n    crop_scale: [0.5, 1.0]\n    flip: 0.5\n"
-    + TRAINER
-    + RETRIEVAL_CALLBACKS
-    + _checkpoints("val/mean_recall", "max"),
+    + TRAINER,
     "retrieval/sigmoid": RETRIEVAL
     + "    loss: sigmoid\n    temperature: 0.1\n    chunk_size: 5\n    layer_decay: 0.9\n"
     + RETRIEVAL_DATA
-    + TRAINER
-    + RETRIEVAL_CALLBACKS
-    + _checkpoints("val/mean_recall", "max"),
+    + TRAINER,
     "captioning": """\
 model:
   class_path: zoo.tasks.CaptioningTask
@@ -144,6 +125,7 @@ model:
     reward_samples: 5
     reward_from_epoch: 3
     reward_learning_rate: 1e-3
+    evaluation: {nearest_copy: true, grid_images: 0}
 data:
   class_path: zoo.tasks.captioning.data.CaptioningDataModule
   init_args:
@@ -155,13 +137,7 @@ data:
     flip: 0.5
     captions_per_picture: 2
 """
-    + TRAINER
-    + """\
-    - class_path: zoo.tasks.captioning.evaluation.CaptionEvaluation
-      init_args: {nearest_copy: true, sheet_pictures: 0}
-    - class_path: zoo.tasks.captioning.submission.CaptionSubmission
-"""
-    + _checkpoints("val/cider", "max"),
+    + TRAINER,
     "t2i/diffusion": """\
 model:
   class_path: zoo.tasks.TextToImageTask
@@ -176,12 +152,12 @@ model:
     text_pretrained: false
     learning_rate: 3e-3
     warmup_steps: 2
+    evaluation: {matcher: MATCHER, inception: none, grid_seeds: 1}
 """
     + T2I_DATA
     + "    train_pictures: 7\n    crop_scale: [0.5, 1.0]\n"
     + TRAINER
-    + GENERATION_CALLBACKS
-    + _checkpoints("val/loss", "min"),
+    + AVERAGES,
     "tokenizer": f"""\
 model:
   class_path: zoo.tasks.ImageTokenizerTask
@@ -195,14 +171,10 @@ model:
     discriminator_width: 8
     discriminator_layers: 1
     restart_after: 3
+    evaluation: {{matcher: MATCHER, inception: none}}
 """
     + T2I_DATA
-    + TRAINER
-    + """\
-    - class_path: zoo.tasks.image_tokenizer.evaluation.ReconstructionEvaluation
-      init_args: {matcher: MATCHER, inception: none}
-"""
-    + _checkpoints("val/psnr", "max"),
+    + TRAINER,
     "t2i/dalle": f"""\
 model:
   class_path: zoo.tasks.TextToImageTask
@@ -219,12 +191,12 @@ model:
     text_pretrained: false
     learning_rate: 3e-3
     warmup_steps: 2
+    evaluation: {{matcher: MATCHER, inception: none, grid_seeds: 1}}
 """
     + T2I_DATA
     + "    train_pictures: 7\n    latents: codes-16\n"
     + TRAINER
-    + GENERATION_CALLBACKS
-    + _checkpoints("val/loss", "min"),
+    + AVERAGES,
 }
 SUBMISSIONS = {  # in the run's folder
     "retrieval/softmax": "predictions/MR_test_queries.jsonl",

@@ -1,15 +1,16 @@
 """The base of every task's evaluation: whole or partial, exact on any number of processes, with a protocol."""
 
+import importlib
 import inspect
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from PIL.Image import Image
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -18,6 +19,40 @@ from zoo.data.formats import write_text
 from zoo.errors import UserError
 
 LOG_PREFIX = {"valid": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is asked of a task's evaluation.
+
+    Args:
+        monitor: The logged number that ``best.ckpt`` is chosen by; null: none is kept.
+        mode: Whether more of it is better (``max``) or less (``min``).
+        metrics: Further metrics, by the name that they are logged under: the path of a ``torchmetrics.Metric`` class,
+            or ``{class_path: …, init_args: {…}}``. Each is updated with those of the keyword arguments that the task's
+            evaluation offers which its ``update`` names.
+    """
+
+    monitor: str | None = "val/loss"
+    mode: Literal["max", "min"] = "min"
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint, ``checkpoints/best.ckpt`` under the trainer's ``default_root_dir``.
+
+    Args:
+        monitor: The logged number that it is chosen by.
+        mode: Whether more of it is better (``max``) or less (``min``).
+    """
+
+    def __init__(self, monitor: str, mode: Literal["max", "min"]) -> None:
+        super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find the folder."""
+        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
 
 
 @dataclass
@@ -49,12 +84,12 @@ class Evaluation(Callback):
     ``test.json`` in the run.
 
     Args:
-        metrics: Further metrics by the name that they are logged under. Each is updated with those of the keyword
-            arguments that the task's evaluation offers which its ``update`` names.
+        options: What is asked of it.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
-        self.metrics = dict(metrics or {})
+    def __init__(self, options: EvaluationOptions) -> None:
+        self.options: Any = options
+        self.metrics = {name: build_metric(name, given) for name, given in options.metrics.items()}
         self.parts: list[Part] = []
         self.numbers: dict[str, float] = {}  # of the latest evaluation, under the names they are logged by
 
@@ -175,6 +210,29 @@ class Evaluation(Callback):
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "weights": task.weights,
         }
+
+
+def build_metric(name: str, given: Any) -> Metric:
+    """Build a metric of ``EvaluationOptions``.
+
+    Args:
+        name: What it is logged under, for errors.
+        given: A metric, the path of its class, or ``{class_path: …, init_args: {…}}``.
+
+    Raises:
+        UserError: There is no such class, or it is no metric.
+    """
+    if isinstance(given, Metric):
+        return given
+    place = given if isinstance(given, str) else given.get("class_path", "")
+    module, _, class_name = place.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"evaluation.metrics.{name}: there is no class {place!r} ({error})") from None
+    if not (isinstance(kind, type) and issubclass(kind, Metric)):
+        raise UserError(f"evaluation.metrics.{name}: {place} is no torchmetrics.Metric")
+    return kind(**({} if isinstance(given, str) else given.get("init_args", {})))
 
 
 def _taken(name: str, metric: Metric, offered: dict[str, Any]) -> dict[str, Any]:

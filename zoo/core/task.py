@@ -2,24 +2,32 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
 from zoo.core.checkpoint import load_initial_weights
+from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
 from zoo.core.optim import adamw, warmup_cosine
+from zoo.core.options import options_of, plain
 from zoo.core.pretrained import load_pretrained
 from zoo.errors import UserError
+
+Options = TypeVar("Options")
 
 
 class Task(L.LightningModule):
     """A LightningModule that starts from named weights, resumes exactly, and says in its checkpoint what it is.
 
     Constructors build modules and read neither weights nor the network. A task has the hyper-parameters ``init_from``,
-    ``learning_rate``, ``weight_decay``, ``warmup_steps``, ``betas`` and ``eps``.
+    ``learning_rate``, ``weight_decay``, ``warmup_steps``, ``betas``, ``eps`` and ``evaluation``.
+
+    It brings its own callbacks: the evaluation, the submission and the best checkpoint, ``checkpoints/best.ckpt`` under
+    the trainer's ``default_root_dir``. One of the same class in the trainer's list takes its place.
 
     Attributes:
         weights: Where each part's initial weights came from, for people; kept in the checkpoint.
@@ -30,6 +38,32 @@ class Task(L.LightningModule):
         super().__init__()
         self.weights: dict[str, str] = {}
         self.trained_steps = 0
+
+    def take_options(self, name: str, kind: type[Options]) -> Options:
+        """Give the hyper-parameter of that name as the dataclass that it is, also where a checkpoint has a dictionary.
+
+        Raises:
+            UserError: It has an option that the dataclass does not have.
+        """
+        self.hparams[name] = options_of(kind, self.hparams[name], what=f"model.{name}")
+        return self.hparams[name]
+
+    # --- callbacks ---------------------------------------------------------------------------------------------
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return []
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Give the task's callbacks, but for those that the trainer has of the same class."""
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = self.own_callbacks()
+        options: EvaluationOptions = self.hparams["evaluation"]
+        keeps_checkpoints = any(isinstance(each, Checkpoint) for each in present)
+        chooses = any(isinstance(each, ModelCheckpoint) and each.monitor is not None for each in present)
+        if options.monitor is not None and keeps_checkpoints and not chooses and self.trainer.limit_val_batches != 0:
+            callbacks.append(BestCheckpoint(monitor=options.monitor, mode=options.mode))
+        return [each for each in callbacks if not any(type(each) is type(other) for other in present)]
 
     # --- initial weights ---------------------------------------------------------------------------------------
 
@@ -83,6 +117,7 @@ class Task(L.LightningModule):
         """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
         checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
         checkpoint["weights"] = self.weights
+        checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where the initial weights came from, and how long they were trained."""

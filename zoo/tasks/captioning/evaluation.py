@@ -10,13 +10,42 @@ from rich.table import Table
 from torch import Tensor
 
 from zoo.core.collected import CollectedRows
-from zoo.core.evaluation import Evaluation, Part, data_module, save_image_grid
+from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid
 from zoo.core.grids import SheetRow, contact_sheet
 from zoo.tasks.captioning.contracts import CaptionGold
 from zoo.tasks.captioning.metrics.ngrams import DocumentFrequencies, HumanCeiling, Tokenization
 from zoo.tasks.captioning.metrics.scores import CaptionScores
 
 COLUMNS = ("cider", "bleu4", "rouge_l")
+
+
+@dataclass(frozen=True)
+class CaptionEvaluationOptions(EvaluationOptions):
+    """What is asked of the evaluation of captions.
+
+    Args:
+        monitor: The logged number that ``best.ckpt`` is chosen by; null: none is kept.
+        mode: Whether more of it is better (``max``) or less (``min``).
+        metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``captions`` (B texts), ``references``
+            (B tuples of texts), ``images`` (``[B, 3, S, S] uint8``) and ``rows`` (``[B] int64``).
+        lowercase: Whether Latin letters are compared in lower case, in which BERT's vocabulary writes them.
+        punctuation: Whether punctuation counts as tokens.
+        document_frequencies: Whose references CIDEr-D counts n-grams in to weigh them: the ``split``'s own, or those
+            of ``train``.
+        nearest_copy: Whether the training images are looked at for the ``nearest`` control.
+        grid_images: Images on the image grid, spread evenly over the file; 0 draws none.
+    """
+
+    monitor: str | None = "val/cider"
+    mode: Literal["max", "min"] = "max"
+    lowercase: bool = True
+    punctuation: bool = True
+    document_frequencies: Literal["split", "train"] = "split"
+    nearest_copy: bool = False
+    grid_images: int = 12
+
+
+DEFAULTS = CaptionEvaluationOptions()
 
 
 @dataclass
@@ -40,29 +69,12 @@ class CaptionEvaluation(Evaluation):
     and references.
 
     Args:
-        lowercase: Whether Latin letters are compared in lower case, in which BERT's vocabulary writes them.
-        punctuation: Whether punctuation counts as tokens.
-        document_frequencies: Whose references CIDEr-D counts n-grams in to weigh them: the ``split``'s own, or those of
-            ``train``.
-        nearest_copy: Whether the training pictures are looked at for the ``nearest`` control.
-        sheet_pictures: Pictures on the sheet, spread evenly over the file; 0 draws none.
+        options: What is asked of it.
     """
 
-    def __init__(
-        self,
-        *,
-        lowercase: bool = True,
-        punctuation: bool = True,
-        document_frequencies: Literal["split", "train"] = "split",
-        nearest_copy: bool = False,
-        sheet_pictures: int = 12,
-        **shared: Any,
-    ) -> None:
-        super().__init__(**shared)
-        self.tokenization = Tokenization(lowercase=lowercase, punctuation=punctuation)
-        self.document_frequencies = document_frequencies
-        self.nearest_copy = nearest_copy
-        self.sheet_pictures = sheet_pictures
+    def __init__(self, options: CaptionEvaluationOptions = DEFAULTS) -> None:
+        super().__init__(options)
+        self.tokenization = Tokenization(lowercase=options.lowercase, punctuation=options.punctuation)
         self.scores: dict[str, CaptionScores] = {}  # by split: what the references alone decide is computed once
         self.human: dict[str, HumanCeiling | None] = {}
 
@@ -79,7 +91,7 @@ class CaptionEvaluation(Evaluation):
         scores.reset()
         scores.complete = part.complete
         place_of = {row: place for place, row in enumerate(part.gold.rows)}
-        names = ["loss", "tokens", *(["features"] if self.nearest_copy else [])]
+        names = ["loss", "tokens", *(["features"] if self.options.nearest_copy else [])]
         measures = CollectedRows(list(place_of.values()), names=names, complete=part.complete).to(task.device)
         return _Collected(scores, measures, place_of)
 
@@ -105,7 +117,7 @@ class CaptionEvaluation(Evaluation):
         numbers |= {f"{score}_shuffled": value for score, value in scores.shuffled().items()}
         numbers["unknown"] = 100 * torch.tensor(["[UNK]" in caption for caption in captions]).double().mean()
         numbers["loss"] = values["loss"].sum() / values["tokens"].sum()
-        if self.nearest_copy:
+        if self.options.nearest_copy:
             copied = self._copied(trainer, task, values["features"])
             numbers |= {f"{score}_nearest": value for score, value in scores.score_others(copied).items()}
         return numbers
@@ -118,7 +130,7 @@ class CaptionEvaluation(Evaluation):
         return {
             "pictures": len(places),
             "references": sum(len(part.gold.references[part.gold.rows[place]]) for place in places),
-            "signature": f"{self.tokenization.signature}|df:{self.document_frequencies}|refs:{references}",
+            "signature": f"{self.tokenization.signature}|df:{self.options.document_frequencies}|refs:{references}",
             "captioner": task.hparams.get("captioner", type(task.captioner).__name__),
             "decoding": vars(task.captioner.decoding),
         }
@@ -132,12 +144,12 @@ class CaptionEvaluation(Evaluation):
             return
         title = f"{part.name}, step {protocol['step']}"
         print_captions(numbers, self.human[part.split], title=title, protocol=protocol)
-        if self.sheet_pictures:
+        if self.options.grid_images:
             sheet = self._draw(data_module(trainer, self), part, places, captions)
             save_image_grid(trainer, sheet, part.name, f"{part.name}/captions", protocol["step"])
 
     def _train_frequencies(self, trainer: L.Trainer) -> DocumentFrequencies | None:
-        if self.document_frequencies == "split":
+        if self.options.document_frequencies == "split":
             return None
         texts = data_module(trainer, self).gold("train").references
         tokens = [[self.tokenization.tokenize(text) for text in own] for own in texts]
@@ -158,7 +170,7 @@ class CaptionEvaluation(Evaluation):
         return [training.references[row][0] for row in nearest.tolist()]
 
     def _draw(self, data: Any, part: Part, places: list[int], captions: list[str]) -> Any:
-        count = min(self.sheet_pictures, len(places))
+        count = min(self.options.grid_images, len(places))
         rows = []
         for index in torch.linspace(0, len(places) - 1, count).round().long().tolist():
             row = part.gold.rows[places[index]]

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -15,8 +16,10 @@ from zoo.core.task import Task
 from zoo.errors import UserError
 from zoo.registry import CAPTIONERS
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
+from zoo.tasks.captioning.evaluation import DEFAULTS, CaptionEvaluation, CaptionEvaluationOptions
 from zoo.tasks.captioning.loss import self_critical_loss, sums_by_group, token_losses
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
+from zoo.tasks.captioning.submission import CaptionSubmission
 
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
 
@@ -50,6 +53,7 @@ class CaptioningTask(Task):
             ``init_from``.
         reward_learning_rate: Peak learning rate from that epoch on, which falls along a cosine of its own; by default
             ``learning_rate``. The parts' own rates keep their proportion.
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: The captioner cannot be built as it is asked for, or a number is out of its range.
@@ -74,6 +78,7 @@ class CaptioningTask(Task):
         reward_samples: int = 0,
         reward_from_epoch: int = 0,
         reward_learning_rate: float | None = None,
+        evaluation: CaptionEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -86,6 +91,7 @@ class CaptioningTask(Task):
                 " more, and how many captions are drawn"
             )
         self.save_hyperparameters(ignore=["captioner"] if isinstance(captioner, nn.Module) else [], logger=False)
+        self.take_options("evaluation", CaptionEvaluationOptions)
         self.captioner: Any = CAPTIONERS.build_or_take("captioner", captioner, captioner_options)
         if not isinstance(self.captioner, Captioner):
             wanted = ("image_size", "end_token", "decoding", "encode", "tokenize", "logits", "write", "sample", "spell")
@@ -94,6 +100,10 @@ class CaptioningTask(Task):
                 f"captioner: {type(self.captioner).__name__} has no {', '.join(lacking)}: it is no Captioner"
             )
         self._rewards: CaptionReferences | None = None
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return [CaptionEvaluation(self.hparams["evaluation"]), CaptionSubmission()]
 
     @property
     def image_size(self) -> int:

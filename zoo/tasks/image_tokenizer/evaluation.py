@@ -1,7 +1,8 @@
 """PSNR, SSIM, Fréchet distances and the use of the codebook of an image tokenizer, during training and at test."""
 
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -15,6 +16,7 @@ from zoo.core.evaluation import Evaluation, Part, data_module, parameter_count, 
 from zoo.core.grids import SheetRow, contact_sheet
 from zoo.data.images import resize
 from zoo.tasks.text_to_image.contracts import GenerationGold
+from zoo.tasks.text_to_image.evaluation import ScorerOptions
 from zoo.tasks.text_to_image.feature_extractors import Judges, true_features
 from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
 from zoo.tasks.text_to_image.metrics.scores import distribution_scores, r_precision_scores
@@ -22,6 +24,17 @@ from zoo.tasks.text_to_image.report import check_monitored, print_scores
 
 SHEET_ROWS = 10
 SSIM_WINDOW = 11  # pixels, the usual one; smaller pictures have no SSIM
+
+
+@dataclass(frozen=True)
+class ReconstructionEvaluationOptions(ScorerOptions):
+    """What is asked of the evaluation of reconstructions: see ``ScorerOptions``."""
+
+    monitor: str | None = "val/psnr"
+    mode: Literal["max", "min"] = "max"
+
+
+DEFAULTS = ReconstructionEvaluationOptions()
 
 
 class ReconstructionEvaluation(Evaluation):
@@ -35,28 +48,18 @@ class ReconstructionEvaluation(Evaluation):
     sheet of pictures with their reconstructions.
 
     Args:
-        matcher: As of ``GenerationEvaluation``.
-        inception: As of ``GenerationEvaluation``.
-        features: As of ``GenerationEvaluation``.
+        options: What is asked of it.
     """
 
-    def __init__(
-        self,
-        *,
-        matcher: str | None = None,
-        inception: str = "auto",
-        features: list[str] | None = None,
-        **shared: Any,
-    ) -> None:
-        super().__init__(**shared)
-        self.sources: dict[str, Any] = {"matcher": matcher, "inception": inception, "features": features or []}
+    def __init__(self, options: ReconstructionEvaluationOptions = DEFAULTS) -> None:
+        super().__init__(options)
         self.judges: Judges = None  # type: ignore[assignment]  # loaded by setup()
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Load the judges."""
         if stage == "predict" or self.judges is not None:
             return
-        self.judges = Judges(**self.sources)
+        self.judges = self.options.load()
         if stage == "fit":
             check_monitored(trainer, self.judges, data_module(trainer, self).gold("valid"))
         if self.judges.lacking and trainer.is_global_zero:

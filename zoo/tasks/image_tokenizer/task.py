@@ -4,6 +4,7 @@ import sys
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from zoo.core.task import Task
 from zoo.data.images import to_pixels
 from zoo.errors import UserError
 from zoo.registry import FIRST_STAGES
+from zoo.tasks.image_tokenizer.evaluation import DEFAULTS, ReconstructionEvaluation, ReconstructionEvaluationOptions
 from zoo.tasks.image_tokenizer.loss import adaptive_weight, hinge_loss, laplacian_loss
 from zoo.tasks.image_tokenizer.lpips import find_vgg, load_lpips
 from zoo.tasks.text_to_image.contracts import TextImageBatch
@@ -47,6 +49,7 @@ class ImageTokenizerTask(Task):
         discriminator_width: Channels of its first layer.
         discriminator_layers: Its layers that halve the picture.
         restart_after: Batches after which a code that no picture uses is put where one is.
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: The VQGAN cannot be built as it is asked for, or a number is out of its range.
@@ -72,6 +75,7 @@ class ImageTokenizerTask(Task):
         discriminator_width: int = 64,
         discriminator_layers: int = 3,
         restart_after: int = 200,
+        evaluation: ReconstructionEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -88,6 +92,7 @@ class ImageTokenizerTask(Task):
             raise UserError(f"perceptual is {perceptual!r}: give auto, lpips or laplacian")
         self.automatic_optimization = False  # two optimisers
         self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
+        self.take_options("evaluation", ReconstructionEvaluationOptions)
         self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
         if not isinstance(self.first_stage, Codebook):
             raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
@@ -108,6 +113,10 @@ class ImageTokenizerTask(Task):
         self.register_buffer("idle", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # batches without use
         self.register_buffer("counts", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # of this epoch
         self._lpips: list[Any] = []  # a list, for it is no part of this task's weights
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation."""
+        return [ReconstructionEvaluation(self.hparams["evaluation"])]
 
     # --- training ----------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -11,10 +12,38 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from zoo.core.evaluation import Evaluation, Part, data_module, save_image_grid, write_json
+from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid, write_json
 from zoo.core.grids import SheetRow, contact_sheet
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, check_precisions
+
+
+@dataclass(frozen=True)
+class RetrievalEvaluationOptions(EvaluationOptions):
+    """What is asked of the evaluation of retrieval.
+
+    Args:
+        monitor: The logged number that ``best.ckpt`` is chosen by; null: none is kept.
+        mode: Whether more of it is better (``max``) or less (``min``).
+        metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``ids``, ``embeddings`` and ``side``
+            (``query`` or ``image``).
+        grid_queries: Queries on the image grid, spread evenly over the file; 0 draws none.
+        precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
+
+    Raises:
+        UserError: A precision is out of its range.
+    """
+
+    monitor: str | None = "val/mean_recall"
+    mode: Literal["max", "min"] = "max"
+    grid_queries: int = 8
+    precisions: tuple[float, ...] = (50, 80, 90, 95)
+
+    def __post_init__(self) -> None:
+        check_precisions(self.precisions)
+
+
+DEFAULTS = RetrievalEvaluationOptions()
 
 
 class RetrievalEvaluation(Evaluation):
@@ -30,20 +59,11 @@ class RetrievalEvaluation(Evaluation):
     labels do not name count as false, so that precision is a lower bound where labels are incomplete, as MUGE's are.
 
     Args:
-        sheet_queries: Queries on the contact sheet, spread evenly over the file; 0 draws none.
-        precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
-
-    Raises:
-        UserError: A precision is out of its range.
+        options: What is asked of it.
     """
 
-    def __init__(
-        self, sheet_queries: int = 8, precisions: list[float] | tuple[float, ...] = (50, 80, 90, 95), **shared: Any
-    ) -> None:
-        super().__init__(**shared)
-        check_precisions(precisions)
-        self.sheet_queries = sheet_queries
-        self.precisions = tuple(precisions)
+    def __init__(self, options: RetrievalEvaluationOptions = DEFAULTS) -> None:
+        super().__init__(options)
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> RetrievalRecall:
         """Make the metric that collects embeddings."""
@@ -90,18 +110,18 @@ class RetrievalEvaluation(Evaluation):
         if not trainer.is_global_zero:
             return
         print_recall(numbers, part.name, protocol)
-        if self.precisions and part.complete and trainer.state.fn in ("validate", "test"):
-            scores, margins = part.rows.thresholds(self.precisions)
+        if self.options.precisions and part.complete and trainer.state.fn in ("validate", "test"):
+            scores, margins = part.rows.thresholds(self.options.precisions)
             print_thresholds(scores, margins, part.split, protocol["pictures"])
             path = Path(trainer.default_root_dir) / "thresholds.json"
             write_thresholds(path, part.split, scores, margins, protocol)
-        if self.sheet_queries:
+        if self.options.grid_queries:
             sheet = self._draw(data_module(trainer, self), part, ranking)
             save_image_grid(trainer, sheet, part.name, f"{part.name}/top10", protocol["step"])
 
     def _draw(self, data: Any, part: Part, ranking: tuple[Tensor, Tensor, Tensor]) -> Any:
         places = {query_id: place for place, query_id in enumerate(part.gold.query_ids)}
-        chosen = torch.linspace(0, len(ranking[0]) - 1, min(self.sheet_queries, len(ranking[0]))).round().long()
+        chosen = torch.linspace(0, len(ranking[0]) - 1, min(self.options.grid_queries, len(ranking[0]))).round().long()
         rows = []
         for query_id, image_ids in zip(ranking[0][chosen].tolist(), ranking[1][chosen].tolist(), strict=True):
             place = places[query_id]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -15,8 +16,10 @@ from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, sha
 from zoo.core.task import Task
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
+from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
 from zoo.tasks.retrieval.finetuning import asked, check_options, prepare_tower
 from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE, clip_loss, siglip_loss
+from zoo.tasks.retrieval.submission import RetrievalSubmission
 
 
 class RetrievalTask(Task):
@@ -68,6 +71,7 @@ class RetrievalTask(Task):
         lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``); 0: none.
         lora_alpha: Their scale, over the rank.
         lora_dropout: Dropout before them, in [0, 1).
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: A tower cannot be built as it is asked for, or a number is out of its range.
@@ -106,10 +110,12 @@ class RetrievalTask(Task):
         lora_rank: int = 0,
         lora_alpha: float = 16.0,
         lora_dropout: float = 0.0,
+        evaluation: RetrievalEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
+        self.take_options("evaluation", RetrievalEvaluationOptions)
         check_options(self.hparams)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
@@ -135,6 +141,10 @@ class RetrievalTask(Task):
         for module in self._kept_in_evaluation:
             module.eval()
         return self
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return [RetrievalEvaluation(self.hparams["evaluation"]), RetrievalSubmission()]
 
     @property
     def image_size(self) -> int:

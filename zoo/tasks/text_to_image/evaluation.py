@@ -1,7 +1,7 @@
 """FID, IS, KID, Fréchet distances and R-precision of generated pictures, during training and on the test split."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,15 @@ from torch import Tensor
 
 from zoo.callbacks.ema import EMA
 from zoo.core.collected import CollectedRows
-from zoo.core.evaluation import Evaluation, Part, data_module, parameter_count, save_image_grid, steps_done
+from zoo.core.evaluation import (
+    Evaluation,
+    EvaluationOptions,
+    Part,
+    data_module,
+    parameter_count,
+    save_image_grid,
+    steps_done,
+)
 from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationGold
@@ -26,6 +34,56 @@ from zoo.tasks.text_to_image.metrics.scores import (
 from zoo.tasks.text_to_image.report import check_monitored, print_scores
 
 FIRST_STAGE = "first_stage_"  # how the values of reconstructions are named
+
+
+@dataclass(frozen=True)
+class ScorerOptions(EvaluationOptions):
+    """What generated images are scored by.
+
+    Args:
+        monitor: The logged number that ``best.ckpt`` is chosen by; null: none is kept.
+        mode: Whether more of it is better (``max``) or less (``min``).
+        metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``images`` and ``true_images``
+            (``[B, 3, S, S] uint8``), ``rows`` (``[B] int64``) and, of generated images, ``prompts`` (B texts).
+        matcher: A retrieval checkpoint, a run's folder or an experiment's (its newest run), a CN-CLIP file or hub name:
+            for R-precision, ``fd_clip`` and memorisation. It cannot be the model that re-ranked.
+        inception: torch-fidelity's Inception: ``auto`` takes its weights from the cache or a download and otherwise
+            does without and says so; ``none`` does without; or their file.
+        features: Image towers with published weights, for further Fréchet distances: ``timm:NAME``.
+    """
+
+    matcher: str | None = None
+    inception: str = "auto"
+    features: list[str] = field(default_factory=list)
+
+    def load(self) -> Judges:
+        """Load the models that score."""
+        return Judges(matcher=self.matcher, inception=self.inception, features=self.features)
+
+
+@dataclass(frozen=True)
+class GenerationEvaluationOptions(ScorerOptions):
+    """What is asked of the evaluation of generated images, beside what they are scored by.
+
+    Args:
+        prompts: Descriptions on the grid; by default some of the split's, spread evenly, beside their true images.
+        grid_seeds: Images of each description on the grid, 1 or more.
+        memorisation: Whether every generated image is compared with every training image.
+
+    Raises:
+        UserError: ``grid_seeds`` is below 1.
+    """
+
+    prompts: list[str] = field(default_factory=list)
+    grid_seeds: int = 4
+    memorisation: bool = True
+
+    def __post_init__(self) -> None:
+        if self.grid_seeds < 1:
+            raise UserError(f"evaluation.grid_seeds is {self.grid_seeds}: give 1 or more")
+
+
+DEFAULTS = GenerationEvaluationOptions()
 
 
 @dataclass
@@ -54,34 +112,11 @@ class GenerationEvaluation(Evaluation):
     pictures nearest to a training picture.
 
     Args:
-        matcher: A retrieval checkpoint, a run's folder or an experiment's (its newest run), a CN-CLIP file or hub name:
-            for R-precision, ``fd_clip`` and memorisation. It cannot be the model that re-ranked.
-        inception: torch-fidelity's Inception: ``auto`` takes its weights from the cache or a download and otherwise
-            does without and says so; ``none`` does without; or their file.
-        features: Image towers with published weights, for further Fréchet distances: ``timm:NAME``.
-        prompts: Descriptions on the grid; by default some of the split's, spread evenly, beside their true pictures.
-        grid_seeds: Pictures of each description on the grid.
-        memorisation: Whether every generated picture is compared with every training picture.
+        options: What is asked of it.
     """
 
-    def __init__(
-        self,
-        *,
-        matcher: str | None = None,
-        inception: str = "auto",
-        features: list[str] | None = None,
-        prompts: list[str] | None = None,
-        grid_seeds: int = 4,
-        memorisation: bool = True,
-        **shared: Any,
-    ) -> None:
-        super().__init__(**shared)
-        if grid_seeds < 1:
-            raise UserError(f"GenerationEvaluation: grid_seeds is {grid_seeds}: give 1 or more")
-        self.sources: dict[str, Any] = {"matcher": matcher, "inception": inception, "features": features or []}
-        self.prompts = prompts
-        self.grid_seeds = grid_seeds
-        self.memorisation = memorisation
+    def __init__(self, options: GenerationEvaluationOptions = DEFAULTS) -> None:
+        super().__init__(options)
         self.judges: Judges = None  # type: ignore[assignment]  # loaded by setup()
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
@@ -96,7 +131,7 @@ class GenerationEvaluation(Evaluation):
             )
         if self.judges is not None:
             return
-        self.judges = Judges(**self.sources)
+        self.judges = self.options.load()
         self.judges.refuse(pl_module.sampling["reranker"])
         if stage == "fit":
             check_monitored(trainer, self.judges, data.gold("valid"))
@@ -141,7 +176,7 @@ class GenerationEvaluation(Evaluation):
             scores |= r_precision_scores(values["clip"], rows, part.gold.texts, read, true["clip"], distractors)
         scores |= self._first_stage_scores(values, rows, part.gold, read, true, distractors)
         scores["loss"] = values["loss"].mean().item()
-        if self.memorisation and part.split != "train":
+        if self.options.memorisation and part.split != "train":
             scores |= self._memorisation(trainer, task, part, rows, values, true)
         return scores
 
@@ -166,14 +201,14 @@ class GenerationEvaluation(Evaluation):
         """Print the scores, save the image grid and the distractors."""
         if trainer.is_global_zero:
             print_scores(numbers, title=f"{part.name}, step {protocol['step']}", protocol=protocol)
-        if self.prompts and part is not self.parts[0]:
+        if self.options.prompts and part is not self.parts[0]:
             return  # they are on the first one's grid
         sheet = grid(
             task.generator,
             data_module(trainer, self),
             part.gold,
-            prompts=self.prompts,
-            seeds=self.grid_seeds,
+            prompts=self.options.prompts or None,
+            seeds=self.options.grid_seeds,
             judges=self.judges,
             read=part.rows.read,
             distractors=part.rows.distractors,

@@ -6,6 +6,7 @@ import time
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from zoo.core.checkpoint import load, load_first_stage
@@ -17,6 +18,8 @@ from zoo.data.images import resize_batch
 from zoo.errors import UserError
 from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
+from zoo.tasks.text_to_image.evaluation import DEFAULTS, GenerationEvaluation, GenerationEvaluationOptions
+from zoo.tasks.text_to_image.submission import TextToImageSubmission
 
 
 class TextToImageTask(Task):
@@ -42,6 +45,7 @@ class TextToImageTask(Task):
         candidates: Pictures drawn of each description, of which the reranker keeps the nearest to it.
         reranker: A retrieval checkpoint, a run's folder or published weights that chooses among the candidates. It
             cannot be the matcher that scores the pictures.
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: The generator cannot be built as it is asked for, or candidates come without a reranker.
@@ -62,6 +66,7 @@ class TextToImageTask(Task):
         sample_seed: int = 0,
         candidates: int = 1,
         reranker: str | None = None,
+        evaluation: GenerationEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         if candidates < 1:
@@ -72,6 +77,7 @@ class TextToImageTask(Task):
                 " among them, and a reranker needs several"
             )
         self.save_hyperparameters(ignore=["generator"] if isinstance(generator, nn.Module) else [], logger=False)
+        self.take_options("evaluation", GenerationEvaluationOptions)
         self.generator: Any = GENERATORS.build_or_take("generator", generator, generator_options)
         if not isinstance(self.generator, Generator):
             lacking = [name for name in ("image_size", "loss", "generate") if not hasattr(self.generator, name)]
@@ -79,6 +85,10 @@ class TextToImageTask(Task):
                 f"generator: {type(self.generator).__name__} has no {', '.join(lacking)}: it is no Generator"
             )
         self._reranker: list[Any] = []  # a list, for it is no part of this task's weights
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return [GenerationEvaluation(self.hparams["evaluation"]), TextToImageSubmission()]
 
     @property
     def image_size(self) -> int:
