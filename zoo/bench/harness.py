@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.output import write_output
+from zoo.core.command import write_output
 from zoo.errors import UserError
 
 Rates = dict[str, list[float]]

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: If the data cannot be written or there is none to read.
     """
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo data", description="Make, check, encode, import and export folders in MUGE's formats."

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     Returns:
         0, or 1 when ``--check`` finds a README's table out of date.
     """
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo results",

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import check_output, write_output
+from zoo.core.command import check_output, write_output
 from zoo.tasks.captioning.scoring import caption_parser, score_caption_files
 from zoo.tasks.text_to_image.controls import controls_parser, score_t2i_controls
 from zoo.tasks.text_to_image.scoring import score_t2i_files, t2i_parser
@@ -12,7 +12,7 @@ from zoo.tasks.text_to_image.scoring import score_t2i_files, t2i_parser
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
 
 def main(argv: list[str]) -> int:
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     Returns:
         0 when the submission is valid, 1 when it is not.
     """
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo score",
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 def retrieval_parser() -> "CommandParser":
     """The options of ``score retrieval``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "

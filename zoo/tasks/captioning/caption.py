@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
 BATCH = 32
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 def caption_parser() -> "CommandParser":
     """The options of ``caption``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo caption",

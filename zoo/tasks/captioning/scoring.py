@@ -6,20 +6,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import check_output, write_output
+from zoo.core.command import check_output, write_output
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
     from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, CaptionScore, DocumentFrequencies, Tokenization
     from zoo.tasks.captioning.submission_files import CaptionSubmission
 
 
 def caption_parser() -> "CommandParser":
     """The options of ``score caption``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="E-Commerce IC: CIDEr-D, BLEU-1 to 4 and ROUGE-L, percent, equal to pycocoevalcap's on the same"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import check_output, write_output
+from zoo.core.command import check_output, write_output
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.scoring import (
     add_judges,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
     from torch import Tensor
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
     from zoo.tasks.text_to_image.contracts import GenerationGold
     from zoo.tasks.text_to_image.feature_extractors import Judges
 
@@ -33,7 +33,7 @@ LEAST_SIZE = 8
 
 def controls_parser() -> "CommandParser":
     """The options of ``score t2i-controls``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="What the scores of text to image say of pictures that are known: the true ones, which are the"

@@ -9,12 +9,12 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
 
 def encode_parser() -> "CommandParser":
     """The options of ``data encode``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="Encode the training pictures of a text-to-image folder by a first stage, for `--data.latents`:"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
 BATCH = 32
 PICTURE_SIZE = 192  # on the sheet, pixels
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 def generate_parser() -> "CommandParser":
     """The options of ``generate``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo generate",

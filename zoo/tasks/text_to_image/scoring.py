@@ -9,21 +9,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.output import check_output, write_output
+from zoo.core.command import check_output, write_output
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
     from torch import Tensor
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
     from zoo.tasks.text_to_image.contracts import GenerationGold
     from zoo.tasks.text_to_image.feature_extractors import Judges
 
 
 def t2i_parser() -> "CommandParser":
     """The options of ``score t2i``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="E-Commerce T2I: FID, KID and IS where Inception's weights are there; Fréchet distance, precision"
