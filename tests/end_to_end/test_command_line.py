@@ -226,7 +226,7 @@ def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace, only
     callbacks = [callback["class_path"].rpartition(".")[2] for callback in trainer["callbacks"]]
     assert callbacks[:2] == ["RunProgressBar", "LearningRateMonitor"]  # callbacks+: stand behind the base's
     assert callbacks[2:] == ["RetrievalEvaluation", "RetrievalSubmission", "ModelCheckpoint"]
-    assert set(config) == {"seed_everything", "save_every", "trainer", "model", "data"}
+    assert set(config) == {"imports", "seed_everything", "save_every", "trainer", "model", "data"}
 
 
 def test_a_part_may_lie_in_a_file_beside_the_experiment(zoo_main, workplace, muge_root, monkeypatch, only_run):

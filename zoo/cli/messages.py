@@ -71,6 +71,7 @@ def help_text(verb: str, groups: dict[str, dict[str, type]]) -> str:
         "",
         *option("config", "An experiment; further ones are laid over it.", "a file"),
         *option("ckpt_path", "The run to continue." if fit else "The weights.", "best, last, a run's folder or a file"),
+        *option("imports", "Imported first; registers models, losses, metrics. Also a list in YAML.", "a module"),
         *option("runs", "Folder that runs are kept in.", "a folder; default runs"),
         *(option("save_every", "Steps between writings of last.ckpt.", "a whole number; default 500") if fit else []),
         *option("seed_everything", "Seed of weights, data order and dropout.", "a whole number; default 0"),
