@@ -157,7 +157,7 @@ def draw(seed, colour, shape):
 
 TINY = """\
 model:
-  class_path: zoo.tasks.RetrievalTask
+  class_path: RetrievalTask
   init_args:
     image_tower: timm:test_vit
     image_tower_options: {image_size: 32}
@@ -169,7 +169,7 @@ model:
     learning_rate: 1e-3
     warmup_steps: 2
 data:
-  class_path: zoo.tasks.retrieval.data.RetrievalDataModule
+  class_path: RetrievalDataModule
   init_args: {root: ROOT, batch_size: 16, num_workers: 0}
 trainer:
   accelerator: cpu
