@@ -170,7 +170,7 @@ def draw(seed, colour, shape):
 
 TINY = """\
 model:
-  class_path: zoo.tasks.RetrievalTask
+  class_path: RetrievalTask
   init_args:
     image_tower: timm:test_vit
     image_tower_options: {image_size: 32}
@@ -183,7 +183,7 @@ model:
     warmup_steps: 2
     evaluation: {grid_queries: 0}
 data:
-  class_path: zoo.tasks.retrieval.data.RetrievalDataModule
+  class_path: RetrievalDataModule
   init_args: {root: ROOT, batch_size: 16, num_workers: 0}
 trainer:
   accelerator: cpu

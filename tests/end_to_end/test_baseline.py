@@ -244,7 +244,7 @@ T2I_SCORES = "score.json"
 
 
 def t2i_score_words(gold, predictions, matcher, output):
-    return [*score_words("t2i", gold, predictions), *T2I_JUDGES, matcher, "--output", output]
+    return [*score_words("text_to_image", gold, predictions), *T2I_JUDGES, matcher, "--output", output]
 
 
 SCORED = ("metrics", "shuffled", "human_ceiling", "scoreJson")  # what holds numbers in the JSON of a score
@@ -571,7 +571,7 @@ def test_score_caption(tmp_path, zoo_process):
         "case": ("--lowercase", "false"),
         "plain": ("--punctuation", "false", "--max_references", 1),
     }.items():
-        code, out, err = zoo_process(tmp_path, *score_words("caption", *files), *words)
+        code, out, err = zoo_process(tmp_path, *score_words("captioning", *files), *words)
         assert code == 0, err
         found |= {f"{name}/{key}": value for key, value in scored(out).items()}
     first, rest = captions[0], captions[1:]
@@ -584,7 +584,7 @@ def test_score_caption(tmp_path, zoo_process):
     }
     for name, lines in broken.items():
         code, _, err = zoo_process(
-            tmp_path, *score_words("caption", gold, write_lines(tmp_path / f"{name}.jsonl", lines))
+            tmp_path, *score_words("captioning", gold, write_lines(tmp_path / f"{name}.jsonl", lines))
         )
         found[f"broken/{name}"] = refused(code, err)
     verify("score/caption", found)

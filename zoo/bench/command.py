@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
 EXPLANATION = (
     "Each row is a ratio of rates: the contenders take turns, block by block, in one run, and the medians of the blocks"
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: A peer's package is missing, or the output cannot be written.
     """
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo bench", description=f"Measure speed against the originals. {EXPLANATION}"
@@ -154,7 +154,7 @@ def _add_precision(parser: "CommandParser") -> None:
 
 
 def _parser(description: str) -> "CommandParser":
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(description=f"{description} {EXPLANATION}")
     parser.add_argument("--blocks", type=int, default=5, help="Blocks of each contender.")

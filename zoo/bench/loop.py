@@ -89,7 +89,7 @@ def loop_rates(
     from lightning.pytorch.loggers import CSVLogger
     from torch.utils.data import DataLoader
 
-    from zoo.callbacks.progress import ProgressBar
+    from zoo.callbacks.progress import RunProgressBar
     from zoo.cli.messages import quiet_libraries
     from zoo.core.loading import whole_batch
 
@@ -116,7 +116,7 @@ def loop_rates(
             precision=precision,  # type: ignore[arg-type]
             max_steps=LOOP_STEPS + 2,
             logger=CSVLogger(folder),
-            callbacks=[Turns(), ProgressBar(), LearningRateMonitor("step"), *callbacks],
+            callbacks=[Turns(), RunProgressBar(), LearningRateMonitor("step"), *callbacks],
             log_every_n_steps=10,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -7,13 +7,13 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
     from rich.table import Table
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
     from zoo.data.check import Report
 
 
 def check_parser() -> "CommandParser":
     """The options of ``data check``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="List every fault of a folder in MUGE's formats (retrieval: or Chinese-CLIP's), with file, line and"

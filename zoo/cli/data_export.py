@@ -7,12 +7,12 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
 
 def export_parser() -> "CommandParser":
     """The options of ``data export``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="Write the pictures of a folder in MUGE's formats (retrieval: or Chinese-CLIP's) as files,"

@@ -8,7 +8,7 @@ from zoo.errors import UserError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
     from zoo.data.convert.importing import ImportReport
 
 TASKS = ["retrieval", "t2i", "caption"]
@@ -20,7 +20,7 @@ OPTIONS = (
 
 def import_parser() -> "CommandParser":
     """The options of ``data import``."""
-    from zoo.cli.parser import CommandParser
+    from zoo.core.command import CommandParser
 
     parser = CommandParser(
         description="Write a task folder in MUGE's formats from a table, with a row for each picture and text of it,"

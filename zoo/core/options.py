@@ -1,8 +1,11 @@
 """Options that one decision sets: dataclasses in Python, plain dictionaries in YAML and checkpoints."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import docstring_parser
 
 from zoo.errors import UserError, nearest
 
@@ -42,3 +45,37 @@ def plain(options: Mapping[str, Any]) -> dict[str, Any]:
         name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
         for name, value in options.items()
     }
+
+
+class Parameter(NamedTuple):
+    """A parameter of a class, or a field of a dataclass that is one.
+
+    Attributes:
+        annotation: Its type.
+        default: Its default, or ``inspect.Parameter.empty``.
+        description: What its docstring says.
+    """
+
+    annotation: Any
+    default: Any
+    description: str
+
+
+def parameters_of(kind: type) -> dict[str, Parameter]:
+    """Give the parameters of a class, with those of its base where it hands ``**keywords`` on; dotted, of dataclasses."""
+    documented = docstring_parser.parse(inspect.getdoc(kind) or "").params
+    descriptions = {entry.arg_name: entry.description or "" for entry in documented}
+    found: dict[str, Parameter] = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            base = parameters_of(kind.__mro__[1])
+            found |= {inherited: each for inherited, each in base.items() if inherited not in found}
+        elif is_dataclass(parameter.annotation):
+            fields_of = parameters_of(parameter.annotation)  # type: ignore[arg-type]
+            given = parameter.default
+            for inner, each in fields_of.items():
+                default = each.default if given is parameter.empty else getattr(given, inner)
+                found[f"{name}.{inner}"] = each._replace(default=default)
+        else:
+            found[name] = Parameter(parameter.annotation, parameter.default, descriptions.get(name, ""))
+    return found

@@ -191,7 +191,7 @@ def trained(zoo_main, workplace):
 def guarded(workplace, place):
     """Put the guard before, or behind, the evaluation in the tiny experiment."""
     path = workplace / "experiments" / "tiny.yaml"
-    text, guard = path.read_text(), "    - class_path: zoo.tasks.retrieval.zero_shot.ZeroShotGuard\n"
+    text, guard = path.read_text(), "    - class_path: ZeroShotGuard\n"
     mark = {"before": "    - class_path: zoo.tasks.retrieval.evaluation", "behind": "    - class_path: lightning."}[
         place
     ]

@@ -1,6 +1,6 @@
 """What the captioning task tells the rest of zoo."""
 
-from zoo.spec import TaskSpec
+from zoo.spec import Command, TaskSpec
 
 SPEC = TaskSpec(
     name="captioning",
@@ -11,4 +11,14 @@ SPEC = TaskSpec(
         "zoo.tasks.captioning.submission:CaptionSubmission",
         "zoo.tasks.captioning.sweep:CaptionSweep",
     ),
+    metrics=("zoo.tasks.captioning.metrics.scores:CaptionScores",),
+    registries=("zoo.tasks.captioning.registry:CAPTIONERS",),
+    monitors={"val/cider": "max", "val/bleu4": "max", "val/rouge_l": "max"},
+    results=("zoo.tasks.captioning.results:RESULTS",),
+    commands={
+        "caption": Command("zoo.tasks.captioning.caption:main", "describe images: caption runs/caption_demo image.jpg"),
+    },
+    scorings={
+        "captioning": Command("zoo.tasks.captioning.scoring:main", "CIDEr-D, BLEU, ROUGE-L, their ceiling and control"),
+    },
 )

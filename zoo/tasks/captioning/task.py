@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from zoo.core.optim import two_cosines_ratio
 from zoo.core.task import Task
 from zoo.errors import UserError
-from zoo.registry import CAPTIONERS
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
 from zoo.tasks.captioning.evaluation import DEFAULTS, CaptionEvaluation, CaptionEvaluationOptions
 from zoo.tasks.captioning.loss import self_critical_loss, sums_by_group, token_losses
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
+from zoo.tasks.captioning.registry import CAPTIONERS
 from zoo.tasks.captioning.submission import CaptionSubmission
 
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams

@@ -16,9 +16,9 @@ from zoo.core.task import Task
 from zoo.core.weights import weights_hash
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
-from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
 from zoo.tasks.text_to_image.evaluation import DEFAULTS, GenerationEvaluation, GenerationEvaluationOptions
+from zoo.tasks.text_to_image.registry import GENERATORS
 from zoo.tasks.text_to_image.submission import TextToImageSubmission
 
 

@@ -1,12 +1,14 @@
-"""The argument parser of the plain commands: one short error, with the nearest valid option."""
+"""What plain commands share: a parser whose errors are one line, and the file that ``--output`` names."""
 
 import re
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from zoo.errors import nearest
+from zoo.errors import UserError, nearest
 
 
 class CommandParser(ArgumentParser):
@@ -38,3 +40,33 @@ class CommandParser(ArgumentParser):
             message = f"there is no {invalid[1]!r}; choose from {invalid[2]}."
         print(f"{self.prog}: error: {message}\nThe options: {self.prog} --help", file=sys.stderr)
         sys.exit(2)
+
+
+def check_output(path: str | None, inputs: Iterable[Path | str | None]) -> None:
+    """See, before the work, that an output takes no input's place.
+
+    Raises:
+        UserError: It is one of the files that are read, or a folder.
+    """
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UserError(f"--output {path} is a folder; name a file in it.")
+    if Path(path).resolve() in {Path(name).resolve() for name in inputs if name}:
+        raise UserError(f"--output {path} is one of the files to score; give it a name of its own.")
+
+
+def write_output(path: str, text: str) -> None:
+    """Write what a command was asked to write, atomically.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    from zoo.data.formats import write_text
+
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(
+            f"--output {path} cannot be written: {error.strerror}. Give a path in a folder of yours."
+        ) from error
