@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from lightning import Trainer
 
-from zoo.core.options import parameters_of
+from zoo.core.options import Parameter, parameters_of
 from zoo.core.runs import take_option
 from zoo.errors import nearest
 
@@ -77,13 +77,15 @@ def help_text(verb: str, groups: dict[str, dict[str, type]]) -> str:
         *option("seed_everything", "Seed of weights, data order and dropout.", "a whole number; default 0"),
     ]
     for group, classes in groups.items():
+        each = {name: parameters_of(kind) for name, kind in classes.items()}
+        first, *others = each.values()
+        shared = {name for name in first if all(first[name] == other.get(name) for other in others)}
+        lines += ["", f"Every {group}:"]
+        lines += [line for name in first if name in shared for line in described(group, name, first[name])]
         for name, kind in classes.items():
             lines += ["", *wrapped(f"{name}: {(inspect.getdoc(kind) or '').partition(chr(10))[0]}", indent=0)]
-            for argument, (annotation, value, description) in parameters_of(kind).items():
-                default = "default null" if value is None else f"default {str(value).lower()}"
-                default = "required" if value is inspect.Parameter.empty else default
-                kinds = f"{in_words(annotation)}; {default}"
-                lines += option(f"{group}.{argument}", description.replace("``", ""), kinds)
+            own = {option: found for option, found in each[name].items() if option not in shared}
+            lines += [line for option, found in own.items() for line in described(group, option, found)]
     names = " ".join(f"--trainer.{name}" for name in inspect.signature(Trainer).parameters)
     lines += [
         "",
@@ -91,6 +93,14 @@ def help_text(verb: str, groups: dict[str, dict[str, type]]) -> str:
         *wrapped(names),
     ]
     return "\n".join(lines)
+
+
+def described(group: str, name: str, parameter: Parameter) -> list[str]:
+    """A parameter's lines, as the option that it is."""
+    default = "default null" if parameter.default is None else f"default {str(parameter.default).lower()}"
+    default = "required" if parameter.default is inspect.Parameter.empty else default
+    kinds = f"{in_words(parameter.annotation)}; {default}"
+    return option(f"{group}.{name}", parameter.description.replace("``", ""), kinds)
 
 
 def option(name: str, meaning: str, kinds: str) -> list[str]:

@@ -62,7 +62,7 @@ class Parameter(NamedTuple):
 
 
 def parameters_of(kind: type) -> dict[str, Parameter]:
-    """Give the parameters of a class, with those of its base where it hands ``**keywords`` on; dotted, of dataclasses."""
+    """Give the parameters of a class, those that it hands on to its base too; those in dataclasses are dotted."""
     documented = docstring_parser.parse(inspect.getdoc(kind) or "").params
     descriptions = {entry.arg_name: entry.description or "" for entry in documented}
     found: dict[str, Parameter] = {}

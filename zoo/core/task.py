@@ -62,7 +62,8 @@ class Task(L.LightningModule):
         keeps_checkpoints = any(isinstance(each, Checkpoint) for each in present)
         chooses = any(isinstance(each, ModelCheckpoint) and each.monitor is not None for each in present)
         if options.monitor is not None and keeps_checkpoints and not chooses and self.trainer.limit_val_batches != 0:
-            callbacks.append(BestCheckpoint(monitor=options.monitor, mode=options.mode))
+            # Not returned: Lightning would let it take the place of the trainer's own ModelCheckpoint, a base of it.
+            present.append(BestCheckpoint(monitor=options.monitor, mode=options.mode))
         return [each for each in callbacks if not any(type(each) is type(other) for other in present)]
 
     # --- initial weights ---------------------------------------------------------------------------------------
