@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from zoo.errors import UserError, last_line
 from zoo.spec import Command, find_specs, run_command
 
-# Those that no task owns; the first four share Lightning's trainer.
-COMMANDS = {
+TRAINING = ("fit", "validate", "test", "predict")  # they share Lightning's trainer
+COMMANDS = {  # those that no task owns
     "fit": Command("zoo.cli.train:fit", "train a model: fit --config experiments/clip_demo.yaml"),
     "validate": Command("zoo.cli.train:validate", "score a checkpoint on the validation split"),
     "test": Command("zoo.cli.train:test", "score a checkpoint on the test split, where there are answers"),
@@ -38,13 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         of_tasks = {name: command for spec in find_specs() for name, command in spec.commands.items()}
         return run_command(
             COMMANDS | of_tasks | COMMANDS,  # behind ours, and never in the place of one
-            words,
+            import_first(words),
             prog="python -m zoo",
             description="A model zoo for MUGE, the Chinese multimodal e-commerce benchmark.",
         )
     except UserError as error:
         print(f"zoo {' '.join(words[:1])}: {last_line(error)}", file=sys.stderr)
         return 1
+
+
+def import_first(words: list[str]) -> list[str]:
+    """Import the modules that a plain command's ``--imports`` names; gives the other words.
+
+    A training command imports them by itself, with those of its configurations, for its run keeps them.
+    """
+    if words[:1] and words[0] in TRAINING or not any(word.partition("=")[0] == "--imports" for word in words):
+        return words
+    from zoo.core.runs import import_modules, read_imports, take_option
+
+    modules, others = take_option(words, ("--imports",))
+    import_modules(read_imports([], modules))
+    return others
 
 
 if __name__ == "__main__":

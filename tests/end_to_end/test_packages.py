@@ -109,11 +109,20 @@ def test_a_backbone_of_another_package_trains_resumes_and_is_tested(zoo_process,
     assert (run / "test.json").is_file()
 
     assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["imports"] == ["shop_models.towers"]
-    with pytest.raises(UserError, match=r"'shop_tower'.* trained with the module 'shop_models.towers', .* import it"):
+    with pytest.raises(UserError, match=r"'shop_tower'.* It needs the module 'shop_models.towers': import it first"):
         zoo.load(run)
     code = f"import shop_models.towers, zoo; assert zoo.load({str(run)!r}).image_tower.width == 24"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(shop), *sys.path])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+
+
+def test_a_plain_command_imports_too(zoo_process, shop):
+    code, out, err = zoo_process(shop, "list", "shop_tower", "--imports", "shop_models.towers")
+    assert code == 0, err
+    assert "Build a tower of one layer." in out
+    code, _, err = zoo_process(shop, "list", "--imports=shop_models.tower")
+    assert (code, err.partition(":")[0]) == (1, "zoo list")
+    assert "there is no module 'shop_models.tower'" in err
 
 
 @pytest.mark.parametrize(

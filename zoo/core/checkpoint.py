@@ -62,7 +62,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
         missing = [module for module in checkpoint.get("imports", ()) if module not in sys.modules]
         if not missing:
             raise
-        fix = f"It was trained with the module {missing[0]!r}, which nothing has imported here: import it first"
+        fix = f"It needs the module {missing[0]!r}: import it first; on the command line: --imports {missing[0]}"
         raise UserError(f"{str(error).rstrip('.')}. {fix}") from None
     load_strictly(task, checkpoint["state_dict"], str(path))
     task.on_load_checkpoint(checkpoint)
