@@ -21,7 +21,7 @@ COMMANDS = {
     "caption": ("zoo.tasks.captioning.caption", "describe pictures: caption runs/caption_demo picture.jpg"),
     "list": ("zoo.cli.list", "the models that an experiment can name"),
     "data": ("zoo.cli.data", "check, import, export, encode data; make the embedded data set"),
-    "bench": ("zoo.bench.command", "measure speed against the originals"),
+    "bench": ("zoo.cli.bench", "measure speed against the originals"),
     "results": ("zoo.cli.results", "collect scored runs, write the README's table"),
 }
 

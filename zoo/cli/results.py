@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo.bench.harness import spell
+from zoo.core.bench.harness import spell
 from zoo.core.runs import take_option
 from zoo.errors import UserError
 

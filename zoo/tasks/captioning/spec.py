@@ -1,6 +1,6 @@
 """What the captioning task tells the rest of zoo."""
 
-from zoo.spec import TaskSpec
+from zoo.spec import Command, TaskSpec
 
 SPEC = TaskSpec(
     name="captioning",
@@ -11,4 +11,5 @@ SPEC = TaskSpec(
         "zoo.tasks.captioning.submission:CaptionSubmission",
         "zoo.tasks.captioning.sweep:CaptionSweep",
     ),
+    benches={"caption": Command("zoo.tasks.captioning.bench:main", "scores of captions and pycocoevalcap's")},
 )

@@ -1,6 +1,6 @@
 """What the retrieval task tells the rest of zoo."""
 
-from zoo.spec import TaskSpec
+from zoo.spec import Command, TaskSpec
 
 SPEC = TaskSpec(
     name="retrieval",
@@ -13,4 +13,18 @@ SPEC = TaskSpec(
         "zoo.tasks.retrieval.hard_negatives:HardNegatives",
         "zoo.tasks.retrieval.zero_shot:ZeroShotGuard",
     ),
+    benches={
+        "data": Command(
+            "zoo.tasks.retrieval.bench.data:main", "the training loader and cn-clip's; the indexing of a TSV"
+        ),
+        "eval": Command(
+            "zoo.tasks.retrieval.bench.eval:main", "the exact ranking and the bare matrix product, faiss, cn-clip"
+        ),
+        "step": Command(
+            "zoo.tasks.retrieval.bench.step:main", "a ViT-B/16 training step and those of cn-clip and open_clip"
+        ),
+        "memory": Command(
+            "zoo.tasks.retrieval.bench.memory:main", "the peak memory of a step, in chunks and kept whole"
+        ),
+    },
 )
