@@ -8,8 +8,8 @@ from lightning import Callback
 from torch import nn
 
 from zoo.data import images
-from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.data import TextToImageDataModule
+from zoo.tasks.text_to_image.registry import GENERATORS
 
 
 class Registered(Callback):

@@ -6,37 +6,25 @@
     task.encode_text(["红色连衣裙"])
     task.encode_image([picture])
 
-Everything is imported when it is first used.
+Everything is imported when it is first used: the tasks, their data modules and registries as their specs name them.
 """
 
-from importlib import import_module
-from typing import Any
+from zoo import callbacks, metrics, tasks  # noqa: F401  each offers names of its own, as lazily
+from zoo.spec import find_specs, offer
 
-_WHERE = {
-    "RetrievalTask": "zoo.tasks",
-    "TextToImageTask": "zoo.tasks",
-    "CaptioningTask": "zoo.tasks",
-    "ImageTokenizerTask": "zoo.tasks",
-    "RetrievalDataModule": "zoo.tasks.retrieval.data",
-    "TextToImageDataModule": "zoo.tasks.text_to_image.data",
-    "CaptioningDataModule": "zoo.tasks.captioning.data",
-    "IMAGE_TOWERS": "zoo.registry",
-    "TEXT_TOWERS": "zoo.registry",
-    "GENERATORS": "zoo.registry",
-    "FIRST_STAGES": "zoo.registry",
-    "CAPTIONERS": "zoo.registry",
-    "create": "zoo.registry",
-    "list_models": "zoo.registry",
-    "load": "zoo.core.checkpoint",
-}
-__all__ = list(_WHERE)  # noqa: PLE0605
+OWN = (
+    "zoo.core.checkpoint:load",
+    "zoo.registry:create",
+    "zoo.registry:list_models",
+    "zoo.registry:IMAGE_TOWERS",
+    "zoo.registry:TEXT_TOWERS",
+    "zoo.registry:FIRST_STAGES",
+)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+__getattr__, __dir__ = offer(
+    __name__,
+    lambda: (
+        *OWN,
+        *(place for spec in find_specs() for place in (spec.task, spec.data, *spec.registries) if place),
+    ),
+)

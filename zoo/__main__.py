@@ -1,42 +1,24 @@
 """``python -m zoo``: a table of commands. Standard library only, so that help answers at once."""
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from zoo.errors import UserError, last_line, nearest
+from zoo.errors import UserError, last_line
+from zoo.spec import Command, find_specs, run_command
 
-# command → (module with main(argv) -> exit code, one line of help); the first four share Lightning's trainer.
+# Those that no task owns; the first four share Lightning's trainer.
 COMMANDS = {
-    "fit": ("zoo.cli.train", "train a model: fit --config experiments/clip_demo.yaml"),
-    "validate": ("zoo.cli.train", "score a checkpoint on the validation split"),
-    "test": ("zoo.cli.train", "score a checkpoint on the test split, where there are answers"),
-    "predict": ("zoo.cli.train", "write the submission file for the test split"),
-    "score": ("zoo.cli.score", "score a submission file as MUGE does, or list every fault in it"),
-    "generate": (
-        "zoo.tasks.text_to_image.generate",
-        "draw images of descriptions: generate runs/diffusion_demo 苹果",
-    ),
-    "caption": ("zoo.tasks.captioning.caption", "describe pictures: caption runs/caption_demo picture.jpg"),
-    "list": ("zoo.cli.list", "the models that an experiment can name"),
-    "data": ("zoo.cli.data", "check, import, export, encode data; make the embedded data set"),
-    "bench": ("zoo.cli.bench", "measure speed against the originals"),
-    "results": ("zoo.cli.results", "collect scored runs, write the README's table"),
+    "fit": Command("zoo.cli.train:fit", "train a model: fit --config experiments/clip_demo.yaml"),
+    "validate": Command("zoo.cli.train:validate", "score a checkpoint on the validation split"),
+    "test": Command("zoo.cli.train:test", "score a checkpoint on the test split, where there are answers"),
+    "predict": Command("zoo.cli.train:predict", "write the submission file for the test split"),
+    "score": Command("zoo.cli.score:main", "score a submission file as MUGE does, or list every fault in it"),
+    "list": Command("zoo.cli.list:main", "the models that an experiment can name"),
+    "data": Command("zoo.cli.data:main", "check, import, export, encode data; make the embedded data set"),
+    "bench": Command("zoo.cli.bench:main", "measure speed against the originals"),
+    "results": Command("zoo.cli.results:main", "collect scored runs, write the README's tables"),
 }
-
-
-def usage() -> str:
-    """The text of ``python -m zoo --help``."""
-    lines = [
-        "usage: python -m zoo COMMAND [OPTION ...]",
-        "",
-        "A model zoo for MUGE, the Chinese multimodal e-commerce benchmark.",
-        "",
-    ]
-    lines += [f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items()]
-    lines += ["", "python -m zoo COMMAND --help lists a command's options."]
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,22 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the work failed, 2 the command line was wrong.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in {"-h", "--help", "help"}:
-        print(usage())
-        return 0 if words else 2
-    command = words[0]
-    if command not in COMMANDS:
-        print(f"zoo: there is no command {command!r}.{nearest(command, COMMANDS)}\n\n{usage()}", file=sys.stderr)
-        return 2
     # In large pages fresh memory is nearly free; without, it costs a step on a CPU a fifth of its time. PyTorch reads
     # this when it first takes memory.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    module = importlib.import_module(COMMANDS[command][0])
-    arguments = words if COMMANDS[command][0] == "zoo.cli.train" else words[1:]
     try:
-        return module.main(arguments)
+        of_tasks = {name: command for spec in find_specs() for name, command in spec.commands.items()}
+        return run_command(
+            COMMANDS | of_tasks | COMMANDS,  # behind ours, and never in the place of one
+            words,
+            prog="python -m zoo",
+            description="A model zoo for MUGE, the Chinese multimodal e-commerce benchmark.",
+        )
     except UserError as error:
-        print(f"zoo {command}: {last_line(error)}", file=sys.stderr)
+        print(f"zoo {' '.join(words[:1])}: {last_line(error)}", file=sys.stderr)
         return 1
 
 

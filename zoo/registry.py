@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from zoo.errors import UserError, nearest
+from zoo.spec import find_specs, load_object
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -199,14 +200,16 @@ def _fits(value: Any, kind: Any) -> bool:
 IMAGE_TOWERS = Registry("image tower", "zoo.models")
 TEXT_TOWERS = Registry("text tower", "zoo.models")
 FIRST_STAGES = Registry("first stage", "zoo.models")
-GENERATORS = Registry("generator", "zoo.tasks.text_to_image.generators")
-CAPTIONERS = Registry("captioner", "zoo.tasks.captioning.captioners")
 
-REGISTRIES = (IMAGE_TOWERS, TEXT_TOWERS, GENERATORS, FIRST_STAGES, CAPTIONERS)  # of what an experiment names directly
+
+def find_registries() -> list[Registry]:
+    """Find the registries of what an experiment names directly: those that tasks share, and each task's own."""
+    own = [load_object(place) for spec in find_specs() for place in spec.registries]
+    return [IMAGE_TOWERS, TEXT_TOWERS, FIRST_STAGES, *own]
 
 
 def create(name: str, **options: Any) -> Any:
-    """Build a tower, a generator, its first stage or a captioner by name: ``zoo.create("resnet50", image_size=128)``.
+    """Build a tower, or whatever else a registry has, by its name: ``zoo.create("resnet50", image_size=128)``.
 
     Args:
         name: A registered name, or a prefix and a name of its family (``"timm:convnext_atto"``).
@@ -215,7 +218,7 @@ def create(name: str, **options: Any) -> Any:
     Raises:
         UserError: The name or an option is unknown; names the nearest valid ones.
     """
-    for registry in REGISTRIES:
+    for registry in find_registries():
         if name in registry.names() or any(name.startswith(prefix) for prefix in registry.prefixes):
             return registry.build(name, **options)
     names = list_models()
@@ -223,5 +226,5 @@ def create(name: str, **options: Any) -> Any:
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """The names of towers, generators, first stages, captioners that fit a pattern: ``zoo.list_models("vit_*")``."""
-    return [name for registry in REGISTRIES for name in registry.names(pattern)]
+    """List the names in all registries that fit a pattern: ``zoo.list_models("vit_*")``."""
+    return [name for registry in find_registries() for name in registry.names(pattern)]

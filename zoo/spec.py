@@ -10,9 +10,11 @@ Every ``zoo/tasks/NAME/spec.py`` defines ``SPEC``. A task in another package nam
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from zoo.errors import UserError, nearest
@@ -22,7 +24,7 @@ GROUP = "zoo.tasks"
 
 @dataclass(frozen=True)
 class Command:
-    """A command that a task adds.
+    """A command of the command line, or of one of its tables: ``score``, ``data``.
 
     Attributes:
         where: ``module:function``, called with the words behind the command; gives the exit code.
@@ -47,7 +49,7 @@ class TaskSpec:
         files: What ``data check``, ``import`` and ``export`` know of its data files; None: they are another task's.
         published: Readers of weights that others published in whole models.
         monitors: What is better of each logged metric, ``max`` or ``min``, for loggers.
-        results: How its results are tabled: a ``zoo.core.results.ResultsTable``.
+        results: How its results are tabled: each a ``zoo.core.results.ResultsTable``.
         commands: Commands of its own, by name: ``caption``.
         data_commands: Commands under ``data``.
         scorings: Commands under ``score``, by what is scored.
@@ -63,7 +65,7 @@ class TaskSpec:
     files: str | None = None
     published: tuple[str, ...] = ()
     monitors: Mapping[str, str] = field(default_factory=dict)
-    results: str | None = None
+    results: tuple[str, ...] = ()
     commands: Mapping[str, Command] = field(default_factory=dict)
     data_commands: Mapping[str, Command] = field(default_factory=dict)
     scorings: Mapping[str, Command] = field(default_factory=dict)
@@ -82,16 +84,31 @@ class TaskSpec:
 
 @functools.cache
 def find_specs() -> tuple[TaskSpec, ...]:
-    """Find the specs of all tasks: the zoo's own, then those of other packages, each by name."""
-    import zoo.tasks
+    """Find the specs of all tasks: the zoo's own, then those of other packages, each by name.
 
-    own = [
-        importlib.import_module(f"zoo.tasks.{module.name}.spec").SPEC
-        for module in sorted(pkgutil.iter_modules(zoo.tasks.__path__), key=lambda module: module.name)
-        if module.ispkg
-    ]
-    others = [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)]
-    return (*own, *others)
+    Raises:
+        UserError: An entry point names what cannot be imported, or a task of a name that is taken.
+    """
+    folders = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "tasks")]))
+    specs = {name: importlib.import_module(f"zoo.tasks.{name}.spec").SPEC for name in folders}
+    specs = {spec.name: spec for spec in specs.values()}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        spec = _load_entry(entry)
+        if spec.name in specs:
+            raise UserError(f"{entry.value} (entry point {GROUP}): there is a task {spec.name!r} already: rename one")
+        specs[spec.name] = spec
+    return tuple(specs.values())
+
+
+def _load_entry(entry: EntryPoint) -> TaskSpec:
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        package = entry.dist.name if entry.dist else "a package"
+        raise UserError(
+            f"{package} names the task {entry.name} ({entry.value}, entry point {GROUP}), which cannot be imported:"
+            f" {error}. Install {package} anew, or remove it"
+        ) from error
 
 
 def find_spec(name: str) -> TaskSpec:
@@ -110,3 +127,54 @@ def load_object(place: str) -> Any:
     """Import what ``module:name`` stands for."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def offer(module: str, places: Callable[[], Iterable[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make a module's ``__getattr__`` and ``__dir__``, by which it offers what is imported when it is first used.
+
+    Args:
+        module: The module's name.
+        places: Gives what it offers, as ``module:name`` each; called when somebody asks.
+    """
+
+    def by_name() -> dict[str, str]:
+        return {place.rpartition(":")[2]: place for place in places()}
+
+    def get(name: str) -> Any:
+        if name == "__all__":
+            return list(by_name())
+        place = None if name.startswith("_") else by_name().get(name)
+        if place is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return load_object(place)
+
+    return get, lambda: sorted({*vars(sys.modules[module]), *by_name()})
+
+
+def run_command(commands: Mapping[str, Command], argv: Sequence[str], *, prog: str, description: str) -> int:
+    """Run one of a table of commands, or print the table.
+
+    Args:
+        commands: The table.
+        argv: The words behind ``prog``: the command, then its options.
+        prog: The words before it, as they are typed.
+        description: A line for the table's head.
+
+    Returns:
+        The command's exit code; 0 after ``--help``; 2 where no command is named, or none that exists.
+    """
+    width = max(map(len, commands)) + 2
+    table = "\n".join(
+        [
+            f"usage: {prog} COMMAND [OPTION ...]\n\n{description}\n",
+            *(f"  {name:<{width}}{command.summary}" for name, command in commands.items()),
+            f"\n{prog} COMMAND --help lists a command's options.",
+        ]
+    )
+    if not argv or argv[0] in {"-h", "--help"}:
+        print(table)
+        return 0 if argv else 2
+    if argv[0] not in commands:
+        print(f"{prog}: there is no command {argv[0]!r}.{nearest(argv[0], commands)}\n\n{table}", file=sys.stderr)
+        return 2
+    return load_object(commands[argv[0]].where)(list(argv[1:]))

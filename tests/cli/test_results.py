@@ -3,24 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from zoo.cli.results import (
-    CAPTION_MARKERS,
-    CONTROLS_MARKERS,
-    GENERATION_MARKERS,
-    MARKERS,
-    SPEED_MARKERS,
-    TOKENIZER_MARKERS,
-    main,
-)
+from zoo.cli.results import find_tables, main
 from zoo.errors import UserError
 
+MARKERS = {table.name: table.markers for table in find_tables()}
 COMMAND = "python -m zoo fit --config experiments/clip_demo.yaml"
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "README.md").write_text(f"# zoo\n\n{MARKERS[0]}\n{MARKERS[1]}\n\nThe end.\n")
+    (tmp_path / "README.md").write_text(f"# zoo\n\n{MARKERS['results'][0]}\n{MARKERS['results'][1]}\n\nThe end.\n")
     return tmp_path
 
 
@@ -92,7 +85,7 @@ def test_an_unscored_run_and_a_repeated_seed_are_refused(place):
 def test_a_readme_without_a_place_for_the_table_is_an_error(place):
     (place / "README.md").write_text("nothing")
     with pytest.raises(UserError, match="no place for a table"):
-        main([])
+        main(["--add", make_run(place, 0)])
     (place / "README.md").unlink()
     with pytest.raises(UserError, match="no such file"):
         main([])
@@ -115,7 +108,7 @@ def test_benches_become_the_readmes_second_table(place):
     with pytest.raises(UserError, match="no place for a table: add the lines <!-- speed"):
         main([])
     readme = place / "README.md"
-    readme.write_text(readme.read_text() + "\n".join(SPEED_MARKERS))
+    readme.write_text(readme.read_text() + "\n".join(MARKERS["speed"]))
     assert main([]) == 0
     assert "| `data` | plain | as float: 6,643 pairs/s | cn-clip: 71.2 | 93.35 |" in readme.read_text()
     assert "| `data` | index | 3.62 GB/s | – | – |" in readme.read_text()
@@ -130,7 +123,7 @@ def test_controls_become_the_readmes_third_table(place):
     result = {"controls": {"true": true, "blurred": blurred}, "protocol": {"split": "train", "generated": 3204}}
     (folder / "train.json").write_text(json.dumps(result))
     readme = place / "README.md"
-    readme.write_text(readme.read_text() + "\n".join(CONTROLS_MARKERS))
+    readme.write_text(readme.read_text() + "\n".join(MARKERS["controls"]))
     assert main([]) == 0
     assert "| split | pictures | fd_clip | recall_clip | R-precision |" in readme.read_text()
     assert "| train, 3,204 | true | 0 | 100 | 85.6 ± 1.6 |" in readme.read_text()
@@ -157,7 +150,7 @@ def test_generators_have_a_table_of_their_own(place):
     scored["protocol"] |= {"generated": 361, "parameters": 13_489_835, "seconds_per_picture": 0.0123}
     (run / "test.json").write_text(json.dumps(scored))
     readme = place / "README.md"
-    readme.write_text(readme.read_text() + "\n".join(GENERATION_MARKERS))
+    readme.write_text(readme.read_text() + "\n".join(MARKERS["generation"]))
     (run / "metrics.csv").write_text("step,val/loss\n3,0.5\n")
     with pytest.raises(UserError, match="it was not evaluated before its first step"):
         main(["--add", str(run)])
@@ -186,7 +179,7 @@ def test_image_tokenizers_have_a_table_of_their_own(place):
     scored["protocol"] |= sizes
     (run / "test.json").write_text(json.dumps(scored))
     readme = place / "README.md"
-    readme.write_text(readme.read_text() + "\n".join(TOKENIZER_MARKERS))
+    readme.write_text(readme.read_text() + "\n".join(MARKERS["tokenizers"]))
     assert main(["--add", str(run)]) == 0
     row = "| `clip_demo` | 3 M | 361 | 64, 512 | 20.2 | 87.7 | 0.076 | 50.0 | 77.8 | 99.6 | 0 | 2.0 min |"
     assert row in readme.read_text()
@@ -201,7 +194,7 @@ def test_captions_stand_beside_their_controls(place):
     scored["protocol"]["references"] = 526
     (run / "test.json").write_text(json.dumps(scored))
     readme = place / "README.md"
-    readme.write_text(readme.read_text() + "\n".join(CAPTION_MARKERS))
+    readme.write_text(readme.read_text() + "\n".join(MARKERS["captions"]))
     assert main(["--add", str(run)]) == 0
     text = readme.read_text()
     assert "| `clip_demo` | 355, 526 | the model's | 120.0 | 30.0 | 44.0 | – | 0 | 2.0 min | 2 CPU cores |" in text

@@ -303,8 +303,7 @@ def test_torch_is_not_imported(files):
             ["retrieval", "--gold", "a", "--prediction", "b"],
             "there is no option --prediction. Did you mean --predictions?",
         ),
-        (["retreival"], "there is no 'retreival'; choose from 'retrieval', 't2i', 't2i-controls', 'caption'."),
-        (["retrieval", "--gold", "a"], "required: retrieval.predictions"),
+        (["retrieval", "--gold", "a"], "required: predictions"),
     ],
 )
 def test_a_mistyped_command_line_gives_one_short_error(words, message, capsys):
@@ -314,3 +313,10 @@ def test_a_mistyped_command_line_gives_one_short_error(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 2
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest_and_the_table(capsys):
+    assert main(["retreival"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("python -m zoo score: there is no command 'retreival'. Did you mean retrieval?\n")
+    assert "  text_to_image-controls  the same of true images that were corrupted\n" in error

@@ -115,7 +115,7 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
     gold, predictions = place / "data/ECommerce-IC/IC_test_answers.jsonl", run / "predictions" / "IC_test.jsonl"
     ids = [json.loads(line)["image_id"] for line in predictions.read_text(encoding="utf-8").splitlines()]
     assert ids == [json.loads(line)["image_id"] for line in gold.read_text(encoding="utf-8").splitlines()]
-    words = ["score", "caption", "--gold", str(gold), "--predictions", str(predictions)]
+    words = ["score", "captioning", "--gold", str(gold), "--predictions", str(predictions)]
     assert main([*words, "--output", str(run / "score.json")]) == 0
     tested, scored = (json.loads((run / name).read_text()) for name in ("test.json", "score.json"))
     for name, value in scored["metrics"].items():

@@ -15,7 +15,7 @@ from zoo.callbacks.run import RandomWeightsBanner
 from zoo.data.formats import read_queries
 
 TINY = ("--config", "experiments/tiny.yaml")
-CALLBACK = "zoo.tasks.retrieval.evaluation.RetrievalEvaluation"
+CALLBACK = "RetrievalEvaluation"
 
 
 def config_of(run):
@@ -65,7 +65,7 @@ def is_short(err):
         ("--seed_everything abc", "seed_everything is 'abc': give true or false or a whole number."),
         ("--save_every few", "save_every is 'few': give a whole number."),
         ("--save_every 1.5", "save_every is '1.5': give a whole number."),
-        ("--trainer.callbacks+ ModelCheckpont", "Did you mean lightning.pytorch.callbacks.ModelCheckpoint"),
+        ("--trainer.callbacks+ ModelCheckpont", "Did you mean ModelCheckpoint"),
     ],
 )
 def test_a_wrong_flag_is_answered_in_one_line(zoo_main, words, said):
@@ -86,8 +86,8 @@ def test_a_wrong_flag_is_answered_in_one_line(zoo_main, words, said):
         ),
         ("data: {init_args: {rot: 1}}", ":1: there is no option 'data.rot'. Did you mean data.root?"),
         ("optimiser: 1", ":1: there is no option 'optimiser': they begin with model, data or trainer"),
-        ("model: {class_path: zoo.tasks.RetrievalTsk}", "Did you mean zoo.tasks.RetrievalTask?"),
-        ("data: {class_path: RetrievalDataModul}", "Did you mean zoo.tasks.retrieval.data.RetrievalDataModule?"),
+        ("model: {class_path: zoo.tasks.RetrievalTsk}", "Did you mean RetrievalTask?"),
+        ("data: {class_path: RetrievalDataModul}", "Did you mean RetrievalDataModule?"),
         ("data: _data/retrieval.yml", "there is no file '_data/retrieval.yml' beside"),
         (f"trainer: {{callbacks+: [{{class_path: {CALLBACK[:-1]}}}]}}", ":1: trainer.callbacks: there is no class"),
         (
@@ -224,7 +224,7 @@ def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace, only
     assert data["flip"] == 0.25  # the flag's, over the overlay's
     assert model["text_tower_options"] == {"width": 32, "num_layers": 1, "num_heads": 2}
     callbacks = [callback["class_path"].rpartition(".")[2] for callback in trainer["callbacks"]]
-    assert callbacks[:2] == ["ProgressBar", "LearningRateMonitor"]  # callbacks+: stand behind the base's
+    assert callbacks[:2] == ["RunProgressBar", "LearningRateMonitor"]  # callbacks+: stand behind the base's
     assert callbacks[2:] == ["RetrievalEvaluation", "RetrievalSubmission", "ModelCheckpoint"]
     assert set(config) == {"seed_everything", "save_every", "trainer", "model", "data"}
 
@@ -233,7 +233,7 @@ def test_a_part_may_lie_in_a_file_beside_the_experiment(zoo_main, workplace, mug
     tiny = yaml.safe_load((workplace / "experiments" / "tiny.yaml").read_text())
     tiny["data"] = "_data/small.yaml"
     (workplace / "experiments" / "_data" / "small.yaml").write_text(
-        f"class_path: zoo.tasks.retrieval.data.RetrievalDataModule\ninit_args: {{root: {muge_root}, num_workers: 0}}\n"
+        f"class_path: RetrievalDataModule\ninit_args: {{root: {muge_root}, num_workers: 0}}\n"
     )
     (workplace / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     (workplace / "elsewhere").mkdir()

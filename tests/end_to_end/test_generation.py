@@ -231,7 +231,7 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
         assert code == 0, err
     code, _, err = zoo_process(
         place,
-        *("score", "t2i", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv"),
+        *("score", "text_to_image", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv"),
         *("--matcher", "matcher.ckpt", "--inception", place / "inception.pth", "--output", run / "score.json"),
     )
     assert code == 0, err
@@ -256,7 +256,16 @@ def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch
     predictions = tmp_path / "T2I_test.tsv"
     shutil.copyfile(place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv", predictions)
     predictions.with_suffix(".json").write_text(json.dumps({"sampling": task.sampling}))
-    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions), "--inception", "none"]
+    words = [
+        "score",
+        "text_to_image",
+        "--gold",
+        str(place / "data"),
+        "--predictions",
+        str(predictions),
+        "--inception",
+        "none",
+    ]
     assert main([*words, "--matcher", str(place / "matcher.ckpt")]) == 1
     assert "is the model that re-ranked these pictures" in capsys.readouterr().err
     assert main([*words, "--matcher", str(matcher_file(seed=1)), "--output", str(tmp_path / "score.json")]) == 0
@@ -290,7 +299,7 @@ def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_pat
     broken = [lines[0], lines[0], f"{cut[0]}\t{cut[1][:60]}", *lines[3:]]
     predictions = tmp_path / "T2I_test.tsv"
     predictions.write_text("\n".join(broken) + "\n")
-    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions)]
+    words = ["score", "text_to_image", "--gold", str(place / "data"), "--predictions", str(predictions)]
     assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
     err = capsys.readouterr().err
     assert f"picture {lines[1].split(chr(9))[0]} is missing" in err
@@ -304,7 +313,16 @@ def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
     ids = [line.split("\t")[0] for line in (place / "data/ECommerce-T2I/T2I_test.txt.tsv").read_text().splitlines()]
     listed = tmp_path / "distractors.jsonl"
     predictions = place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv"
-    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions), "--inception", "none"]
+    words = [
+        "score",
+        "text_to_image",
+        "--gold",
+        str(place / "data"),
+        "--predictions",
+        str(predictions),
+        "--inception",
+        "none",
+    ]
     words += ["--matcher", str(place / "matcher.ckpt"), "--distractors", str(listed)]
     write_json_lines(listed, [{"image_id": id_, "distractors": [ids[n - 1]]} for n, id_ in enumerate(ids)])
     assert main(words) == 0
@@ -329,7 +347,7 @@ def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
 
 
 def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
-    words = ["score", "t2i-controls", "--gold", str(place / "data"), "--image_size", "32"]
+    words = ["score", "text_to_image-controls", "--gold", str(place / "data"), "--image_size", "32"]
     words += ["--matcher", str(place / "matcher.ckpt"), "--inception", "none", "--output", str(tmp_path / "c.json")]
     assert main(words) == 0
     controls = json.loads((tmp_path / "c.json").read_text())["controls"]
@@ -354,7 +372,7 @@ def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
     folder = tmp_path / "data" / "ECommerce-T2I"
     predictions = Path(shutil.copyfile(folder / "T2I_test.img.tsv", tmp_path / "T2I_test.tsv"))
     matcher = Path(shutil.copyfile(place / "matcher.ckpt", tmp_path / "matcher.ckpt"))
-    words = ["score", "t2i", "--gold", str(tmp_path / "data"), "--predictions", str(predictions)]
+    words = ["score", "text_to_image", "--gold", str(tmp_path / "data"), "--predictions", str(predictions)]
     words += ["--matcher", str(matcher), "--inception", "none", "--output"]
     for file in (predictions, predictions.with_suffix(".json"), matcher, folder / "T2I_val.txt.tsv"):
         before = file.read_bytes() if file.exists() else None
@@ -366,10 +384,10 @@ def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
 
 
 def test_a_name_that_does_not_tell_the_split_is_asked_for_it(place, tmp_path, capsys):
-    words = ["score", "t2i", "--gold", str(place / "data"), "--predictions"]
+    words = ["score", "text_to_image", "--gold", str(place / "data"), "--predictions"]
     assert main([*words, str(tmp_path / "latest.tsv")]) == 1
     assert "give --split train, val or test" in capsys.readouterr().err
-    assert main(["score", "t2i", "--gold", "", "--predictions", "T2I_test.tsv"]) == 1
+    assert main(["score", "text_to_image", "--gold", "", "--predictions", "T2I_test.tsv"]) == 1
     assert "--gold '': there is no such folder" in capsys.readouterr().err
 
 

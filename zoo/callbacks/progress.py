@@ -6,7 +6,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 
-class ProgressBar(RichProgressBar):
+class RunProgressBar(RichProgressBar):
     """Lightning's rich progress bar, with the loss and without the run's time of birth."""
 
     def __init__(self) -> None:

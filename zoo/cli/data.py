@@ -6,7 +6,7 @@ from typing import Any
 from zoo.cli.data_check import check, check_parser
 from zoo.cli.data_export import export_data, export_parser
 from zoo.cli.data_import import import_data, import_parser
-from zoo.tasks.text_to_image.encode import encode, encode_parser
+from zoo.spec import find_specs, load_object
 
 TASK_LINES = {
     "Multimodal_Retrieval": "{pictures:,} pictures, {name:,} + {base:,} queries",
@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
     """
     from zoo.core.command import CommandParser
 
+    of_tasks = {name: command for spec in find_specs() for name, command in spec.data_commands.items()}
+    if argv and argv[0] in of_tasks:
+        return load_object(of_tasks[argv[0]].where)(argv[1:])
     parser = CommandParser(
         prog="python -m zoo data", description="Make, check, encode, import and export folders in MUGE's formats."
     )
@@ -43,13 +46,14 @@ def main(argv: list[str]) -> int:
     )
     commands.add_subcommand("demo", demo, help="write the embedded data set and say where it is")
     commands.add_subcommand("check", check_parser(), help="list every fault of a folder of data")
-    commands.add_subcommand("encode", encode_parser(), help="write the latents of the training pictures")
     commands.add_subcommand("import", import_parser(), help="your own table and pictures into MUGE's formats")
     commands.add_subcommand("export", export_parser(), help="MUGE's formats into files of pictures and a table")
+    for name, command in of_tasks.items():
+        commands.add_subcommand(name, CommandParser(), help=command.summary)
     options = parser.parse_args(argv)
     if options.command in WITH_EXIT_CODE:
         return WITH_EXIT_CODE[options.command](options[options.command])
-    print(encode(options.encode) if options.command == "encode" else demo_report(options.demo.root))
+    print(demo_report(options.demo.root))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``python -m zoo list [PATTERN]``: the towers, generators, first stages and captioners that an experiment can name."""
+"""``python -m zoo list [PATTERN]``: the models that an experiment can name, by registry."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,7 @@ def main(argv: list[str]) -> int:
 
     parser = ArgumentParser(
         prog="python -m zoo list",
-        description="The towers, generators, first stages and captioners that an experiment can name, and where towers'"
-        " weights are.",
+        description="The models that an experiment can name, by their kind, and where towers' weights are.",
     )
     parser.add_argument(
         "pattern",
@@ -52,12 +51,12 @@ def main(argv: list[str]) -> int:
     )
     pattern = parser.parse_args(argv).pattern
 
-    from zoo.registry import REGISTRIES
+    from zoo.registry import find_registries
 
-    found = [(registry, registry.names(pattern)) for registry in REGISTRIES]
+    found = [(registry, registry.names(pattern)) for registry in find_registries()]
     if not any(names for _, names in found):
-        known = [name for registry in REGISTRIES for name in registry.names()]
-        families = ", ".join(f"{prefix}NAME" for registry in REGISTRIES for prefix in registry.prefixes)
+        known = [name for registry, _ in found for name in registry.names()]
+        families = ", ".join(f"{prefix}NAME" for registry, _ in found for prefix in registry.prefixes)
         raise UserError(
             f"no model matches {pattern!r}.{nearest(pattern or '', known)} `python -m zoo list` shows all"
             f" registered names; {families} name the rest."
@@ -108,7 +107,7 @@ def _table(registry: Any, names: list[str]) -> "Table":
 
 
 def _described(registry: Any, names: list[str]) -> "Table":
-    """Names and what they build: to measure generators and captioners would take seconds."""
+    """Names and what they build: to measure more than towers would take seconds."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")

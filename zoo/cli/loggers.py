@@ -15,15 +15,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from zoo.core.runs import Plan
 from zoo.data.formats import atomic_write
 from zoo.errors import UserError, nearest
+from zoo.spec import find_specs
 
-# By which of its values a metric sums up a run, when runs are compared.
-SUMMARIES = {
-    "val/mean_recall": "max",
-    "val/recall@1": "max",
-    "val/recall@5": "max",
-    "val/recall@10": "max",
-    "val/loss": "min",
-}
 WANDB_MODES = ("online", "offline", "disabled", "shared")
 
 
@@ -136,9 +129,14 @@ def wandb_logger(plan: Plan, command: str, config: dict[str, Any]) -> WandbLogge
             return None
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        for metric, summary in SUMMARIES.items():
+        for metric, summary in monitors().items():
             run.define_metric(metric, summary=summary, step_metric="trainer/global_step", step_sync=True)
     return WandbLogger(name=name, id=name, project="zoo", save_dir=str(folder), experiment=run)
+
+
+def monitors() -> dict[str, str]:
+    """By which of its values a metric sums up a run when runs are compared: ``max`` or ``min``."""
+    return {"val/loss": "min", **{name: best for spec in find_specs() for name, best in spec.monitors.items()}}
 
 
 def towers(arguments: dict[str, Any]) -> list[str]:

@@ -173,15 +173,8 @@ def no_class(key: str, path: str, words: list[str], classes: dict[str, type]) ->
         files = sorted({str(file.relative_to(folder)) for folder in folders for file in folder.rglob("*.yaml")})
         return f"{key}: there is no file {path!r} beside the configuration.{nearest(path, files)}"
     close = difflib.get_close_matches(path.rpartition(".")[2], classes, n=3, cutoff=0.75)
-    near = f" Did you mean {', '.join(short_path(classes[name]) for name in close)}?" if close else ""
+    near = f" Did you mean {', '.join(close)}?" if close else ""
     return f"{key}: there is no class {path!r}.{near}"
-
-
-def short_path(kind: type) -> str:
-    """The path by which a class is imported: its package's, where that offers it."""
-    package = kind.__module__.rpartition(".")[0]
-    offered = package and getattr(import_module(package), kind.__name__, None) is kind
-    return f"{package if offered else kind.__module__}.{kind.__name__}"
 
 
 def load_class(path: str) -> Any:

@@ -9,17 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo.core.bench.harness import spell
+from zoo.core.results import Result, ResultsTable, markdown, spell
 from zoo.core.runs import take_option
 from zoo.errors import UserError
-
-MARKERS = ("<!-- results: python -m zoo results -->", "<!-- /results -->")
-GENERATION_MARKERS = ("<!-- generation: python -m zoo results -->", "<!-- /generation -->")
-TOKENIZER_MARKERS = ("<!-- tokenizers: python -m zoo results -->", "<!-- /tokenizers -->")
-CAPTION_MARKERS = ("<!-- captions: python -m zoo results -->", "<!-- /captions -->")
-SPEED_MARKERS = ("<!-- speed: python -m zoo results -->", "<!-- /speed -->")
-CONTROLS_MARKERS = ("<!-- controls: python -m zoo results -->", "<!-- /controls -->")
-COLUMNS = ("recall@1", "recall@5", "recall@10", "mean_recall", "mean_recall/name")
+from zoo.spec import find_specs, load_object
 
 
 def main(argv: list[str]) -> int:
@@ -61,36 +54,29 @@ def main(argv: list[str]) -> int:
     if options.check and outdated:
         print(f"{', '.join(outdated)}: the tables are out of date: run `python -m zoo results`", file=sys.stderr)
         return 1
-    print(
-        *(table for markers, table in tables.items() if markers not in (SPEED_MARKERS, CONTROLS_MARKERS)),
-        sep="\n\n",
-    )
+    print(*(contents for table, contents in tables.items() if table.folder == "."), sep="\n\n")  # the others are long
     return 0
 
 
-def make_tables(folder: Path) -> dict[tuple[str, str], str]:
-    """The tables of all that lies in a folder of results, by the markers between which they go."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    tables = {}
-    for markers, keys, build in (
-        (MARKERS, {"test/mean_recall"}, table),
-        (GENERATION_MARKERS, {"test/r_precision", "test/loss"}, generation_table),
-        (TOKENIZER_MARKERS, {"test/psnr"}, tokenizer_table),
-        (CAPTION_MARKERS, {"test/cider"}, caption_table),
-    ):
-        of_the_task = [result for result in results if keys <= result["mean"].keys()]
-        if of_the_task or build is table:
-            tables[markers] = build(of_the_task)
-    benches = sorted((folder / "bench").glob("*.json"))
-    if benches:
-        tables[SPEED_MARKERS] = speed_table(benches)
-    files = sorted((folder / "controls").glob("*.json"))
-    if files:
-        tables[CONTROLS_MARKERS] = controls_table([json.loads(path.read_text(encoding="utf-8")) for path in files])
-    return tables
+def find_tables() -> list[ResultsTable]:
+    """Find the tables of all tasks; the last is of what ``python -m zoo bench`` measured."""
+    of_tasks = [load_object(place) for spec in find_specs() for place in spec.results]
+    return [*of_tasks, ResultsTable("speed", speed_table, folder="bench")]
 
 
-def up_to_date(readme: str, tables: dict[tuple[str, str], str], *, write: bool) -> bool:
+def make_tables(folder: Path) -> dict[ResultsTable, str]:
+    """Build those tables that a folder of results has something for."""
+    contents = {}
+    for table in find_tables():
+        files = sorted((folder / table.folder).glob("*.json"))
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        results = [result for result in results if table.metrics <= result.get("mean", {}).keys()]
+        if results:
+            contents[table] = table.build(results)
+    return contents
+
+
+def up_to_date(readme: str, tables: dict[ResultsTable, str], *, write: bool) -> bool:
     """Whether a file holds these tables; otherwise put them in, where ``write`` says so.
 
     Raises:
@@ -101,8 +87,8 @@ def up_to_date(readme: str, tables: dict[tuple[str, str], str], *, write: bool) 
     if not Path(readme).is_file():
         raise UserError(f"--readme {readme}: there is no such file; run this at the top of the repository")
     text = updated = Path(readme).read_text(encoding="utf-8")
-    for markers, contents in tables.items():
-        updated = replace_table(updated, contents, markers, readme)
+    for table, contents in tables.items():
+        updated = replace_table(updated, contents, table.markers, readme)
     if write and updated != text:
         write_text(readme, updated)
     return updated == text
@@ -167,7 +153,7 @@ def read_run(run: Path) -> dict[str, Any]:
     fit["command"] = f"python -m zoo fit --config experiments/{experiment}.yaml --seed_everything {seed}"
     protocol = {key: value for key, value in test["protocol"].items() if key != "checkpoint"}
     entry = {"experiment": experiment, "seed": seed, "metrics": test["metrics"], "protocol": protocol, "fit": fit}
-    if {"test/r_precision", "test/loss"} <= test["metrics"].keys():
+    if any(table.untrained and table.metrics <= test["metrics"].keys() for table in find_tables()):
         entry["untrained"] = read_first_evaluation(run / "metrics.csv")
     return entry
 
@@ -186,137 +172,22 @@ def read_first_evaluation(metrics: Path) -> dict[str, float]:
     return first
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """The results of retrieval as a Markdown table: means over seeds, in percent, on the test split."""
-    lines = [
-        "| experiment | test data: queries / pictures | R@1 | R@5 | R@10 | MeanRecall "
-        "| MeanRecall, exact names | seeds | training | on |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+def speed_table(results: list[Result]) -> str:
+    """What ``python -m zoo bench … --output`` wrote: medians of blocks and their ratios."""
+    lines = []
     for result in results:
-        protocol = result["runs"][0]["protocol"]
-        scores = [number(result, f"test/{column}") for column in COLUMNS]
-        data = f"{protocol['data'].partition(',')[0]}: {protocol['queries']:,} / {protocol['pictures']:,}"
-        lines.append(f"| `{result['experiment']}` | {' | '.join([data, *scores, *how_trained(result)])} |")
-    return "\n".join(lines)
-
-
-def generation_table(results: list[dict[str, Any]]) -> str:
-    """The results of text to image as a Markdown table: each number beside what it is to be held against."""
-    lines = [
-        "| experiment | parameters | descriptions | R-precision | first stage | true pictures | shuffled | fd_clip "
-        "| first stage | before training | a picture | seeds | training | on |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        protocol = result["runs"][0]["protocol"]
-        for split, what in (("test", f"test, {protocol['generated']:,}"), ("test_train", "training")):
-            if f"{split}/r_precision" not in result["mean"]:
-                continue
-            names = ("r_precision", "r_precision_first_stage", "r_precision_true", "r_precision_shuffled")
-            cells = [f"{protocol['parameters'] / 1e6:.0f} M", what]
-            cells += [number(result, f"{split}/{name}") for name in names]
-            cells += [number(result, f"{split}/{name}", digits=3) for name in ("fd_clip", "fd_clip_first_stage")]
-            before = [run["untrained"][f"{split.replace('test', 'val')}/fd_clip"] for run in result["runs"]]
-            seconds = statistics.fmean(run["protocol"]["seconds_per_picture"] for run in result["runs"])
-            cells += [f"{statistics.fmean(before):.3f}", f"{seconds:.2g} s"]
-            lines.append(f"| `{result['experiment']}` | {' | '.join([*cells, *how_trained(result)])} |")
-    return "\n".join(lines)
-
-
-def tokenizer_table(results: list[dict[str, Any]]) -> str:
-    """The results of image tokenizers as a Markdown table: what is left of the test split's pictures."""
-    lines = [
-        "| experiment | parameters | test pictures | codes a picture, of | PSNR, dB | SSIM, % | fd_clip | R-precision "
-        "| true pictures | codes used, % | seeds | training | on |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        protocol = result["runs"][0]["protocol"]
-        cells = [f"{protocol['parameters'] / 1e6:.0f} M", f"{protocol['generated']:,}"]
-        cells.append(f"{protocol['codes_per_picture']:,}, {protocol['codebook']:,}")
-        cells += [number(result, f"test/{name}") for name in ("psnr", "ssim")]
-        cells.append(number(result, "test/fd_clip", digits=3))
-        cells += [number(result, f"test/{name}") for name in ("r_precision", "r_precision_true", "codebook_usage")]
-        lines.append(f"| `{result['experiment']}` | {' | '.join([*cells, *how_trained(result)])} |")
-    return "\n".join(lines)
-
-
-def caption_table(results: list[dict[str, Any]]) -> str:
-    """The results of captioning as a Markdown table: CIDEr-D beside its controls, on the test split."""
-    lines = [
-        "| experiment | test pictures, references | captions | CIDEr-D | BLEU-4 | ROUGE-L | different captions, % "
-        "| seeds | training | on |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        protocol = result["runs"][0]["protocol"]
-        size = f"{protocol['pictures']:,}, {protocol['references']:,}"
-        for captions, suffix in (
-            ("the model's", ""),
-            ("nearest copied", "_nearest"),
-            ("of other pictures", "_shuffled"),
-        ):
-            if f"test/cider{suffix}" in result["mean"]:
-                cells = [number(result, f"test/{name}{suffix}") for name in ("cider", "bleu4", "rouge_l", "different")]
-                row = [f"`{result['experiment']}`", size, captions, *cells, *how_trained(result)]
-                lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
-
-
-def how_trained(result: dict[str, Any]) -> list[str]:
-    """The last cells of a row: seeds, minutes, hardware."""
-    seconds = statistics.fmean(run["fit"]["seconds"] for run in result["runs"])
-    seeds = ", ".join(str(run["seed"]) for run in result["runs"])
-    return [seeds, f"{seconds / 60:.1f} min", result["runs"][0]["fit"]["hardware"]]
-
-
-def number(result: dict[str, Any], key: str, *, digits: int = 1) -> str:
-    """One cell: the mean, and the standard deviation over seeds where there are several."""
-    if key not in result["mean"]:
-        return "–"
-    spread = result["standard_deviation"][key]
-    return f"{result['mean'][key]:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
-
-
-def speed_table(benches: list[Path]) -> str:
-    """What ``python -m zoo bench … --output`` wrote, as a Markdown table: medians of blocks and their ratios."""
-    lines = ["| bench | what | ours | beside it | ratio |", "|---|---|---|---|---|"]
-    for path in benches:
-        result = json.loads(path.read_text(encoding="utf-8"))
         for row in result["rows"]:
             ours = f"{row['ours_is']}: " if row["ours_is"] not in ("ours", row["name"]) else ""
-            cells = [
-                f"`{result['bench']}`",
-                row["name"],
-                f"{ours}{spell(row['ours'], row['unit'])}",
-                f"{row['peer_is']}: {spell(row['peer'])}" if row["peer"] else "–",
-                f"{row['ratio']:.2f}" if row["peer"] else "–",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def controls_table(results: list[dict[str, Any]]) -> str:
-    """What ``python -m zoo score t2i-controls --output`` wrote, as a Markdown table: R-precision with its spread."""
-    keys = {key for result in results for scores in result["controls"].values() for key in scores}
-    columns = {
-        "FID": "fid",
-        "KID": "kid",
-        "IS": "is",
-        **{key: key for key in sorted(keys) if key.startswith(("fd_", "precision_", "recall_"))},
-        "R-precision": "r_precision",
-    }
-    columns = {title: key for title, key in columns.items() if key in keys}
-    lines = [f"| split | pictures | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
-    for result in results:
-        protocol = result["protocol"]
-        for name, scores in result["controls"].items():
-            cells = [f"{round(scores[key], 9):.3g}" if key in scores else "–" for key in columns.values()]
-            if "r_precision_std" in scores:
-                cells[-1] = f"{scores['r_precision']:.1f} ± {scores['r_precision_std']:.1f}"
-            lines.append(f"| {protocol['split']}, {protocol['generated']:,} | {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append(
+                [
+                    f"`{result['bench']}`",
+                    row["name"],
+                    f"{ours}{spell(row['ours'], row['unit'])}",
+                    f"{row['peer_is']}: {spell(row['peer'])}" if row["peer"] else "–",
+                    f"{row['ratio']:.2f}" if row["peer"] else "–",
+                ]
+            )
+    return markdown(["bench", "what", "ours", "beside it", "ratio"], lines)
 
 
 def replace_table(text: str, new: str, markers: tuple[str, str], name: str) -> str:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-import zoo.tasks  # class paths resolve only when imported
-import zoo.tasks.captioning.data
-import zoo.tasks.retrieval.data
-import zoo.tasks.text_to_image.data
+import zoo.callbacks
+import zoo.core.sharding  # its strategy can be named
 from zoo.callbacks.last_checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
 from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
 from zoo.cli.loggers import make_loggers
@@ -38,6 +37,7 @@ from zoo.core.runs import Plan, deep_set, make_plan, take_deep_options, take_opt
 from zoo.core.weights import load_strictly
 from zoo.data.formats import write_text
 from zoo.errors import UserError, last_line, nearest
+from zoo.spec import find_specs, load_object
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
@@ -56,25 +56,26 @@ SWITCHED_OFF_BY = {
 }
 
 
-def main(words: Sequence[str]) -> int:
+def main(verb: str, options: Sequence[str]) -> int:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
-        words: The command line, the verb first.
+        verb: Which of them.
+        options: The words behind it.
 
     Returns:
         The exit code: 0 done, 1 the work failed, 2 the command line or a configuration was wrong.
     """
-    verb = words[0]
+    words = [verb, *options]
     if {"-h", "--help"} & set(words):
         print(help_text(verb, {"model": task_classes(), "data": data_classes()}))
         return 0
     if any(word.startswith("--") and word.partition("=")[0].endswith(".help") for word in words):
-        ZooCLI(Plan(list(words), "", Path(), continued=False, checkpoint=None))
+        ZooCLI(Plan(words, "", Path(), continued=False, checkpoint=None))
     quiet_libraries()
     code, plan = 1, None
     try:
-        plan = make_plan(list(words))
+        plan = make_plan(words)
         for file in take_option(plan.words, ("--config",))[0]:
             check_yaml(Path(file))
         ZooCLI(plan)
@@ -118,16 +119,27 @@ def check_yaml(path: Path) -> None:
         raise UserError(f"{path}: it holds {what}: give `model:`, `data:`, `trainer:` and what stands under them")
 
 
+fit, validate, test, predict = (partial(main, verb) for verb in ("fit", "validate", "test", "predict"))
+
+
 def task_classes() -> dict[str, type]:
     """The tasks, by name."""
-    return {name: getattr(zoo.tasks, name) for name in zoo.tasks.__all__}
+    classes = [load_object(spec.task) for spec in find_specs()]
+    return {kind.__name__: kind for kind in classes}
 
 
 def data_classes() -> dict[str, type]:
     """The data modules, by name."""
-    modules = [zoo.tasks.captioning.data, zoo.tasks.retrieval.data, zoo.tasks.text_to_image.data]
-    values = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    return {value.__name__: value for value in values if issubclass(value, L.LightningDataModule)}
+    classes = [load_object(spec.data) for spec in find_specs() if spec.data]
+    return {kind.__name__: kind for kind in classes}
+
+
+def import_classes() -> None:
+    """Import what a configuration may name without its path: jsonargparse finds only what is imported."""
+    task_classes()
+    data_classes()
+    for name in zoo.callbacks.__all__:
+        getattr(zoo.callbacks, name)
 
 
 def known_classes() -> dict[str, type]:
@@ -181,6 +193,7 @@ class ZooCLI(LightningCLI):
             model = {"class_path": checkpoint["task"], "init_args": checkpoint["hyper_parameters"]}
             layers = [word for file in configs for word in ("--config", file)]
             words = [words[0], *layers, "--model", json.dumps(model), *flags]
+        import_classes()
         super().__init__(
             args=words,
             parser_kwargs={"allow_abbrev": False, "exit_on_error": False, "prog": "python -m zoo"},

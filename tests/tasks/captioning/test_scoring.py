@@ -1,4 +1,4 @@
-"""``python -m zoo score caption``: scores with their protocol, every fault with its place, without torch."""
+"""``python -m zoo score captioning``: scores with their protocol, every fault with its place, without torch."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def score(files, capsys):
     def score(*words):
         capsys.readouterr()
         given = ["--gold", str(files[0]), "--predictions", str(files[1]), "--lowercase", "false"]
-        code = main(["caption", *given, *map(str, words)])
+        code = main(["captioning", *given, *map(str, words)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -85,7 +85,7 @@ def test_case_and_punctuation_change_scores_and_signature(score):
 
 def test_case_is_dropped_unless_it_is_kept(files, score, capsys):
     result = result_of("--lowercase", "true", score=score)
-    assert main(["caption", "--gold", str(files[0]), "--predictions", str(files[1])]) == 0
+    assert main(["captioning", "--gold", str(files[0]), "--predictions", str(files[1])]) == 0
     assert json.loads(capsys.readouterr().out) == result
 
 
@@ -198,7 +198,7 @@ def test_torch_is_not_imported_and_a_split_of_muges_size_takes_seconds(tmp_path)
     write_json_lines(predictions, ({"image_id": str(row), "text": text} for row, text in enumerate(texts)))
     code = (
         "import sys; from zoo.__main__ import main; "
-        f"assert main(['score', 'caption', '--gold', {str(gold)!r}, '--predictions', {str(predictions)!r}]) == 0; "
+        f"assert main(['score', 'captioning', '--gold', {str(gold)!r}, '--predictions', {str(predictions)!r}]) == 0; "
         "assert 'torch' not in sys.modules"
     )
     start = time.perf_counter()

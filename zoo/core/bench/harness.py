@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.core.command import write_output
+from zoo.core.results import spell
 from zoo.errors import UserError
 
 EXPLANATION = (
@@ -226,8 +227,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
     spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
     cells = [name, spell(ours, row["unit"]), spell(peer, row["unit"]), f"{row['ratio']:.2f}", spread]
     return [*cells, f"{wanted:.2f}" if wanted else ""]
-
-
-def spell(value: float, unit: str = "") -> str:
-    """A rate, whole or in three digits, with its unit."""
-    return f"{value:,.0f} {unit}".rstrip() if value >= 100 else f"{value:.3g} {unit}".rstrip()

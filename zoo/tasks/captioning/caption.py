@@ -4,12 +4,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from zoo.core.command import CommandParser
 from zoo.errors import UserError
-
-if TYPE_CHECKING:
-    from zoo.core.command import CommandParser
 
 BATCH = 32
 
@@ -47,10 +45,8 @@ def main(argv: list[str]) -> int:
     return 1 if faults else 0
 
 
-def caption_parser() -> "CommandParser":
+def caption_parser() -> CommandParser:
     """The options of ``caption``."""
-    from zoo.core.command import CommandParser
-
     parser = CommandParser(
         prog="python -m zoo caption",
         description="Write a Chinese caption of each picture: a line of file, tab, caption. It is a function of"

@@ -1,4 +1,4 @@
-"""``python -m zoo score caption``: anyone's captions, scored by a stated protocol; without torch."""
+"""``python -m zoo score captioning``: anyone's captions, scored by a stated protocol; without torch."""
 
 import hashlib
 import json
@@ -6,22 +6,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.core.command import check_output, write_output
+from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from zoo.core.command import CommandParser
     from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, CaptionScore, DocumentFrequencies, Tokenization
     from zoo.tasks.captioning.submission_files import CaptionSubmission
 
 
-def caption_parser() -> "CommandParser":
-    """The options of ``score caption``."""
-    from zoo.core.command import CommandParser
-
+def scoring_parser() -> CommandParser:
+    """The options of ``score captioning``."""
     parser = CommandParser(
+        prog="python -m zoo score captioning",
         description="E-Commerce IC: CIDEr-D, BLEU-1 to 4 and ROUGE-L, percent, equal to pycocoevalcap's on the same"
         " tokens. MUGE publishes no evaluator: the signature says how texts were cut. Beside them, what the references"
         " score against each other, what the captions score against other pictures' references, and how much they vary."
@@ -57,8 +53,9 @@ def caption_parser() -> "CommandParser":
     return parser
 
 
-def score_caption_files(options: "Namespace") -> int:
-    """Check, score, print, write; see ``caption_parser`` for the options."""
+def main(argv: list[str]) -> int:
+    """Check, score, print, write; see ``scoring_parser`` for the options."""
+    options = scoring_parser().parse_args(argv)
     from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
     from zoo.tasks.captioning.submission_files import read_caption_submission
 

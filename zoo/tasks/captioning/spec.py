@@ -11,5 +11,15 @@ SPEC = TaskSpec(
         "zoo.tasks.captioning.submission:CaptionSubmission",
         "zoo.tasks.captioning.sweep:CaptionSweep",
     ),
+    metrics=("zoo.tasks.captioning.metrics.scores:CaptionScores",),
+    registries=("zoo.tasks.captioning.registry:CAPTIONERS",),
+    monitors={"val/cider": "max", "val/bleu4": "max", "val/rouge_l": "max"},
+    results=("zoo.tasks.captioning.results:RESULTS",),
+    commands={
+        "caption": Command("zoo.tasks.captioning.caption:main", "describe images: caption runs/caption_demo image.jpg"),
+    },
+    scorings={
+        "captioning": Command("zoo.tasks.captioning.scoring:main", "CIDEr-D, BLEU, ROUGE-L, their ceiling and control"),
+    },
     benches={"caption": Command("zoo.tasks.captioning.bench:main", "scores of captions and pycocoevalcap's")},
 )

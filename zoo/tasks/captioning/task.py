@@ -16,10 +16,10 @@ from zoo.core.optim import two_cosines_ratio
 from zoo.core.pretrained import load_pretrained
 from zoo.core.steps import adamw_warmup_cosine, seed_step
 from zoo.errors import UserError
-from zoo.registry import CAPTIONERS
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
 from zoo.tasks.captioning.loss import self_critical_loss, sums_by_group, token_losses
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
+from zoo.tasks.captioning.registry import CAPTIONERS
 
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
 

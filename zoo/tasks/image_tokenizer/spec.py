@@ -6,4 +6,6 @@ SPEC = TaskSpec(
     name="image_tokenizer",
     task="zoo.tasks.image_tokenizer.task:ImageTokenizerTask",
     callbacks=("zoo.tasks.image_tokenizer.evaluation:ReconstructionEvaluation",),
+    monitors={"val/psnr": "max", "val/ssim": "max", "val/fd_clip": "min"},
+    results=("zoo.tasks.image_tokenizer.results:RESULTS",),
 )

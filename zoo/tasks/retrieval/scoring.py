@@ -1,4 +1,4 @@
-"""MUGE's retrieval scoring: the official verdict to the last digit, and every fault of a file that fails; no torch.
+"""``python -m zoo score retrieval``: MUGE's verdict to the last digit, and every fault of a file that fails; no torch.
 
 Two evaluators are public and alike but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
 (``text_id``, ``image_ids``). The gold file's schema decides which one is followed, so predictions in the other schema
@@ -7,11 +7,14 @@ twice (the last line counts), queries that are not asked, ids that no picture ha
 MUGE's own evaluator opens files in the system's encoding; this one, like cn-clip's, in UTF-8.
 """
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.core.command import CommandParser, check_output, write_output
 from zoo.tasks.retrieval.submission_files import (
     RetrievalFault,
     Schema,
@@ -33,6 +36,54 @@ class Evaluation:
     result: dict[str, Any]  # the official JSON
     faults: list[RetrievalFault] = field(default_factory=list)  # empty when the submission is valid
     notes: list[str] = field(default_factory=list)  # what is accepted but probably not meant
+
+
+def main(argv: list[str]) -> int:
+    """Score, print, write; see ``scoring_parser`` for the options.
+
+    Returns:
+        0 when the submission is valid, 1 when it is not.
+
+    Raises:
+        UserError: ``--output`` is one of the inputs or cannot be written.
+    """
+    options = scoring_parser().parse_args(argv)
+    evaluation = evaluate_retrieval(options.gold, options.predictions)
+    for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.faults):
+        print(line, file=sys.stderr)
+    text = json.dumps(evaluation.result)
+    print(text)
+    if options.output is not None:
+        check_output(options.output, [options.gold, options.predictions])
+        write_output(options.output, text)
+    if evaluation.faults:
+        print(f"The submission is not valid: {len(evaluation.faults)} fault(s).", file=sys.stderr)
+        return 1
+    scores = evaluation.result["scoreJson"]
+    recalls = ", ".join(f"R@{k} {scores[f'r{k}']:.2f}" for k in CUTOFFS)
+    print(f"MeanRecall {scores['mean_recall']:.2f} ({recalls}), percent", file=sys.stderr)
+    return 0
+
+
+def scoring_parser() -> CommandParser:
+    """The options of ``score retrieval``."""
+    parser = CommandParser(
+        prog="python -m zoo score retrieval",
+        description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "
+        "Prints its JSON; the exit code is 1 when a file has faults, each of which is listed with file, line and id.",
+    )
+    parser.add_argument(
+        "--gold",
+        type=str,
+        required=True,
+        help="JSON lines with the answers: query_id and item_ids (MUGE) or text_id and image_ids (Chinese-CLIP). "
+        "Predictions must be in the same schema.",
+    )
+    parser.add_argument(
+        "--predictions", type=str, required=True, help="JSON lines with 10 picture ids a query, best first."
+    )
+    parser.add_argument("--output", type=str, default=None, help="Also write the JSON to this file, atomically.")
+    return parser
 
 
 def score_retrieval(gold: Path | str, predictions: Path | str) -> dict[str, Any]:

@@ -13,6 +13,10 @@ SPEC = TaskSpec(
         "zoo.tasks.retrieval.hard_negatives:HardNegatives",
         "zoo.tasks.retrieval.zero_shot:ZeroShotGuard",
     ),
+    metrics=("zoo.tasks.retrieval.metrics:RetrievalRecall",),
+    monitors={name: "max" for name in ("val/mean_recall", "val/recall@1", "val/recall@5", "val/recall@10")},
+    results=("zoo.tasks.retrieval.results:RESULTS",),
+    scorings={"retrieval": Command("zoo.tasks.retrieval.scoring:main", "Recall@1/5/10 and MeanRecall")},
     benches={
         "data": Command(
             "zoo.tasks.retrieval.bench.data:main", "the training loader and cn-clip's; the indexing of a TSV"

@@ -1,10 +1,10 @@
-"""``python -m zoo score t2i-controls``: what the scores of text to image say of true pictures that were spoiled."""
+"""``python -m zoo score text_to_image-controls``: what the scores say of true pictures that were spoiled."""
 
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from zoo.core.command import check_output, write_output
+from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.scoring import (
     add_judges,
@@ -18,10 +18,8 @@ from zoo.tasks.text_to_image.scoring import (
 )
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
     from torch import Tensor
 
-    from zoo.core.command import CommandParser
     from zoo.tasks.text_to_image.contracts import GenerationGold
     from zoo.tasks.text_to_image.feature_extractors import Judges
 
@@ -31,11 +29,10 @@ if TYPE_CHECKING:
 LEAST_SIZE = 8
 
 
-def controls_parser() -> "CommandParser":
-    """The options of ``score t2i-controls``."""
-    from zoo.core.command import CommandParser
-
+def controls_parser() -> CommandParser:
+    """The options of ``score text_to_image-controls``."""
     parser = CommandParser(
+        prog="python -m zoo score text_to_image-controls",
         description="What the scores of text to image say of pictures that are known: the true ones, which are the"
         " matcher's ceiling; the same blurred, noised, repeated, exchanged; noise alone; and as many training pictures,"
         " whose Fréchet distance is the least that pictures of other things can have. Prints the README's table.",
@@ -46,10 +43,11 @@ def controls_parser() -> "CommandParser":
     return parser
 
 
-def score_t2i_controls(options: "Namespace") -> int:
+def main(argv: list[str]) -> int:
     """Score spoiled pictures; see ``controls_parser`` for the options."""
-    from zoo.cli.results import controls_table
+    from zoo.tasks.text_to_image.results import controls_table
 
+    options = controls_parser().parse_args(argv)
     if options.image_size < LEAST_SIZE:
         raise UserError(f"--image_size is {options.image_size}: give {LEAST_SIZE} or more pixels")
     data, gold = open_gold(options, options.split)

@@ -4,19 +4,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.core.command import CommandParser
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from zoo.core.command import CommandParser
 
-
-def encode_parser() -> "CommandParser":
+def encode_parser() -> CommandParser:
     """The options of ``data encode``."""
-    from zoo.core.command import CommandParser
-
     parser = CommandParser(
+        prog="python -m zoo data encode",
         description="Encode the training pictures of a text-to-image folder by a first stage, for `--data.latents`:"
         " into a VQGAN's codes, or into latents, with the mean and deviation of each channel. An interrupted run goes"
         " on where it stopped.",
@@ -51,8 +49,21 @@ def encode_parser() -> "CommandParser":
     return parser
 
 
+def main(argv: list[str]) -> int:
+    """Encode, and say where; see ``encode_parser`` for the options."""
+    print(encode(encode_parser().parse_args(argv)))
+    return 0
+
+
 def encode(options: "Namespace") -> str:
-    """Encode, write, and say where; see ``encode_parser`` for the options."""
+    """Encode and write.
+
+    Args:
+        options: Those of ``encode_parser``.
+
+    Returns:
+        What lies where, for people.
+    """
     for name, least in (("image_size", 1), ("batch_size", 1), ("num_workers", 0)):
         if options[name] < least:
             raise UserError(f"--{name} is {options[name]}: give {least} or more")

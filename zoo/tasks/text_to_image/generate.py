@@ -2,12 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from zoo.core.command import CommandParser
 from zoo.errors import UserError
-
-if TYPE_CHECKING:
-    from zoo.core.command import CommandParser
 
 BATCH = 32
 PICTURE_SIZE = 192  # on the sheet, pixels
@@ -50,10 +48,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def generate_parser() -> "CommandParser":
+def generate_parser() -> CommandParser:
     """The options of ``generate``."""
-    from zoo.core.command import CommandParser
-
     parser = CommandParser(
         prog="python -m zoo generate",
         description="Draw pictures of descriptions. A picture is a function of checkpoint, description, seed and"

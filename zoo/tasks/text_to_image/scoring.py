@@ -1,4 +1,4 @@
-"""``python -m zoo score t2i``: anyone's generated pictures, scored by a stated protocol."""
+"""``python -m zoo score text_to_image``: anyone's generated pictures, scored by a stated protocol."""
 
 import hashlib
 import json
@@ -9,23 +9,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.core.command import check_output, write_output
+from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
     from torch import Tensor
 
-    from zoo.core.command import CommandParser
     from zoo.tasks.text_to_image.contracts import GenerationGold
     from zoo.tasks.text_to_image.feature_extractors import Judges
 
 
-def t2i_parser() -> "CommandParser":
-    """The options of ``score t2i``."""
-    from zoo.core.command import CommandParser
-
+def scoring_parser() -> CommandParser:
+    """The options of ``score text_to_image``."""
     parser = CommandParser(
+        prog="python -m zoo score text_to_image",
         description="E-Commerce T2I: FID, KID and IS where Inception's weights are there; Fréchet distance, precision"
         " and recall in a matcher's features; R-precision with its ceiling and controls. MUGE publishes no evaluator:"
         " the protocol is printed and stored with the numbers. Every fault of the file is listed first, with line and"
@@ -57,7 +55,7 @@ def t2i_parser() -> "CommandParser":
     return parser
 
 
-def add_judges(parser: "CommandParser") -> None:
+def add_judges(parser: CommandParser) -> None:
     """Add the options that say who judges and where the descriptions are."""
     parser.add_argument("--gold", type=str, required=True, help="The ECommerce-T2I folder, or its parent.")
     parser.add_argument(
@@ -85,12 +83,13 @@ def add_judges(parser: "CommandParser") -> None:
     parser.add_argument("--output", type=str, default=None, help="Also write numbers and protocol to this JSON file.")
 
 
-def score_t2i_files(options: "Namespace") -> int:
-    """Check, score, print, write; see ``t2i_parser`` for the options."""
+def main(argv: list[str]) -> int:
+    """Check, score, print, write; see ``scoring_parser`` for the options."""
     from zoo.core.collected import CollectedRows
     from zoo.core.reporting import print_scores
     from zoo.tasks.text_to_image.submission_files import T2ISubmission
 
+    options = scoring_parser().parse_args(argv)
     split = _split(options)
     data, gold = open_gold(options, split)
     reference = options.reference

@@ -10,6 +10,25 @@ SPEC = TaskSpec(
         "zoo.tasks.text_to_image.evaluation:GenerationEvaluation",
         "zoo.tasks.text_to_image.submission:TextToImageSubmission",
     ),
+    registries=("zoo.tasks.text_to_image.registry:GENERATORS",),
+    monitors={"val/fd_clip": "min", "val/r_precision": "max"},
+    results=("zoo.tasks.text_to_image.results:RESULTS", "zoo.tasks.text_to_image.results:CONTROLS"),
+    commands={
+        "generate": Command(
+            "zoo.tasks.text_to_image.generate:main", "generate images of prompts: generate runs/diffusion_demo 苹果"
+        ),
+    },
+    data_commands={
+        "encode": Command("zoo.tasks.text_to_image.encode:main", "write the latents of the training images"),
+    },
+    scorings={
+        "text_to_image": Command(
+            "zoo.tasks.text_to_image.scoring:main", "FID, KID, IS, Fréchet distances, R-precision"
+        ),
+        "text_to_image-controls": Command(
+            "zoo.tasks.text_to_image.controls:main", "the same of true images that were corrupted"
+        ),
+    },
     benches={
         "sample": Command("zoo.tasks.text_to_image.bench.sample:main", "sampling images and diffusers' own pipeline"),
         "score": Command(

@@ -29,7 +29,7 @@ class TextToImageSubmission(Callback):
     The file appears whole or not at all, in the descriptions' order, on any number of processes. What is drawn is kept
     beside it until then, so that the same command goes on after an interruption; pictures of other weights, seeds or
     data are not taken. ``T2I_SPLIT.json`` beside it says how the pictures were drawn, the model that re-ranked them
-    too, which ``score t2i`` will not take for a matcher. The split is the data module's ``predict_split``.
+    too, which ``score text_to_image`` will not take for a matcher. The split is the data module's ``predict_split``.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

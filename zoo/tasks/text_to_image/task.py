@@ -17,8 +17,8 @@ from zoo.core.steps import adamw_warmup_cosine, seed_step
 from zoo.core.weights import weights_hash
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
-from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
+from zoo.tasks.text_to_image.registry import GENERATORS
 
 
 class TextToImageTask(L.LightningModule):

@@ -4,10 +4,10 @@ from PIL import Image
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from zoo.errors import UserError
-from zoo.registry import CAPTIONERS
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.prefix import PixelShuffle
 from zoo.tasks.captioning.contracts import Captioner
+from zoo.tasks.captioning.registry import CAPTIONERS
 
 SIZE = 32
 SMALL = {

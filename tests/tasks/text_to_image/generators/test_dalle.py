@@ -5,10 +5,10 @@ import torch
 from torch.nn.functional import log_softmax
 
 from zoo.errors import UserError
-from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.contracts import Generator
 from zoo.tasks.text_to_image.generators import dalle
 from zoo.tasks.text_to_image.generators.sampling import CodeSampling, draw_codes, guide
+from zoo.tasks.text_to_image.registry import GENERATORS
 
 TEXTS = ["红色的苹果", "一只猫", "蓝色的圆形和黄色的三角形"]
 LENGTH, SIDE, CODES = 6, 4, 24  # the third text is longer, the second has room

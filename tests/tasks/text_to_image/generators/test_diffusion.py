@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from zoo.errors import UserError
-from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.contracts import Generator
 from zoo.tasks.text_to_image.generators.sampling import seeded_noise
+from zoo.tasks.text_to_image.registry import GENERATORS
 
 TEXTS = ["红色的苹果", "一只猫", "蓝色的圆形和黄色的三角形"]
 SMALL = {

@@ -9,10 +9,10 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from zoo.core.options import options_of
 from zoo.errors import UserError
-from zoo.registry import CAPTIONERS
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import BertVocabulary
+from zoo.tasks.captioning.registry import CAPTIONERS
 
 
 class CrossAttendingBert(nn.Module):

@@ -11,10 +11,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from zoo.core.hub import read_configuration
 from zoo.core.options import options_of
 from zoo.errors import UserError
-from zoo.registry import CAPTIONERS
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import BertVocabulary, HubVocabulary, Vocabulary
+from zoo.tasks.captioning.registry import CAPTIONERS
 
 
 class PixelShuffle(nn.Module):

@@ -59,7 +59,7 @@ def measure(
         raise UserError(f"--layers is {layers}: the towers have 12; give 1 to 12")
     import torch
 
-    from zoo.callbacks.progress import ProgressBar
+    from zoo.callbacks.progress import RunProgressBar
     from zoo.tasks.retrieval.collapse import CollapseAlarm
 
     chosen = chosen_precision(precision)
@@ -83,7 +83,7 @@ def measure(
         ours, lambda batch: matching_loss(ours, batch), chosen
     )  # like the peers' it keeps its AdamW over the blocks
     loops = loop_rates(
-        ours, step, batches[0], chosen, callbacks=[ProgressBar(), CollapseAlarm()]
+        ours, step, batches[0], chosen, callbacks=[RunProgressBar(), CollapseAlarm()]
     )  # while the memory is not yet full of peers
     contenders = {
         "ours": lambda: bare_block(step, batches),

@@ -40,16 +40,16 @@ def measure(
     """
     import torch
 
-    from zoo.registry import GENERATORS
+    from zoo.registry import create
 
     chosen = chosen_precision(precision)
     torch.manual_seed(0)
     sampling = {"solver": "euler", "steps": steps, "guidance": GUIDANCE, "guidance_until": 1.0}
-    generator = GENERATORS.build("dit_tiny", image_size=SIZE, sampling=sampling).eval().requires_grad_(False)
+    generator = create("dit_tiny", image_size=SIZE, sampling=sampling).eval().requires_grad_(False)
     texts = queries(pictures)
     contenders = {"ours": rate(ours(generator, texts, chosen)), "diffusers": rate(peer(generator, texts, chosen))}
     rates = interleave(contenders, blocks=blocks, what="bench sample")
-    writer = GENERATORS.build("dalle_tiny", width=512, num_layers=8, num_heads=8).eval().requires_grad_(False)
+    writer = create("dalle_tiny", width=512, num_layers=8, num_heads=8).eval().requires_grad_(False)
     code_rates = interleave(
         {
             "ours": rate(codes(writer, texts[:CODE_PICTURES])),

@@ -20,7 +20,7 @@ def measure(*, batch_size: int = 16, precision: Precision = "auto", output: str 
     """
     import torch
 
-    from zoo.callbacks.progress import ProgressBar
+    from zoo.callbacks.progress import RunProgressBar
     from zoo.tasks.text_to_image.task import TextToImageTask
 
     chosen = chosen_precision(precision)
@@ -34,7 +34,7 @@ def measure(*, batch_size: int = 16, precision: Precision = "auto", output: str 
         "row": torch.arange(batch_size),
     }
     step = bare_step(task, lambda batch: task.generator.loss(batch)["loss"], chosen)
-    rates = loop_rates(task, step, batch, chosen, callbacks=[ProgressBar()])
+    rates = loop_rates(task, step, batch, chosen, callbacks=[RunProgressBar()])
     facts = protocol(
         packages=("lightning", "diffusers", "transformers"),
         model=f"unet_tiny at {side} px, random weights",

@@ -14,9 +14,10 @@ from zoo.core.contracts import Codebook
 from zoo.core.options import options_of
 from zoo.errors import UserError
 from zoo.models.tokenizer import BertChineseTokenizer
-from zoo.registry import FIRST_STAGES, GENERATORS
+from zoo.registry import FIRST_STAGES
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.sampling import CodeSampling, draw_codes, guide, seeded_noise
+from zoo.tasks.text_to_image.registry import GENERATORS
 
 
 class DALLE(nn.Module):

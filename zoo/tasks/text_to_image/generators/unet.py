@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import UserError
-from zoo.registry import GENERATORS
 from zoo.tasks.text_to_image.generators.diffusion import RectifiedFlow, assemble
+from zoo.tasks.text_to_image.registry import GENERATORS
 
 
 class UNet(nn.Module):

@@ -1,0 +1,25 @@
+"""The README's table of retrieval."""
+
+from zoo.core.results import Result, ResultsTable, by_experiment, number
+
+COLUMNS = {
+    "R@1": "recall@1",
+    "R@5": "recall@5",
+    "R@10": "recall@10",
+    "MeanRecall": "mean_recall",
+    "MeanRecall, exact names": "mean_recall/name",
+}
+
+
+def rows(result: Result) -> list[list[str]]:
+    """One line: means over seeds, in percent, on the test split."""
+    protocol = result["runs"][0]["protocol"]
+    data = f"{protocol['data'].partition(',')[0]}: {protocol['queries']:,} / {protocol['pictures']:,}"
+    return [[data, *(number(result, f"test/{name}") for name in COLUMNS.values())]]
+
+
+RESULTS = ResultsTable(
+    "results",
+    by_experiment(["test data: queries / pictures", *COLUMNS], rows),
+    metrics=frozenset({"test/mean_recall"}),
+)
