@@ -26,12 +26,12 @@ def train(alarm, losses, accumulate=1):
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_loss_stuck_at_guessing_is_told_once(accumulate):
     with pytest.warns(RuntimeWarning, match=r"collapsed\. Lower model\.learning_rate \(1\.0\)") as caught:
-        train(CollapseAlarm(steps=100), [math.log(64)] * 400, accumulate)
+        train(CollapseAlarm(), [math.log(64)] * 400, accumulate)
     assert len(caught) == 1
 
 
 def test_a_falling_loss_is_left_alone():
-    alarm = CollapseAlarm(steps=100)
+    alarm = CollapseAlarm()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(alarm, [math.log(64) * (1 if step < 90 else 0.9) for step in range(400)])
@@ -85,13 +85,14 @@ def test_the_loss_of_guessing_is_computed_for_the_alarm_alone_at_every_tenth_ste
     assert len(computed) == 11 + 11 + 2
 
 
-def test_a_collapsed_training_rings():
+def test_a_collapsed_training_rings(monkeypatch):
     class Collapsed(L.Callback):
         def on_train_start(self, trainer, task):
             for projection in (task.image_projection, task.text_projection):
                 torch.nn.init.zeros_(projection.weight)
 
-    alarm = CollapseAlarm(steps=20)
+    monkeypatch.setattr("zoo.tasks.retrieval.collapse.STEPS", 20)
+    alarm = CollapseAlarm()
     with pytest.warns(RuntimeWarning, match="the embeddings have collapsed"):
         task, batch = fit(11, alarm, Collapsed(), learning_rate=1e-12)
     assert alarm.stuck == 20

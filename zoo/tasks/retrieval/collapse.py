@@ -7,22 +7,18 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
-EVERY = 10  # steps from one look to the next
+EVERY = 10  # steps from one look to the next, so that a GPU need not wait for it
+STEPS = 100  # on end for which the loss must lie there
+TOLERANCE = 0.005  # how near counts, as a share of the loss of guessing
 
 
 class CollapseAlarm(Callback):
     """An alarm for a ``train/loss`` that sits where equal embeddings put it: at ln(batch), or less where ids repeat.
 
-    It rings once, and looks at every tenth step, so that a GPU need not wait for it.
-
-    Args:
-        steps: Steps on end for which the loss must lie there, at least 1.
-        tolerance: How near counts, as a share of that value, above 0.
+    It rings once, and looks at every tenth step.
     """
 
-    def __init__(self, steps: int = 100, tolerance: float = 0.005) -> None:
-        self.steps = steps
-        self.tolerance = tolerance
+    def __init__(self) -> None:
         self.guessing = torch.tensor(0.0)
         self.stuck = 0
         self.warned = False
@@ -43,11 +39,11 @@ class CollapseAlarm(Callback):
             return
         loss = outputs["loss"].item() * trainer.accumulate_grad_batches
         guessing = self.guessing.item()
-        self.stuck = self.stuck + EVERY if abs(loss - guessing) <= self.tolerance * guessing else 0
-        if self.stuck >= self.steps and not self.warned:
+        self.stuck = self.stuck + EVERY if abs(loss - guessing) <= TOLERANCE * guessing else 0
+        if self.stuck >= STEPS and not self.warned:
             self.warned = True
             rank_zero_warn(
-                f"train/loss has been {loss:.3f}, about ln(batch), for {self.steps} steps: the embeddings have "
+                f"train/loss has been {loss:.3f}, about ln(batch), for {STEPS} steps: the embeddings have "
                 f"collapsed. Lower model.learning_rate ({pl_module.hparams['learning_rate']}), lengthen "
                 f"model.warmup_steps ({pl_module.hparams['warmup_steps']}), or start from pretrained weights.",
                 category=RuntimeWarning,
