@@ -47,8 +47,17 @@ def test_the_package_is_imported_lazily():
     assert run_python(code) == "[] True"
 
 
-def test_every_public_name_is_there():
-    for name in zoo.__all__:
-        assert getattr(zoo, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'lod'"):
-        zoo.lod  # noqa: B018
+@pytest.mark.parametrize("module", [zoo, zoo.tasks, zoo.callbacks, zoo.metrics], ids=lambda module: module.__name__)
+def test_every_public_name_is_there(module):
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    assert {*module.__all__} < {*dir(module)}
+    with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'lod'"):
+        module.lod  # noqa: B018
+
+
+def test_what_a_task_has_is_offered_under_the_names_that_users_type():
+    assert {"load", "create", "RetrievalTask", "RetrievalDataModule", "IMAGE_TOWERS", "GENERATORS"} < {*zoo.__all__}
+    assert {"EMA", "RetrievalEvaluation"} < {*zoo.callbacks.__all__}
+    assert "RetrievalRecall" in zoo.metrics.__all__
+    assert {"RetrievalTask", "ImageTokenizerTask"} < {*zoo.tasks.__all__}

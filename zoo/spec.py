@@ -9,11 +9,9 @@ Every ``zoo/tasks/NAME/spec.py`` defines ``SPEC``. A task in another package nam
 
 import functools
 import importlib
-import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +87,11 @@ def find_specs() -> tuple[TaskSpec, ...]:
     Raises:
         UserError: An entry point names what cannot be imported, or a task of a name that is taken.
     """
-    folders = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "tasks")]))
-    specs = {name: importlib.import_module(f"zoo.tasks.{name}.spec").SPEC for name in folders}
-    specs = {spec.name: spec for spec in specs.values()}
+    from importlib.metadata import entry_points  # half of what `import zoo` would take
+
+    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("tasks/*/spec.py"))
+    own = [importlib.import_module(f"zoo.tasks.{folder}.spec").SPEC for folder in folders]
+    specs = {spec.name: spec for spec in own}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         spec = _load_entry(entry)
         if spec.name in specs:
@@ -100,7 +100,7 @@ def find_specs() -> tuple[TaskSpec, ...]:
     return tuple(specs.values())
 
 
-def _load_entry(entry: EntryPoint) -> TaskSpec:
+def _load_entry(entry: Any) -> TaskSpec:
     try:
         return entry.load()
     except (ImportError, AttributeError) as error:

@@ -108,20 +108,6 @@ def test_it_goes_on_from_a_checkpoint_and_evaluates_it(tmp_path):
     assert tested.line.weight.item() == first.raw[-1]
 
 
-def test_raw_weights_amid_an_evaluation(tmp_path):
-    class Both(EMA):
-        def on_validation_batch_end(self, trainer, pl_module, *_):
-            self.averaged = pl_module.line.weight.item()
-            with self.raw_weights(pl_module):
-                self.raw = pl_module.line.weight.item()
-            self.after = pl_module.line.weight.item()
-
-    task, ema = Line(), Both(0.9)
-    trainer(tmp_path, ema).fit(task, batches(20), batches(1))
-    assert ema.raw == task.raw[-1]
-    assert ema.averaged == ema.after == pytest.approx(average(task.raw, 0.9))
-
-
 def test_averages_of_other_parameters_are_refused(tmp_path):
     ema = EMA()
     ema.load_state_dict({"updates": 3, "averages": {"other.weight": torch.zeros(1)}})

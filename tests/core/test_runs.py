@@ -112,6 +112,24 @@ def test_a_file_beside_published_weights_is_no_checkpoint(place, name, words):
         make_plan([*words, "--ckpt_path", name])
 
 
+def test_imports_of_all_layers_and_flags_are_gathered(place):
+    for name, modules in (("_base", "[a.b]"), ("clip_demo", "[c]"), ("overlay", "[a.b, d]")):
+        (place / "experiments" / f"{name}.yaml").write_text(f"imports: {modules}")
+    words = ["--config=experiments/clip_demo.yaml", "--config", "experiments/overlay.yaml", "--imports", "e"]
+    plan = make_plan(["fit", *words])
+    assert list(plan.imports) == ["a.b", "c", "d", "e"]
+    assert plan.imports["d"] == "experiments/overlay.yaml"
+    assert plan.imports["e"] == "--imports"
+    assert take_option(plan.words, ("--imports",))[0] == ['["a.b", "c", "d", "e"]']
+
+
+def test_a_resumed_run_imports_what_it_was_trained_with(place):
+    run = make_run(place, "clip_demo", "20260101-000000", "last.ckpt")
+    (run / "config.yaml").write_text("imports: [a]")
+    plan = make_plan(["fit", "--config", "experiments/clip_demo.yaml", "--ckpt_path", "last", "--imports", "b"])
+    assert plan.imports == {"a": str(run / "config.yaml"), "b": "--imports"}
+
+
 def test_options_deep_in_a_dictionary_are_taken_out_of_the_words():
     words = ["--a", "1", "--model.g_options.x.y", "2", "--model.g_options", "3", "--model.init_args.g_options.z=4=5"]
     others, deep = take_deep_options(words)

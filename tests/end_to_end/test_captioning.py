@@ -40,6 +40,7 @@ def place(tmp_path_factory, muge_root):
                 "language_pretrained": False,
                 "learning_rate": 0.003,
                 "warmup_steps": 2,
+                "evaluation": {"nearest_copy": True, "grid_images": 3},
             },
         },
         "data": {
@@ -54,15 +55,6 @@ def place(tmp_path_factory, muge_root):
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "callbacks": [
-                {
-                    "class_path": "zoo.tasks.captioning.evaluation.CaptionEvaluation",
-                    "init_args": {"nearest_copy": True, "sheet_pictures": 3},
-                },
-                {"class_path": "zoo.tasks.captioning.submission.CaptionSubmission"},
-                {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"monitor": "val/cider", "mode": "max", "filename": "best"},
-                },
                 {"class_path": "interrupt.Interrupt"},
             ],
         },

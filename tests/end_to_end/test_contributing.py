@@ -40,7 +40,7 @@ def run(folder, *words):
 def patched(tmp_path_factory):
     """A copy of what the diff and the tests of it need, with the diff applied."""
     copy = tmp_path_factory.mktemp("contributing")
-    for name in ("zoo", "experiments", "tests/towers"):
+    for name in ("zoo", "experiments", "tests/models"):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copy(REPOSITORY / "pyproject.toml", copy)
     done = subprocess.run(

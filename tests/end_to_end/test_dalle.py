@@ -30,8 +30,7 @@ def callback(path, **options):
     return {"class_path": path, "init_args": options}
 
 
-def experiment(task, *callbacks, monitor, **data):
-    checkpoint = callback("lightning.pytorch.callbacks.ModelCheckpoint", filename="best", **monitor)
+def experiment(task, *callbacks, **data):
     return {
         "save_every": 2,
         "model": task,
@@ -45,7 +44,7 @@ def experiment(task, *callbacks, monitor, **data):
             "accelerator": "cpu",
             "precision": "32-true",
             "enable_progress_bar": False,
-            "callbacks": [*callbacks, checkpoint, {"class_path": "interrupt.Interrupt"}],
+            "callbacks": [*callbacks, {"class_path": "interrupt.Interrupt"}],
         },
     }
 
@@ -70,9 +69,8 @@ def place(tmp_path_factory, muge_root, matcher_file):
             discriminator_width=8,
             discriminator_layers=1,
             restart_after=2,
+            evaluation=judges,
         ),
-        callback("zoo.tasks.image_tokenizer.evaluation.ReconstructionEvaluation", **judges),
-        monitor={"monitor": "val/psnr", "mode": "max"},
         root=str(place / "data"),
     )
     generator = {
@@ -87,12 +85,14 @@ def place(tmp_path_factory, muge_root, matcher_file):
     }
     dalle = experiment(
         model(
-            "TextToImageTask", generator="dalle_tiny", generator_options=generator, learning_rate=3e-3, warmup_steps=2
+            "TextToImageTask",
+            generator="dalle_tiny",
+            generator_options=generator,
+            learning_rate=3e-3,
+            warmup_steps=2,
+            evaluation={**judges, "grid_seeds": 2},
         ),
         callback("zoo.callbacks.ema.EMA", decay=0.9),
-        callback("zoo.tasks.text_to_image.evaluation.GenerationEvaluation", **judges, grid_seeds=2),
-        {"class_path": "zoo.tasks.text_to_image.submission.TextToImageSubmission"},
-        monitor={"monitor": "val/loss", "mode": "min"},
         root=str(place / "data"),
         train_pictures=7,
         latents="codes-16",

@@ -61,6 +61,7 @@ def place(tmp_path_factory, muge_root, matcher_file):
                 },
                 "learning_rate": 3e-3,
                 "warmup_steps": 2,
+                "evaluation": {"matcher": str(matcher_file()), "inception": "none", "grid_seeds": 2},
             },
         },
         "data": {
@@ -82,15 +83,6 @@ def place(tmp_path_factory, muge_root, matcher_file):
             "enable_progress_bar": False,
             "callbacks": [
                 {"class_path": "zoo.callbacks.ema.EMA", "init_args": {"decay": 0.9}},
-                {
-                    "class_path": "zoo.tasks.text_to_image.evaluation.GenerationEvaluation",
-                    "init_args": {"matcher": str(matcher_file()), "inception": "none", "grid_seeds": 2},
-                },
-                {"class_path": "zoo.tasks.text_to_image.submission.TextToImageSubmission"},
-                {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"monitor": "val/loss", "mode": "min", "filename": "best"},
-                },
                 {"class_path": "interrupt.Interrupt"},
             ],
         },

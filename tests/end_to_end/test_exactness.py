@@ -76,14 +76,6 @@ def make_place(place, *, queries, pictures):
             "accelerator": "cpu",
             "precision": "32-true",
             "enable_progress_bar": False,
-            "callbacks": [
-                {"class_path": "zoo.tasks.retrieval.evaluation.RetrievalEvaluation", "init_args": {"sheet_queries": 2}},
-                {"class_path": "zoo.tasks.retrieval.submission.RetrievalSubmission"},
-                {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"monitor": "val/mean_recall", "mode": "max", "filename": "best", "save_last": True},
-                },
-            ],
         },
     }
     (experiments / "tiny.yaml").write_text(yaml.safe_dump(experiment))

@@ -9,22 +9,22 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SINGLE = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if not path.name.startswith("_"))
 OVERLAYS = sorted(path.stem for path in (EXPERIMENTS / "_overlays").glob("*.yaml"))
 
-# What makes a task's experiments small, by class path.
+# What makes a task's experiments small, by its class.
 SMALL = {
-    "zoo.tasks.RetrievalTask": {
+    "RetrievalTask": {
         "image_tower": "timm:test_vit",
         "text_tower": "bert_tiny_chinese",
         "image_pretrained": False,
         "text_pretrained": False,
         "init_from": None,
     },
-    "zoo.tasks.TextToImageTask": {"generator": "dit_tiny", "text_pretrained": False},
-    "zoo.tasks.CaptioningTask": {
+    "TextToImageTask": {"generator": "dit_tiny", "text_pretrained": False},
+    "CaptioningTask": {
         "captioner": "encoder_decoder_tiny",
         "image_pretrained": False,
         "language_pretrained": False,
     },
-    "zoo.tasks.ImageTokenizerTask": {
+    "ImageTokenizerTask": {
         "first_stage": "vqgan_tiny",
         "image_size": 16,
         "init_from": None,
@@ -37,11 +37,11 @@ SMALL = {
 }
 TOKENIZER = {"width": 32, "num_codes": 32}
 SMALL_OPTIONS = {
-    "zoo.tasks.RetrievalTask": {
+    "RetrievalTask": {
         "image_tower_options": {"image_size": 32},
         "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
     },
-    "zoo.tasks.TextToImageTask": {
+    "TextToImageTask": {
         "generator_options": {
             "image_size": 16,
             "num_layers": 1,
@@ -50,7 +50,7 @@ SMALL_OPTIONS = {
             "sampling": {"steps": 2},
         },
     },
-    "zoo.tasks.CaptioningTask": {
+    "CaptioningTask": {
         "captioner_options": {
             "image_tower": "timm:test_vit",
             "image_tower_options": {"image_size": 32},
@@ -60,7 +60,7 @@ SMALL_OPTIONS = {
             "decoding": {"beams": 2, "max_tokens": 6},
         },
     },
-    "zoo.tasks.ImageTokenizerTask": {"first_stage_options": TOKENIZER},
+    "ImageTokenizerTask": {"first_stage_options": TOKENIZER},
     "dalle": {
         "generator_options": {
             "image_size": 16,
@@ -74,9 +74,9 @@ SMALL_OPTIONS = {
         },
     },
 }
-SMALL_DATA = {"zoo.tasks.TextToImageTask": {"latents": None}}
+SMALL_DATA = {"TextToImageTask": {"latents": None}}
 # The Fréchet distance by which checkpoints are chosen needs more pictures than the small data has.
-MONITOR = {"zoo.tasks.TextToImageTask": ("val/loss", "min"), "zoo.tasks.ImageTokenizerTask": ("val/psnr", "max")}
+MONITOR = {"TextToImageTask": ("val/loss", "min"), "ImageTokenizerTask": ("val/psnr", "max")}
 STABLE_DIFFUSION = {
     "_class_name": "AutoencoderKL",
     "block_out_channels": [128, 256, 512, 512],
@@ -95,7 +95,7 @@ def small_file(name, path):
 
     import zoo.tasks
 
-    options = SMALL[f"zoo.tasks.{name}"] | SMALL_OPTIONS[f"zoo.tasks.{name}"]
+    options = SMALL[name] | SMALL_OPTIONS[name]
     task = getattr(zoo.tasks, name)(**options)
     contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
     task.on_save_checkpoint(contents)
@@ -108,7 +108,7 @@ def smaller(experiment, root, matcher, folder):
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = config["model"]["class_path"]
     assert task in SMALL, f"say in {__file__} what makes {task} small"
-    if task == "zoo.tasks.CaptioningTask" and "init_from" in config["model"]["init_args"]:
+    if task == "CaptioningTask" and "init_from" in config["model"]["init_args"]:
         config["model"]["init_args"]["init_from"] = small_file("CaptioningTask", folder / "captioner.ckpt")
     kind = task
     if config["model"]["init_args"].get("generator", "").startswith("dalle_"):
@@ -153,7 +153,7 @@ def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
     published = {"stabilityai/sd-vae-ft-mse": STABLE_DIFFUSION}  # its config.json
     monkeypatch.setattr(first_stage, "_read_configuration", published.__getitem__)
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
-    task = task_classes()[config["model"]["class_path"].rpartition(".")[2]]
+    task = task_classes()[config["model"]["class_path"]]
     options = config["model"]["init_args"]
     with torch.device("meta"):
         built = task(**options)

@@ -59,6 +59,12 @@ def place(tmp_path_factory, inception_file, matcher_file):
                 "generator_options": {"root": str(place / "data")},
                 "learning_rate": 0.1,
                 "warmup_steps": 1,
+                "evaluation": {
+                    "monitor": "val/fd_clip",
+                    "matcher": str(place / "matcher.ckpt"),
+                    "inception": str(place / "inception.pth"),
+                    "grid_seeds": 2,
+                },
             },
         },
         "data": {
@@ -73,27 +79,12 @@ def place(tmp_path_factory, inception_file, matcher_file):
             "callbacks": [
                 {"class_path": "copying.Registered"},
                 {"class_path": "zoo.callbacks.ema.EMA", "init_args": {"decay": 0.9}},
-                {
-                    "class_path": "zoo.tasks.text_to_image.evaluation.GenerationEvaluation",
-                    "init_args": {
-                        "matcher": str(place / "matcher.ckpt"),
-                        "inception": str(place / "inception.pth"),
-                        "raw_too": True,
-                        "grid_seeds": 2,
-                    },
-                },
-                {"class_path": "zoo.tasks.text_to_image.submission.TextToImageSubmission"},
-                {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"monitor": "val/fd_clip", "mode": "min", "filename": "best"},
-                },
             ],
         },
     }
     (place / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(experiment, allow_unicode=True))
-    callbacks = experiment["trainer"]["callbacks"]
-    callbacks[2]["init_args"] |= {"inception": "none"}  # it takes most of the time
-    callbacks.append({"class_path": "interrupt.Interrupt"})
+    experiment["model"]["init_args"]["evaluation"]["inception"] = "none"  # it takes most of the time
+    experiment["trainer"]["callbacks"].append({"class_path": "interrupt.Interrupt"})
     experiment |= {"save_every": 4, "trainer": {**experiment["trainer"], "max_epochs": 2, "log_every_n_steps": 1}}
     (place / "experiments" / "interrupted.yaml").write_text(yaml.safe_dump(experiment, allow_unicode=True))
     return place
@@ -132,11 +123,9 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     wanted = {"fd_clip", "kid", "is", "precision_clip", "recall_inception", "r_precision", "r_precision_true", "loss"}
     wanted |= {"r_precision_shuffled", "r_precision_chance", "copied", "nearest_training"}
     assert {f"val/{name}" for name in wanted} <= first.keys()
-    assert {f"val_raw/{name}" for name in wanted} <= last.keys()
+    assert {f"val/{name}" for name in wanted} <= last.keys()
     assert "val/fid" not in first  # 37 pictures, 2,048 features
-    assert not [name for name in first if name.startswith("val_raw")]  # before the first step there is no average
     assert last["val/loss"] < first["val/loss"]
-    assert last["val_raw/loss"] != last["val/loss"]
     assert first["val/r_precision_chance"] == pytest.approx(100 / 37)
     assert "R-precision" in printed
     assert "16 features, weights" in printed
@@ -214,7 +203,7 @@ def test_averages_go_on_as_if_never_interrupted(place, tmp_path, zoo_process, in
     code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", "--ckpt_path", "last")
     assert code == 0, err
     (whole,), (run,) = ((tmp_path / runs / "interrupted").iterdir() for runs in ("whole", "runs"))
-    assert "val_raw/fd_clip" in (whole / "metrics.csv").read_text()
+    assert "val/fd_clip" in (whole / "metrics.csv").read_text()
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
     ends = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (whole, run)]
     averages = [end["callbacks"]["EMA"] for end in ends]
@@ -386,7 +375,7 @@ def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
 def test_a_name_that_does_not_tell_the_split_is_asked_for_it(place, tmp_path, capsys):
     words = ["score", "text_to_image", "--gold", str(place / "data"), "--predictions"]
     assert main([*words, str(tmp_path / "latest.tsv")]) == 1
-    assert "give --split train, val or test" in capsys.readouterr().err
+    assert "give --split train, valid or test" in capsys.readouterr().err
     assert main(["score", "text_to_image", "--gold", "", "--predictions", "T2I_test.tsv"]) == 1
     assert "--gold '': there is no such folder" in capsys.readouterr().err
 

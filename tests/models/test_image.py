@@ -40,7 +40,7 @@ def test_normalises_as_torchvision_does(name, statistics):
     mean, std = statistics or ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     images = pictures(tower.image_size)
     reference = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(images)
-    torch.testing.assert_close(tower.normalise(images), reference, rtol=0, atol=1e-6)
+    torch.testing.assert_close(tower.normalise(images), reference, rtol=0, atol=3e-6)  # of values up to 2.7
 
 
 @torch.no_grad()

@@ -96,7 +96,7 @@ def test_a_gradient_through_codes_of_unit_length_turns_and_does_not_stretch():
     given = latents().requires_grad_()
     book(given)[0].backward(latents(seed=3))
     inner = (given.grad * given).sum(dim=1)
-    torch.testing.assert_close(inner, torch.zeros_like(inner), atol=1e-6, rtol=0)
+    torch.testing.assert_close(inner, torch.zeros_like(inner), atol=1e-5, rtol=0)  # a sum of products of order 1
     assert given.grad.abs().max() > 0.1
 
 

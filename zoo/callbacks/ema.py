@@ -1,7 +1,5 @@
 """An exponential moving average of the weights, by which generators are judged and used."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -80,17 +78,6 @@ class EMA(Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put the raw weights back, before a checkpoint is written."""
         self._put_back(pl_module)
-
-    @contextmanager
-    def raw_weights(self, pl_module: L.LightningModule) -> Iterator[None]:
-        """The raw weights inside, amid an evaluation of the averages."""
-        was = self.swapped
-        self._put_back(pl_module)
-        try:
-            yield
-        finally:
-            if was:
-                self._put_in(pl_module)
 
     def _put_in(self, pl_module: L.LightningModule) -> None:
         if self.updates and not self.swapped:

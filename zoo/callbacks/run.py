@@ -40,6 +40,11 @@ class WriteConfig(Callback):
                         logger.experiment.config.update(self.config, allow_val_change=True)
             write_text(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the names of the modules, besides the zoo's own, that the task needs: ``zoo.load`` asks for them."""
+        module = type(pl_module).__module__
+        checkpoint["imports"] = [*self.config["imports"], *([] if module.startswith("zoo.") else [module])]
+
 
 class RandomWeightsBanner(Callback):
     """Says, on the screen and in W&B, that a run wanted pretrained weights and started from random ones."""

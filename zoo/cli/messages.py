@@ -13,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-import docstring_parser
 from lightning import Trainer
 
+from zoo.core.options import parameters_of
 from zoo.core.runs import take_option
 from zoo.errors import nearest
 
@@ -71,21 +71,19 @@ def help_text(verb: str, groups: dict[str, dict[str, type]]) -> str:
         "",
         *option("config", "An experiment; further ones are laid over it.", "a file"),
         *option("ckpt_path", "The run to continue." if fit else "The weights.", "best, last, a run's folder or a file"),
+        *option("imports", "Imported first; registers models, losses, metrics. Also a list in YAML.", "a module"),
         *option("runs", "Folder that runs are kept in.", "a folder; default runs"),
         *(option("save_every", "Steps between writings of last.ckpt.", "a whole number; default 500") if fit else []),
         *option("seed_everything", "Seed of weights, data order and dropout.", "a whole number; default 0"),
     ]
     for group, classes in groups.items():
         for name, kind in classes.items():
-            documented = docstring_parser.parse(inspect.getdoc(kind) or "")
-            parameters = inspect.signature(kind).parameters
-            lines += ["", *wrapped(f"{name}: {documented.short_description}", indent=0)]
-            for entry in documented.params:
-                parameter = parameters[entry.arg_name]
-                default = "default null" if parameter.default is None else f"default {str(parameter.default).lower()}"
-                default = "required" if parameter.default is parameter.empty else default
-                kinds = f"{in_words(parameter.annotation)}; {default}"
-                lines += option(f"{group}.{entry.arg_name}", (entry.description or "").replace("``", ""), kinds)
+            lines += ["", *wrapped(f"{name}: {(inspect.getdoc(kind) or '').partition(chr(10))[0]}", indent=0)]
+            for argument, (annotation, value, description) in parameters_of(kind).items():
+                default = "default null" if value is None else f"default {str(value).lower()}"
+                default = "required" if value is inspect.Parameter.empty else default
+                kinds = f"{in_words(annotation)}; {default}"
+                lines += option(f"{group}.{argument}", description.replace("``", ""), kinds)
     names = " ".join(f"--trainer.{name}" for name in inspect.signature(Trainer).parameters)
     lines += [
         "",
@@ -129,7 +127,7 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
         name = next(filter(None, unknown.groups()))
         if not paths:
             return where(name, "", words) + no_option(name, options)
-        valid = inspect.signature(load_class(paths[-1])).parameters
+        valid = parameters_of(load_class(paths[-1]))
         if key not in ("model", "data"):
             return (
                 f"{where(name, '', words)}{paths[-1].rpartition('.')[2]} has no option {name!r}.{nearest(name, valid)}"
@@ -142,7 +140,7 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     if keys and value:
         owner = load_class(paths[-1]) if paths else classes["trainer"]
-        parameter = inspect.signature(owner).parameters.get(keys[-1].rpartition(".")[2])
+        parameter = parameters_of(owner).get(keys[-1].rpartition(".")[2])
         wanted = parameter.annotation if parameter else int if key == "save_every" else bool | int  # seed_everything
         near = nearest(value[1], map(str, choices(wanted)))
         return f"{where(keys[-1], value[1], words)}{key} is {value[1]!r}: give {in_words(wanted)}.{near}"

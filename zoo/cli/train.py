@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import inspect
 import json
 import os
 import re
@@ -33,7 +32,8 @@ from zoo.cli.loggers import make_loggers
 from zoo.cli.messages import explain, help_text, quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.hardware import best_precision, describe_hardware
-from zoo.core.runs import Plan, deep_set, make_plan, take_deep_options, take_option
+from zoo.core.options import parameters_of
+from zoo.core.runs import Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
 from zoo.data.formats import write_text
 from zoo.errors import UserError, last_line, nearest
@@ -76,8 +76,7 @@ def main(verb: str, options: Sequence[str]) -> int:
     code, plan = 1, None
     try:
         plan = make_plan(words)
-        for file in take_option(plan.words, ("--config",))[0]:
-            check_yaml(Path(file))
+        import_modules(plan.imports)
         ZooCLI(plan)
         code = 0
     except argparse.ArgumentError as error:
@@ -103,20 +102,6 @@ def main(verb: str, options: Sequence[str]) -> int:
             with suppress(OSError):
                 plan.folder.rmdir()  # when nothing came of it
     return code
-
-
-def check_yaml(path: Path) -> None:
-    """Raise where a configuration file is no mapping in YAML, with its line."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: this is no YAML: {error.problem}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: this is no YAML: {error}") from None
-    if not isinstance(content, dict):
-        what = "nothing" if content is None else f"a {type(content).__name__}"
-        raise UserError(f"{path}: it holds {what}: give `model:`, `data:`, `trainer:` and what stands under them")
 
 
 fit, validate, test, predict = (partial(main, verb) for verb in ("fit", "validate", "test", "predict"))
@@ -157,7 +142,7 @@ def known_options(parser: LightningArgumentParser) -> list[str]:
     """Every dotted option: the parser's, and those of the tasks and data modules."""
     options = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
     for prefix, classes in (("model", task_classes()), ("data", data_classes())):
-        options += [f"{prefix}.{name}" for kind in classes.values() for name in inspect.signature(kind).parameters]
+        options += [f"{prefix}.{name}" for kind in classes.values() for name in parameters_of(kind)]
     return [option for option in dict.fromkeys(options) if not option.endswith((".help", "+"))]
 
 
@@ -209,6 +194,7 @@ class ZooCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the zoo's own options."""
         parser.add_argument("--runs", default="runs", help="Folder that runs are kept in.")
+        parser.add_argument("--imports", type=list[str], default=[], help="Modules to import first.")
         parser.add_argument(
             "--save_every",
             type=int,

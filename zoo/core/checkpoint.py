@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,21 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     checkpoint = _read(path).checkpoint
     if "task" not in checkpoint:
         raise UserError(f"{path}: it does not say which task it is of: not a checkpoint of this zoo")
+    try:
+        task = _build(checkpoint, path)
+    except UserError as error:
+        missing = [module for module in checkpoint.get("imports", ()) if module not in sys.modules]
+        if not missing:
+            raise
+        fix = f"It was trained with the module {missing[0]!r}, which nothing has imported here: import it first"
+        raise UserError(f"{str(error).rstrip('.')}. {fix}") from None
+    load_strictly(task, checkpoint["state_dict"], str(path))
+    task.on_load_checkpoint(checkpoint)
+    return task.to(device).eval().requires_grad_(False)
+
+
+def _build(checkpoint: dict[str, Any], path: str | Path) -> "LightningModule":
+    """The task of a checkpoint, with the weights of its constructor."""
     kind, options = task_class(checkpoint["task"], str(path)), checkpoint["hyper_parameters"]
     parameters = inspect.signature(kind).parameters.values()
     lacking = [p.name for p in parameters if p.default is p.empty and p.name not in options]
@@ -63,10 +79,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
             f"{path}: its {lacking[0]} was a module built in Python, which a checkpoint does not hold. Load it with"
             f" zoo.{kind.__name__}.load_from_checkpoint(path, {lacking[0]}=module)"
         )
-    task = kind(**options)
-    load_strictly(task, checkpoint["state_dict"], str(path))
-    task.on_load_checkpoint(checkpoint)
-    return task.to(device).eval().requires_grad_(False)
+    return kind(**options)
 
 
 def load_initial_weights(task: nn.Module, path: str | Path) -> str:
@@ -259,7 +272,7 @@ def task_class(path: Any, source: str) -> Any:
     module, _, name = str(path).rpartition(".")
     task_class = getattr(importlib.import_module("zoo.tasks"), name, None) if module == "zoo.tasks" else None
     if not isinstance(task_class, type):
-        raise UserError(f"{source}: it is of the task {path!r}, which this zoo does not have")
+        raise UserError(f"{source}: it is of the task {path!r}, which neither zoo nor an installed package has")
     return task_class
 
 

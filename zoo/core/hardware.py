@@ -15,7 +15,12 @@ def best_precision() -> str:
 
 
 def bfloat16_units() -> list[str]:
-    """What the processor computes in bfloat16 with: ``AVX512-BF16``, ``AMX``, both or nothing."""
+    """What PyTorch computes in bfloat16 with on this processor: ``AVX512-BF16``, ``AMX``, both or nothing.
+
+    Nothing where oneDNN is kept from them (``ONEDNN_MAX_CPU_ISA``): bfloat16 is then 40 times slower than float32.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return []
     units = {"AVX512-BF16": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
     return [name for name, there in units.items() if there]
 

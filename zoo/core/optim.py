@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.errors import UserError
@@ -60,6 +60,27 @@ def layer_rates(layers: Sequence[Sequence[nn.Parameter]], rate: float, decay: fl
         decay: In (0, 1]; 1 gives all layers the full rate.
     """
     return {p: rate * decay ** (len(layers) - place) for place, layer in enumerate(layers) for p in layer}
+
+
+def adamw(module: nn.Module, options: Mapping[str, Any], rates: Mapping[nn.Parameter, float] | None = None) -> AdamW:
+    """Make AdamW over a module's decayed and undecayed parameters.
+
+    Args:
+        module: Whose parameters.
+        options: ``learning_rate``, ``weight_decay``, ``betas`` and ``eps``.
+        rates: The peak learning rate of parameters that have one of their own.
+
+    Raises:
+        UserError: The learning rate is negative.
+    """
+    if options["learning_rate"] < 0:
+        raise UserError(f"learning_rate: {options['learning_rate']} came; use 0 or more.")
+    return AdamW(
+        parameter_groups(module, options["weight_decay"], rates),
+        lr=options["learning_rate"],
+        betas=options["betas"],
+        eps=options["eps"],
+    )
 
 
 def warmup_cosine_ratio(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> float:

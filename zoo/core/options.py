@@ -1,30 +1,81 @@
-"""Options that come as a dictionary, from YAML or the command line, as the dataclass that checks them."""
+"""Options that one decision sets: dataclasses in Python, plain dictionaries in YAML and checkpoints."""
 
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import docstring_parser
 
 from zoo.errors import UserError, nearest
 
 Options = TypeVar("Options")
 
 
-def options_of(kind: type[Options], options: dict[str, Any] | None, *, what: str) -> Options:
-    """What a dictionary of options says.
+def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None, *, what: str) -> Options:
+    """Give the options that a dictionary says, or that are given as they are.
 
     Args:
-        kind: A dataclass whose fields all have defaults; numbers, texts, or None for none.
-        options: Some of its fields.
+        kind: A dataclass whose fields all have defaults.
+        given: Some of its fields, or the whole; None: the defaults.
         what: What they are of, for errors (``"sampling"``).
 
     Raises:
         UserError: It names others than there are, or a value is of another kind.
     """
+    if isinstance(given, kind):
+        return given
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
-    assert MISSING not in defaults.values()
-    for name, value in (options or {}).items():
+    options: dict[str, Any] = dict(given or {})  # type: ignore[arg-type]
+    for name, value in options.items():
         if name not in defaults:
             raise UserError(f"{what} has no {name!r}.{nearest(name, defaults)} It has {', '.join(defaults)}")
-        accepted = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
-        if not isinstance(value, accepted) or isinstance(value, bool):
-            raise UserError(f"{name} is {value!r}: give something like {defaults[name]}")
-    return kind(**(options or {}))
+        default = defaults[name]
+        accepted = (int, float) if isinstance(default, float) else type(default)
+        if isinstance(default, bool | int | float | str) and (
+            not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool)
+        ):
+            raise UserError(f"{name} is {value!r}: give something like {default}")
+    return kind(**options)
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the dataclasses among some options into dictionaries, as checkpoints keep them."""
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in options.items()
+    }
+
+
+class Parameter(NamedTuple):
+    """A parameter of a class, or a field of a dataclass that is one.
+
+    Attributes:
+        annotation: Its type.
+        default: Its default, or ``inspect.Parameter.empty``.
+        description: What its docstring says.
+    """
+
+    annotation: Any
+    default: Any
+    description: str
+
+
+def parameters_of(kind: type) -> dict[str, Parameter]:
+    """Give the parameters of a class, with those of its base where it hands ``**keywords`` on; dotted, of dataclasses."""
+    documented = docstring_parser.parse(inspect.getdoc(kind) or "").params
+    descriptions = {entry.arg_name: entry.description or "" for entry in documented}
+    found: dict[str, Parameter] = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            base = parameters_of(kind.__mro__[1])
+            found |= {inherited: each for inherited, each in base.items() if inherited not in found}
+        elif is_dataclass(parameter.annotation):
+            fields_of = parameters_of(parameter.annotation)  # type: ignore[arg-type]
+            given = parameter.default
+            for inner, each in fields_of.items():
+                default = each.default if given is parameter.empty else getattr(given, inner)
+                found[f"{name}.{inner}"] = each._replace(default=default)
+        else:
+            found[name] = Parameter(parameter.annotation, parameter.default, descriptions.get(name, ""))
+    return found

@@ -1,18 +1,24 @@
 """Where runs lie and which configuration a command reads: ``runs/EXPERIMENT/TIME/{config.yaml, checkpoints/, …}``.
 
-Standard library only: all of this is decided before anything heavy is imported.
+All of this is decided before anything heavy is imported.
 """
 
+import importlib
+import json
 import os
 import re
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from zoo.errors import UserError, nearest
 
 CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
+MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 DEEP_OPTION = re.compile(r"--model\.(?:init_args\.)?(\w+_options)((?:\.\w+)+)")
 
 
@@ -26,6 +32,7 @@ class Plan:
         folder: The run's folder: a new one, or that of the checkpoint.
         continued: Whether the folder is an earlier run's.
         checkpoint: The checkpoint file that ``--ckpt_path`` means, if any.
+        imports: The modules to import first, and for each where it is named.
     """
 
     words: list[str]
@@ -33,10 +40,11 @@ class Plan:
     folder: Path
     continued: bool
     checkpoint: Path | None
+    imports: dict[str, str] = field(default_factory=dict)
 
 
 def make_plan(words: list[str]) -> Plan:
-    """Resolve ``--config``, ``--ckpt_path`` and ``--runs`` of a ``fit``, ``validate``, ``test`` or ``predict``.
+    """Resolve ``--config``, ``--ckpt_path``, ``--runs``, ``--imports`` of ``fit``, ``validate``, ``test``, ``predict``.
 
     ``fit`` reads ``_base.yaml`` beside the first ``--config``, then the experiment, then the other ``--config`` files,
     then the flags. The other verbs, and a ``fit`` that continues a run, read the run's own ``config.yaml`` in place of
@@ -49,6 +57,7 @@ def make_plan(words: list[str]) -> Plan:
     configs, rest = take_option(rest, ("--config", "-c"))
     checkpoints, rest = take_option(rest, ("--ckpt_path",))
     runs, _ = take_option(rest, ("--runs",))
+    modules, rest = take_option(rest, ("--imports",))
     root = Path(runs[-1] if runs else "runs").resolve()  # ModelCheckpoint forgets its best where the path changes
     for config in configs:
         check_config(Path(config))
@@ -69,11 +78,69 @@ def make_plan(words: list[str]) -> Plan:
     folder = run or new_folder(root, name)
     os.environ["ZOO_RUN"] = str(folder)  # the processes that DDP starts share it
     spelled = [word for layer in layers for word in ("--config", str(layer))]
+    imports = read_imports(layers, modules)
+    if imports:
+        spelled += ["--imports", json.dumps([*imports])]  # all layers', and so those of the run's config.yaml
     if checkpoint:
         spelled += ["--ckpt_path", str(checkpoint), "--weights_only", "true"]
     if verb in ("validate", "test"):
         spelled += ["--verbose", "false"]  # the callbacks print the numbers, once
-    return Plan([verb, *spelled, *rest], name, folder, run is not None, checkpoint)
+    return Plan([verb, *spelled, *rest], name, folder, run is not None, checkpoint, imports)
+
+
+def read_imports(layers: list[Path], flags: list[str]) -> dict[str, str]:
+    """The modules that configurations and flags list under ``imports``, and for each where it is named.
+
+    Raises:
+        UserError: A configuration is no mapping in YAML, or what it lists are no modules.
+    """
+    listed = {str(layer): read_config(layer).get("imports", []) for layer in layers} | {"--imports": flags}
+    for place, modules in listed.items():
+        if not isinstance(modules, list) or not all(MODULE.fullmatch(str(module)) for module in modules):
+            raise UserError(f"{place}: imports is {modules!r}: list modules as Python names them: [my_package.towers]")
+    return {module: place for place, modules in listed.items() for module in modules}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        UserError: It is no mapping in YAML; names the line.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: this is no YAML: {error.problem}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: this is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        what = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"{path}: it holds {what}: give `model:`, `data:`, `trainer:` and what stands under them")
+    return content
+
+
+def import_modules(imports: dict[str, str]) -> None:
+    """Import modules that register what a run is made of; those in the current folder too.
+
+    Args:
+        imports: The modules, and for each where it is named.
+
+    Raises:
+        UserError: One is not there, or needs one that is not.
+    """
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+    for module, place in imports.items():
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            missing = error.name or module
+            if f"{module}.".startswith(f"{missing}."):
+                what = f"there is no module {missing!r} in the current folder, and none is installed"
+            else:
+                what = f"it needs the module {missing!r}, which is not installed"
+            raise UserError(f"{place}: imports has {module!r}: {what}") from error
 
 
 def take_option(words: list[str], names: tuple[str, ...]) -> tuple[list[str], list[str]]:

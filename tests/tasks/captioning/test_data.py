@@ -78,7 +78,7 @@ def test_max_references_keeps_the_first(muge_root):
 def test_an_evaluation_has_every_picture_once_in_file_order_with_all_references(muge_root):
     data, wanted = module(muge_root, eval_batch_size=5), references(muge_root, "valid")
     data.setup("fit")
-    batches = list(data.val_dataloader())
+    batches = list(data.val_dataloader()[0])
     assert [image_id for batch in batches for image_id in batch["image_id"]] == list(wanted)
     for batch in batches:
         texts = [[] for _ in batch["image_id"]]
@@ -91,7 +91,7 @@ def test_val_pictures_are_spread_over_the_file(muge_root):
     data = module(muge_root, val_pictures=4)
     data.setup("validate")
     assert data.gold("valid").rows == [0, 3, 6, 9]
-    assert [row for batch in data.val_dataloader() for row in batch["row"].tolist()] == [0, 3, 6, 9]
+    assert [row for batch in data.val_dataloader()[0] for row in batch["row"].tolist()] == [0, 3, 6, 9]
     assert len(data.gold("train").rows) == 24
 
 
@@ -110,7 +110,7 @@ def test_a_test_split_without_answers_can_only_be_predicted(copy):
     (copy / "ECommerce-IC" / "IC_test_answers.jsonl").unlink()
     data = module(copy)
     data.setup("predict")
-    batch = next(iter(data.predict_dataloader()))
+    batch = next(iter(data.predict_dataloader()[0]))
     assert "text" not in batch
     assert data.gold("test").references is None
     with pytest.raises(UserError, match=r"the test split has no references \(.*IC_test\.jsonl\): it can only be predi"):

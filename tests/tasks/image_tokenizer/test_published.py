@@ -169,14 +169,14 @@ def pictures(count=2, side=64):
 
 @torch.no_grad()
 def assert_same(stage, model):
-    """The same codes, and pixels to 1e-5."""
+    """The same codes, and pixels to 4e-5 of the largest: each is found up to 1e-5 off its own float64."""
     images = pictures()
     expected, codes = model(to_pixels(images))
     found = stage.encode(images)
     assert torch.equal(found, codes)
     assert len(codes.unique()) > 8
     pixels = stage._pixels(stage.quantize.look_up(found))
-    torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=4e-5 * expected.abs().max().item())
     assert expected.std() > 0.05
     assert (stage.decode(found).int() - to_images(expected).int()).abs().max() <= 1
 

@@ -125,15 +125,14 @@ def expected_evaluation(root, encode_image, encode_text):
 
 def first_evaluation(zoo_process, place, root, weights):
     """What ``python -m zoo fit`` on files logs before the first step, started from ``weights``."""
-    model = {"class_path": "zoo.tasks.RetrievalTask", "init_args": MODEL}
-    evaluation = {"class_path": "zoo.tasks.retrieval.evaluation.RetrievalEvaluation", "init_args": {"sheet_queries": 0}}
+    model = {"class_path": "zoo.tasks.RetrievalTask", "init_args": {**MODEL, "evaluation": {"grid_queries": 0}}}
     experiment = {
         "model": model,
         "data": {
             "class_path": "zoo.tasks.retrieval.data.RetrievalDataModule",
             "init_args": {"root": str(root), "batch_size": 4, "num_workers": 0},
         },
-        "trainer": {"accelerator": "cpu", "precision": "32-true", "max_steps": 1, "callbacks+": [evaluation]},
+        "trainer": {"accelerator": "cpu", "precision": "32-true", "max_steps": 1},
     }
     repository = Path(__file__).parents[3]
     (place / "experiments").mkdir()

@@ -9,18 +9,17 @@ import torch
 import zoo
 from zoo.errors import UserError
 from zoo.tasks.retrieval.data import RetrievalDataModule
-from zoo.tasks.retrieval.evaluation import RetrievalEvaluation, print_thresholds, write_thresholds
+from zoo.tasks.retrieval.evaluation import RetrievalEvaluationOptions, print_thresholds, write_thresholds
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold
 
 TINY = ("--config", "experiments/tiny.yaml")
-EVALUATION = "zoo.tasks.retrieval.evaluation.RetrievalEvaluation"
 WANTED = [20, 25, 30, 50, 95]
 
 
 @pytest.fixture
 def trained(zoo_main, workplace):
     tiny = workplace / "experiments" / "tiny.yaml"
-    tiny.write_text(tiny.read_text().replace("sheet_queries: 0}", f"sheet_queries: 0, precisions: {WANTED}}}"))
+    tiny.write_text(tiny.read_text().replace("grid_queries: 0}", f"grid_queries: 0, precisions: {WANTED}}}"))
     code, _, err = zoo_main("fit", *TINY)
     assert code == 0, err
     (run,) = (workplace / "runs" / "tiny").iterdir()
@@ -100,7 +99,7 @@ def test_precisions_are_options(zoo_main, trained, workplace):
     words = ("validate", "--config", "experiments/_overlays/other.yaml")
     usual = [50, 80, 90, 95]
     for given, wanted in (("{}", usual), ("{precisions: [30, 62.5]}", [30, 62.5]), ("{precisions: []}", None)):
-        overlay.write_text(f"trainer: {{callbacks: [{{class_path: {EVALUATION}, init_args: {given}}}]}}\n")
+        overlay.write_text(f"model: {{init_args: {{evaluation: {given}}}}}\n")
         (trained / "thresholds.json").unlink(missing_ok=True)
         code, out, err = zoo_main(*words)
         assert code == 0, err
@@ -185,4 +184,4 @@ def test_what_is_not_reached_is_said_in_80_columns(capsys, monkeypatch):
 @pytest.mark.parametrize("precisions", [[0], [100], [80, -1]])
 def test_a_precision_out_of_range_is_refused(precisions):
     with pytest.raises(UserError, match="precisions is"):
-        RetrievalEvaluation(precisions=precisions)
+        RetrievalEvaluationOptions(precisions=precisions)

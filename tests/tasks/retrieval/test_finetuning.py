@@ -75,8 +75,10 @@ def test_what_is_computed_again_has_the_gradients_of_what_is_kept(tmp_path, opti
     whole, _ = trained(tmp_path, built(loss=loss), steps=1)
     again, _ = trained(tmp_path, built(loss=loss, **options), steps=1)
     assert whole.keys() == again.keys()
+    largest = max(gradient.abs().max().item() for gradient in whole.values())
     for name, gradient in whole.items():
-        torch.testing.assert_close(again[name], gradient, atol=1e-5, rtol=1e-5, msg=name)
+        bound = 1e-5 * max(gradient.abs().max().item(), 0.1 * largest)  # of what cancels, the noise alone is left
+        torch.testing.assert_close(again[name], gradient, atol=bound, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("options", [{"chunk_size": 5}, {"gradient_checkpointing": True}], ids=["chunks", "blocks"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from zoo.errors import UserError
-from zoo.tasks.retrieval.evaluation import RetrievalEvaluation
+from zoo.tasks.retrieval.evaluation import RetrievalEvaluation, RetrievalEvaluationOptions
 from zoo.tasks.retrieval.zero_shot import ZeroShotGuard, starts_trained
 
 TINY = ("--config", "experiments/tiny.yaml")
@@ -191,7 +191,7 @@ def trained(zoo_main, workplace):
 def guarded(workplace, place):
     """Put the guard before, or behind, the evaluation in the tiny experiment."""
     path = workplace / "experiments" / "tiny.yaml"
-    text, guard = path.read_text(), "    - class_path: zoo.tasks.retrieval.zero_shot.ZeroShotGuard\n"
+    text, guard = path.read_text(), "    - class_path: ZeroShotGuard\n"
     mark = {"before": "    - class_path: zoo.tasks.retrieval.evaluation", "behind": "    - class_path: lightning."}[
         place
     ]
@@ -235,7 +235,7 @@ def test_a_trainer_in_python_that_resumes_compares_with_step_0(workplace, traine
 
     def train(epochs, **options):
         task = type(load(trained))(**{**load(trained).hparams, "init_from": str(trained), "learning_rate": 0.05})
-        guard, evaluation = ZeroShotGuard(), RetrievalEvaluation(sheet_queries=0)
+        guard, evaluation = ZeroShotGuard(), RetrievalEvaluation(RetrievalEvaluationOptions(grid_queries=0))
         trainer = L.Trainer(
             callbacks=[guard, evaluation],
             default_root_dir=workplace,

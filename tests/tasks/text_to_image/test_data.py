@@ -71,11 +71,11 @@ def test_malformed_lines_are_named_or_left_out(copy, lines, capsys):
     changed = [*own[:2], own[2].replace("\t", " "), *own[3:6], f"{ids[6]}\t ", own[5], *own[8:]]
     lines("T2I_val.txt.tsv", changed)
     with pytest.raises(UserError, match=r"T2I_val\.txt\.tsv:3: no tab in"):
-        module(copy).gold("val")
-    kept = module(copy, on_error="skip").gold("val").image_ids
+        module(copy).gold("valid")
+    kept = module(copy, on_error="skip").gold("valid").image_ids
     assert kept == [image_id for place, image_id in enumerate(ids) if place not in (2, 6, 7)]
     said = capsys.readouterr().err
-    assert "leaving out of val: 6 broken rows" in said  # three lines, and their pictures
+    assert "leaving out of valid: 6 broken rows" in said  # three lines, and their pictures
     for words in ("txt.tsv:3: no tab", f"txt.tsv:7: picture {ids[6]} has an empty text", "txt.tsv:8: picture id"):
         assert words in said
 
@@ -86,21 +86,21 @@ def test_descriptions_and_pictures_are_joined_by_id_whatever_their_order(muge_ro
         shuffled = random.Random(seed + number).sample(lines(f"T2I_val.{kind}.tsv"), 12)
         lines(f"T2I_val.{kind}.tsv", shuffled)
     data, original = module(copy), module(muge_root)
-    gold, truth = data.gold("val"), original.gold("val")
+    gold, truth = data.gold("valid"), original.gold("valid")
     assert [line.split("\t")[0] for line in lines("T2I_val.txt.tsv")] == gold.image_ids
     for row, (image_id, text) in enumerate(zip(gold.image_ids, gold.texts, strict=True)):
         there = truth.image_ids.index(image_id)
         assert truth.texts[there] == text
-        np.testing.assert_array_equal(data.picture("val", row), original.picture("val", there))
+        np.testing.assert_array_equal(data.picture("valid", row), original.picture("valid", there))
     batch = next(iter(data.val_dataloader()[0]))
     assert batch["text"] == gold.texts
     assert batch["image_id"] == gold.image_ids
-    np.testing.assert_array_equal(batch["image"][3].permute(1, 2, 0), images.resize(data.picture("val", 3), 24))
+    np.testing.assert_array_equal(batch["image"][3].permute(1, 2, 0), images.resize(data.picture("valid", 3), 24))
 
 
 def test_both_names_of_the_text_file_are_read(muge_root, copy):
     (copy / "T2I_val.txt.tsv").rename(copy / "T2I_val.text.tsv")
-    assert module(copy).gold("val").texts == module(muge_root).gold("val").texts
+    assert module(copy).gold("valid").texts == module(muge_root).gold("valid").texts
 
 
 def test_the_folder_is_known_from_itself_and_from_its_parent(muge_root):
@@ -159,8 +159,8 @@ def test_files_that_are_missing_are_named(copy):
     (copy / "T2I_val.txt.tsv").unlink()
     with pytest.raises(UserError, match=r"has no T2I_val\.txt\.tsv or T2I_val\.text\.tsv\. It holds T2I_test"):
         module(copy)
-    with pytest.raises(UserError, match=r"Split 'valid' is not one of train, val, test\. Did you mean val"):
-        module(copy, stage="test").gold("valid")
+    with pytest.raises(UserError, match=r"Split 'val' is not one of train, valid, test\. Did you mean valid"):
+        module(copy, stage="test").gold("val")
     (copy / "T2I_train.img.tsv").unlink()
     with pytest.raises(UserError, match=r"the train split has no pictures \(.*T2I_train\.img\.tsv is not there\)"):
         module(copy)
@@ -201,7 +201,7 @@ def test_missing_and_empty_text_files_are_refused(tmp_path):
 def test_pictures_with_a_byte_order_mark_are_read(copy):
     path = copy / "T2I_val.img.tsv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert module(copy).picture("val", 0).shape[2] == 3
+    assert module(copy).picture("valid", 0).shape[2] == 3
     assert ImageTsv(path, id_type=str).line_number(0) == 1
 
 
@@ -275,19 +275,19 @@ def test_processes_share_an_epoch(muge_root):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_every_row_is_read_once_over_all_processes(muge_root, world_size):
-    read = {"val": [], "test": [], "predict": [], "pictures": []}
+    read = {"valid": [], "test": [], "predict": [], "pictures": []}
     for rank in range(world_size):
         data = module(muge_root, stage="test", eval_batch_size=2, val_pictures=7)
         data.trainer = place(rank, world_size)
         data.skip_rows = {0, 5}
-        read["val"].append(rows_of(data.val_dataloader()[0]))
+        read["valid"].append(rows_of(data.val_dataloader()[0]))
         read["test"].append(rows_of(data.test_dataloader()[0]))
-        read["predict"].append(rows_of(data.predict_dataloader()))
+        read["predict"].append(rows_of(data.predict_dataloader()[0]))
         read["pictures"].append(rows_of(data.pictures_loader("train")))
     assert all(rows == sorted(rows) for kind in read.values() for rows in kind)
     every = {kind: sorted(row for part in rows for row in part) for kind, rows in read.items()}
-    assert every["val"] == data.gold("val").rows
-    assert len(every["val"]) == 7
+    assert every["valid"] == data.gold("valid").rows
+    assert len(every["valid"]) == 7
     assert every["test"] == list(range(12))
     assert every["predict"] == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     assert every["pictures"] == list(range(24))
@@ -296,7 +296,7 @@ def test_every_row_is_read_once_over_all_processes(muge_root, world_size):
 def test_more_processes_than_rows_are_refused(muge_root):
     data = module(muge_root, val_pictures=2)
     data.trainer = place(0, 3)
-    with pytest.raises(UserError, match="the val split is smaller than the 3 processes"):
+    with pytest.raises(UserError, match="the valid split is smaller than the 3 processes"):
         data.val_dataloader()
 
 
@@ -304,7 +304,7 @@ def test_evaluation_is_not_augmented(muge_root):
     data = module(muge_root, crop_scale=(0.3, 0.4), flip=1.0)
     batch = next(iter(data.val_dataloader()[0]))
     assert "flip" not in batch
-    np.testing.assert_array_equal(batch["image"][5].permute(1, 2, 0), images.resize(data.picture("val", 5), 24))
+    np.testing.assert_array_equal(batch["image"][5].permute(1, 2, 0), images.resize(data.picture("valid", 5), 24))
 
 
 @pytest.mark.parametrize(("total", "count"), [(12, 1), (12, 5), (12, 7), (12, 12), (12, 50), (5000, 1000)])
@@ -319,20 +319,20 @@ def test_val_pictures_are_spread_evenly(total, count):
 
 def test_val_pictures_are_of_the_validation_split_alone(muge_root):
     data = module(muge_root, val_pictures=3)
-    assert data.gold("val").rows == [0, 4, 8]
-    assert len(data.gold("val").texts) == 12
+    assert data.gold("valid").rows == [0, 4, 8]
+    assert len(data.gold("valid").texts) == 12
     assert [len(data.gold(split).rows) for split in ("train", "test")] == [24, 12]
 
 
 def test_training_descriptions_are_drawn_beside_a_splits_own(muge_root):
     data = module(muge_root, train_pictures=5, val_pictures=3)
-    assert [data.drawn_splits(split) for split in ("val", "test")] == [["val", "train"], ["test", "train"]]
+    assert [data.evaluated_splits(split) for split in ("valid", "test")] == [["valid", "train"], ["test", "train"]]
     assert [rows_of(loader) for loader in data.val_dataloader()] == [[0, 4, 8], [0, 4, 9, 14, 19]]
     data.setup("test")
     assert [rows_of(loader) for loader in data.test_dataloader()] == [list(range(12)), [0, 4, 9, 14, 19]]
     assert rows_of(data.pictures_loader("train")) == list(range(24))
     assert rows_of(data.pictures_loader("train", first=20)) == [20, 21, 22, 23]
-    assert module(muge_root).drawn_splits("val") == ["val"]
+    assert module(muge_root).evaluated_splits("valid") == ["valid"]
 
 
 # --- latents -------------------------------------------------------------------------------------------------------
@@ -386,19 +386,19 @@ def test_latents_of_other_pictures_are_refused(copy, latents, lines):
 
 
 def test_predict_reads_descriptions_alone(muge_root):
-    for split in ("val", "test"):
+    for split in ("valid", "test"):
         data = module(muge_root, stage="predict", predict_split=split)
-        batches = list(data.predict_dataloader())
+        batches = list(data.predict_dataloader()[0])
         assert [text for batch in batches for text in batch["text"]] == data.gold(split).texts
         assert all(set(batch) == {"text", "image_id", "row"} for batch in batches)
     data.skip_rows = set(range(12))
-    assert rows_of(data.predict_dataloader()) == []
+    assert rows_of(data.predict_dataloader()[0]) == []
 
 
 def test_a_test_split_without_pictures_can_only_be_predicted(copy):
     (copy / "T2I_test.img.tsv").unlink()
     data = module(copy, stage="predict")
-    assert rows_of(data.predict_dataloader()) == list(range(12))
+    assert rows_of(data.predict_dataloader()[0]) == list(range(12))
     gold = data.gold("test")
     assert (gold.has_pictures, gold.rows) == (False, list(range(12)))
     for use in (
@@ -409,15 +409,15 @@ def test_a_test_split_without_pictures_can_only_be_predicted(copy):
     ):
         with pytest.raises(UserError, match=r"the test split has no pictures \(.*T2I_test\.img\.tsv is not there\)"):
             use()
-    assert module(copy).gold("val").has_pictures
+    assert module(copy).gold("valid").has_pictures
 
 
 def test_the_source_names_the_folder_and_hashes_ids_texts_and_pictures(muge_root, copy, lines):
-    def source(split="val", **options):
+    def source(split="valid", **options):
         return module(copy, **options).gold(split).source
 
     first = source()
-    assert module(muge_root).gold("val").source == first.replace("copy", muge_root.name)
+    assert module(muge_root).gold("valid").source == first.replace("copy", muge_root.name)
     assert first.startswith("copy, t2i ")
     assert len(first.rpartition(" ")[2]) == 12
     assert source(val_pictures=3) == first
@@ -478,7 +478,7 @@ def test_a_worker_is_sent_no_index(muge_root):
 
 def test_the_embedded_data_is_read(demo_root):
     data = module(demo_root, val_pictures=10)
-    gold = data.gold("val")
+    gold = data.gold("valid")
     assert gold.has_pictures
     assert len(gold.rows) == 10
-    assert data.picture("val", 0).shape == (128, 128, 3)
+    assert data.picture("valid", 0).shape == (128, 128, 3)

@@ -58,28 +58,28 @@ def own_cache(tmp_path, monkeypatch):
 
 def test_true_features_are_those_of_every_picture_in_file_order(data, matcher):
     judges = Judges(inception="none", matcher=str(matcher))
-    found = true_features(judges, data, "val")["clip"]
-    pixels = torch.cat([batch["image"] for batch in data.pictures_loader("val")])
+    found = true_features(judges, data, "valid")["clip"]
+    pixels = torch.cat([batch["image"] for batch in data.pictures_loader("valid")])
     assert pixels.shape == (12, 3, 24, 24)
     assert torch.allclose(found, judges.look(pixels)["clip"], atol=1e-6)
 
 
 def test_they_are_read_again_only_where_something_changed(data, matcher, tmp_path, muge_root):
     judges = Judges(inception="none", matcher=str(matcher))
-    first = true_features(judges, data, "val")
-    again = true_features(judges, data, "val")
+    first = true_features(judges, data, "valid")
+    again = true_features(judges, data, "valid")
     assert data.reads == 1
     assert torch.equal(first["clip"], again["clip"])
     true_features(judges, data, "train")
     assert data.reads == 2
     data.image_size = 16
-    true_features(judges, data, "val")
+    true_features(judges, data, "valid")
     assert data.reads == 3
     torch.manual_seed(5)
-    true_features(Judges(inception="none", matcher=str(save(tmp_path / "other.ckpt"))), data, "val")
+    true_features(Judges(inception="none", matcher=str(save(tmp_path / "other.ckpt"))), data, "valid")
     assert data.reads == 4
     data.image_size = 24
-    true_features(judges, data, "val")
+    true_features(judges, data, "valid")
     assert data.reads == 4
 
 

@@ -1,32 +1,27 @@
 """The captioning submission, written by ``predict``."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
-from zoo.core.reporting import data_module
+from zoo.core.submission import Submission
 from zoo.data.formats import write_json_lines
-from zoo.errors import UserError
 from zoo.tasks.captioning.metrics.scores import CaptionScores
 
 
-class CaptionSubmission(Callback):
+class CaptionSubmission(Submission):
     """Writes a caption of every picture to ``predictions/IC_SPLIT.jsonl`` in the run: ``{"image_id": …, "text": …}``.
 
     The file appears whole or not at all, in the order of the split's own, on any number of processes. Captions that are
     empty or hold ``[UNK]`` are written and reported. The split is the data module's ``predict_split``.
     """
 
-    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start with no captions; refuse what cannot become a submission."""
-        batches: Any = trainer.num_predict_batches
-        if batches[0] != len(trainer.predict_dataloaders):  # type: ignore[arg-type]
-            raise UserError("trainer.limit_predict_batches is set: a submission needs every picture; drop it")
-        data = data_module(trainer, self)
+    rows = "picture"
+
+    def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
+        """Start with no captions."""
         self.gold = data.gold(data.predict_split)
-        self.captions = CaptionScores([()] * len(self.gold.image_ids)).to(pl_module.device)
+        self.captions = CaptionScores([()] * len(self.gold.image_ids)).to(task.device)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -39,7 +34,7 @@ class CaptionSubmission(Callback):
         _, captions = self.captions.gathered()
         if not trainer.is_global_zero:
             return
-        path = Path(trainer.default_root_dir) / "predictions" / f"IC_{self.gold.split}.jsonl"
+        path = self.path(trainer, f"IC_{self.gold.split}.jsonl")
         pairs = list(zip(self.gold.image_ids, captions, strict=True))
         write_json_lines(path, ({"image_id": image_id, "text": text} for image_id, text in pairs))
         print(f"{path}: captions of {len(captions)} pictures")

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
-from zoo.core.reporting import data_module, steps_done
+from zoo.core.evaluation import data_module, steps_done
 from zoo.data.formats import write_text
 from zoo.errors import UserError
 from zoo.tasks.captioning.contracts import CaptionGold

@@ -4,28 +4,28 @@ import sys
 from functools import partial
 from typing import Any, Literal
 
-import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo.core.checkpoint import load_initial_weights
 from zoo.core.optim import two_cosines_ratio
-from zoo.core.pretrained import load_pretrained
-from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.core.task import Task
 from zoo.errors import UserError
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
+from zoo.tasks.captioning.evaluation import DEFAULTS, CaptionEvaluation, CaptionEvaluationOptions
 from zoo.tasks.captioning.loss import self_critical_loss, sums_by_group, token_losses
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
 from zoo.tasks.captioning.registry import CAPTIONERS
+from zoo.tasks.captioning.submission import CaptionSubmission
 
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
 LABEL_SMOOTHING = 0.1  # share of each target that is spread evenly over the vocabulary while training
 
 
-class CaptioningTask(L.LightningModule):
+class CaptioningTask(Task):
     """A writer of Chinese captions.
 
     Training lowers the cross-entropy of the references' tokens. With ``reward_samples`` it then raises CIDEr-D
@@ -53,6 +53,7 @@ class CaptioningTask(L.LightningModule):
             ``init_from``.
         reward_learning_rate: Peak learning rate from that epoch on, which falls along a cosine of its own; by default
             ``learning_rate``. The parts' own rates keep their proportion.
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: The captioner cannot be built as it is asked for, or a number is out of its range.
@@ -76,6 +77,7 @@ class CaptioningTask(L.LightningModule):
         reward_samples: int = 0,
         reward_from_epoch: int = 0,
         reward_learning_rate: float | None = None,
+        evaluation: CaptionEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         if reward_samples < 0 or reward_samples == 1:
@@ -86,6 +88,7 @@ class CaptioningTask(L.LightningModule):
                 " more, and how many captions are drawn"
             )
         self.save_hyperparameters(ignore=["captioner"] if isinstance(captioner, nn.Module) else [], logger=False)
+        self.take_options("evaluation", CaptionEvaluationOptions)
         self.captioner: Any = CAPTIONERS.build_or_take("captioner", captioner, captioner_options)
         if not isinstance(self.captioner, Captioner):
             wanted = ("image_size", "end_token", "decoding", "encode", "tokenize", "logits", "write", "sample", "spell")
@@ -93,9 +96,11 @@ class CaptioningTask(L.LightningModule):
             raise UserError(
                 f"captioner: {type(self.captioner).__name__} has no {', '.join(lacking)}: it is no Captioner"
             )
-        self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
-        self.trained_steps = 0  # of the checkpoint that was loaded
         self._rewards: CaptionReferences | None = None
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return [CaptionEvaluation(self.hparams["evaluation"]), CaptionSubmission()]
 
     @property
     def image_size(self) -> int:
@@ -104,20 +109,14 @@ class CaptioningTask(L.LightningModule):
 
     # --- training ----------------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Read initial weights before a new training; a resumed one brings its own."""
-        if stage != "fit" or self.trainer.ckpt_path is not None:
-            return
-        if self.hparams["init_from"]:
-            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
-            return
-        for side, part in (("image", "image_tower"), ("language", "language")):
-            if hasattr(self.captioner, part):
-                try:
-                    pretrained = self.hparams[f"{side}_pretrained"]
-                    self.weights[part] = load_pretrained(getattr(self.captioner, part), pretrained).text
-                except UserError as error:
-                    raise UserError(f"model.{side}_{error}") from None
+    def pretrained_parts(self) -> dict[str, tuple[str, nn.Module]]:
+        """Name the image tower and the language model, which may start from published weights."""
+        parts = {"image_tower": "image_pretrained", "language": "language_pretrained"}
+        return {
+            part: (option, getattr(self.captioner, part))
+            for part, option in parts.items()
+            if hasattr(self.captioner, part)
+        }
 
     def on_fit_start(self) -> None:
         """Count the training references' n-grams, where their CIDEr-D is the reward."""
@@ -137,8 +136,8 @@ class CaptioningTask(L.LightningModule):
         self._rewards = CaptionReferences([[[*words.tokenize(text), END] for text in texts] for texts in references])
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
-        """Dropout and drawing are a function of seed, process and step; the reward is of the model without dropout."""
-        seed_step(self)
+        """Seed the step; the reward is of the model without dropout."""
+        super().on_train_batch_start(batch, batch_idx)
         if self._by_reward:
             self.captioner.eval()
 
@@ -188,21 +187,19 @@ class CaptioningTask(L.LightningModule):
         losses = token_losses(logits, ids[:, 1:][places], label_smoothing=label_smoothing)
         return losses, batch["picture"][:, None].expand_as(places)[places]
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then free the gradients: Lightning would behind the next forward pass, which lacks that memory."""
-        super().optimizer_step(*args, **kwargs)
-        self.zero_grad()
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over decayed and undecayed parameters, each part at its rate; a cosine to zero for each phase."""
+    def learning_rates(self) -> dict[nn.Parameter, float]:
+        """Give the image tower and the language model peak learning rates of their own, where they have one."""
         parts = {"image_tower": "image_learning_rate", "language": "language_learning_rate"}
-        rates = {
+        return {
             parameter: self.hparams[rate]
             for part, rate in parts.items()
             if self.hparams[rate] is not None
             for parameter in getattr(self.captioner, part).parameters()
         }
-        configured: Any = adamw_warmup_cosine(self, rates)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make AdamW and its schedule: a cosine to zero for each phase."""
+        configured: Any = super().configure_optimizers()
         if self.hparams["reward_from_epoch"]:
             total = int(self.trainer.estimated_stepping_batches)
             peak, second_peak = self.hparams["learning_rate"], self.hparams["reward_learning_rate"]
@@ -244,13 +241,3 @@ class CaptioningTask(L.LightningModule):
     def features(encoded: Tensor) -> Tensor:
         """The pictures' unit vectors ``[B, W] float32``: the mean over what the language model sees ``[B, N, W]``."""
         return normalize(encoded.float().mean(dim=1), dim=-1)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
-        checkpoint["weights"] = self.weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where the initial weights came from, and how long they were trained."""
-        self.weights = checkpoint["weights"]
-        self.trained_steps = checkpoint["global_step"]

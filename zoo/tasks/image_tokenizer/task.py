@@ -3,19 +3,19 @@
 import sys
 from typing import Any, Literal
 
-import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.core.checkpoint import load_initial_weights
 from zoo.core.contracts import Codebook
-from zoo.core.optim import warmup_cosine
-from zoo.core.steps import adamw, seed_step
+from zoo.core.optim import adamw, warmup_cosine
+from zoo.core.task import Task
 from zoo.data.images import to_pixels
 from zoo.errors import UserError
 from zoo.registry import FIRST_STAGES
+from zoo.tasks.image_tokenizer.evaluation import DEFAULTS, ReconstructionEvaluation, ReconstructionEvaluationOptions
 from zoo.tasks.image_tokenizer.loss import adaptive_weight, hinge_loss, laplacian_loss
 from zoo.tasks.image_tokenizer.lpips import find_vgg, load_lpips
 from zoo.tasks.text_to_image.contracts import TextImageBatch
@@ -23,7 +23,7 @@ from zoo.tasks.text_to_image.contracts import TextImageBatch
 DISCRIMINATOR_WEIGHT = 0.8  # of its opinion, once that pulls as hard at the last layer as the reconstruction does
 
 
-class ImageTokenizerTask(L.LightningModule):
+class ImageTokenizerTask(Task):
     """A VQGAN: the first stage of an autoregressive generator, which learns its codes.
 
     Training lowers the reconstruction's absolute error and perceptual distance, and the codebook's loss; later it also
@@ -48,6 +48,7 @@ class ImageTokenizerTask(L.LightningModule):
         discriminator_width: Channels of its first layer.
         discriminator_layers: Its layers that halve the picture.
         restart_after: Batches after which a code that no picture uses is put where one is.
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: The VQGAN cannot be built as it is asked for, or a number is out of its range.
@@ -70,6 +71,7 @@ class ImageTokenizerTask(L.LightningModule):
         discriminator_width: int = 64,
         discriminator_layers: int = 3,
         restart_after: int = 200,
+        evaluation: ReconstructionEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -83,6 +85,7 @@ class ImageTokenizerTask(L.LightningModule):
             raise UserError(f"perceptual is {perceptual!r}: give auto, lpips or laplacian")
         self.automatic_optimization = False  # two optimisers
         self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
+        self.take_options("evaluation", ReconstructionEvaluationOptions)
         self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
         if not isinstance(self.first_stage, Codebook):
             raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
@@ -102,14 +105,17 @@ class ImageTokenizerTask(L.LightningModule):
         self.counts: Tensor
         self.register_buffer("idle", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # batches without use
         self.register_buffer("counts", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # of this epoch
-        self.weights: dict[str, str] = {}  # where the initial weights came from; kept in the checkpoint
-        self.trained_steps = 0  # of the checkpoint that was loaded
         self._lpips: list[Any] = []  # a list, for it is no part of this task's weights
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation."""
+        return [ReconstructionEvaluation(self.hparams["evaluation"])]
 
     # --- training ----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Find the perceptual distance; read initial weights before a new training, a resumed one brings its own."""
+        """Find the perceptual distance; read initial weights before a new training."""
+        super().setup(stage)
         if stage != "fit":
             return
         wanted = self.hparams["perceptual"]
@@ -117,8 +123,6 @@ class ImageTokenizerTask(L.LightningModule):
             self._lpips = [load_lpips()]
         elif wanted == "auto" and self.trainer.is_global_zero:
             print("No LPIPS, for torch's cache has no VGG-16: the Laplacian pyramid stands in for it", file=sys.stderr)
-        if self.hparams["init_from"] and self.trainer.ckpt_path is None:
-            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
 
     def on_fit_start(self) -> None:
         """See that this can be trained here.
@@ -142,8 +146,8 @@ class ImageTokenizerTask(L.LightningModule):
             raise UserError("trainer.precision is 16-mixed, which scales one optimiser's losses: give bf16-mixed or 32")
 
     def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
-        """Noise is a function of seed, process and step; the use of codes is counted anew in each epoch."""
-        seed_step(self)
+        """Seed the step; count the use of codes anew in each epoch."""
+        super().on_train_batch_start(batch, batch_idx)
         if batch_idx == 0:
             self.counts.zero_()
 
@@ -252,13 +256,3 @@ class ImageTokenizerTask(L.LightningModule):
             UserError: Always; it names what writes codes.
         """
         raise UserError("an image tokenizer predicts nothing; `python -m zoo data encode` writes the pictures' codes")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
-        checkpoint["weights"] = self.weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where the initial weights came from, and how long they were trained."""
-        self.weights = checkpoint["weights"]
-        self.trained_steps = checkpoint["global_step"]

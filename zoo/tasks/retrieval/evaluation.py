@@ -2,32 +2,56 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid, write_json
 from zoo.core.grids import SheetRow, contact_sheet
-from zoo.core.reporting import log_numbers, save_sheet, steps_done, write_results
-from zoo.data.formats import write_text
-from zoo.tasks.retrieval.contracts import RetrievalGold
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, check_precisions
 
 
-class RetrievalEvaluation(Callback):
+@dataclass(frozen=True)
+class RetrievalEvaluationOptions(EvaluationOptions):
+    """What is asked of the evaluation of retrieval.
+
+    Args:
+        monitor: The logged number that ``best.ckpt`` is chosen by; null: none is kept.
+        mode: Whether more of it is better (``max``) or less (``min``).
+        metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``ids``, ``embeddings`` and ``side``
+            (``query`` or ``image``).
+        grid_queries: Queries on the image grid, spread evenly over the file; 0 draws none.
+        precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
+
+    Raises:
+        UserError: A precision is out of its range.
+    """
+
+    monitor: str | None = "val/mean_recall"
+    mode: Literal["max", "min"] = "max"
+    grid_queries: int = 8
+    precisions: tuple[float, ...] = (50, 80, 90, 95)
+
+    def __post_init__(self) -> None:
+        check_precisions(self.precisions)
+
+
+DEFAULTS = RetrievalEvaluationOptions()
+
+
+class RetrievalEvaluation(Evaluation):
     """Recall@1/5/10 and MeanRecall as MUGE defines them, over the whole gallery, at every validation and at test.
 
     Logged as ``val/recall@1``, ``val/recall@5``, ``val/recall@10``, ``val/mean_recall``, ``val/loss`` (percent but the
-    loss), and with ``/KIND`` behind the name for each kind of query that the files label; ``test/…`` likewise. Step 0,
-    before training, is the sanity check: run it whole (``num_sanity_val_steps: -1``). An evaluation cut short by
-    ``limit_val_batches`` is reported as ``val_partial/…``. Each evaluation draws a contact sheet to
-    ``pictures/`` in the run and to W&B; ``test`` also writes its numbers to ``test.json``.
+    loss), and with ``/KIND`` behind the name for each kind of query that the files label; ``test/…`` likewise.
+    Each evaluation draws an image grid to ``pictures/`` in the run and to W&B.
 
     ``validate`` and ``test``, not cut short, also tell from which score on a pair, and from which margin over the
     second a first answer, is true as often as wanted, and write it to ``thresholds.json``, each split under its name.
@@ -35,138 +59,77 @@ class RetrievalEvaluation(Callback):
     labels do not name count as false, so that precision is a lower bound where labels are incomplete, as MUGE's are.
 
     Args:
-        sheet_queries: Queries on the contact sheet, spread evenly over the file; 0 draws none.
-        precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
-
-    Raises:
-        UserError: A precision is out of its range.
+        options: What is asked of it.
     """
 
-    def __init__(self, sheet_queries: int = 8, precisions: list[float] | tuple[float, ...] = (50, 80, 90, 95)) -> None:
-        check_precisions(precisions)
-        self.sheet_queries = sheet_queries
-        self.precisions = tuple(precisions)
-        self.numbers: dict[str, float] = {}  # of the latest evaluation, under the names they are logged by
-        self.metric: RetrievalRecall | None = None
-        self.gold: RetrievalGold | None = None
+    def __init__(self, options: RetrievalEvaluationOptions = DEFAULTS) -> None:
+        super().__init__(options)
 
-    # --- hooks -------------------------------------------------------------------------------------------------
+    def begin(self, trainer: L.Trainer, task: Any, part: Part) -> RetrievalRecall:
+        """Make the metric that collects embeddings."""
+        return RetrievalRecall(
+            query_ids=part.gold.query_ids,
+            image_ids=part.gold.image_ids,
+            positives=part.gold.positives,
+            groups=part.gold.kinds,
+            complete=part.complete,
+        ).to(task.device)
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start an empty metric."""
-        batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        self._start(trainer, pl_module, "valid", batches, trainer.val_dataloaders)
-
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start an empty metric."""
-        self._start(trainer, pl_module, "test", trainer.num_test_batches, trainer.test_dataloaders)
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
+    def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Take in a batch of embeddings."""
-        self._update(outputs, batch)
+        side = "image" if "image" in batch else "query"
+        offered = {"ids": batch[f"{side}_id"], "embeddings": outputs, "side": side}
+        part.rows.update(**offered)
+        return offered
 
-    def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Take in a batch of embeddings."""
-        self._update(outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score, log, print, draw."""
-        self._finish(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score, log, print, draw; write ``test.json``."""
-        self._finish(trainer, pl_module, "test")
-
-    # --- the same for both splits ------------------------------------------------------------------------------
-
-    def _start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, split: str, batches: list[Any], loaders: Any
-    ) -> None:
-        complete = all(number == len(loader) for number, loader in zip(batches, loaders, strict=True))
-        complete = trainer.strategy.reduce_boolean_decision(complete, all=True)
-        self.numbers = {}
-        self.gold = trainer.datamodule.gold(split)  # type: ignore[attr-defined]
-        self.metric = RetrievalRecall(
-            query_ids=self.gold.query_ids,
-            image_ids=self.gold.image_ids,
-            positives=self.gold.positives,
-            groups=self.gold.kinds,
-            complete=complete,
-        ).to(pl_module.device)
-
-    def _update(self, embeddings: Tensor, batch: Any) -> None:
-        assert self.metric is not None
-        if "image" in batch:
-            self.metric.update(batch["image_id"], embeddings, side="image")
-        else:
-            self.metric.update(batch["query_id"], embeddings, side="query")
-
-    def _finish(self, trainer: L.Trainer, pl_module: Any, prefix: str) -> None:
-        assert self.metric is not None
-        assert self.gold is not None
-        if self.gold.positives is None:
-            if trainer.is_global_zero:
-                print(f"The {self.gold.split} split has no answers here: `predict` writes its submission instead.")
-            return
-        name = prefix if self.metric.complete else f"{prefix}_partial"
-        numbers = self.metric.compute()
-        query_embeddings, image_embeddings, query_ids, image_ids = self.metric.matched_pairs()
+    def compute(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any] | None:
+        """Compute recall, and the loss of the matched pairs."""
+        if part.gold.positives is None:
+            return None
+        numbers = part.rows.compute()
+        query_embeddings, image_embeddings, query_ids, image_ids = part.rows.matched_pairs()
         if len(query_ids):
-            numbers["loss"] = pl_module.evaluation_loss(image_embeddings, query_embeddings, image_ids, query_ids)
-        logged = {f"{name}/{key}": value.float() for key, value in numbers.items()}
-        log_numbers(trainer, pl_module, logged)
-        self.numbers = values = {key: value.item() for key, value in logged.items()}
-        ranking = self.metric.ranking(10)
-        if trainer.is_global_zero:
-            protocol = describe_protocol(trainer, pl_module, self.gold)
-            protocol["queries"], protocol["pictures"] = self.metric.sizes()  # fewer in a partial evaluation
-            step = protocol["step"]
-            print_recall(values, name, protocol)
-            if self.precisions and self.metric.complete and trainer.state.fn in ("validate", "test"):
-                scores, margins = self.metric.thresholds(self.precisions)
-                print_thresholds(scores, margins, self.gold.split, protocol["pictures"])
-                path = Path(trainer.default_root_dir) / "thresholds.json"
-                write_thresholds(path, self.gold.split, scores, margins, protocol)
-            if self.sheet_queries:
-                self._draw(trainer, name, ranking, step)
-            if prefix == "test":
-                write_results(Path(trainer.default_root_dir) / "test.json", values, protocol)
-        self.metric = None
+            numbers["loss"] = task.evaluation_loss(image_embeddings, query_embeddings, image_ids, query_ids)
+        return numbers
 
-    def _draw(self, trainer: L.Trainer, name: str, ranking: tuple[Tensor, Tensor, Tensor], step: int) -> None:
-        assert self.gold is not None
-        assert self.gold.positives is not None
-        places = {query_id: place for place, query_id in enumerate(self.gold.query_ids)}
-        chosen = torch.linspace(0, len(ranking[0]) - 1, min(self.sheet_queries, len(ranking[0]))).round().long()
+    def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
+        """Say how many queries and images were compared, and how."""
+        queries, pictures = part.rows.sizes()  # fewer in a partial evaluation
+        return {
+            "queries": queries,
+            "pictures": pictures,
+            "resize": "square bicubic",
+            "ties": "earlier in the file first",
+        }
+
+    def report(
+        self, trainer: L.Trainer, task: Any, part: Part, numbers: dict[str, float], protocol: dict[str, Any]
+    ) -> None:
+        """Print recall and thresholds, save the image grid."""
+        ranking = part.rows.ranking(10)
+        if not trainer.is_global_zero:
+            return
+        print_recall(numbers, part.name, protocol)
+        if self.options.precisions and part.complete and trainer.state.fn in ("validate", "test"):
+            scores, margins = part.rows.thresholds(self.options.precisions)
+            print_thresholds(scores, margins, part.split, protocol["pictures"])
+            path = Path(trainer.default_root_dir) / "thresholds.json"
+            write_thresholds(path, part.split, scores, margins, protocol)
+        if self.options.grid_queries:
+            sheet = self._draw(data_module(trainer, self), part, ranking)
+            save_image_grid(trainer, sheet, part.name, f"{part.name}/top10", protocol["step"])
+
+    def _draw(self, data: Any, part: Part, ranking: tuple[Tensor, Tensor, Tensor]) -> Any:
+        places = {query_id: place for place, query_id in enumerate(part.gold.query_ids)}
+        chosen = torch.linspace(0, len(ranking[0]) - 1, min(self.options.grid_queries, len(ranking[0]))).round().long()
         rows = []
         for query_id, image_ids in zip(ranking[0][chosen].tolist(), ranking[1][chosen].tolist(), strict=True):
             place = places[query_id]
-            hits = [image_id in self.gold.positives[place] for image_id in image_ids]
+            hits = [image_id in part.gold.positives[place] for image_id in image_ids]
             first = f"first true picture at {hits.index(True) + 1}" if any(hits) else "no true picture in the first 10"
-            pictures = [trainer.datamodule.picture(self.gold.split, image_id) for image_id in image_ids]  # type: ignore[attr-defined]
-            rows.append(SheetRow(text=self.gold.texts[place], pictures=pictures, hits=hits, note=first))
-        save_sheet(trainer, contact_sheet(rows), name, f"{name}/top10", step)
-
-
-def describe_protocol(trainer: L.Trainer, pl_module: Any, gold: RetrievalGold) -> dict[str, Any]:
-    """What the numbers were measured on and how."""
-    return {
-        "data": gold.source,
-        "split": gold.split,
-        "queries": len(gold.query_ids),
-        "pictures": len(gold.image_ids),
-        "image_size": trainer.datamodule.image_size,  # type: ignore[attr-defined]
-        "resize": "square bicubic",
-        "precision": str(trainer.precision),
-        "step": steps_done(trainer, pl_module),
-        "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
-        "weights": pl_module.weights,
-        "ties": "earlier in the file first",
-    }
+            pictures = [data.picture(part.split, image_id) for image_id in image_ids]
+            rows.append(SheetRow(text=part.gold.texts[place], pictures=pictures, hits=hits, note=first))
+        return contact_sheet(rows)
 
 
 def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) -> None:
@@ -174,15 +137,15 @@ def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) 
     table = Table(title=f"{name}, step {protocol['step']}", title_justify="left")
     for column in ("queries", "R@1", "R@5", "R@10", "MeanRecall"):
         table.add_column(column, justify="left" if column == "queries" else "right")
-    kinds = [key.removeprefix(f"{name}/mean_recall") for key in values if key.startswith(f"{name}/mean_recall")]
+    kinds = [key.removeprefix("mean_recall") for key in values if key.startswith("mean_recall")]
     for kind in kinds:
-        keys = [f"{name}/{metric}{kind}" for metric in ("recall@1", "recall@5", "recall@10", "mean_recall")]
+        keys = [f"{metric}{kind}" for metric in ("recall@1", "recall@5", "recall@10", "mean_recall")]
         table.add_row(kind.removeprefix("/") or "all", *(f"{values[key]:.2f}" for key in keys))
     console = Console()
     console.print(table)
     console.print(
         f"{protocol['queries']} queries, {protocol['pictures']} pictures, {protocol['image_size']} px, "
-        f"{protocol['precision']}; percent; loss {values.get(f'{name}/loss', float('nan')):.4f}",
+        f"{protocol['precision']}; percent; loss {values.get('loss', float('nan')):.4f}",
         style="dim",
     )
 
@@ -232,4 +195,4 @@ def write_thresholds(
             "holds_for": "this checkpoint and this gallery; choose thresholds on valid, not on test",
         },
     }
-    write_text(path, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, kept)

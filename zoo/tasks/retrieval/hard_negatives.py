@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from zoo.core.collected import CollectedRows
-from zoo.core.reporting import data_module
+from zoo.core.evaluation import data_module
 from zoo.errors import UserError
 
 SEARCHED = 8  # neighbours that are looked for at first, as a multiple of the group size

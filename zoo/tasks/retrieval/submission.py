@@ -1,17 +1,16 @@
 """The official submission file, written by ``predict``."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
+from zoo.core.submission import Submission
 from zoo.data.formats import Query, write_queries
 from zoo.errors import UserError
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 
 
-class RetrievalSubmission(Callback):
+class RetrievalSubmission(Submission):
     """Writes each query's ten best pictures, best first, to ``predictions/MR_SPLIT_queries.jsonl`` in the run.
 
     The ranking is exact over the whole gallery, on any number of processes, and the file appears whole or not at all.
@@ -19,12 +18,10 @@ class RetrievalSubmission(Callback):
     The split and the schema are the data module's ``predict_split`` and ``submission_schema``.
     """
 
-    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start with no embeddings; refuse what cannot become a submission."""
-        loaders: Any = trainer.predict_dataloaders
-        if list(trainer.num_predict_batches) != [len(loader) for loader in loaders]:
-            raise UserError("trainer.limit_predict_batches is set: a submission needs every query and picture; drop it")
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    rows = "query and picture"
+
+    def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
+        """Start with no embeddings; raise UserError where the gallery is too small."""
         self.schema = data.submission_schema
         self.gold = data.gold(data.predict_split)
         if len(self.gold.image_ids) < 10:
@@ -33,7 +30,7 @@ class RetrievalSubmission(Callback):
             )
         self.metric = RetrievalRecall(
             query_ids=self.gold.query_ids, image_ids=self.gold.image_ids, positives=None, groups=None
-        ).to(pl_module.device)
+        ).to(task.device)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -50,8 +47,7 @@ class RetrievalSubmission(Callback):
                 "muge": f"MR_{self.gold.split}_queries.jsonl",
                 "cn_clip": f"{self.gold.split}_texts.jsonl",
             }
-            path = Path(trainer.default_root_dir) / "predictions" / names[self.schema]
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = self.path(trainer, names[self.schema])
             submission = [
                 Query(query_id=query_id, text=text, item_ids=tuple(items))
                 for query_id, text, items in zip(self.gold.query_ids, self.gold.texts, image_ids.tolist(), strict=True)

@@ -4,27 +4,25 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.callbacks import Callback
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
-from zoo.core.checkpoint import load_initial_weights
 from zoo.core.optim import layer_rates
-from zoo.core.pretrained import load_pretrained
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
-from zoo.core.steps import adamw_warmup_cosine, seed_step
-from zoo.errors import UserError
+from zoo.core.task import Task
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
+from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
 from zoo.tasks.retrieval.finetuning import asked, check_options, prepare_tower
 from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE, clip_loss, siglip_loss
+from zoo.tasks.retrieval.submission import RetrievalSubmission
 
 
-class RetrievalTask(L.LightningModule):
+class RetrievalTask(Task):
     """An image tower and a text tower, trained to put a Chinese query beside its pictures.
 
     Training: a contrastive loss over the pairs of all processes; two rows of one picture or of one query are not each
@@ -73,6 +71,7 @@ class RetrievalTask(L.LightningModule):
         lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``); 0: none.
         lora_alpha: Their scale, over the rank.
         lora_dropout: Dropout before them, in [0, 1).
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: A tower cannot be built as it is asked for, or a number is out of its range.
@@ -111,10 +110,12 @@ class RetrievalTask(L.LightningModule):
         lora_rank: int = 0,
         lora_alpha: float = 16.0,
         lora_dropout: float = 0.0,
+        evaluation: RetrievalEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
+        self.take_options("evaluation", RetrievalEvaluationOptions)
         check_options(self.hparams)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
@@ -130,8 +131,6 @@ class RetrievalTask(L.LightningModule):
         self._kept_in_evaluation: list[nn.Module] = []
         for side, tower in self._towers():
             self._kept_in_evaluation += prepare_tower(tower, side, self.hparams)
-        self.weights: dict[str, str] = {}  # where each part's initial weights came from; kept in the checkpoint
-        self.trained_steps = 0  # of the checkpoint that was loaded
 
     def _towers(self) -> list[tuple[str, Any]]:
         return [("image", self.image_tower), ("text", self.text_tower)]
@@ -142,6 +141,10 @@ class RetrievalTask(L.LightningModule):
         for module in self._kept_in_evaluation:
             module.eval()
         return self
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return [RetrievalEvaluation(self.hparams["evaluation"]), RetrievalSubmission()]
 
     @property
     def image_size(self) -> int:
@@ -175,12 +178,9 @@ class RetrievalTask(L.LightningModule):
     # --- training ----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Before a training: read initial weights, unless it is a resumed one, which brings its own; compile."""
-        if stage != "fit":
-            return
-        if self.trainer.ckpt_path is None:
-            self._read_weights()
-        if self.hparams["compile_towers"]:
+        """Read initial weights before a new training, and compile the towers where that is asked for."""
+        super().setup(stage)
+        if stage == "fit" and self.hparams["compile_towers"]:
             for _, tower in self._towers():
                 asked(tower, "compile_network", "compile_towers")()
 
@@ -202,20 +202,9 @@ class RetrievalTask(L.LightningModule):
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def _read_weights(self) -> None:
-        if self.hparams["init_from"]:
-            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
-            if not self.weights["init_from"].startswith("random ("):
-                return
-        for side, tower in self._towers():
-            try:
-                self.weights[f"{side}_tower"] = load_pretrained(tower, self.hparams[f"{side}_pretrained"]).text
-            except UserError as error:
-                raise UserError(f"model.{side}_{error}") from None
-
-    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
-        """Dropout is a function of seed, process and step."""
-        seed_step(self)
+    def pretrained_parts(self) -> dict[str, tuple[str, nn.Module]]:
+        """Name the towers, which may start from published weights."""
+        return {f"{side}_tower": (f"{side}_pretrained", tower) for side, tower in self._towers()}
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of the pairs of all processes."""
@@ -267,23 +256,19 @@ class RetrievalTask(L.LightningModule):
         return gathered.flatten(0, 1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then keep the logit scale in [0, ln 100], before anything can be saved, and free the gradients.
-
-        Lightning would free them behind the next forward pass, which then has less memory to work in.
-        """
+        """Step, then keep the logit scale in [0, ln 100], before anything can be saved."""
         super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
             self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        self.zero_grad()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over decayed and undecayed parameters, layer by layer; warm-up, then cosine to zero, step by step."""
+    def learning_rates(self) -> dict[nn.Parameter, float]:
+        """Give each layer of the towers its peak learning rate, where they differ (``layer_decay``)."""
         rates: dict[nn.Parameter, float] = {}
         if self.hparams["layer_decay"] < 1:
             for _, tower in self._towers():
                 layers = asked(tower, "layers", "layer_decay")()
                 rates |= layer_rates(layers, self.hparams["learning_rate"], self.hparams["layer_decay"])
-        return adamw_warmup_cosine(self, rates)
+        return rates
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
@@ -310,13 +295,3 @@ class RetrievalTask(L.LightningModule):
             for start in range(0, len(images), block)
         ]
         return torch.stack(losses).sum() / len(images)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
-        checkpoint["weights"] = self.weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where the initial weights came from, and how long they were trained."""
-        self.weights = checkpoint["weights"]
-        self.trained_steps = checkpoint["global_step"]

@@ -6,7 +6,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
-from zoo.core.reporting import data_module
+from zoo.core.evaluation import data_module
 from zoo.errors import UserError
 from zoo.tasks.retrieval.evaluation import RetrievalEvaluation
 

@@ -59,8 +59,8 @@ class GenerationData(Protocol):
     def gold(self, split: str) -> GenerationGold:
         """The descriptions of a split, and which of them an evaluation draws."""
 
-    def drawn_splits(self, split: str) -> list[str]:
-        """Whose descriptions an evaluation of ``val`` or ``test`` draws, a loader each: its own first."""
+    def evaluated_splits(self, split: str) -> list[str]:
+        """Whose descriptions an evaluation of ``valid`` or ``test`` draws, a loader each: its own first."""
 
     def picture(self, split: str, row: int) -> np.ndarray:
         """One true picture as ``[H, W, 3] uint8`` RGB."""

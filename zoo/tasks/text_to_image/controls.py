@@ -38,7 +38,7 @@ def controls_parser() -> CommandParser:
         " whose Fréchet distance is the least that pictures of other things can have. Prints the README's table.",
     )
     add_judges(parser)
-    parser.add_argument("--split", choices=["train", "val", "test"], default="val", help="Whose pictures.")
+    parser.add_argument("--split", choices=["train", "valid", "test"], default="valid", help="Whose pictures.")
     parser.add_argument("--image_size", type=int, default=64, help="Side in pixels that the pictures are brought to.")
     return parser
 

@@ -18,7 +18,7 @@ from zoo.errors import UserError, nearest
 from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
 from zoo.tasks.text_to_image.latents import Latents
 
-SPLITS = ("train", "val", "test")
+SPLIT_IN_FILES = {"train": "train", "valid": "val", "test": "test"}  # MUGE's names
 
 
 class TextToImageSplit:
@@ -29,7 +29,7 @@ class TextToImageSplit:
 
     Args:
         folder: An ``ECommerce-T2I`` folder.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``valid`` or ``test``.
         on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
             broken ones and malformed and repeated lines; ``faults`` lists them.
 
@@ -39,10 +39,13 @@ class TextToImageSplit:
     """
 
     def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
-        if split not in SPLITS:
-            raise UserError(f"Split {split!r} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
-        self.texts_path = first_file(folder, f"T2I_{split}.txt.tsv", f"T2I_{split}.text.tsv")
-        self.pictures_path = folder / f"T2I_{split}.img.tsv"
+        if split not in SPLIT_IN_FILES:
+            raise UserError(
+                f"Split {split!r} is not one of {', '.join(SPLIT_IN_FILES)}.{nearest(split, SPLIT_IN_FILES)}"
+            )
+        stem = f"T2I_{SPLIT_IN_FILES[split]}"
+        self.texts_path = first_file(folder, f"{stem}.txt.tsv", f"{stem}.text.tsv")
+        self.pictures_path = folder / f"{stem}.img.tsv"
         self.folder = folder.parent if folder.name == TASK_FOLDERS["t2i"] else folder
         self.split = split
         self.faults: list[str] = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import UserError
+from zoo.tasks.text_to_image.datasets import SPLIT_IN_FILES
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -35,15 +36,15 @@ def scoring_parser() -> CommandParser:
     )
     parser.add_argument(
         "--split",
-        choices=["auto", "train", "val", "test"],
+        choices=["auto", "train", "valid", "test"],
         default="auto",
         help="Whose descriptions were drawn; auto: as the file's name says.",
     )
     parser.add_argument(
         "--reference",
-        choices=["auto", "train", "val", "test"],
+        choices=["auto", "train", "valid", "test"],
         default="auto",
-        help="The split whose pictures are the true ones; auto: the same, or val where it has none, as MUGE's test.",
+        help="The split whose pictures are the true ones; auto: the same, or valid where it has none, as MUGE's test.",
     )
     parser.add_argument(
         "--distractors",
@@ -86,7 +87,7 @@ def add_judges(parser: CommandParser) -> None:
 def main(argv: list[str]) -> int:
     """Check, score, print, write; see ``scoring_parser`` for the options."""
     from zoo.core.collected import CollectedRows
-    from zoo.core.reporting import print_scores
+    from zoo.tasks.text_to_image.report import print_scores
     from zoo.tasks.text_to_image.submission_files import T2ISubmission
 
     options = scoring_parser().parse_args(argv)
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> int:
     data, gold = open_gold(options, split)
     reference = options.reference
     if reference == "auto":
-        reference = split if gold.has_pictures else "val"
+        reference = split if gold.has_pictures else "valid"
     data.open(reference).need_pictures()
     distractors = read_distractors(options.distractors, gold)
     beside = Path(options.predictions).with_suffix(".json")
@@ -212,13 +213,14 @@ def protocol_of(
 def _split(options: "Namespace") -> str:
     if options.split != "auto":
         return options.split
-    named = re.fullmatch(r"T2I_(train|val|test)(\..*)?", Path(options.predictions).name)
+    splits = {name: split for split, name in SPLIT_IN_FILES.items()}
+    named = re.fullmatch(rf"T2I_({'|'.join(splits)})(\..*)?", Path(options.predictions).name)
     if named is None:
         raise UserError(
             f"--predictions {options.predictions}: the name is not T2I_SPLIT.tsv, so it does not tell whose"
-            " descriptions were drawn: give --split train, val or test"
+            " descriptions were drawn: give --split train, valid or test"
         )
-    return named[1]
+    return splits[named[1]]
 
 
 def open_gold(options: "Namespace", split: str) -> "tuple[Any, GenerationGold]":

@@ -7,23 +7,22 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from zoo.callbacks.ema import EMA
-from zoo.core.reporting import data_module
+from zoo.core.evaluation import data_module
+from zoo.core.submission import Submission
 from zoo.core.weights import weights_hash
 from zoo.data.formats import write_image_tsv, write_text
 from zoo.data.images import decode_base64, encode_base64
-from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationGold
+from zoo.tasks.text_to_image.datasets import SPLIT_IN_FILES
 
 
-class TextToImageSubmission(Callback):
+class TextToImageSubmission(Submission):
     """Writes a picture of every description to ``predictions/T2I_SPLIT.tsv`` in the run: id, tab, base64 of a PNG.
 
     The file appears whole or not at all, in the descriptions' order, on any number of processes. What is drawn is kept
@@ -31,6 +30,8 @@ class TextToImageSubmission(Callback):
     data are not taken. ``T2I_SPLIT.json`` beside it says how the pictures were drawn, the model that re-ranked them
     too, which ``score text_to_image`` will not take for a matcher. The split is the data module's ``predict_split``.
     """
+
+    rows = "description"
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """See what is drawn already, before the loader is made.
@@ -52,20 +53,17 @@ class TextToImageSubmission(Callback):
             "precision": str(trainer.precision),
         }
         digest = hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
-        self.path = Path(trainer.default_root_dir) / "predictions" / f"T2I_{self.gold.split}.tsv"
-        self.parts = self.path.with_name(f".T2I_{self.gold.split}.{digest}.parts")
+        self.file = self.path(trainer, f"T2I_{SPLIT_IN_FILES[self.gold.split]}.tsv")
+        self.parts = self.file.with_name(f".{self.file.stem}.{digest}.parts")
         done = sorted({row for row, _ in self._drawn()})
         done = done[: max(0, len(self.gold.texts) - trainer.world_size)]  # each process must have something to do
         done = trainer.strategy.broadcast(done)  # others may draw already
         data.skip_rows = set(done)
         if done and trainer.is_global_zero:
-            print(f"{self.path}: {len(done)} of {len(self.gold.texts)} pictures are drawn already: going on")
+            print(f"{self.file}: {len(done)} of {len(self.gold.texts)} pictures are drawn already: going on")
 
-    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse what cannot become a submission."""
-        batches: Any = trainer.num_predict_batches
-        if batches[0] != len(trainer.predict_dataloaders):  # type: ignore[arg-type]
-            raise UserError("trainer.limit_predict_batches is set: a submission needs every description; drop it")
+    def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
+        """Open the file that this process adds to."""
         self.parts.mkdir(parents=True, exist_ok=True)
         name = f"{trainer.global_rank}-{os.getpid()}-{secrets.token_hex(4)}.tsv"
         self.part = (self.parts / name).open("ab")
@@ -91,10 +89,10 @@ class TextToImageSubmission(Callback):
         missing = [self.gold.image_ids[row] for row in range(len(self.gold.texts)) if row not in found]
         if missing:
             raise RuntimeError(f"{len(missing)} pictures were not drawn (ids {', '.join(missing[:5])})")
-        write_image_tsv(self.path, ((self.gold.image_ids[row], found[row]) for row in sorted(found)))
-        write_text(self.path.with_suffix(".json"), json.dumps(self.protocol, indent=2, ensure_ascii=False) + "\n")
+        write_image_tsv(self.file, ((self.gold.image_ids[row], found[row]) for row in sorted(found)))
+        write_text(self.file.with_suffix(".json"), json.dumps(self.protocol, indent=2, ensure_ascii=False) + "\n")
         shutil.rmtree(self.parts)
-        print(f"{self.path}: {len(found)} pictures of {self.gold.split}'s descriptions")
+        print(f"{self.file}: {len(found)} pictures of {self.gold.split}'s descriptions")
 
     def _drawn(self) -> Iterator[tuple[int, bytes]]:
         """Rows and pictures that are kept; a line that was cut short is none."""

@@ -5,23 +5,24 @@ import sys
 import time
 from typing import Any, Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from zoo.core.checkpoint import load, load_first_stage, load_initial_weights
+from zoo.core.checkpoint import load, load_first_stage
 from zoo.core.contracts import Codebook
 from zoo.core.pretrained import load_pretrained
-from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.core.task import Task
 from zoo.core.weights import weights_hash
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
+from zoo.tasks.text_to_image.evaluation import DEFAULTS, GenerationEvaluation, GenerationEvaluationOptions
 from zoo.tasks.text_to_image.registry import GENERATORS
+from zoo.tasks.text_to_image.submission import TextToImageSubmission
 
 
-class TextToImageTask(L.LightningModule):
+class TextToImageTask(Task):
     """A generator of pictures from Chinese descriptions.
 
     Training lowers the generator's own loss. Evaluation and prediction draw one picture of each description, a function
@@ -44,6 +45,7 @@ class TextToImageTask(L.LightningModule):
         candidates: Pictures drawn of each description, of which the reranker keeps the nearest to it.
         reranker: A retrieval checkpoint, a run's folder or published weights that chooses among the candidates. It
             cannot be the matcher that scores the pictures.
+        evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
         UserError: The generator cannot be built as it is asked for, or candidates come without a reranker.
@@ -64,6 +66,7 @@ class TextToImageTask(L.LightningModule):
         sample_seed: int = 0,
         candidates: int = 1,
         reranker: str | None = None,
+        evaluation: GenerationEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
         if candidates < 1:
@@ -74,15 +77,18 @@ class TextToImageTask(L.LightningModule):
                 " among them, and a reranker needs several"
             )
         self.save_hyperparameters(ignore=["generator"] if isinstance(generator, nn.Module) else [], logger=False)
+        self.take_options("evaluation", GenerationEvaluationOptions)
         self.generator: Any = GENERATORS.build_or_take("generator", generator, generator_options)
         if not isinstance(self.generator, Generator):
             lacking = [name for name in ("image_size", "loss", "generate") if not hasattr(self.generator, name)]
             raise UserError(
                 f"generator: {type(self.generator).__name__} has no {', '.join(lacking)}: it is no Generator"
             )
-        self.weights: dict[str, str] = {}  # where the initial weights came from; kept in the checkpoint
-        self.trained_steps = 0  # of the checkpoint that was loaded
         self._reranker: list[Any] = []  # a list, for it is no part of this task's weights
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return [GenerationEvaluation(self.hparams["evaluation"]), TextToImageSubmission()]
 
     @property
     def image_size(self) -> int:
@@ -145,20 +151,15 @@ class TextToImageTask(L.LightningModule):
 
     # --- training ----------------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Read initial weights before a new training; a resumed one brings its own."""
-        if stage != "fit" or self.trainer.ckpt_path is not None:
-            return
-        if self.hparams["init_from"]:
-            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
-            return
-        if hasattr(self.generator, "text_tower"):
-            try:
-                tower, pretrained = self.generator.text_tower, self.hparams["text_pretrained"]
-                self.weights["text_tower"] = load_pretrained(tower, pretrained).text
-            except UserError as error:
-                raise UserError(f"model.text_{error}") from None
-        if getattr(self.generator, "first_stage", None) is not None:
+    def pretrained_parts(self) -> dict[str, tuple[str, nn.Module]]:
+        """Name the text tower, which may start from published weights."""
+        has_tower = hasattr(self.generator, "text_tower")
+        return {"text_tower": ("text_pretrained", self.generator.text_tower)} if has_tower else {}
+
+    def read_weights(self) -> None:
+        """Read the weights to start from, those of the first stage too, unless ``init_from`` brings them."""
+        super().read_weights()
+        if self.hparams["init_from"] is None and getattr(self.generator, "first_stage", None) is not None:
             try:
                 self.weights["first_stage"] = self._read_first_stage()
                 if self.trainer.is_global_zero:
@@ -211,24 +212,11 @@ class TextToImageTask(L.LightningModule):
                 f" at {self.image_size} px: encode the pictures again, or name the same ones"
             )
 
-    def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
-        """Noise and dropout are a function of seed, process and step."""
-        seed_step(self)
-
     def training_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
         """The generator's losses; ``loss`` is the one that is lowered."""
         losses = self.generator.loss(batch)
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
         return losses
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then free the gradients: Lightning would behind the next forward pass, which lacks that memory."""
-        super().optimizer_step(*args, **kwargs)
-        self.zero_grad()
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over decayed and undecayed parameters; warm-up, then cosine to zero, a step at a time."""
-        return adamw_warmup_cosine(self)
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
@@ -259,16 +247,6 @@ class TextToImageTask(L.LightningModule):
     def predict_step(self, batch: TextImageBatch, batch_idx: int) -> Tensor:
         """Draw the batch's descriptions: ``[B, 3, S, S] uint8``."""
         return self.draw(batch["text"], batch["row"].tolist())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
-        checkpoint["weights"] = self.weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where the initial weights came from, and how long they were trained."""
-        self.weights = checkpoint["weights"]
-        self.trained_steps = checkpoint["global_step"]
 
 
 def picture_seed(sample_seed: int, row: int, candidate: int = 0) -> int:

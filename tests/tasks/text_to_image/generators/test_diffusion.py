@@ -56,18 +56,25 @@ def test_every_block_of_a_transformer_begins_as_the_identity():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_it_learns_one_picture_by_heart(name):
-    torch.manual_seed(0)
-    generator = build(name, sampling={"steps": 20, "guidance": 1.0}).train()
+    steps = {"unet_tiny": 100, "dit_tiny": 300}[name]
+    generator = build(name, sampling={"steps": 20, "guidance": 1.0})
     one = torch.zeros(3, 16, 16, dtype=torch.uint8)
     one[0, :8], one[2, 8:] = 255, 255
+
+    def error():
+        return (generator.eval().generate(TEXTS, seeds=[0, 1, 2]).float() - one.float()).abs().mean().item()
+
+    untrained = error()
+    generator.train()
     optimizer = torch.optim.AdamW(generator.parameters(), lr=3e-3)
-    for _ in range(150):
+    to_zero = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)  # else the end is where rounding takes it
+    for _ in range(steps):
         loss = generator.loss({**batch(), "image": one.expand(3, 3, 16, 16)})["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    drawn = generator.eval().generate(TEXTS, seeds=[0, 1, 2])
-    assert (drawn.float() - one.float()).abs().mean() < 45  # a random picture: about 110
+        to_zero.step()
+    assert error() < 0.5 * untrained  # found: 0.17 to 0.23 with five seeds
 
 
 def test_a_gradient_reaches_every_parameter(generator):
@@ -114,7 +121,7 @@ def test_the_unconditional_branch_ignores_the_text(generator):
         text, mask = generator._without_text(*generator._read(texts), everything)
         found.append(generator.network(state, time, text, mask))
     for velocity in found[1:]:
-        torch.testing.assert_close(velocity, found[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(velocity, found[0], atol=1e-5 * found[0].abs().max().item(), rtol=0)
     text, mask = generator._read(TEXTS)
     assert (generator.network(state, time, text, mask) - found[0]).abs().max() > 1e-3
 
@@ -124,7 +131,7 @@ def test_padding_changes_nothing(generator):
     text, mask = generator._read(TEXTS[:1])
     longer, longer_mask = generator._read([TEXTS[0], TEXTS[2]])
     alone, padded = (generator.network(state, time, *read) for read in ((text, mask), (longer[:1], longer_mask[:1])))
-    torch.testing.assert_close(alone, padded, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone, padded, atol=1e-5 * padded.abs().max().item(), rtol=0)
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])

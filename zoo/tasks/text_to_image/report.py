@@ -1,39 +1,15 @@
-"""How evaluations report: numbers to the loggers, pictures to the run and W&B, results to a file."""
+"""How the scores of generated images are printed, and checkpoints chosen by them."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-from PIL.Image import Image
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from zoo.data.formats import write_text
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationGold
 from zoo.tasks.text_to_image.feature_extractors import Judges
-
-
-def log_numbers(trainer: L.Trainer, pl_module: L.LightningModule, numbers: dict[str, Any]) -> None:
-    """Log numbers that are the same on every process, those of step 0 too."""
-    if trainer.sanity_checking:  # Lightning throws away what is logged here
-        for logger in trainer.loggers:
-            logger.log_metrics({key: float(value) for key, value in numbers.items()}, step=trainer.global_step)
-    else:
-        pl_module.log_dict(numbers)
-
-
-def save_sheet(trainer: L.Trainer, sheet: Image, name: str, title: str, step: int) -> None:
-    """Write a contact sheet to ``pictures/NAME-stepSTEP.png`` in the run, and to W&B under ``TITLE``."""
-    path = Path(trainer.default_root_dir) / "pictures" / f"{name}-step{step:06d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):
-            logger.log_image(title, [sheet], step=step)
 
 
 def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, Any]) -> None:
@@ -100,21 +76,6 @@ def _spell(scores: dict[str, float], key: str, spread: str | None = None) -> str
     return f"{round(scores[key], 9):.4g}{more}"
 
 
-def data_module(trainer: L.Trainer, callback: Any) -> Any:
-    """The data module that a callback needs.
-
-    Raises:
-        UserError: The trainer was given loaders alone.
-    """
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if data is None:
-        raise UserError(
-            f"{type(callback).__name__} needs to know the whole split: give the trainer a data module of the zoo,"
-            " datamodule=…, not loaders alone"
-        )
-    return data
-
-
 def check_monitored(trainer: L.Trainer, judges: Judges, gold: GenerationGold) -> None:
     """See that the Fréchet distance by which checkpoints are chosen will be there.
 
@@ -129,19 +90,3 @@ def check_monitored(trainer: L.Trainer, judges: Judges, gold: GenerationGold) ->
                 f"checkpoints are chosen by {monitor}, which needs more pictures than its {judge.width} features, and a"
                 f" validation has {count}: raise data.val_pictures, or monitor something else"
             )
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Numbers that a module learns or has learnt."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def steps_done(trainer: L.Trainer, pl_module: Any) -> int:
-    """Optimiser steps behind the weights that are evaluated."""
-    in_memory = trainer.state.fn == "fit" or (trainer.ckpt_path is None and trainer.global_step > 0)
-    return trainer.global_step if in_memory else pl_module.trained_steps
-
-
-def write_results(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> None:
-    """Write numbers and protocol as JSON, atomically."""
-    write_text(path, json.dumps({"metrics": values, "protocol": protocol}, indent=2, ensure_ascii=False) + "\n")

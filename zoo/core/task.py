@@ -1,0 +1,125 @@
+"""The base of every task: initial weights, seeded steps, optimiser and schedule, and what a checkpoint says."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+
+from zoo.core.checkpoint import load_initial_weights
+from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
+from zoo.core.optim import adamw, warmup_cosine
+from zoo.core.options import options_of, plain
+from zoo.core.pretrained import load_pretrained
+from zoo.errors import UserError
+
+Options = TypeVar("Options")
+
+
+class Task(L.LightningModule):
+    """A LightningModule that starts from named weights, resumes exactly, and says in its checkpoint what it is.
+
+    Constructors build modules and read neither weights nor the network. A task has the hyper-parameters ``init_from``,
+    ``learning_rate``, ``weight_decay``, ``warmup_steps``, ``betas``, ``eps`` and ``evaluation``.
+
+    It brings its own callbacks: the evaluation, the submission and the best checkpoint, ``checkpoints/best.ckpt`` under
+    the trainer's ``default_root_dir``. One of the same class in the trainer's list takes its place.
+
+    Attributes:
+        weights: Where each part's initial weights came from, for people; kept in the checkpoint.
+        trained_steps: Optimiser steps behind the checkpoint that was loaded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: dict[str, str] = {}
+        self.trained_steps = 0
+
+    def take_options(self, name: str, kind: type[Options]) -> Options:
+        """Give the hyper-parameter of that name as the dataclass that it is, also where a checkpoint has a dictionary.
+
+        Raises:
+            UserError: It has an option that the dataclass does not have.
+        """
+        self.hparams[name] = options_of(kind, self.hparams[name], what=f"model.{name}")
+        return self.hparams[name]
+
+    # --- callbacks ---------------------------------------------------------------------------------------------
+
+    def own_callbacks(self) -> list[Callback]:
+        """Make the task's evaluation and submission."""
+        return []
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Give the task's callbacks, but for those that the trainer has of the same class."""
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = self.own_callbacks()
+        options: EvaluationOptions = self.hparams["evaluation"]
+        keeps_checkpoints = any(isinstance(each, Checkpoint) for each in present)
+        chooses = any(isinstance(each, ModelCheckpoint) and each.monitor is not None for each in present)
+        if options.monitor is not None and keeps_checkpoints and not chooses and self.trainer.limit_val_batches != 0:
+            callbacks.append(BestCheckpoint(monitor=options.monitor, mode=options.mode))
+        return [each for each in callbacks if not any(type(each) is type(other) for other in present)]
+
+    # --- initial weights ---------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read initial weights before a new training; a resumed one brings its own."""
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            self.read_weights()
+
+    def read_weights(self) -> None:
+        """Read the weights of the whole task (``init_from``), or else the published ones of its parts."""
+        if self.hparams["init_from"]:
+            self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
+            if not self.weights["init_from"].startswith("random ("):
+                return
+        for name, (option, part) in self.pretrained_parts().items():
+            try:
+                self.weights[name] = load_pretrained(part, self.hparams[option]).text
+            except UserError as error:
+                raise UserError(f"model.{option.removesuffix('pretrained')}{error}") from None
+
+    def pretrained_parts(self) -> dict[str, tuple[str, nn.Module]]:
+        """Name the parts that may start from published weights: the hyper-parameter that says from which, the part."""
+        return {}
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make torch's noise a function of seed, process and step: a resumed run repeats an uninterrupted one."""
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        torch.manual_seed((seed * 1_000_003 + progress.processed) * 4_096 + self.global_rank)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then free the gradients: Lightning would behind the next forward pass, which lacks that memory."""
+        super().optimizer_step(*args, **kwargs)
+        self.zero_grad()
+
+    def learning_rates(self) -> Mapping[nn.Parameter, float]:
+        """Give the peak learning rates of those parameters that have one of their own."""
+        return {}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make AdamW over decayed and undecayed parameters; warm-up, then a cosine to zero, a step at a time."""
+        optimizer = adamw(self, self.hparams, self.learning_rates())
+        scheduler = warmup_cosine(optimizer, self.hparams["warmup_steps"], int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint["weights"] = self.weights
+        checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where the initial weights came from, and how long they were trained."""
+        self.weights = checkpoint["weights"]
+        self.trained_steps = checkpoint["global_step"]
