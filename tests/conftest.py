@@ -1,12 +1,15 @@
 """What several test files use."""
 
 import hashlib
+import importlib.util
 import io
+import json
 import logging
 import multiprocessing
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 from datetime import timedelta
@@ -87,6 +90,48 @@ def matcher_file(tmp_path_factory):
         return path
 
     return write
+
+
+@pytest.fixture
+def run_bench(tmp_path, capsys, monkeypatch):
+    """Runs a bench of two blocks: its JSON, each row's ratio held against its rates and against what is printed."""
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # what the command would set for good
+
+    def run(*words, loop_steps=20):
+        from zoo.__main__ import main
+
+        path = tmp_path / "bench.json"
+        assert main(["bench", *map(str, words), "--output", str(path)]) == 0
+        result = json.loads(path.read_text())
+        printed = capsys.readouterr().out
+        for row in result["rows"]:
+            assert row["ours"] == statistics.median(row["blocks"][row["ours_is"]]) > 0
+            blocks = loop_steps if row["name"].startswith("loop") else 2
+            assert all(len(rates) == blocks for rates in row["blocks"].values())
+            if row["peer_is"]:
+                assert row["peer"] == statistics.median(row["blocks"][row["peer_is"]]) > 0
+                assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+                assert f"{row['ratio']:.2f}" in printed
+        assert result["protocol"]["torch"] in printed
+        return result
+
+    return run
+
+
+@pytest.fixture
+def hide_module(monkeypatch):
+    """Makes benches believe that a module is not installed."""
+
+    def hide(module, present=()):
+        find = importlib.util.find_spec
+        there = find("json")
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name: None if name == module else there if name in present else find(name),
+        )
+
+    return hide
 
 
 COLOURS = {

@@ -16,7 +16,7 @@ COMMANDS = {  # those that no task owns
     "score": Command("zoo.cli.score:main", "score a submission file as MUGE does, or list every fault in it"),
     "list": Command("zoo.cli.list:main", "the models that an experiment can name"),
     "data": Command("zoo.cli.data:main", "check, import, export, encode data; make the embedded data set"),
-    "bench": Command("zoo.bench.command:main", "measure speed against the originals"),
+    "bench": Command("zoo.cli.bench:main", "measure speed against the originals"),
     "results": Command("zoo.cli.results:main", "collect scored runs, write the README's tables"),
 }
 

@@ -38,7 +38,7 @@ def batch(picture=(0, 1, 1)):
 
 
 def test_the_loss_is_the_mean_over_real_tokens():
-    built = task(label_smoothing=0.0).eval()
+    built = task().eval()
     encoded = built.captioner.encode(batch()["image"])
     losses, picture = built._token_losses(encoded, batch(), 0.0)
     alone = []
@@ -144,7 +144,6 @@ def test_parts_have_their_own_learning_rates():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"reward_samples": 1}, "reward_samples is 1: give 2 or more, each held against the others, or 0"),
         ({"reward_samples": -2}, "reward_samples is -2"),
         ({"reward_from_epoch": 3}, "reward_from_epoch is 3 and reward_samples 0: give an epoch, 0 or more, and how"),

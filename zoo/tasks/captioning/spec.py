@@ -21,4 +21,5 @@ SPEC = TaskSpec(
     scorings={
         "captioning": Command("zoo.tasks.captioning.scoring:main", "CIDEr-D, BLEU, ROUGE-L, their ceiling and control"),
     },
+    benches={"caption": Command("zoo.tasks.captioning.bench:main", "scores of captions and pycocoevalcap's")},
 )

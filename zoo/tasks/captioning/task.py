@@ -22,6 +22,7 @@ from zoo.tasks.captioning.registry import CAPTIONERS
 from zoo.tasks.captioning.submission import CaptionSubmission
 
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
+LABEL_SMOOTHING = 0.1  # share of each target that is spread evenly over the vocabulary while training
 
 
 class CaptioningTask(Task):
@@ -47,7 +48,6 @@ class CaptioningTask(Task):
         warmup_steps: Steps of linear warm-up before the cosine to zero.
         betas: AdamW's.
         eps: AdamW's.
-        label_smoothing: Share of each target that is spread evenly over the vocabulary, in [0, 1).
         reward_samples: Captions drawn of each picture for the reward, 2 or more, dropout off; 0: no reward.
         reward_from_epoch: The epoch, from 0, in which the reward takes the references' place; 0, from the start, needs
             ``init_from``.
@@ -74,15 +74,12 @@ class CaptioningTask(Task):
         warmup_steps: int = 100,
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-6,
-        label_smoothing: float = 0.1,
         reward_samples: int = 0,
         reward_from_epoch: int = 0,
         reward_learning_rate: float | None = None,
         evaluation: CaptionEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing is {label_smoothing}: give a share, 0 to below 1")
         if reward_samples < 0 or reward_samples == 1:
             raise UserError(f"reward_samples is {reward_samples}: give 2 or more, each held against the others, or 0")
         if reward_from_epoch < 0 or (reward_from_epoch and not reward_samples):
@@ -150,7 +147,7 @@ class CaptioningTask(Task):
         if self._by_reward:
             loss = self._reward_loss(encoded, batch)
         else:
-            loss = self._token_losses(encoded, batch, self.hparams["label_smoothing"])[0].mean()
+            loss = self._token_losses(encoded, batch, LABEL_SMOOTHING)[0].mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

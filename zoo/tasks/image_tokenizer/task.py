@@ -20,6 +20,8 @@ from zoo.tasks.image_tokenizer.loss import adaptive_weight, hinge_loss, laplacia
 from zoo.tasks.image_tokenizer.lpips import find_vgg, load_lpips
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 
+DISCRIMINATOR_WEIGHT = 0.8  # of its opinion, once that pulls as hard at the last layer as the reconstruction does
+
 
 class ImageTokenizerTask(Task):
     """A VQGAN: the first stage of an autoregressive generator, which learns its codes.
@@ -42,10 +44,7 @@ class ImageTokenizerTask(Task):
         eps: AdamW's.
         perceptual: ``lpips``; ``laplacian``, the absolute error of edges of all sizes, which needs no weights; or
             ``auto``: LPIPS where VGG-16 lies in torch's cache, else the other, and says so.
-        perceptual_weight: Its weight beside the absolute error's, 1.
-        codebook_weight: Of the codebook's loss.
         discriminator_start: The batch, from 0, with which the discriminator begins; null: there is none.
-        discriminator_weight: Of its opinion, before that is balanced with the reconstruction at the last layer.
         discriminator_width: Channels of its first layer.
         discriminator_layers: Its layers that halve the picture.
         restart_after: Batches after which a code that no picture uses is put where one is.
@@ -68,10 +67,7 @@ class ImageTokenizerTask(Task):
         betas: tuple[float, float] = (0.5, 0.9),
         eps: float = 1e-8,
         perceptual: Literal["auto", "lpips", "laplacian"] = "auto",
-        perceptual_weight: float = 1.0,
-        codebook_weight: float = 1.0,
         discriminator_start: int | None = 10_000,
-        discriminator_weight: float = 0.8,
         discriminator_width: int = 64,
         discriminator_layers: int = 3,
         restart_after: int = 200,
@@ -79,10 +75,7 @@ class ImageTokenizerTask(Task):
     ) -> None:
         super().__init__()
         for name, value, least in (
-            ("perceptual_weight", perceptual_weight, 0),
-            ("codebook_weight", codebook_weight, 0),
             ("discriminator_start", discriminator_start, 0),
-            ("discriminator_weight", discriminator_weight, 0),
             ("discriminator_width", discriminator_width, 1),
             ("restart_after", restart_after, 1),
         ):
@@ -166,7 +159,7 @@ class ImageTokenizerTask(Task):
         pixels = to_pixels(batch["image"])
         reconstruction, codes, codebook_loss, latents = self.first_stage(pixels)
         likeness = self._likeness(reconstruction, pixels)
-        loss = likeness + self.hparams["codebook_weight"] * codebook_loss
+        loss = likeness + codebook_loss
         losses = {"likeness": likeness, "codebook": codebook_loss}
         if self._judged:
             losses["discriminator"] = self._train_discriminator(
@@ -197,7 +190,7 @@ class ImageTokenizerTask(Task):
             perceptual = self._lpips[0](reconstruction, pixels).float().mean()
         else:
             perceptual = laplacian_loss(reconstruction, pixels)
-        return error + self.hparams["perceptual_weight"] * perceptual
+        return error + perceptual
 
     def _train_discriminator(self, optimizer: Any, pixels: Tensor, reconstruction: Tensor) -> Tensor:
         """One step, which is not counted: ``trainer.global_step`` stays the number of batches."""
@@ -212,7 +205,7 @@ class ImageTokenizerTask(Task):
         last = self.first_stage.last_layer
         gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].float() for loss in (likeness, opinion)]
         gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
-        return self.hparams["discriminator_weight"] * adaptive_weight(*gradients)
+        return DISCRIMINATOR_WEIGHT * adaptive_weight(*gradients)
 
     @torch.no_grad()
     def _keep_in_use(self, codes: Tensor, latents: Tensor) -> None:

@@ -17,4 +17,18 @@ SPEC = TaskSpec(
     monitors={name: "max" for name in ("val/mean_recall", "val/recall@1", "val/recall@5", "val/recall@10")},
     results=("zoo.tasks.retrieval.results:RESULTS",),
     scorings={"retrieval": Command("zoo.tasks.retrieval.scoring:main", "Recall@1/5/10 and MeanRecall")},
+    benches={
+        "data": Command(
+            "zoo.tasks.retrieval.bench.data:main", "the training loader and cn-clip's; the indexing of a TSV"
+        ),
+        "eval": Command(
+            "zoo.tasks.retrieval.bench.eval:main", "the exact ranking and the bare matrix product, faiss, cn-clip"
+        ),
+        "step": Command(
+            "zoo.tasks.retrieval.bench.step:main", "a ViT-B/16 training step and those of cn-clip and open_clip"
+        ),
+        "memory": Command(
+            "zoo.tasks.retrieval.bench.memory:main", "the peak memory of a step, in chunks and kept whole"
+        ),
+    },
 )

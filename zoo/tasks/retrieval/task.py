@@ -206,24 +206,33 @@ class RetrievalTask(Task):
         """Name the towers, which may start from published weights."""
         return {f"{side}_tower": (f"{side}_pretrained", tower) for side, tower in self._towers()}
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of the pairs of all processes, and what it would be if all embeddings were the same."""
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """Compute the loss of the pairs of all processes."""
         images = self._in_chunks(self.encode_image, batch["image"])  # [B, D]
-        texts = self._gather(self._in_chunks(self.encode_text, batch["text"]))  # [world · B, D]
-        ids = {"image_ids": self._gather(batch["image_id"]), "query_ids": self._gather(batch["query_id"])}
+        texts = self._in_chunks(self.encode_text, batch["text"])
+        loss = self._gathered_loss(images, texts, batch)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=self.hparams["loss"] == "sigmoid")
+        self.log("train/logit_scale", self.logit_scale.exp())
+        return loss
+
+    @torch.no_grad()
+    def collapsed_loss(self, batch: PairBatch) -> Tensor:
+        """Compute what the loss of a batch would be if all embeddings were the same; on all processes together."""
+        same = torch.ones(len(batch["text"]), 1, device=self.device)
+        return self._gathered_loss(same, same, batch)
+
+    def _gathered_loss(self, images: Tensor, texts: Tensor, batch: PairBatch) -> Tensor:
+        """Compute the loss of this process's ``[B, D]`` among the pairs of all processes."""
+        texts = self._gather(texts)  # [world · B, D]
+        ids: dict[str, Any] = {
+            "image_ids": self._gather(batch["image_id"]),
+            "query_ids": self._gather(batch["query_id"]),
+        }
         if "positives" in batch:
             ids["positives"] = self._gather(batch["positives"])
-        shared = self.hparams["loss"] == "sigmoid"  # by the processes: each has the loss of its own pictures
-        first_row = self.global_rank * len(images) if shared else 0
-        images = images if shared else self._gather(images)
-        loss = self._loss(images, texts, first_row=first_row, **ids)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=shared)
-        self.log("train/logit_scale", self.logit_scale.exp())
-        with torch.no_grad():
-            collapsed = self._loss(
-                torch.ones_like(images[:, :1]), torch.ones_like(texts[:, :1]), first_row=first_row, **ids
-            )
-        return {"loss": loss, "collapse_loss": collapsed}
+        if self.hparams["loss"] == "sigmoid":  # shared by the processes: each has the loss of its own images
+            return self._loss(images, texts, first_row=self.global_rank * len(images), **ids)
+        return self._loss(self._gather(images), texts, **ids)
 
     def _in_chunks(self, encode: Callable[[Any], Tensor], values: Tensor | list[str]) -> Tensor:
         """Encode, ``chunk_size`` values at a time, with nothing kept of a chunk but its embeddings."""

@@ -29,4 +29,13 @@ SPEC = TaskSpec(
             "zoo.tasks.text_to_image.controls:main", "the same of true images that were corrupted"
         ),
     },
+    benches={
+        "sample": Command("zoo.tasks.text_to_image.bench.sample:main", "sampling images and diffusers' own pipeline"),
+        "score": Command(
+            "zoo.tasks.text_to_image.bench.score:main", "scores of images and torch-fidelity's; reading images"
+        ),
+        "step": Command(
+            "zoo.tasks.text_to_image.bench.step:main", "Lightning's loop around a diffusion generator and a bare one"
+        ),
+    },
 )

@@ -201,7 +201,6 @@ def test_a_frozen_text_tower_stays_and_drops_nothing_out():
     ("options", "message"),
     [
         ({"image_size": 30}, "image_size is 30: this network takes multiples of 4 pixels"),
-        ({"text_drop": 1.0}, "text_drop is 1.0: give a share"),
         ({"sampling": {"step": 4}}, "sampling has no 'step'. Did you mean steps?"),
         ({"sampling": {"guidance": 0.5}}, "guidance is 0.5: give 1 (none) or more"),
         ({"sampling": {"guidance": float("nan")}}, "guidance is nan: give 1 (none) or more"),

@@ -34,12 +34,10 @@ class DALLE(nn.Module):
         first_stage: Between pictures and grids of codes (``VQGAN``). It stays as it is.
         image_size: Side of the square pictures in pixels.
         context_length: Tokens of a text; a longer one is cut.
-        text_drop: The share of pictures that are learnt without their text.
         sampling: How codes are drawn.
-
-    Raises:
-        UserError: ``text_drop`` is no share.
     """
+
+    text_drop = 0.1  # share of the images that are learnt without their text, which guidance needs
 
     def __init__(
         self,
@@ -48,17 +46,13 @@ class DALLE(nn.Module):
         *,
         image_size: int,
         context_length: int,
-        text_drop: float = 0.1,
         sampling: CodeSampling | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= text_drop < 1:
-            raise UserError(f"text_drop is {text_drop}: give a share, from 0 to below 1, such as 0.1")
         self.trunk = trunk
         self.first_stage = first_stage.requires_grad_(False)
         self.image_size = image_size
         self.context_length = context_length
-        self.text_drop = text_drop
         self.options = sampling or CodeSampling()
         self.side: int = image_size // first_stage.factor  # of the grid of codes
         width = trunk.config.hidden_size
@@ -234,7 +228,6 @@ def assemble(
     first_stage_options: dict[str, Any] | None,
     first_stage_weights: str | None,
     context_length: int,
-    text_drop: float,
     sampling: dict[str, Any] | None,
 ) -> DALLE:
     """Put a generator together: what all its builders share; see ``dalle_tiny`` for the arguments."""
@@ -264,7 +257,6 @@ def assemble(
         stage,
         image_size=image_size,
         context_length=context_length,
-        text_drop=text_drop,
         sampling=options_of(CodeSampling, sampling, what="sampling"),
     )
 
@@ -285,7 +277,6 @@ def dalle_tiny(
     first_stage_options: dict[str, Any] | None = None,
     first_stage_weights: str | None = None,
     context_length: int = 16,
-    text_drop: float = 0.1,
     sampling: dict[str, Any] | None = None,
 ) -> DALLE:
     """Build a DALL·E of 10 M parameters for small pictures.
@@ -300,7 +291,6 @@ def dalle_tiny(
         first_stage_weights: Its trained weights: a run's folder or an experiment's (``runs/vqgan_demo``), a checkpoint,
             or a file of taming-transformers. Training needs them; a checkpoint of the generator has them in it.
         context_length: Tokens of a text; a longer one is cut.
-        text_drop: The share of pictures that are learnt without their text, which guidance needs.
         sampling: How codes are drawn: ``guidance``, ``temperature``, ``top_k``, ``top_p``.
 
     Raises:
@@ -315,7 +305,6 @@ def dalle_tiny(
         first_stage_options=first_stage_options,
         first_stage_weights=first_stage_weights,
         context_length=context_length,
-        text_drop=text_drop,
         sampling=sampling,
     )
 
@@ -331,7 +320,6 @@ def dalle_base(
     first_stage_options: dict[str, Any] | None = None,
     first_stage_weights: str | None = None,
     context_length: int = 52,
-    text_drop: float = 0.1,
     sampling: dict[str, Any] | None = None,
 ) -> DALLE:
     """Build a DALL·E of LlamaGen-B's size (Sun et al. 2024, arXiv:2406.06525) for pictures of 256 pixels.
@@ -345,7 +333,6 @@ def dalle_base(
         first_stage_options: As of ``dalle_tiny``.
         first_stage_weights: As of ``dalle_tiny``.
         context_length: As of ``dalle_tiny``.
-        text_drop: As of ``dalle_tiny``.
         sampling: As of ``dalle_tiny``.
 
     Raises:
@@ -360,6 +347,5 @@ def dalle_base(
         first_stage_options=first_stage_options,
         first_stage_weights=first_stage_weights,
         context_length=context_length,
-        text_drop=text_drop,
         sampling=sampling,
     )

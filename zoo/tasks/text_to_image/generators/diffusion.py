@@ -61,12 +61,10 @@ class RectifiedFlow(nn.Module):
         first_stage: Between pictures and the latents that the network sees; None: it sees pixels. It stays as it is.
         image_size: Side of the square pictures in pixels.
         freeze_text: Whether the text tower stays as it is.
-        text_drop: The share of pictures that are learnt without their text.
         sampling: How pictures are drawn.
-
-    Raises:
-        UserError: ``text_drop`` is no share.
     """
+
+    text_drop = 0.1  # share of the images that are learnt without their text, which guidance needs
 
     def __init__(
         self,
@@ -76,17 +74,13 @@ class RectifiedFlow(nn.Module):
         image_size: int,
         first_stage: Any = None,
         freeze_text: bool = False,
-        text_drop: float = 0.1,
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= text_drop < 1:
-            raise UserError(f"text_drop is {text_drop}: give a share, from 0 to below 1, such as 0.1")
         self.network = network
         self.text_tower = text_tower
         self.first_stage = first_stage
         self.image_size = image_size
-        self.text_drop = text_drop
         self.options = sampling or Sampling()
         self.no_text = nn.Parameter(0.02 * torch.randn(text_tower.width))  # stands for a text that is not there
         self._freeze_text = freeze_text
@@ -285,7 +279,6 @@ def assemble(
     text_tower: str,
     text_tower_options: dict[str, Any] | None,
     freeze_text: bool,
-    text_drop: float,
     sampling: dict[str, Any] | None,
 ) -> RectifiedFlow:
     """Put a generator together: what all its builders share.
@@ -298,7 +291,6 @@ def assemble(
         text_tower: A registered text tower.
         text_tower_options: Options of its builder.
         freeze_text: As ``RectifiedFlow``'s.
-        text_drop: As ``RectifiedFlow``'s.
         sampling: As ``Sampling``'s arguments.
 
     Raises:
@@ -320,6 +312,5 @@ def assemble(
         image_size=image_size,
         first_stage=stage,
         freeze_text=freeze_text,
-        text_drop=text_drop,
         sampling=options,
     )

@@ -77,7 +77,6 @@ def dit_tiny(
     text_tower: str = "bert_tiny_chinese",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = False,
-    text_drop: float = 0.1,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow transformer of 8 layers of 256, 9 M parameters and its text tower's, for demos and tests.
@@ -91,7 +90,6 @@ def dit_tiny(
         text_tower: A text tower's name.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
-        text_drop: The share of pictures that are learnt without their text.
         sampling: How pictures are drawn.
 
     Raises:
@@ -107,7 +105,6 @@ def dit_tiny(
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
-        text_drop=text_drop,
         sampling=sampling,
     )
 
@@ -121,7 +118,6 @@ def dit_small(
     text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
-    text_drop: float = 0.1,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow transformer of 12 layers of 384: DiT-S's size, with attention to a text.
@@ -136,7 +132,6 @@ def dit_small(
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
-        text_drop=text_drop,
         sampling=sampling,
     )
 
@@ -150,7 +145,6 @@ def dit_base(
     text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
-    text_drop: float = 0.1,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow transformer of 12 layers of 768: DiT-B's size, with attention to a text.
@@ -165,7 +159,6 @@ def dit_base(
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
-        text_drop=text_drop,
         sampling=sampling,
     )
 
@@ -179,7 +172,6 @@ def dit_large(
     text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
-    text_drop: float = 0.1,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow transformer of 24 layers of 1024: DiT-L's size, with attention to a text.
@@ -194,6 +186,5 @@ def dit_large(
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
-        text_drop=text_drop,
         sampling=sampling,
     )

@@ -71,7 +71,6 @@ def unet_tiny(
     text_tower: str = "bert_tiny_chinese",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = False,
-    text_drop: float = 0.1,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow UNet of 10 M parameters and its text tower's: in few steps it learns more than a transformer.
@@ -83,7 +82,6 @@ def unet_tiny(
         text_tower: A text tower's name; the network attends to its sequence.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
-        text_drop: The share of pictures that are learnt without their text, which guidance needs.
         sampling: How pictures are drawn: ``solver``, ``steps``, ``guidance``, ``guidance_until``.
 
     Raises:
@@ -99,6 +97,5 @@ def unet_tiny(
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
-        text_drop=text_drop,
         sampling=sampling,
     )

@@ -1,6 +1,7 @@
-"""What the benches share: interleaved blocks, rows of ratios, the protocol, the table and the JSON."""
+"""What the benches share: options, interleaved blocks, rows of ratios, the protocol, the table and the JSON."""
 
 import importlib.util
+import inspect
 import json
 import multiprocessing
 import os
@@ -14,14 +15,43 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zoo.core.command import write_output
 from zoo.core.results import spell
 from zoo.errors import UserError
 
+EXPLANATION = (
+    "Each row is a ratio of rates: the contenders take turns, block by block, in one run, and the medians of the blocks"
+    " are divided. The peers are installed by pip install -e '.[parity]'."
+)
+Precision = Literal["auto", "bf16-mixed", "32-true"]
 Rates = dict[str, list[float]]
 """For each contender the rate of each block."""
+
+
+def run_bench(name: str, measure: Callable[..., None], argv: list[str]) -> int:
+    """Run a bench whose options are the arguments of a function, and its help the function's docstring.
+
+    Args:
+        name: What the bench is called.
+        measure: Measures, prints and writes. Its whole numbers are counts, of 1 or more.
+        argv: The words after ``python -m zoo bench NAME``.
+
+    Returns:
+        0.
+    """
+    from zoo.core.command import CommandParser
+
+    described = " ".join((inspect.getdoc(measure) or "").partition("\n\nArgs:")[0].split())
+    parser = CommandParser(prog=f"python -m zoo bench {name}", description=f"{described} {EXPLANATION}")
+    parser.add_function_arguments(measure, as_group=False)
+    options = parser.parse_args(argv).as_dict()
+    for option, value in options.items():
+        if isinstance(value, int) and value < 1:
+            parser.error(f"--{option} is {value}: give 1 or more")
+    measure(**options)
+    return 0
 
 
 @dataclass(frozen=True)

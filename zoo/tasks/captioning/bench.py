@@ -1,10 +1,12 @@
 """``bench caption``: BLEU, ROUGE-L and CIDEr-D of captions against pycocoevalcap's, on the same tokens."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import numpy as np
+from zoo.core.bench.harness import Row, interleave, protocol, rate, report, require, run_bench
 
-from zoo.bench.harness import Row, interleave, protocol, rate, report, require
+if TYPE_CHECKING:
+    import numpy as np
 
 WANTED = 2.5
 WANTED_SECONDS = 1.5  # for scoring 5,000 captions again
@@ -15,14 +17,21 @@ LENGTHS = (10, 20)  # tokens
 Tokens = list[str]
 
 
-def run(*, pictures: int, references: int, blocks: int, output: str | None) -> None:
-    """Measure, print, write.
+def main(argv: list[str]) -> int:
+    """Run ``bench caption``."""
+    return run_bench("caption", measure, argv)
+
+
+def measure(*, pictures: int = 5000, references: int = 10, blocks: int = 5, output: str | None = None) -> None:
+    """Measure the captions a second of CIDEr-D, BLEU and ROUGE-L, references included, against pycocoevalcap.
+
+    From the same tokens; then of captions scored again, the references kept. About two minutes.
 
     Args:
-        pictures: Each with one caption.
-        references: Of each picture.
+        pictures: Images, each with one caption.
+        references: References of each image.
         blocks: Blocks of each contender.
-        output: Where the JSON goes.
+        output: JSON file that rows and protocol are also written to.
 
     Raises:
         UserError: pycocoevalcap is not installed.
@@ -50,8 +59,6 @@ def run(*, pictures: int, references: int, blocks: int, output: str | None) -> N
         scores="BLEU-1 to 4, ROUGE-L and CIDEr-D, of the set and of each picture",
         peer="its classes Bleu, Rouge and Cider, on strings joined before; no Java",
         again="what depends on the references alone is kept, as from one evaluation of a training to the next",
-        largest_difference=f"{largest_difference(texts, captions):.1e} over all scores of all pictures",
-        seconds_again=round(pictures / float(np.median(rates["references kept"])), 3),
         threads="one; neither uses more",
         blocks=f"{blocks} of all captions",
     )
@@ -59,7 +66,9 @@ def run(*, pictures: int, references: int, blocks: int, output: str | None) -> N
 
 
 def slogans(pictures: int, references: int) -> tuple[list[list[Tokens]], list[Tokens]]:
-    """References and a caption of each picture, as tokens: slogans of MUGE's lengths that share words."""
+    """Make up references and a caption of each image, as tokens: slogans of MUGE's lengths that share words."""
+    import numpy as np
+
     generator = np.random.default_rng(0)
     characters = np.array([chr(0x4E00 + place) for place in range(CHARACTERS)])
     spelled = generator.choice(characters, (WORDS, 3), p=_zipf(CHARACTERS, 5))
@@ -77,46 +86,26 @@ def slogans(pictures: int, references: int) -> tuple[list[list[Tokens]], list[To
 
 
 def peer(texts: list[list[Tokens]], captions: list[Tokens]) -> Callable[[], int]:
-    """Scores everything by pycocoevalcap; returns the captions."""
-    true, said = _joined(texts, captions)
-
-    def score() -> int:
-        _peer_scores(true, said)
-        return len(said)
-
-    return score
-
-
-def largest_difference(texts: list[list[Tokens]], captions: list[Tokens]) -> float:
-    """Between any of our scores of a picture and pycocoevalcap's."""
-    from zoo.tasks.captioning.metrics.ngrams import SCORES, CaptionReferences
-
-    ours = CaptionReferences(texts).score(captions).captions
-    theirs = _peer_scores(*_joined(texts, captions))
-    return max(float(np.abs(ours[name] - theirs[name]).max()) for name in SCORES)
-
-
-def _joined(texts: list[list[Tokens]], captions: list[Tokens]) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    true = {row: [" ".join(tokens) for tokens in own] for row, own in enumerate(texts)}
-    return true, {row: [" ".join(tokens)] for row, tokens in enumerate(captions)}
-
-
-def _peer_scores(true: dict[int, list[str]], said: dict[int, list[str]]) -> dict[str, np.ndarray]:
-    """Each picture's scores, by our names."""
+    """Prepare pycocoevalcap's scores of everything; the call computes them and returns the captions."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    bleu = Bleu(4).compute_score(true, said, verbose=0)[1]
-    rouge, cider = Rouge().compute_score(true, said)[1], Cider().compute_score(true, said)[1]
-    return {
-        **{f"bleu{order}": np.array(values) for order, values in enumerate(bleu, 1)},
-        "rouge_l": rouge,
-        "cider": cider,
-    }
+    references = {row: [" ".join(tokens) for tokens in own] for row, own in enumerate(texts)}
+    candidates = {row: [" ".join(tokens)] for row, tokens in enumerate(captions)}
+
+    def score() -> int:
+        Bleu(4).compute_score(references, candidates, verbose=0)
+        Rouge().compute_score(references, candidates)
+        Cider().compute_score(references, candidates)
+        return len(candidates)
+
+    return score
 
 
-def _zipf(count: int, shift: int) -> np.ndarray:
+def _zipf(count: int, shift: int) -> "np.ndarray":
     """``[count]``: probabilities that fall as one over the rank."""
+    import numpy as np
+
     weights = 1 / (np.arange(count) + shift)
     return weights / weights.sum()

@@ -1,4 +1,4 @@
-"""``bench step``'s loops: what Lightning's costs over a bare one, for any task; alone for text to image."""
+"""What Lightning's training loop costs over a bare one, for any task."""
 
 import logging
 import sys
@@ -10,44 +10,10 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
 
-from zoo.bench.data import queries
-from zoo.bench.harness import Rates, Row, protocol, report
+from zoo.core.bench.harness import Precision, Rates
 
 LOOP_STEPS = 20
 WANTED_LOOP = 0.97  # Lightning costs at most 3 %
-
-
-def run(*, batch_size: int, precision: str, output: str | None) -> None:
-    """Measure, print, write what Lightning's loop costs the diffusion generator of ``diffusion_demo``."""
-    import torch
-
-    from zoo.core.hardware import best_precision
-    from zoo.tasks import TextToImageTask
-
-    precision = best_precision() if precision == "auto" else precision
-    torch.manual_seed(0)
-    task = TextToImageTask("unet_tiny", generator_options={"text_tower_options": {"num_layers": 1}}).train()
-    side = task.image_size
-    batch = {
-        "image": torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8),
-        "text": queries(batch_size),
-        "image_id": [str(row) for row in range(batch_size)],
-        "row": torch.arange(batch_size),
-    }
-    rates = loop_rates(
-        task, bare_step(task, lambda batch: task.generator.loss(batch)["loss"], precision), batch, precision
-    )
-    facts = protocol(
-        packages=("lightning", "diffusers", "transformers"),
-        model=f"unet_tiny at {side} px, random weights",
-        batch_size=batch_size,
-        precision=f"{precision} for both",
-        threads=torch.get_num_threads(),
-        loop="Trainer.fit with logger, learning rate monitor and progress bar; bare: the same task, batches, AdamW and"
-        f" schedule; the two take turns, step by step, {LOOP_STEPS} steps each",
-    )
-    rows = [Row("loop of unet_tiny", "samples/s", rates, "Lightning's loop", "bare loop", WANTED_LOOP)]
-    report("step", rows, facts, output=output)
 
 
 def bare_step(task: Any, loss: Callable[[Any], Any], precision: str) -> Callable[[Any], None]:
@@ -77,7 +43,7 @@ def bare_step(task: Any, loss: Callable[[Any], Any], precision: str) -> Callable
 
 
 def loop_rates(
-    task: Any, step: Callable[[Any], None], batch: Any, precision: str, *, callbacks: Sequence[Any] = ()
+    task: Any, step: Callable[[Any], None], batch: Any, precision: str, *, callbacks: Sequence[Any]
 ) -> Rates:
     """Samples a second of ``Trainer.fit`` and of a bare loop's step, in turns: what slows one slows the other.
 
@@ -89,8 +55,6 @@ def loop_rates(
     from lightning.pytorch.loggers import CSVLogger
     from torch.utils.data import DataLoader
 
-    from zoo.callbacks.progress import RunProgressBar
-    from zoo.cli.messages import quiet_libraries
     from zoo.core.loading import whole_batch
 
     seconds: dict[str, list[float]] = {"Lightning's loop": [], "bare loop": []}
@@ -106,7 +70,6 @@ def loop_rates(
             task.zero_grad()  # as our task leaves it for Lightning's next step
             self.since = time.perf_counter()
 
-    quiet_libraries()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     print("bench step: the loops, in turns", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), warnings.catch_warnings():
@@ -116,7 +79,7 @@ def loop_rates(
             precision=precision,  # type: ignore[arg-type]
             max_steps=LOOP_STEPS + 2,
             logger=CSVLogger(folder),
-            callbacks=[Turns(), RunProgressBar(), LearningRateMonitor("step"), *callbacks],
+            callbacks=[Turns(), LearningRateMonitor("step"), *callbacks],
             log_every_n_steps=10,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -127,6 +90,13 @@ def loop_rates(
         trainer.fit(task, train_dataloaders=DataLoader(batches, batch_size=None, collate_fn=whole_batch))
     # The first entry is the time before training, the second that of a step that makes AdamW's state.
     return {name: [len(batch["text"]) / value for value in values[2:]] for name, values in seconds.items()}
+
+
+def chosen_precision(precision: Precision) -> str:
+    """Resolve ``auto`` to what suits the processor."""
+    from zoo.core.hardware import best_precision
+
+    return best_precision() if precision == "auto" else precision
 
 
 def autocast(precision: str) -> Any:

@@ -1,1 +1,0 @@
-"""Speed and memory, measured against the original implementations."""

@@ -1,0 +1,1 @@
+"""Speed of text to image, measured against the original implementations."""
