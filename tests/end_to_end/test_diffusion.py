@@ -270,7 +270,7 @@ def test_latents_are_those_of_the_first_stage_with_measured_statistics(encoded, 
     assert array.shape == (24, 2, 3, 8, 8)
     np.testing.assert_allclose(facts["mean"], array.astype(float).mean(axis=(0, 1, 3, 4)), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(facts["std"], array.astype(float).std(axis=(0, 1, 3, 4)), rtol=1e-6)
-    from zoo.core.pretrained import load_pretrained
+    from zoo.core.weights import load_pretrained
 
     stage = FIRST_STAGES.build(f"diffusers:{first_stage_folder}")
     load_pretrained(stage, True)

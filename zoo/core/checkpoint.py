@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from zoo.core.runs import CHECKPOINTS, newest_checkpoint
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
-from zoo.models.image import TimmImageTower
-from zoo.models.lora import merged, without_lora
+from zoo.models.lora import merged
 from zoo.tasks.image_tokenizer import published as taming
 from zoo.tasks.retrieval import cn_clip, huggingface
 
@@ -88,12 +87,11 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
     name = str(path).removeprefix("auto:")
     try:
         source = _read(name)
-        state = _resized(source.checkpoint["state_dict"], task)
+        state = _adapted(source.checkpoint["state_dict"], task)
         try:
-            with without_lora(task):
-                check_fit(task, state, name)
-                if source.reference is not None:
-                    _check_computation(task, source.reference, name)
+            check_fit(task, state, name)
+            if source.reference is not None:
+                _check_computation(task, source.reference, name)
         except UserError as error:
             if not source.published:
                 raise
@@ -104,8 +102,7 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
         if isinstance(error, NoHubError) and name != str(path):
             return f"random (published weights not available: {error.reason})"
         raise UserError(f"model.init_from {error}") from None
-    with without_lora(task):
-        task.load_state_dict(state)
+    task.load_state_dict(state)
     return source.published or _run_words(name)
 
 
@@ -298,18 +295,13 @@ def _computation(task: nn.Module) -> dict[str, Any]:
     return found
 
 
-def _resized(state: dict[str, Tensor], task: Any) -> dict[str, Tensor]:
-    """A state dict whose position embeddings fit the task's picture size, where only that differs."""
-    key = "image_tower.model.pos_embed"
-    tower = getattr(task, "image_tower", None)
-    if not isinstance(tower, TimmImageTower) or key not in state:
-        return state
-    own = getattr(tower.model, "pos_embed", None)
-    if own is None or state[key].ndim != 3 or own.ndim != 3 or own.shape == state[key].shape:
-        return state
-    model: Any = tower.model
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    length = state[key].shape[1] - prefix
-    if state[key].shape[2] != own.shape[2] or length < 1 or round(length**0.5) ** 2 != length:
-        return state
-    return {**state, key: cn_clip.resize_positions(state[key], model.patch_embed.grid_size, prefix=prefix)}
+def _adapted(state: dict[str, Tensor], task: nn.Module) -> dict[str, Tensor]:
+    """A state dict whose parts are fitted to those of a task that know how (``adapt_state``)."""
+    for name, part in task.named_modules():
+        adapt: Any = getattr(part, "adapt_state", None)
+        if adapt is not None:
+            prefix = f"{name}." if name else ""
+            inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            rest = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            state = rest | {f"{prefix}{key}": value for key, value in adapt(inner).items()}
+    return state

@@ -1,6 +1,7 @@
 """Picture encoders: one adapter for any timm model, and the builders of the named ones."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.core.weights import load_strictly, read_weights
 from zoo.data.images import over_white, resize
 from zoo.errors import UserError, nearest
-from zoo.models.lora import add_lora
+from zoo.models.lora import add_lora, beside_adapters
 from zoo.registry import IMAGE_TOWERS
 
 
@@ -19,7 +21,7 @@ class TimmImageTower(nn.Module):
     """A timm model without its classifier, fed raw ``uint8`` pixels.
 
     It keeps the model's own pooling (class token, average, attention pool), mean, standard deviation and size.
-    Construction is random: ``zoo.core.pretrained`` reads published weights.
+    Construction is random: ``zoo.core.weights.load_pretrained`` asks for published weights.
 
     Args:
         name: A timm model name, with a weight tag (``"resnet50.a1_in1k"``) or without.
@@ -108,6 +110,33 @@ class TimmImageTower(nn.Module):
                 " widens them on the way. Use another one, for example a vision transformer or a ResNet."
             )
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+
+    def load_published(self, source: str) -> None:
+        """Load weights that timm can convert, its own classifier's left out: all of them, or none.
+
+        Args:
+            source: A hub name, a file, or a folder that holds one.
+
+        Raises:
+            UnavailableError: They cannot be had.
+            UserError: They cannot be read, or are of another model.
+        """
+        state = timm_state(self.model, read_weights(source))
+        load_strictly(self.model, beside_adapters(self.model, state), source)
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fit the weights of such a tower, of another image size or without adapters, to this one.
+
+        Position embeddings are resized as CN-CLIP does; what differs otherwise stays as it is.
+        """
+        key, state = "model.pos_embed", dict(state)
+        own = getattr(self.model, "pos_embed", None)
+        if own is not None and key in state and state[key].ndim == own.ndim == 3 and state[key].shape != own.shape:
+            prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
+            length = state[key].shape[1] - prefix
+            if state[key].shape[2] == own.shape[2] and length >= 1 and round(length**0.5) ** 2 == length:
+                state[key] = resize_positions(state[key], self.model.patch_embed.grid_size, prefix=prefix)
+        return beside_adapters(self, state)
 
     def layers(self) -> list[list[nn.Parameter]]:
         """The parameters, layer after layer: the stem, then each block; what follows the last belongs to it.
@@ -198,6 +227,34 @@ class TimmImageTower(nn.Module):
             raise UserError("images: one picture came; preprocess takes a list of pictures: [picture].")
         arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+
+
+def timm_state(model: Any, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights in the names and shapes of a timm model without its classifier, by timm's own conversion."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    converted = convert(state, model) if convert else state
+    classifiers = model.pretrained_cfg["classifier"]
+    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers or ())
+    heads = tuple(f"{name}." for name in classifiers)
+    return {key: value for key, value in converted.items() if not key.startswith(heads)}
+
+
+def resize_positions(positions: Tensor, grid: tuple[int, int], *, prefix: int = 1) -> Tensor:
+    """Resize position embeddings for another image size, as CN-CLIP does: bicubic, corners aligned.
+
+    Args:
+        positions: ``[1, prefix + N, width]``, N a square number.
+        grid: Rows and columns wanted.
+        prefix: How many stand first for tokens that are no patches, and are kept.
+
+    Returns:
+        ``[1, prefix + rows · columns, width]``.
+    """
+    side = round((positions.shape[1] - prefix) ** 0.5)
+    patches = positions[:, prefix:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, width, side, side]
+    resized = nn.functional.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=True)
+    resized = resized.flatten(2).transpose(1, 2).to(positions.dtype)  # [1, rows · columns, width]
+    return torch.cat([positions[:, :prefix], resized], dim=1)
 
 
 def _pretrained_config(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Text encoders: one adapter for any transformers encoder, and the builders of the named ones."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel
 
-from zoo.core.hub import read_configuration
+from zoo.core.weights import load_strictly
 from zoo.errors import UserError
-from zoo.models.lora import add_lora
+from zoo.models.hub import read_configuration, read_model
+from zoo.models.lora import add_lora, beside_adapters
 from zoo.models.tokenizer import BertChineseTokenizer, Tokenize, pad
 from zoo.registry import TEXT_TOWERS
 
@@ -83,6 +84,31 @@ class TransformersTextTower(nn.Module):
             ids, mask = (F.pad(side, (0, self.context_length - side.shape[1])) for side in (ids, mask))
         ids, mask = ids.to(self.encoder.device), mask.to(self.encoder.device)
         return self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask
+
+    def load_published(self, source: str) -> None:
+        """Load the encoder's weights, of a model with any heads: all of them, or none.
+
+        Args:
+            source: A folder that ``save_pretrained`` wrote, a hub name, or a file of weights.
+
+        Raises:
+            UnavailableError: They cannot be had.
+            UserError: They cannot be read, or something of the encoder was missing, unexpected or mis-shaped.
+        """
+        model, state, unexpected = read_model(AutoModel, self.encoder, source)
+        for key in sorted(unexpected):
+            state[key.removeprefix(f"{model.base_model_prefix}.")] = torch.empty((), device="meta")
+        if type(model) is not type(self.encoder):  # an encoder and a decoder
+            part = next(name for name, module in model.named_modules() if module is model.get_encoder())
+            state = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
+        parts = {key.partition(".")[0] for key in self.encoder.state_dict()}  # heads and the pooler are no part of it
+        state = {key: value for key, value in state.items() if key.partition(".")[0] in parts}
+        state = {key: value for key, value in state.items() if not key.endswith(".position_ids")}  # of old checkpoints
+        load_strictly(self.encoder, beside_adapters(self.encoder, state), source)
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fit the weights of such a tower without adapters to this one."""
+        return beside_adapters(self, state)
 
     def layers(self) -> list[list[nn.Parameter]]:
         """The parameters, layer after layer: the embeddings, then each block; what follows the last belongs to it.

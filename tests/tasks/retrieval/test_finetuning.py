@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from zoo.core.checkpoint import load, load_initial_weights
-from zoo.core.pretrained import load_pretrained
+from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 from zoo.tasks import RetrievalTask
 

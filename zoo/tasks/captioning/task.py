@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.checkpoint import load_initial_weights
 from zoo.core.optim import two_cosines_ratio
-from zoo.core.pretrained import load_pretrained
 from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 from zoo.registry import CAPTIONERS
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner

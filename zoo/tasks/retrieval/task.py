@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.core.checkpoint import load_initial_weights
 from zoo.core.optim import layer_rates
-from zoo.core.pretrained import load_pretrained
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.core.steps import adamw_warmup_cosine, seed_step
+from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch

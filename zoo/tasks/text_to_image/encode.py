@@ -124,7 +124,7 @@ def open_first_stage(source: str) -> tuple[Any, str]:
         UserError: It is none, or its weights cannot be had.
     """
     import zoo
-    from zoo.core.pretrained import load_pretrained
+    from zoo.core.weights import load_pretrained
     from zoo.registry import FIRST_STAGES
 
     if any(source.startswith(prefix) for prefix in FIRST_STAGES.prefixes):

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from zoo.core.checkpoint import load, load_first_stage, load_initial_weights
 from zoo.core.contracts import Codebook
-from zoo.core.pretrained import load_pretrained
 from zoo.core.steps import adamw_warmup_cosine, seed_step
-from zoo.core.weights import weights_hash
+from zoo.core.weights import load_pretrained, weights_hash
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
 from zoo.registry import GENERATORS
