@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo.core.checkpoint import load_initial_weights
+from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.optim import two_cosines_ratio
 from zoo.core.steps import adamw_warmup_cosine, seed_step
 from zoo.core.weights import load_pretrained
@@ -250,7 +250,7 @@ class CaptioningTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint.update(task_keys(self))
         checkpoint["weights"] = self.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

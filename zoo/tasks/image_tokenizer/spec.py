@@ -6,4 +6,5 @@ SPEC = TaskSpec(
     name="image_tokenizer",
     task="zoo.tasks.image_tokenizer.task:ImageTokenizerTask",
     callbacks=("zoo.tasks.image_tokenizer.evaluation:ReconstructionEvaluation",),
+    published=("zoo.tasks.image_tokenizer.published:read_vqgan",),
 )

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.core.checkpoint import load_initial_weights
+from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.contracts import Codebook
 from zoo.core.optim import warmup_cosine
 from zoo.core.steps import adamw, seed_step
@@ -262,7 +262,7 @@ class ImageTokenizerTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint.update(task_keys(self))
         checkpoint["weights"] = self.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -13,4 +13,8 @@ SPEC = TaskSpec(
         "zoo.tasks.retrieval.hard_negatives:HardNegatives",
         "zoo.tasks.retrieval.zero_shot:ZeroShotGuard",
     ),
+    published=(
+        "zoo.tasks.retrieval.published:read_cn_clip",
+        "zoo.tasks.retrieval.published:read_chinese_clip",
+    ),
 )

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
-from zoo.core.checkpoint import load_initial_weights
+from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.optim import layer_rates
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.core.steps import adamw_warmup_cosine, seed_step
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
+from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
 from zoo.tasks.retrieval.finetuning import asked, check_options, prepare_tower
@@ -302,9 +303,18 @@ class RetrievalTask(L.LightningModule):
         ]
         return torch.stack(losses).sum() / len(images)
 
+    @staticmethod
+    def plain_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Add the adapters of a checkpoint that was trained with some to the weights that they adapt."""
+        options = checkpoint.get("hyper_parameters", {})
+        if not options.get("lora_rank"):
+            return checkpoint
+        state = merged(checkpoint["state_dict"], rank=options["lora_rank"], alpha=options["lora_alpha"])
+        return {**checkpoint, "state_dict": state, "hyper_parameters": {**options, "lora_rank": 0}}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint.update(task_keys(self))
         checkpoint["weights"] = self.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

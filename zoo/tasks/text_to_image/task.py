@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.core.checkpoint import load, load_first_stage, load_initial_weights
+from zoo.core.checkpoint import load, load_initial_weights, load_part, task_keys
 from zoo.core.contracts import Codebook
 from zoo.core.steps import adamw_warmup_cosine, seed_step
 from zoo.core.weights import load_pretrained, weights_hash
@@ -178,7 +178,7 @@ class TextToImageTask(L.LightningModule):
                 "its weights are not named: train one, python -m zoo fit --config experiments/vqgan_demo.yaml, and set"
                 " model.generator_options.first_stage_weights=runs/vqgan_demo"
             )
-        return load_first_stage(stage, stage.published)
+        return load_part(stage, stage.published, "first_stage")
 
     @property
     def _latents(self) -> Any:
@@ -261,7 +261,7 @@ class TextToImageTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint.update(task_keys(self))
         checkpoint["weights"] = self.weights
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
