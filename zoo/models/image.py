@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import timm
@@ -283,120 +283,66 @@ def _check_patches(model: Any, name: str, image_size: int) -> None:
         )
 
 
+class Variant(NamedTuple):
+    """One of timm's models, registered under timm's name for it."""
+
+    weights: str  # the tag of its published weights
+    image_size: int
+    summary: str
+
+
 # The OpenAI weights are the ones that Chinese CLIP starts from; where they were never published, the nearest family's.
+VISION_TRANSFORMERS = {
+    "vit_base_patch16_clip_quickgelu_224": Variant("openai", 224, "Build the ViT-B/16 of CLIP and Chinese CLIP."),
+    "vit_base_patch32_clip_quickgelu_224": Variant("openai", 224, "Build the ViT-B/32 of CLIP."),
+    "vit_large_patch14_clip_quickgelu_224": Variant("openai", 224, "Build the ViT-L/14 of CLIP and Chinese CLIP."),
+    "vit_large_patch14_clip_quickgelu_336": Variant(
+        "openai", 336, "Build the ViT-L/14 at 336 pixels of CLIP and Chinese CLIP."
+    ),
+    "vit_huge_patch14_clip_quickgelu_224": Variant(
+        "dfn5b", 224, "Build the ViT-H/14 of Chinese CLIP; its published weights here are DFN's."
+    ),
+    "vit_small_patch16_224": Variant("augreg_in21k_ft_in1k", 224, "Build the ImageNet ViT-S/16."),
+}
+RESNETS = {
+    "resnet50": Variant("a1_in1k", 224, "Build the ImageNet ResNet-50."),
+    "resnet10t": Variant("c3_in1k", 176, "Build a tiny ResNet of 4.9 M parameters, for demos and tests."),
+}
 
 
-@IMAGE_TOWERS.register
-def vit_base_patch16_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+def vision_transformer(
+    name: str, /, *, image_size: int, patch_dropout: float = 0.0, num_layers: int | None = None
 ) -> TimmImageTower:
-    """Build the ViT-B/16 of CLIP and Chinese CLIP.
+    """Build a vision transformer.
 
     Args:
-        image_size: Square side in pixels, a multiple of 16.
+        name: timm's, with the tag of its weights.
+        image_size: Square side in pixels, a multiple of the patches' side.
         patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+        num_layers: Transformer layers, 1 or more. None: all of its own; only those have published weights.
     """
-    name = "vit_base_patch16_clip_quickgelu_224.openai"
     return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
 
 
-@IMAGE_TOWERS.register
-def vit_base_patch32_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-B/32 of CLIP.
+def resnet(name: str, /, *, image_size: int) -> TimmImageTower:
+    """Build a ResNet.
 
     Args:
-        image_size: Square side in pixels, a multiple of 32.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+        name: timm's, with the tag of its weights.
+        image_size: Square side in pixels.
     """
-    name = "vit_base_patch32_clip_quickgelu_224.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+    return TimmImageTower(name, image_size=image_size)
 
 
-@IMAGE_TOWERS.register
-def vit_large_patch14_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-L/14 of CLIP and Chinese CLIP.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 14.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
-    """
-    name = "vit_large_patch14_clip_quickgelu_224.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
-
-
-@IMAGE_TOWERS.register
-def vit_large_patch14_clip_quickgelu_336(
-    *, image_size: int = 336, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-L/14 at 336 pixels of CLIP and Chinese CLIP.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 14.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
-    """
-    name = "vit_large_patch14_clip_quickgelu_336.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
-
-
-@IMAGE_TOWERS.register
-def vit_huge_patch14_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-H/14 of Chinese CLIP; its published weights here are DFN's.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 14.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 32; only those have published weights.
-    """
-    name = "vit_huge_patch14_clip_quickgelu_224.dfn5b"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+for _builder, _variants in ((vision_transformer, VISION_TRANSFORMERS), (resnet, RESNETS)):
+    for _name, (_weights, _size, _summary) in _variants.items():
+        IMAGE_TOWERS.register_variant(_name, _summary, _builder, f"{_name}.{_weights}", image_size=_size)
 
 
 @IMAGE_TOWERS.register
 def resnet50_clip() -> TimmImageTower:
     """Build the ResNet-50 of CLIP and Chinese CLIP with its attention pool, whose positions fix the size to 224."""
     return TimmImageTower("resnet50_clip.openai")
-
-
-@IMAGE_TOWERS.register
-def resnet50(*, image_size: int = 224) -> TimmImageTower:
-    """Build the ImageNet ResNet-50.
-
-    Args:
-        image_size: Square side in pixels.
-    """
-    return TimmImageTower("resnet50.a1_in1k", image_size=image_size)
-
-
-@IMAGE_TOWERS.register
-def vit_small_patch16_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
-    """Build the ImageNet ViT-S/16.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 16.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-    """
-    name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
-
-
-@IMAGE_TOWERS.register
-def resnet10t(*, image_size: int = 176) -> TimmImageTower:
-    """Build a tiny ResNet of 4.9 M parameters, for demos and tests.
-
-    Args:
-        image_size: Square side in pixels.
-    """
-    return TimmImageTower("resnet10t.c3_in1k", image_size=image_size)
 
 
 def _timm_names() -> Iterable[str]:

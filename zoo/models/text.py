@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -211,59 +211,55 @@ def _chinese_bert(
     )
 
 
-@TEXT_TOWERS.register
-def chinese_roberta_wwm_ext(
-    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
+class Variant(NamedTuple):
+    """A published Chinese BERT."""
+
+    published: str  # hub name of its weights
+    width: int
+    num_layers: int
+    num_heads: int
+    summary: str
+
+
+CHINESE_BERTS = {
+    "chinese_roberta_wwm_ext": Variant(
+        *("hfl/chinese-roberta-wwm-ext", 768, 12, 12),
+        "Build the Chinese RoBERTa base, 12 layers of 768: the text side of Chinese CLIP B and L.",
+    ),
+    "chinese_roberta_wwm_ext_large": Variant(
+        *("hfl/chinese-roberta-wwm-ext-large", 1024, 24, 16),
+        "Build the Chinese RoBERTa large, 24 layers of 1024: the text side of Chinese CLIP H.",
+    ),
+    "rbt3": Variant(
+        *("hfl/rbt3", 768, 3, 12),
+        "Build the Chinese RoBERTa of 3 layers of 768: the text side of Chinese CLIP RN50.",
+    ),
+}
+
+
+def chinese_bert(
+    variant: Variant, /, *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
 ) -> TransformersTextTower:
-    """Build the Chinese RoBERTa base, 12 layers of 768: the text side of Chinese CLIP B and L.
+    """Build a published Chinese BERT.
 
     Args:
-        dropout: Of hidden states and attention, in [0, 1).
+        variant: Which.
+        dropout: Dropout probability of hidden states and attention, in [0, 1).
         context_length: The most tokens read of a text, 3 to 512.
-        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+        num_layers: Transformer layers, 1 or more. None: all of its own; only those have published weights.
     """
     return _chinese_bert(
-        width=768,
-        num_layers=12 if num_layers is None else num_layers,
-        num_heads=12,
+        width=variant.width,
+        num_layers=variant.num_layers if num_layers is None else num_layers,
+        num_heads=variant.num_heads,
         dropout=dropout,
         context_length=context_length,
-        published="hfl/chinese-roberta-wwm-ext" if num_layers is None else None,
+        published=variant.published if num_layers is None else None,
     )
 
 
-@TEXT_TOWERS.register
-def chinese_roberta_wwm_ext_large(
-    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
-) -> TransformersTextTower:
-    """Build the Chinese RoBERTa large, 24 layers of 1024: the text side of Chinese CLIP H.
-
-    Args:
-        dropout: Of hidden states and attention, in [0, 1).
-        context_length: The most tokens read of a text, 3 to 512.
-        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
-    """
-    return _chinese_bert(
-        width=1024,
-        num_layers=24 if num_layers is None else num_layers,
-        num_heads=16,
-        dropout=dropout,
-        context_length=context_length,
-        published="hfl/chinese-roberta-wwm-ext-large" if num_layers is None else None,
-    )
-
-
-@TEXT_TOWERS.register
-def rbt3(*, dropout: float = 0.1, context_length: int = 52) -> TransformersTextTower:
-    """Build the Chinese RoBERTa of 3 layers of 768: the text side of Chinese CLIP RN50.
-
-    Args:
-        dropout: Of hidden states and attention, in [0, 1).
-        context_length: The most tokens read of a text, 3 to 512.
-    """
-    return _chinese_bert(
-        width=768, num_layers=3, num_heads=12, dropout=dropout, context_length=context_length, published="hfl/rbt3"
-    )
+for _name, _variant in CHINESE_BERTS.items():
+    TEXT_TOWERS.register_variant(_name, _variant.summary, chinese_bert, _variant)
 
 
 @TEXT_TOWERS.register
