@@ -1,4 +1,4 @@
-"""First stages: autoencoders between pictures and the smaller latents that a generator learns."""
+"""Autoencoders between images and the smaller latents that a generator learns."""
 
 import json
 from pathlib import Path
@@ -24,6 +24,7 @@ class KLAutoencoder(nn.Module):
         super().__init__()
         self.model = model
         self.published = published
+        self.num_codes = None
         self.channels: int = model.config.latent_channels
         self.factor: int = 2 ** (len(model.config.block_out_channels) - 1)
 

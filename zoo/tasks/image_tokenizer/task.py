@@ -10,7 +10,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo.core.checkpoint import load_initial_weights, task_keys
-from zoo.core.contracts import Codebook
 from zoo.core.optim import warmup_cosine
 from zoo.core.steps import adamw, seed_step
 from zoo.data.images import to_pixels
@@ -91,7 +90,7 @@ class ImageTokenizerTask(L.LightningModule):
         self.automatic_optimization = False  # two optimisers
         self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
         self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
-        if not isinstance(self.first_stage, Codebook):
+        if getattr(self.first_stage, "num_codes", None) is None:
             raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
         if image_size < 1 or image_size % self.first_stage.factor:
             raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.first_stage.factor}")

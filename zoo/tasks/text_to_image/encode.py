@@ -58,13 +58,12 @@ def encode(options: "Namespace") -> str:
             raise UserError(f"--{name} is {options[name]}: give {least} or more")
     import torch
 
-    from zoo.core.contracts import Codebook
     from zoo.core.weights import weights_hash
     from zoo.tasks.text_to_image.data import TextToImageDataModule
     from zoo.tasks.text_to_image.latents import ARRAY, FACTS, LatentFacts, LatentsWriter
 
     stage, name = open_first_stage(options.first_stage)
-    codes = isinstance(stage, Codebook)
+    codes = stage.num_codes is not None
     if options.image_size % stage.factor:
         raise UserError(f"--image_size is {options.image_size}: this first stage takes multiples of {stage.factor}")
     data = TextToImageDataModule(

@@ -11,7 +11,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo.core.checkpoint import load, load_initial_weights, load_part, task_keys
-from zoo.core.contracts import Codebook
 from zoo.core.steps import adamw_warmup_cosine, seed_step
 from zoo.core.weights import load_pretrained, weights_hash
 from zoo.data.images import resize_batch
@@ -171,7 +170,7 @@ class TextToImageTask(L.LightningModule):
     def _read_first_stage(self) -> str:
         """Its trained weights into the generator's first stage; where from."""
         stage: Any = self.generator.first_stage
-        if not isinstance(stage, Codebook):
+        if stage.num_codes is None:
             return load_pretrained(stage, True).text
         if stage.published is None:
             raise UserError(
@@ -194,7 +193,7 @@ class TextToImageTask(L.LightningModule):
         stage, latents = getattr(self.generator, "first_stage", None), self._latents
         if stage is None and latents is not None:
             raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
-        if stage is None or (latents is None and isinstance(stage, Codebook)):
+        if stage is None or (latents is None and stage.num_codes is not None):
             return  # codes need no measured mean: they are made as they are needed
         if latents is None:
             raise UserError(
