@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_imported_is_reported_at_every_look_up(rooms):
 
 
 def test_duplicates_raise():
-    registry = Registry("room", "zoo.losses")
+    registry = Registry("room", "json")
 
     @registry.register
     def attic() -> int:
@@ -67,7 +67,7 @@ def test_duplicates_raise():
 
 
 def test_a_notebook_cell_can_be_run_again():
-    registry = Registry("room", "zoo.losses")
+    registry = Registry("room", "json")
 
     def attic() -> int:
         return 1
@@ -93,7 +93,7 @@ def test_unknown_option_names_the_nearest():
 
 
 def test_missing_option_is_named():
-    registry = Registry("room", "zoo.losses")
+    registry = Registry("room", "json")
 
     @registry.register
     def attic(*, size: int) -> int:
@@ -104,7 +104,7 @@ def test_missing_option_is_named():
 
 
 def test_a_prefix_builds_its_family():
-    registry = Registry("room", "zoo.losses")
+    registry = Registry("room", "json")
 
     @registry.register_prefix("hotel:", names=lambda: ["double", "single"])
     def hotel_room(name: str, *, floor: int = 1) -> tuple[str, int]:
@@ -152,8 +152,7 @@ def test_a_value_of_another_kind_is_refused(options, message):
 
 
 def test_variants_are_one_builder_under_several_names():
-    registry = Registry("room", "zoo.losses")
-    registry._scanned = True
+    registry = Registry("room", "json")
 
     def house(rooms: int, /, *, floors: int = 1, colour: str = "red") -> tuple:
         """Build a house.

@@ -212,6 +212,17 @@ def test_published_weights_find_their_place_under_adapters(tmp_path):
     )
 
 
+def test_a_task_with_adapters_starts_from_one_without(tmp_path):
+    plain, task = built(), built(lora_rank=2)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter += 1
+    load_initial_weights(task, saved(plain, tmp_path / "plain.ckpt"))
+    own = {key.replace(".base_layer.", "."): value for key, value in task.state_dict().items()}
+    assert all(torch.equal(own[key], value) for key, value in plain.state_dict().items())
+    assert any(".lora_A." in key for key in own)
+
+
 def test_adapters_that_cannot_be(monkeypatch):
     with pytest.raises(UserError, match="lora_rank: ResNet has no linear layer in its blocks"):
         built(**RESNET, lora_rank=2)
