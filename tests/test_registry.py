@@ -149,3 +149,32 @@ def test_importing_it_is_cheap():
 def test_a_value_of_another_kind_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         FIRST_STAGES.build("vqgan_tiny", **options)
+
+
+def test_variants_are_one_builder_under_several_names():
+    registry = Registry("room", "json")
+
+    def house(rooms: int, /, *, floors: int = 1, colour: str = "red") -> tuple:
+        """Build a house.
+
+        Args:
+            floors: Above each other.
+            colour: Of its walls.
+        """
+        return (rooms, floors, colour)
+
+    registry.register_variant("cottage", "Build a cottage.", house, 2)
+    registry.register_variant("tower", "Build a tower.", house, 3, floors=9)
+    assert registry.names() == ["cottage", "tower"]
+    assert registry.options("tower") == {"floors": 9, "colour": "red"}
+    assert registry.describe("cottage") == "Build a cottage."
+    assert registry.builder("tower").__doc__.endswith("colour: Of its walls.")
+    assert registry.build("cottage") == (2, 1, "red")
+    assert registry.build("tower", colour="grey") == (3, 9, "grey")
+    assert registry.build("tower", floors=4) == (3, 4, "red")
+    with pytest.raises(UserError, match="room 'tower' has no option 'rooms'"):
+        registry.build("tower", rooms=4)
+    with pytest.raises(UserError, match="floors is 'x': give a whole number"):
+        registry.build("tower", floors="x")
+    with pytest.raises(UserError, match="already registered"):
+        registry.register_variant("tower", "Build another.", house, 1)

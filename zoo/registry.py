@@ -44,6 +44,31 @@ class Registry:
         self._builders[self._free(builder.__name__, builder)] = builder
         return builder
 
+    def register_variant(
+        self, name: str, summary: str, builder: Callable[..., Any], *given: Any, **defaults: Any
+    ) -> None:
+        """Register a builder under a name of its own, with its first arguments given.
+
+        Args:
+            name: The variant's.
+            summary: Takes the place of the first line of the builder's docstring.
+            builder: A function of positional arguments, which are given, and of keyword-only options.
+            *given: Those arguments.
+            **defaults: Defaults of some of the options.
+
+        Raises:
+            UserError: The name is taken.
+        """
+
+        def variant(**options: Any) -> Any:
+            return builder(*given, **{**defaults, **options})
+
+        variant.__name__, variant.__module__ = name, builder.__module__
+        variant.__doc__ = "\n".join([summary, *(inspect.getdoc(builder) or "").splitlines()[1:]])
+        bound = inspect.signature(functools.partial(builder, *given, **defaults))
+        variant.__signature__ = bound  # type: ignore[attr-defined]
+        self.register(variant)
+
     def register_prefix(
         self, prefix: str, *, names: Callable[[], Iterable[str]] = tuple
     ) -> Callable[[Builder], Builder]:

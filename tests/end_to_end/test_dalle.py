@@ -232,8 +232,8 @@ def test_a_first_stage_must_be_a_trained_tokenizer_that_fits(here, trained, tmp_
     other = ["--model.generator_options.first_stage_options.num_codes", "48"]
     for words, messages in [
         ([wanted, "null"], ["its weights are not named", "first_stage_weights=runs/vqgan_demo", "experiments/vqgan"]),
-        ([wanted, matcher_file()], ["it is of zoo.tasks.RetrievalTask, and a first stage comes of"]),
-        ([wanted, trained], ["it is of zoo.tasks.TextToImageTask, and a first stage comes of"]),
+        ([wanted, matcher_file()], ["it is of zoo.tasks.RetrievalTask, which has no first_stage"]),
+        ([wanted, trained], ["it is of zoo.tasks.TextToImageTask, which has no first_stage"]),
         ([wanted, "runs/nothing"], ["no run is there. Train it first: python -m zoo fit --config"]),
         (other, ["these weights are not of this model"]),
     ]:

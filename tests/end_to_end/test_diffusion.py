@@ -13,7 +13,7 @@ from PIL import Image
 
 import zoo
 from zoo.__main__ import main
-from zoo.core.contracts import FirstStage
+from zoo.core.contracts import ImageTokenizer
 from zoo.registry import FIRST_STAGES
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -262,11 +262,12 @@ def test_latents_are_those_of_the_first_stage_with_measured_statistics(encoded, 
     assert array.shape == (24, 2, 3, 8, 8)
     np.testing.assert_allclose(facts["mean"], array.astype(float).mean(axis=(0, 1, 3, 4)), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(facts["std"], array.astype(float).std(axis=(0, 1, 3, 4)), rtol=1e-6)
-    from zoo.core.pretrained import load_pretrained
+    from zoo.core.weights import load_pretrained
 
     stage = FIRST_STAGES.build(f"diffusers:{first_stage_folder}")
     load_pretrained(stage, True)
-    assert isinstance(stage, FirstStage)
+    assert isinstance(stage, ImageTokenizer)
+    assert (stage.num_codes, stage.channels) == (None, 3)
     data = zoo.TextToImageDataModule(str(encoded), image_size=16, num_workers=0)
     picture = next(iter(data.pictures_loader("train")))["image"]
     with torch.inference_mode():

@@ -194,7 +194,7 @@ def test_named_towers_start_from_the_weights_that_chinese_clip_starts_from():
 )
 @torch.no_grad()
 def test_is_the_visual_tower_of_cn_clip(tmp_path, cn_clip_model, name, layers, width, patch):
-    from zoo.core.pretrained import load_pretrained
+    from zoo.core.weights import load_pretrained
 
     torch.manual_seed(0)
     original = cn_clip_model(vision=(width, 64, patch, 224, layers)).eval()

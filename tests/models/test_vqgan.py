@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from zoo.core.contracts import Codebook
+from zoo.core.contracts import ImageTokenizer
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
 from zoo.models.vqgan import ROWS, GumbelQuantizer, Quantizer
@@ -260,7 +260,7 @@ def test_what_cannot_be_built_is_refused(options, message):
 def test_every_vqgan_is_built(name, factor, num_codes, code_dim):
     with torch.device("meta"):
         stage = FIRST_STAGES.build(name)
-    assert isinstance(stage, Codebook)
+    assert isinstance(stage, ImageTokenizer)
     assert (stage.factor, stage.num_codes) == (factor, num_codes)
     assert stage.codebook.weight.shape == (num_codes, code_dim)
     assert stage.last_layer is stage.decoder.conv_out.weight

@@ -73,7 +73,7 @@ def measure(registry: Any, name: str) -> Row:
     """Build a tower without memory for its weights, and read off what the table says."""
     import torch
 
-    from zoo.core.pretrained import is_cached
+    from zoo.core.weights import is_cached
 
     with torch.device("meta"):
         tower = registry.build(name)

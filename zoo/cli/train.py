@@ -174,7 +174,7 @@ class ZooCLI(LightningCLI):
         # A file apart from its run tells its own task.
         if checkpoint and "task" in checkpoint and not plan.continued and words[0] != "fit":
             configs, flags = take_option(words[1:], ("--config",))
-            task_class(checkpoint["task"], f"--ckpt_path {plan.checkpoint}")
+            task_class(checkpoint, f"--ckpt_path {plan.checkpoint}")
             model = {"class_path": checkpoint["task"], "init_args": checkpoint["hyper_parameters"]}
             layers = [word for file in configs for word in ("--config", file)]
             words = [words[0], *layers, "--model", json.dumps(model), *flags]

@@ -1,6 +1,8 @@
-"""Trained tasks in: the zoo's own checkpoints and published ones, checked before a single weight is changed."""
+"""Trained tasks in: the zoo's own checkpoints and published ones, checked before a single weight is changed.
 
-import importlib
+Which tasks there are, and which functions read what others published, the tasks' specs say.
+"""
+
 import inspect
 import re
 import sys
@@ -14,27 +16,49 @@ from torch import Tensor, nn
 from zoo.core.runs import CHECKPOINTS, newest_checkpoint
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
-from zoo.models.image import TimmImageTower
-from zoo.models.lora import merged, without_lora
-from zoo.tasks.image_tokenizer import published as taming
-from zoo.tasks.retrieval import cn_clip, huggingface
+from zoo.spec import find_specs, load_object
 
 if TYPE_CHECKING:
     from lightning import LightningModule
 
-PUBLISHED_TASK = "zoo.tasks.RetrievalTask"
-TOKENIZER_TASK = "zoo.tasks.ImageTokenizerTask"
+FORMAT = 2  # of a checkpoint's contents; raised when older ones cannot be read any more
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 FILE_ENDINGS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors"}  # of paths that are no hub names
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A checkpoint of this zoo, or published weights in its form."""
+class Published:
+    """Published weights of a whole task, under the names of this zoo.
 
-    checkpoint: dict[str, Any]
-    published: str | None = None  # the name of published weights, for people
-    reference: Any = None  # the task that published weights are of, on the meta device
+    A function that a spec names in ``published`` gives them. It is called with a source, the path of a file or folder
+    or a hub name; and with what the file holds, or None where it is no file or holds more than weights and plain data.
+    It returns None where the source is not its own, and raises a ``UserError`` where it is and cannot be read.
+
+    Attributes:
+        task: Class of the task.
+        hyper_parameters: Its arguments.
+        state_dict: All of its weights.
+        name: The hub name or the name of the file, for people.
+        reference: The task on the meta device, where shapes do not tell all that it computes: a task that starts from
+            the weights must have its activations, numbers of heads and epsilons.
+    """
+
+    task: type[nn.Module]
+    hyper_parameters: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    name: str
+    reference: nn.Module | None = None
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """A checkpoint of this zoo of them."""
+        return {
+            **task_keys(self.task),
+            "hyper_parameters": self.hyper_parameters,
+            "state_dict": self.state_dict,
+            "weights": {"init_from": self.name},
+            "global_step": 0,
+        }
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningModule":
@@ -53,11 +77,13 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     Raises:
         UserError: There is no such file, it is damaged or holds code, or its weights are of no task of this zoo.
     """
-    checkpoint = _read(path).checkpoint
+    checkpoint, _ = _read(path)
     if "task" not in checkpoint:
         raise UserError(f"{path}: it does not say which task it is of: not a checkpoint of this zoo")
+    kind = task_class(checkpoint, str(path))
+    checkpoint = _plain(kind, checkpoint)
     try:
-        task = _build(checkpoint, path)
+        task = _build(kind, checkpoint["hyper_parameters"], path)
     except UserError as error:
         missing = [module for module in checkpoint.get("imports", ()) if module not in sys.modules]
         if not missing:
@@ -69,9 +95,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     return task.to(device).eval().requires_grad_(False)
 
 
-def _build(checkpoint: dict[str, Any], path: str | Path) -> "LightningModule":
-    """The task of a checkpoint, with the weights of its constructor."""
-    kind, options = task_class(checkpoint["task"], str(path)), checkpoint["hyper_parameters"]
+def _build(kind: Any, options: dict[str, Any], path: str | Path) -> "LightningModule":
+    """Build a task of the options that a checkpoint keeps."""
     parameters = inspect.signature(kind).parameters.values()
     lacking = [p.name for p in parameters if p.default is p.empty and p.name not in options]
     if lacking:  # a checkpoint keeps names, never modules
@@ -85,7 +110,7 @@ def _build(checkpoint: dict[str, Any], path: str | Path) -> "LightningModule":
 def load_initial_weights(task: nn.Module, path: str | Path) -> str:
     """Start a task from trained weights: all of them, or an error and none.
 
-    Position embeddings of a vision transformer of another size are resized as CN-CLIP does.
+    Parts of the task fit them to themselves where they know how (``adapt_state``: another image size, adapters).
 
     Args:
         task: A task of the same shape.
@@ -100,61 +125,80 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
     """
     name = str(path).removeprefix("auto:")
     try:
-        source = _read(name)
-        state = _resized(source.checkpoint["state_dict"], task)
+        checkpoint, published = _read(name)
+        state = _adapted(_plain(task, checkpoint)["state_dict"], task)
         try:
-            with without_lora(task):
-                check_fit(task, state, name)
-                if source.reference is not None:
-                    _check_computation(task, source.reference, name)
+            check_fit(task, state, name)
+            if published is not None and published.reference is not None:
+                _check_computation(task, published.reference, name)
         except UserError as error:
-            if not source.published:
+            if published is None:
                 raise
             what, _, table = str(error).partition("\n")
-            fix = f"They are of {_spell(source.checkpoint['hyper_parameters'])}"  # what to type, before the long table
+            fix = f"They are of {_spell(published.hyper_parameters)}"  # what to type, before the long table
             raise UserError(f"{what.rstrip(':.')}. {fix}\n{table}".rstrip()) from None
     except UserError as error:
         if isinstance(error, NoHubError) and name != str(path):
             return f"random (published weights not available: {error.reason})"
         raise UserError(f"model.init_from {error}") from None
-    with without_lora(task):
-        task.load_state_dict(state)
-    return source.published or _run_words(name)
+    task.load_state_dict(state)
+    return published.name if published else _run_words(name)
 
 
-def load_first_stage(stage: Any, path: str | Path) -> str:
-    """Load the weights of a trained image tokenizer into a generator's first stage: all of them, or none.
+def load_part(module: Any, path: str | Path, name: str) -> str:
+    """Load the weights of one part of a trained task into a module: all of them, or none.
 
     Args:
-        stage: A ``VQGAN``.
+        module: An ``nn.Module`` of the part's shape.
         path: As of ``load``.
+        name: Name of the part in the task that was trained, whichever that is.
 
     Returns:
         Where the weights came from, as of ``load_initial_weights``.
 
     Raises:
-        UserError: There is no such file, it is of another task, or its weights do not fit.
+        UserError: There is no such file, its task has no such part, or the weights do not fit.
     """
-    source = _read(path)
-    checkpoint = source.checkpoint
-    if checkpoint.get("task") != TOKENIZER_TASK:
-        raise UserError(f"{path}: it is of {checkpoint.get('task')}, and a first stage comes of {TOKENIZER_TASK}")
-    prefix = "first_stage."
-    state = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
-    load_strictly(stage, state, str(path))
-    return source.published or _run_words(path)
+    checkpoint, published = _read(path)
+    prefix = f"{name}."
+    state = {key.removeprefix(prefix): x for key, x in checkpoint["state_dict"].items() if key.startswith(prefix)}
+    if not state:
+        raise UserError(f"{path}: it is of {checkpoint.get('task', 'an unnamed task')}, which has no {name}")
+    load_strictly(module, state, str(path))
+    return published.name if published else _run_words(path)
+
+
+def task_keys(task: nn.Module | type[nn.Module]) -> dict[str, Any]:
+    """What a task writes into its checkpoints, by which ``load`` finds it: format, name and package."""
+    kind = task if isinstance(task, type) else type(task)
+    package = kind.__module__.partition(".")[0]
+    return {"zoo_format": FORMAT, "task": f"zoo.tasks.{kind.__name__}", "task_package": package}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint's contents; nothing in it is executed.
 
     Raises:
-        UserError: There is no such file, it is damaged, or it holds more than weights and plain data.
+        UserError: There is no such file, it is damaged, holds more than weights and plain data, or is of another
+            format.
     """
-    checkpoint = read_torch(path)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{path}: it has no 'state_dict': not a checkpoint of this zoo, nor of CN-CLIP")
-    return checkpoint
+    return _checked(read_torch(path), path)
+
+
+def _checked(contents: Any, path: str | Path) -> dict[str, Any]:
+    """A checkpoint's contents, unless they are of something else or written by another zoo."""
+    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
+        raise UserError(
+            f"{path}: it has no 'state_dict': neither a checkpoint of this zoo nor published weights that it reads"
+        )
+    found = contents.get("zoo_format", 1)
+    if "task" in contents and found != FORMAT:
+        age = "a later" if isinstance(found, int) and found > FORMAT else "an earlier"
+        raise UserError(
+            f"{path}: it was written by {age} zoo, in format {found}, and this one reads format {FORMAT}. Load it with"
+            " the zoo that wrote it, or train it again"
+        )
+    return contents
 
 
 def newest_run(source: str | Path) -> str | Path:
@@ -183,26 +227,51 @@ def _own_file(path: Path) -> Path:
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 
-def _read(path: str | Path) -> _Source:
-    """Whatever ``load`` takes, as a checkpoint of this zoo."""
+def _read(path: str | Path) -> tuple[dict[str, Any], Published | None]:
+    """Whatever ``load`` takes, as a checkpoint of this zoo; and what it was before, if others published it."""
     if not str(path):
         raise UserError("'' came for a checkpoint: give a .ckpt, a run's folder, or published weights")
     path = newest_run(path)
     place = Path(path)
-    if (place.is_dir() and not (place / "checkpoints").is_dir()) or _is_hub_name(str(path)):
-        configuration, weights = huggingface.read(str(path))
-        return _published(huggingface.to_cn_clip(weights), str(path), configuration)
-    if not place.exists():
+    if not place.exists() and not _is_hub_name(str(path)):
         raise UserError(f"{path}: there is no such checkpoint. Give a .ckpt, a run's folder, or published weights")
     if place.is_file() and place.suffix in (".json", ".safetensors"):
-        raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder of a ChineseCLIPModel")
-    codes = taming.read_taming(place) if place.is_file() else None
-    if codes is not None:
-        return _published_vqgan(codes, place)
-    checkpoint = read_checkpoint(_own_file(place))
-    if cn_clip.is_cn_clip(checkpoint["state_dict"]):
-        return _published(checkpoint["state_dict"], str(path))
-    return _Source(_plain(_averaged(checkpoint)))
+        raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder that it lies in")
+    if (place / "checkpoints").is_dir():
+        return _averaged(read_checkpoint(_own_file(place))), None
+    contents, fault = None, None
+    if place.is_file():
+        try:
+            contents = read_torch(place)
+        except UserError as error:
+            fault = error
+    if not isinstance(contents, dict) or "task" not in contents:
+        published = _read_published(str(path), contents)
+        if published is not None:
+            return published.checkpoint, published
+    if fault is not None:
+        raise fault
+    return _averaged(_checked(contents, path)), None
+
+
+def _read_published(source: str, contents: Any) -> Published | None:
+    """What the first of the tasks' readers makes of a source.
+
+    Raises:
+        UserError: None can read it; the first that finds fault with it says why.
+    """
+    faults: list[UserError] = []
+    for place in (place for spec in find_specs() for place in spec.published):
+        try:
+            published = load_object(place)(source, contents)
+        except UserError as error:
+            faults.append(error)
+        else:
+            if published is not None:
+                return published
+    if faults:
+        raise faults[0]
+    return None
 
 
 def _averaged(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -213,67 +282,28 @@ def _averaged(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {**checkpoint, "state_dict": {**raw, **averages}}
 
 
-def _plain(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint with its adapters added to the weights that they adapt, where it was trained with some."""
-    options = checkpoint.get("hyper_parameters", {})
-    if not options.get("lora_rank"):
-        return checkpoint
-    state = merged(checkpoint["state_dict"], rank=options["lora_rank"], alpha=options["lora_alpha"])
-    return {**checkpoint, "state_dict": state, "hyper_parameters": {**options, "lora_rank": 0}}
+def _plain(task: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as its task wants it read: with adapters added to the weights that they adapt, say."""
+    return task.plain_checkpoint(checkpoint) if hasattr(task, "plain_checkpoint") else checkpoint
 
 
 def _is_hub_name(path: str) -> bool:
     return bool(HUB_NAME.fullmatch(path)) and Path(path).suffix not in FILE_ENDINGS and not Path(path).exists()
 
 
-def _published(weights: dict[str, Any], source: str, configuration: Any = None) -> _Source:
-    """Weights under CN-CLIP's names as a checkpoint of this zoo."""
-    state = cn_clip.plain(weights, source)
-    arguments = cn_clip.architecture(state, source)
-    with torch.device("meta"):
-        reference = task_class(PUBLISHED_TASK, source)(**arguments)
-    if configuration is not None:
-        huggingface.check_computation(configuration, reference, source)
-    name = source if _is_hub_name(source) else Path(source).resolve().name
-    checkpoint = {
-        "task": PUBLISHED_TASK,
-        "hyper_parameters": {**arguments, "init_from": source},  # where somebody trains the task on, too
-        "state_dict": cn_clip.to_zoo(state, reference.image_tower.model),
-        "weights": {"init_from": name},
-        "global_step": 0,
-    }
-    return _Source(checkpoint, published=name, reference=reference)
-
-
-def _published_vqgan(state: dict[str, Any], path: Path) -> _Source:
-    """Weights of taming-transformers as a checkpoint of this zoo; what the file lacks of a discriminator is random."""
-    arguments = taming.architecture(state, str(path))
-    task = task_class(TOKENIZER_TASK, str(path))(**arguments)
-    task.first_stage.to(device="meta")
-    weights = {f"first_stage.{name}": value for name, value in taming.to_zoo(state).items()}
-    weights |= {f"discriminator.{name}": value for name, value in taming.discriminator(state).items()}
-    weights = {name: value for name, value in task.state_dict().items() if not value.is_meta} | weights
-    checkpoint = {
-        "task": TOKENIZER_TASK,
-        "hyper_parameters": {**arguments, "init_from": str(path)},
-        "state_dict": weights,
-        "weights": {"init_from": path.name},
-        "global_step": 0,
-    }
-    return _Source(checkpoint, published=path.name)
-
-
-def task_class(path: Any, source: str) -> Any:
-    """The task of a checkpoint, by its path: only the zoo's own, for whatever it names is called.
+def task_class(checkpoint: dict[str, Any], source: str) -> Any:
+    """Find the task of a checkpoint by its name, among those that specs tell of; nothing that it names is imported.
 
     Raises:
-        UserError: It is none of them.
+        UserError: There is none of that name.
     """
-    module, _, name = str(path).rpartition(".")
-    task_class = getattr(importlib.import_module("zoo.tasks"), name, None) if module == "zoo.tasks" else None
-    if not isinstance(task_class, type):
-        raise UserError(f"{source}: it is of the task {path!r}, which neither zoo nor an installed package has")
-    return task_class
+    name = checkpoint["task"]
+    for spec in find_specs():
+        if name == f"zoo.tasks.{spec.task.rpartition(':')[2]}":
+            return load_object(spec.task)
+    package = checkpoint.get("task_package", "zoo")
+    where = "" if package == "zoo" else f": it is defined in {package!r}, which is not installed or registers no task"
+    raise UserError(f"{source}: it is of the task {name!r}, which this zoo does not have{where}")
 
 
 def _spell(arguments: dict[str, Any]) -> str:
@@ -311,18 +341,13 @@ def _computation(task: nn.Module) -> dict[str, Any]:
     return found
 
 
-def _resized(state: dict[str, Tensor], task: Any) -> dict[str, Tensor]:
-    """A state dict whose position embeddings fit the task's picture size, where only that differs."""
-    key = "image_tower.model.pos_embed"
-    tower = getattr(task, "image_tower", None)
-    if not isinstance(tower, TimmImageTower) or key not in state:
-        return state
-    own = getattr(tower.model, "pos_embed", None)
-    if own is None or state[key].ndim != 3 or own.ndim != 3 or own.shape == state[key].shape:
-        return state
-    model: Any = tower.model
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    length = state[key].shape[1] - prefix
-    if state[key].shape[2] != own.shape[2] or length < 1 or round(length**0.5) ** 2 != length:
-        return state
-    return {**state, key: cn_clip.resize_positions(state[key], model.patch_embed.grid_size, prefix=prefix)}
+def _adapted(state: dict[str, Tensor], task: nn.Module) -> dict[str, Tensor]:
+    """A state dict whose parts are fitted to those of a task that know how (``adapt_state``)."""
+    for name, part in task.named_modules():
+        adapt: Any = getattr(part, "adapt_state", None)
+        if adapt is not None:
+            prefix = f"{name}." if name else ""
+            inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            rest = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            state = rest | {f"{prefix}{key}": value for key, value in adapt(inner).items()}
+    return state

@@ -37,29 +37,19 @@ class TextTower(Protocol):
 
 
 @runtime_checkable
-class FirstStage(Protocol):
-    """An autoencoder between pictures and latents, an ``nn.Module``. It owns its pixel range."""
+class ImageTokenizer(Protocol):
+    """An autoencoder between images and a smaller grid, of codes or of latents, an ``nn.Module``.
 
-    channels: int  # of a latent
-    factor: int  # pixels of a side for each of a latent's
+    It owns its pixel range. h is H / factor, w is W / factor.
+    """
 
-    def encode(self, images: Tensor) -> Tensor:
-        """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents as ``[B, 3, S, S] uint8``."""
-
-
-@runtime_checkable
-class Codebook(Protocol):
-    """An autoencoder between pictures and grids of codes, an ``nn.Module``. It owns its pixel range."""
-
-    num_codes: int  # that a place of the grid can have
-    factor: int  # pixels of a side for each code
-    published: str | None  # where its trained weights are: a run, a file
+    factor: int  # pixels of a side for each place of the grid
+    num_codes: int | None  # that a place can have; None: its places have latents
+    channels: int | None  # of a latent; None: its places have codes
+    published: str | None  # where its trained weights are: a hub name, a run, a file
 
     def encode(self, images: Tensor) -> Tensor:
-        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``."""
+        """Encode ``[B, 3, H, W] uint8`` into codes ``[B, h, w] int64`` or latents ``[B, channels, h, w] float32``."""
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes as ``[B, 3, S, S] uint8``."""
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Decode codes or latents into ``[B, 3, H, W] uint8``."""

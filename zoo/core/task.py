@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
-from zoo.core.checkpoint import load_initial_weights
+from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
 from zoo.core.optim import adamw, warmup_cosine
 from zoo.core.options import options_of, plain
-from zoo.core.pretrained import load_pretrained
+from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 
 Options = TypeVar("Options")
@@ -116,7 +116,7 @@ class Task(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
-        checkpoint["task"] = f"zoo.tasks.{type(self).__name__}"
+        checkpoint.update(task_keys(self))
         checkpoint["weights"] = self.weights
         checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
 

@@ -1,19 +1,31 @@
-"""What every reader of weights uses: files of the hub's cache, reading that runs no code, loading that is whole."""
+"""Weights in: files of the hub's cache, reading that runs no code, loading that is whole.
+
+A model that has weights published says where (``published``) and may read their format itself, with a method
+``load_published(source)``; the files of any other have the names of its own weights. Constructors never come here.
+"""
 
 import hashlib
 import pickle
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
-from zoo.core.hub import unreachable
 from zoo.errors import UserError
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+)
 
 
 class UnavailableError(Exception):
@@ -28,9 +40,134 @@ class NoHubError(UserError):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class WeightSource:
+    """Where a model's initial weights came from."""
+
+    text: str  # for people: "timm/resnet50.a1_in1k", "path …", "random", "random (… not available: …)"
+    wanted: bool  # whether weights were asked for and somebody published some
+    found: bool  # whether they were loaded; wanted and not found calls for a banner
+
+
+def load_pretrained(model: nn.Module, pretrained: bool | str = "auto") -> WeightSource:
+    """Load published weights, or those of a path, into a model: all of them, or none.
+
+    Args:
+        model: A built model.
+        pretrained: ``"auto"`` takes published weights from the cache or the hub and otherwise leaves the model random;
+            True insists on them; False leaves it random; anything else is a file (safetensors, or a checkpoint of
+            tensors alone) or a folder that holds one.
+
+    Raises:
+        UserError: Weights were insisted on and cannot be had, a path does not exist, or weights do not fit the model:
+            then nothing was changed.
+    """
+    if pretrained is False:
+        return WeightSource("random", wanted=False, found=False)
+    if isinstance(pretrained, str) and pretrained != "auto":
+        return _load_path(model, pretrained)
+    published = getattr(model, "published", None)
+    if published is None:
+        if pretrained is True:
+            raise UserError("pretrained: true, but nobody published weights of this tower. Use false, or give a path.")
+        return WeightSource("random", wanted=False, found=False)
+    try:
+        _load(model, published)
+    except UnavailableError as error:
+        if pretrained is True:
+            raise UserError(
+                f"pretrained: true, but {published} cannot be had ({error}). Fetch it into the Hugging Face cache while"
+                " there is a network, give a path, or use auto or false."
+            ) from None
+        return WeightSource(f"random (pretrained weights not available: {error})", wanted=True, found=False)
+    return WeightSource(published, wanted=True, found=True)
+
+
+def _load_path(model: nn.Module, pretrained: str) -> WeightSource:
+    path = Path(pretrained).expanduser()
+    if not path.exists():
+        raise UserError(f"pretrained: {pretrained!r} does not exist. Valid are auto, true, false or an existing path.")
+    try:
+        _load(model, str(path))
+    except UnavailableError as error:
+        raise UserError(
+            f"pretrained: the folder {path} holds no weights to read ({error}). Give another folder, or a file."
+        ) from None
+    return WeightSource(f"path {path}", wanted=True, found=True)
+
+
+def _load(model: Any, source: str) -> None:
+    try:
+        if hasattr(model, "load_published"):
+            model.load_published(source)
+        else:
+            load_strictly(model, read_weights(source), source)
+    except UserError as error:
+        raise UserError(f"pretrained {error}") from None
+
+
+def read_weights(source: str) -> dict[str, Tensor]:
+    """Read named tensors; nothing in their file is executed.
+
+    A prefix ``module.`` is taken off the names, and where a file keeps averaged weights beside the raw ones, the
+    averaged ones are read.
+
+    Args:
+        source: A file, a folder that holds one, or a hub name.
+
+    Raises:
+        UnavailableError: The folder holds none, or the hub cannot give them.
+        UserError: The file is damaged, or holds more than named tensors.
+    """
+    from timm.models import load_state_dict
+
+    path = Path(source)
+    if path.is_dir():
+        found = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
+        if found is None:
+            raise UnavailableError(f"the folder holds {none_of(WEIGHT_FILES)}")
+        path = found
+    elif not path.is_file():
+        path = hub_file(source, WEIGHT_FILES)
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+        named_tensors = all(isinstance(value, Tensor) for value in state.values())
+    except Exception as error:  # the readers of the formats raise many kinds
+        raise UserError(f"{source}: it cannot be read as weights ({first_line(error).partition('. ')[0]}).") from None
+    if not named_tensors:
+        raise UserError(f"{source}: it is no state dict: it holds more than named tensors.")
+    return dict(state)
+
+
+def is_cached(published: str) -> bool:
+    """Whether weights lie in the Hugging Face cache (or folder) already."""
+    return Path(published).is_dir() or cached_file(published, WEIGHT_FILES) is not None
+
+
+def unreachable(timeout: float = 3.0) -> str | None:
+    """Ask the hub for a sign of life; its own clients retry for half a minute before they say no.
+
+    Args:
+        timeout: Seconds to wait for one.
+
+    Returns:
+        Why it cannot be asked, in one line, or None when it answers.
+    """
+    if huggingface_hub.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    try:
+        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=timeout)
+    except Exception as error:
+        return f"the hub cannot be reached: {first_line(error)}"
+    return None
+
+
 def cached_file(repository: str, names: Sequence[str]) -> Path | None:
     """The first of these files of a hub repository that lies in the Hugging Face cache, or None."""
-    found = (try_to_load_from_cache(repository, name) for name in names if "://" not in repository)
+    try:
+        found = [try_to_load_from_cache(repository, name) for name in names]
+    except HFValidationError:  # it is no name of a repository
+        return None
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 

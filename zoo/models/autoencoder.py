@@ -1,4 +1,4 @@
-"""First stages: autoencoders between pictures and the smaller latents that a generator learns."""
+"""Autoencoders between images and the smaller latents that a generator learns."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.core.hub import unreachable
+from zoo.core.weights import UnavailableError, hub_file, load_strictly, read_weights
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
 from zoo.registry import FIRST_STAGES
@@ -24,8 +24,21 @@ class KLAutoencoder(nn.Module):
         super().__init__()
         self.model = model
         self.published = published
+        self.num_codes = None
         self.channels: int = model.config.latent_channels
         self.factor: int = 2 ** (len(model.config.block_out_channels) - 1)
+
+    def load_published(self, source: str) -> None:
+        """Load diffusers' weights: all of them, or none.
+
+        Args:
+            source: A hub name, a file, or a folder that holds one.
+
+        Raises:
+            UnavailableError: They cannot be had.
+            UserError: They cannot be read, or are of another model.
+        """
+        load_strictly(self.model, read_weights(source), source)
 
     def encode(self, images: Tensor) -> Tensor:
         """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``."""
@@ -58,27 +71,14 @@ def _read_configuration(name: str) -> dict[str, Any]:
     folder = Path(name).expanduser()
     if not folder.is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
         raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name")
-    path = folder / "config.json" if folder.is_dir() else _from_hub(name)
+    try:
+        path = folder / "config.json" if folder.is_dir() else hub_file(name, ["config.json"])
+    except UnavailableError as error:
+        raise UserError(
+            f"'diffusers:{name}': its configuration cannot be had ({error}). Give a folder that save_pretrained wrote,"
+            " or a hub name that is cached or reachable"
+        ) from None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"'diffusers:{name}': {path} cannot be read ({error})") from None
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            return Path(cached)
-        reason = unreachable()
-        if reason is None:
-            return Path(hf_hub_download(name, "config.json"))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-    raise UserError(
-        f"'diffusers:{name}': its configuration cannot be had ({reason}). Give a folder that save_pretrained wrote, or"
-        " a hub name that is cached or reachable"
-    )

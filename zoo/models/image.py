@@ -1,7 +1,8 @@
 """Picture encoders: one adapter for any timm model, and the builders of the named ones."""
 
-from collections.abc import Iterable
-from typing import Any, cast
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import timm
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.core.weights import load_strictly, read_weights
 from zoo.data.images import over_white, resize
 from zoo.errors import UserError, nearest
-from zoo.models.lora import add_lora
+from zoo.models.lora import add_lora, beside_adapters
 from zoo.registry import IMAGE_TOWERS
 
 
@@ -19,7 +21,7 @@ class TimmImageTower(nn.Module):
     """A timm model without its classifier, fed raw ``uint8`` pixels.
 
     It keeps the model's own pooling (class token, average, attention pool), mean, standard deviation and size.
-    Construction is random: ``zoo.core.pretrained`` reads published weights.
+    Construction is random: ``zoo.core.weights.load_pretrained`` asks for published weights.
 
     Args:
         name: A timm model name, with a weight tag (``"resnet50.a1_in1k"``) or without.
@@ -108,6 +110,33 @@ class TimmImageTower(nn.Module):
                 " widens them on the way. Use another one, for example a vision transformer or a ResNet."
             )
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+
+    def load_published(self, source: str) -> None:
+        """Load weights that timm can convert, its own classifier's left out: all of them, or none.
+
+        Args:
+            source: A hub name, a file, or a folder that holds one.
+
+        Raises:
+            UnavailableError: They cannot be had.
+            UserError: They cannot be read, or are of another model.
+        """
+        state = timm_state(self.model, read_weights(source))
+        load_strictly(self.model, beside_adapters(self.model, state), source)
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fit the weights of such a tower, of another image size or without adapters, to this one.
+
+        Position embeddings are resized as CN-CLIP does; what differs otherwise stays as it is.
+        """
+        key, state = "model.pos_embed", dict(state)
+        own = getattr(self.model, "pos_embed", None)
+        if own is not None and key in state and state[key].ndim == own.ndim == 3 and state[key].shape != own.shape:
+            prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
+            length = state[key].shape[1] - prefix
+            if state[key].shape[2] == own.shape[2] and length >= 1 and round(length**0.5) ** 2 == length:
+                state[key] = resize_positions(state[key], self.model.patch_embed.grid_size, prefix=prefix)
+        return beside_adapters(self, state)
 
     def layers(self) -> list[list[nn.Parameter]]:
         """The parameters, layer after layer: the stem, then each block; what follows the last belongs to it.
@@ -200,6 +229,34 @@ class TimmImageTower(nn.Module):
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
 
+def timm_state(model: Any, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights in the names and shapes of a timm model without its classifier, by timm's own conversion."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    converted = convert(state, model) if convert else state
+    classifiers = model.pretrained_cfg["classifier"]
+    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers or ())
+    heads = tuple(f"{name}." for name in classifiers)
+    return {key: value for key, value in converted.items() if not key.startswith(heads)}
+
+
+def resize_positions(positions: Tensor, grid: tuple[int, int], *, prefix: int = 1) -> Tensor:
+    """Resize position embeddings for another image size, as CN-CLIP does: bicubic, corners aligned.
+
+    Args:
+        positions: ``[1, prefix + N, width]``, N a square number.
+        grid: Rows and columns wanted.
+        prefix: How many stand first for tokens that are no patches, and are kept.
+
+    Returns:
+        ``[1, prefix + rows · columns, width]``.
+    """
+    side = round((positions.shape[1] - prefix) ** 0.5)
+    patches = positions[:, prefix:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, width, side, side]
+    resized = nn.functional.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=True)
+    resized = resized.flatten(2).transpose(1, 2).to(positions.dtype)  # [1, rows · columns, width]
+    return torch.cat([positions[:, :prefix], resized], dim=1)
+
+
 def _pretrained_config(name: str) -> Any:
     """What timm records about a name: size, mean, std, where its weights are."""
     architecture = timm.models.split_model_name_tag(name)[0]
@@ -226,120 +283,66 @@ def _check_patches(model: Any, name: str, image_size: int) -> None:
         )
 
 
+class Variant(NamedTuple):
+    """One of timm's models, registered under timm's name for it."""
+
+    weights: str  # the tag of its published weights
+    image_size: int
+    summary: str
+
+
 # The OpenAI weights are the ones that Chinese CLIP starts from; where they were never published, the nearest family's.
+VISION_TRANSFORMERS = {
+    "vit_base_patch16_clip_quickgelu_224": Variant("openai", 224, "Build the ViT-B/16 of CLIP and Chinese CLIP."),
+    "vit_base_patch32_clip_quickgelu_224": Variant("openai", 224, "Build the ViT-B/32 of CLIP."),
+    "vit_large_patch14_clip_quickgelu_224": Variant("openai", 224, "Build the ViT-L/14 of CLIP and Chinese CLIP."),
+    "vit_large_patch14_clip_quickgelu_336": Variant(
+        "openai", 336, "Build the ViT-L/14 at 336 pixels of CLIP and Chinese CLIP."
+    ),
+    "vit_huge_patch14_clip_quickgelu_224": Variant(
+        "dfn5b", 224, "Build the ViT-H/14 of Chinese CLIP; its published weights here are DFN's."
+    ),
+    "vit_small_patch16_224": Variant("augreg_in21k_ft_in1k", 224, "Build the ImageNet ViT-S/16."),
+}
+RESNETS = {
+    "resnet50": Variant("a1_in1k", 224, "Build the ImageNet ResNet-50."),
+    "resnet10t": Variant("c3_in1k", 176, "Build a tiny ResNet of 4.9 M parameters, for demos and tests."),
+}
 
 
-@IMAGE_TOWERS.register
-def vit_base_patch16_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
+def vision_transformer(
+    name: str, /, *, image_size: int, patch_dropout: float = 0.0, num_layers: int | None = None
 ) -> TimmImageTower:
-    """Build the ViT-B/16 of CLIP and Chinese CLIP.
+    """Build a vision transformer.
 
     Args:
-        image_size: Square side in pixels, a multiple of 16.
+        name: timm's, with the tag of its weights.
+        image_size: Square side in pixels, a multiple of the patches' side.
         patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+        num_layers: Transformer layers, 1 or more. None: all of its own; only those have published weights.
     """
-    name = "vit_base_patch16_clip_quickgelu_224.openai"
     return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
 
 
-@IMAGE_TOWERS.register
-def vit_base_patch32_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-B/32 of CLIP.
+def resnet(name: str, /, *, image_size: int) -> TimmImageTower:
+    """Build a ResNet.
 
     Args:
-        image_size: Square side in pixels, a multiple of 32.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+        name: timm's, with the tag of its weights.
+        image_size: Square side in pixels.
     """
-    name = "vit_base_patch32_clip_quickgelu_224.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+    return TimmImageTower(name, image_size=image_size)
 
 
-@IMAGE_TOWERS.register
-def vit_large_patch14_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-L/14 of CLIP and Chinese CLIP.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 14.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
-    """
-    name = "vit_large_patch14_clip_quickgelu_224.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
-
-
-@IMAGE_TOWERS.register
-def vit_large_patch14_clip_quickgelu_336(
-    *, image_size: int = 336, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-L/14 at 336 pixels of CLIP and Chinese CLIP.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 14.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
-    """
-    name = "vit_large_patch14_clip_quickgelu_336.openai"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
-
-
-@IMAGE_TOWERS.register
-def vit_huge_patch14_clip_quickgelu_224(
-    *, image_size: int = 224, patch_dropout: float = 0.0, num_layers: int | None = None
-) -> TimmImageTower:
-    """Build the ViT-H/14 of Chinese CLIP; its published weights here are DFN's.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 14.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-        num_layers: Transformer layers, 1 or more. None: all 32; only those have published weights.
-    """
-    name = "vit_huge_patch14_clip_quickgelu_224.dfn5b"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout, num_layers=num_layers)
+for _builder, _variants in ((vision_transformer, VISION_TRANSFORMERS), (resnet, RESNETS)):
+    for _name, (_weights, _size, _summary) in _variants.items():
+        IMAGE_TOWERS.register_variant(_name, _summary, _builder, f"{_name}.{_weights}", image_size=_size)
 
 
 @IMAGE_TOWERS.register
 def resnet50_clip() -> TimmImageTower:
     """Build the ResNet-50 of CLIP and Chinese CLIP with its attention pool, whose positions fix the size to 224."""
     return TimmImageTower("resnet50_clip.openai")
-
-
-@IMAGE_TOWERS.register
-def resnet50(*, image_size: int = 224) -> TimmImageTower:
-    """Build the ImageNet ResNet-50.
-
-    Args:
-        image_size: Square side in pixels.
-    """
-    return TimmImageTower("resnet50.a1_in1k", image_size=image_size)
-
-
-@IMAGE_TOWERS.register
-def vit_small_patch16_224(*, image_size: int = 224, patch_dropout: float = 0.0) -> TimmImageTower:
-    """Build the ImageNet ViT-S/16.
-
-    Args:
-        image_size: Square side in pixels, a multiple of 16.
-        patch_dropout: Share of the patches dropped in training, in [0, 1).
-    """
-    name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
-    return TimmImageTower(name, image_size=image_size, patch_dropout=patch_dropout)
-
-
-@IMAGE_TOWERS.register
-def resnet10t(*, image_size: int = 176) -> TimmImageTower:
-    """Build a tiny ResNet of 4.9 M parameters, for demos and tests.
-
-    Args:
-        image_size: Square side in pixels.
-    """
-    return TimmImageTower("resnet10t.c3_in1k", image_size=image_size)
 
 
 def _timm_names() -> Iterable[str]:

@@ -3,8 +3,7 @@
 In a checkpoint they stand beside the weights that they adapt; ``merged`` makes plain weights of both.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,22 +31,12 @@ def add_lora(network: nn.Module, blocks: Iterable[nn.Module], *, rank: int, alph
     inject_adapter_in_model(config, network, adapter_name=ADAPTER)
 
 
-@contextmanager
-def without_lora(module: nn.Module) -> Iterator[None]:
-    """The adapted layers alone inside, under the names that published weights know."""
-    adapted = [
-        (parent, name, child)
-        for parent in module.modules()
-        for name, child in parent.named_children()
-        if hasattr(child, "base_layer")
-    ]
-    for parent, name, child in adapted:
-        setattr(parent, name, child.base_layer)
-    try:
-        yield
-    finally:
-        for parent, name, child in adapted:
-            setattr(parent, name, child)
+def beside_adapters(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A plain state dict under the names of an adapted module, whose adapters stay as they are."""
+    own = module.state_dict()
+    names = {key.replace(".base_layer.", "."): key for key in own}
+    adapters = {key: value for key, value in own.items() if ".lora_" in key}
+    return {names.get(key, key): value for key, value in state.items()} | adapters
 
 
 def merged(state: Mapping[str, Any], *, rank: int, alpha: float) -> dict[str, Any]:

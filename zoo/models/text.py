@@ -1,17 +1,18 @@
 """Text encoders: one adapter for any transformers encoder, and the builders of the named ones."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel
 
-from zoo.core.hub import read_configuration
+from zoo.core.weights import load_strictly
 from zoo.errors import UserError
-from zoo.models.lora import add_lora
+from zoo.models.hub import read_configuration, read_model
+from zoo.models.lora import add_lora, beside_adapters
 from zoo.models.tokenizer import BertChineseTokenizer, Tokenize, pad
 from zoo.registry import TEXT_TOWERS
 
@@ -83,6 +84,31 @@ class TransformersTextTower(nn.Module):
             ids, mask = (F.pad(side, (0, self.context_length - side.shape[1])) for side in (ids, mask))
         ids, mask = ids.to(self.encoder.device), mask.to(self.encoder.device)
         return self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask
+
+    def load_published(self, source: str) -> None:
+        """Load the encoder's weights, of a model with any heads: all of them, or none.
+
+        Args:
+            source: A folder that ``save_pretrained`` wrote, a hub name, or a file of weights.
+
+        Raises:
+            UnavailableError: They cannot be had.
+            UserError: They cannot be read, or something of the encoder was missing, unexpected or mis-shaped.
+        """
+        model, state, unexpected = read_model(AutoModel, self.encoder, source)
+        for key in sorted(unexpected):
+            state[key.removeprefix(f"{model.base_model_prefix}.")] = torch.empty((), device="meta")
+        if type(model) is not type(self.encoder):  # an encoder and a decoder
+            part = next(name for name, module in model.named_modules() if module is model.get_encoder())
+            state = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
+        parts = {key.partition(".")[0] for key in self.encoder.state_dict()}  # heads and the pooler are no part of it
+        state = {key: value for key, value in state.items() if key.partition(".")[0] in parts}
+        state = {key: value for key, value in state.items() if not key.endswith(".position_ids")}  # of old checkpoints
+        load_strictly(self.encoder, beside_adapters(self.encoder, state), source)
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fit the weights of such a tower without adapters to this one."""
+        return beside_adapters(self, state)
 
     def layers(self) -> list[list[nn.Parameter]]:
         """The parameters, layer after layer: the embeddings, then each block; what follows the last belongs to it.
@@ -185,59 +211,55 @@ def _chinese_bert(
     )
 
 
-@TEXT_TOWERS.register
-def chinese_roberta_wwm_ext(
-    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
+class Variant(NamedTuple):
+    """A published Chinese BERT."""
+
+    published: str  # hub name of its weights
+    width: int
+    num_layers: int
+    num_heads: int
+    summary: str
+
+
+CHINESE_BERTS = {
+    "chinese_roberta_wwm_ext": Variant(
+        *("hfl/chinese-roberta-wwm-ext", 768, 12, 12),
+        "Build the Chinese RoBERTa base, 12 layers of 768: the text side of Chinese CLIP B and L.",
+    ),
+    "chinese_roberta_wwm_ext_large": Variant(
+        *("hfl/chinese-roberta-wwm-ext-large", 1024, 24, 16),
+        "Build the Chinese RoBERTa large, 24 layers of 1024: the text side of Chinese CLIP H.",
+    ),
+    "rbt3": Variant(
+        *("hfl/rbt3", 768, 3, 12),
+        "Build the Chinese RoBERTa of 3 layers of 768: the text side of Chinese CLIP RN50.",
+    ),
+}
+
+
+def chinese_bert(
+    variant: Variant, /, *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
 ) -> TransformersTextTower:
-    """Build the Chinese RoBERTa base, 12 layers of 768: the text side of Chinese CLIP B and L.
+    """Build a published Chinese BERT.
 
     Args:
-        dropout: Of hidden states and attention, in [0, 1).
+        variant: Which.
+        dropout: Dropout probability of hidden states and attention, in [0, 1).
         context_length: The most tokens read of a text, 3 to 512.
-        num_layers: Transformer layers, 1 or more. None: all 12; only those have published weights.
+        num_layers: Transformer layers, 1 or more. None: all of its own; only those have published weights.
     """
     return _chinese_bert(
-        width=768,
-        num_layers=12 if num_layers is None else num_layers,
-        num_heads=12,
+        width=variant.width,
+        num_layers=variant.num_layers if num_layers is None else num_layers,
+        num_heads=variant.num_heads,
         dropout=dropout,
         context_length=context_length,
-        published="hfl/chinese-roberta-wwm-ext" if num_layers is None else None,
+        published=variant.published if num_layers is None else None,
     )
 
 
-@TEXT_TOWERS.register
-def chinese_roberta_wwm_ext_large(
-    *, dropout: float = 0.1, context_length: int = 52, num_layers: int | None = None
-) -> TransformersTextTower:
-    """Build the Chinese RoBERTa large, 24 layers of 1024: the text side of Chinese CLIP H.
-
-    Args:
-        dropout: Of hidden states and attention, in [0, 1).
-        context_length: The most tokens read of a text, 3 to 512.
-        num_layers: Transformer layers, 1 or more. None: all 24; only those have published weights.
-    """
-    return _chinese_bert(
-        width=1024,
-        num_layers=24 if num_layers is None else num_layers,
-        num_heads=16,
-        dropout=dropout,
-        context_length=context_length,
-        published="hfl/chinese-roberta-wwm-ext-large" if num_layers is None else None,
-    )
-
-
-@TEXT_TOWERS.register
-def rbt3(*, dropout: float = 0.1, context_length: int = 52) -> TransformersTextTower:
-    """Build the Chinese RoBERTa of 3 layers of 768: the text side of Chinese CLIP RN50.
-
-    Args:
-        dropout: Of hidden states and attention, in [0, 1).
-        context_length: The most tokens read of a text, 3 to 512.
-    """
-    return _chinese_bert(
-        width=768, num_layers=3, num_heads=12, dropout=dropout, context_length=context_length, published="hfl/rbt3"
-    )
+for _name, _variant in CHINESE_BERTS.items():
+    TEXT_TOWERS.register_variant(_name, _variant.summary, chinese_bert, _variant)
 
 
 @TEXT_TOWERS.register

@@ -166,6 +166,7 @@ class VQGAN(nn.Module):
         self.patch_size = patch_size
         self.factor: int = patch_size * 2 ** (len(multipliers) - 1)
         self.num_codes: int = self.codebook.num_embeddings
+        self.channels = None
         self.published: str | None = None  # a trained one's file or run: whoever builds one says which
 
     @property

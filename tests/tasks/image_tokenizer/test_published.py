@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.core.checkpoint import load_first_stage, load_initial_weights
+from zoo.core.checkpoint import load_initial_weights, load_part
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
 from zoo.registry import FIRST_STAGES
@@ -213,13 +213,13 @@ def test_the_larger_ones_compute_the_same(original, tmp_path, size, num_codes, n
 def test_it_becomes_a_generators_first_stage(small):
     model, path = small
     stage = FIRST_STAGES.build("taming_vqgan_f16", num_codes=1024).eval()
-    assert load_first_stage(stage, path) == path.name
+    assert load_part(stage, path, "first_stage") == path.name
     assert_same(stage, model)
     with torch.device("meta"):
         others = [FIRST_STAGES.build("taming_vqgan_f16"), FIRST_STAGES.build("vqgan_tiny")]
     for other in others:
         with pytest.raises(UserError, match="these weights are not of this model"):
-            load_first_stage(other, path)
+            load_part(other, path, "first_stage")
 
 
 def test_a_training_starts_from_it(small):
@@ -233,8 +233,8 @@ def test_a_training_starts_from_it(small):
 
 
 def test_a_first_stage_is_of_a_tokenizer(matcher_file):
-    with pytest.raises(UserError, match="it is of zoo.tasks.RetrievalTask, and a first stage comes of zoo.tasks.Image"):
-        load_first_stage(FIRST_STAGES.build("vqgan_tiny"), matcher_file())
+    with pytest.raises(UserError, match="it is of zoo.tasks.RetrievalTask, which has no first_stage"):
+        load_part(FIRST_STAGES.build("vqgan_tiny"), matcher_file(), "first_stage")
 
 
 class Tiny(nn.Module):
@@ -254,7 +254,7 @@ def test_a_vqgan_of_another_shape_is_refused(tmp_path):
         zoo.load(path)
     assert str(path) in str(error.value)
     with pytest.raises(UserError, match="a VQGAN of 3 sizes"):
-        load_first_stage(FIRST_STAGES.build("vqgan_tiny"), path)
+        load_part(FIRST_STAGES.build("vqgan_tiny"), path, "first_stage")
 
 
 class Runs:

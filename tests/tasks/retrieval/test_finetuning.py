@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from zoo.core.checkpoint import load, load_initial_weights
-from zoo.core.pretrained import load_pretrained
+from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 from zoo.tasks import RetrievalTask
 
@@ -212,6 +212,17 @@ def test_published_weights_find_their_place_under_adapters(tmp_path):
     assert torch.equal(
         task.image_tower.model.blocks[1].mlp.fc1.base_layer.weight, plain.image_tower.model.blocks[1].mlp.fc1.weight
     )
+
+
+def test_a_task_with_adapters_starts_from_one_without(tmp_path):
+    plain, task = built(), built(lora_rank=2)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter += 1
+    load_initial_weights(task, saved(plain, tmp_path / "plain.ckpt"))
+    own = {key.replace(".base_layer.", "."): value for key, value in task.state_dict().items()}
+    assert all(torch.equal(own[key], value) for key, value in plain.state_dict().items())
+    assert any(".lora_A." in key for key in own)
 
 
 def test_adapters_that_cannot_be(monkeypatch):

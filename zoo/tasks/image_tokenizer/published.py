@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from zoo.core.checkpoint import Published
 from zoo.errors import UserError
+from zoo.tasks.image_tokenizer.task import ImageTokenizerTask
 
 PREFIXES = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 GUMBEL = "quantize.embed.weight"
@@ -32,20 +34,49 @@ def is_taming(state: Mapping[str, Any]) -> bool:
     return "post_quant_conv.weight" in state and (CODEBOOK in state or GUMBEL in state)
 
 
-def read_taming(path: Path) -> dict[str, Any] | None:
+def read_vqgan(source: str, contents: Any) -> Published | None:
+    """Read a VQGAN of taming-transformers; see ``Published``. What the file lacks of a discriminator is random."""
+    state = read_taming(Path(source), contents)
+    if state is None:
+        return None
+    arguments = architecture(state, source)
+    task = ImageTokenizerTask(**arguments)
+    task.first_stage.to(device="meta")
+    weights = {name: value for name, value in task.state_dict().items() if not value.is_meta}
+    weights |= {f"first_stage.{name}": value for name, value in to_zoo(state).items()}
+    weights |= {f"discriminator.{name}": value for name, value in discriminator(state).items()}
+    return Published(
+        task=ImageTokenizerTask,
+        hyper_parameters={**arguments, "init_from": source},
+        state_dict=weights,
+        name=Path(source).name,
+    )
+
+
+def read_taming(path: Path, contents: Any = None) -> dict[str, Any] | None:
     """The state dict of a VQGAN of taming-transformers, whatever else the file holds; None: it is of something else.
 
-    Their files name classes of old Lightning and OmegaConf; no code of the file runs, nor of them.
+    Args:
+        path: The file.
+        contents: What it holds, where that is weights and plain data alone and was read already.
+    """
+    read = _read_inert(path) if contents is None and path.is_file() else contents
+    state = read.get("state_dict", read) if isinstance(read, dict) else None
+    return dict(state) if isinstance(state, Mapping) and is_taming(state) else None
+
+
+def _read_inert(path: Path) -> Any:
+    """What a file holds that names classes of old Lightning and OmegaConf; no code of it runs, nor of them.
+
+    None of a file that cannot be read so: the usual reader says what is wrong with it.
     """
     try:
         names = get_unsafe_globals_in_checkpoint(path)
         stand_ins = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in names]
         with safe_globals(stand_ins):  # type: ignore[arg-type]
-            read = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError):
-        return None  # the usual reader says what is wrong with it
-    state = read.get("state_dict", read) if isinstance(read, dict) else None
-    return dict(state) if isinstance(state, Mapping) and is_taming(state) else None
+        return None
 
 
 def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -8,4 +8,5 @@ SPEC = TaskSpec(
     callbacks=("zoo.tasks.image_tokenizer.evaluation:ReconstructionEvaluation",),
     monitors={"val/psnr": "max", "val/ssim": "max", "val/fd_clip": "min"},
     results=("zoo.tasks.image_tokenizer.results:RESULTS",),
+    published=("zoo.tasks.image_tokenizer.published:read_vqgan",),
 )

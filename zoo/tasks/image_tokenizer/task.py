@@ -9,7 +9,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.core.contracts import Codebook
 from zoo.core.optim import adamw, warmup_cosine
 from zoo.core.task import Task
 from zoo.data.images import to_pixels
@@ -87,7 +86,7 @@ class ImageTokenizerTask(Task):
         self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
         self.take_options("evaluation", ReconstructionEvaluationOptions)
         self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
-        if not isinstance(self.first_stage, Codebook):
+        if getattr(self.first_stage, "num_codes", None) is None:
             raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
         if image_size < 1 or image_size % self.first_stage.factor:
             raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.first_stage.factor}")

@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from zoo.core.pretrained import timm_state
 from zoo.errors import UserError
+from zoo.models.image import timm_state
 
 
 class VisionShape(NamedTuple):
@@ -131,24 +130,6 @@ def to_zoo(state: Mapping[str, Tensor], image_model: nn.Module) -> dict[str, Ten
             converted[key] = value
     image = {f"image_tower.model.{key}": value for key, value in timm_state(image_model, vision).items()}
     return image | converted
-
-
-def resize_positions(positions: Tensor, grid: tuple[int, int], *, prefix: int = 1) -> Tensor:
-    """Position embeddings for another picture size, as CN-CLIP resizes them: bicubic, corners aligned.
-
-    Args:
-        positions: ``[1, prefix + N, width]``, N a square number.
-        grid: Rows and columns wanted.
-        prefix: How many stand first for tokens that are no patches, and are kept.
-
-    Returns:
-        ``[1, prefix + rows · columns, width]``.
-    """
-    side = round((positions.shape[1] - prefix) ** 0.5)
-    patches = positions[:, prefix:].unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, width, side, side]
-    resized = nn.functional.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=True)
-    resized = resized.flatten(2).transpose(1, 2).to(positions.dtype)  # [1, rows · columns, width]
-    return torch.cat([positions[:, :prefix], resized], dim=1)
 
 
 def _vision_transformer(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:

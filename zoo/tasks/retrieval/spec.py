@@ -31,4 +31,8 @@ SPEC = TaskSpec(
             "zoo.tasks.retrieval.bench.memory:main", "the peak memory of a step, in chunks and kept whole"
         ),
     },
+    published=(
+        "zoo.tasks.retrieval.published:read_cn_clip",
+        "zoo.tasks.retrieval.published:read_chinese_clip",
+    ),
 )

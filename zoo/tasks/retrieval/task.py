@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo.core.optim import layer_rates
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.core.task import Task
+from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
 from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
@@ -295,3 +296,12 @@ class RetrievalTask(Task):
             for start in range(0, len(images), block)
         ]
         return torch.stack(losses).sum() / len(images)
+
+    @staticmethod
+    def plain_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Add the adapters of a checkpoint that was trained with some to the weights that they adapt."""
+        options = checkpoint.get("hyper_parameters", {})
+        if not options.get("lora_rank"):
+            return checkpoint
+        state = merged(checkpoint["state_dict"], rank=options["lora_rank"], alpha=options["lora_alpha"])
+        return {**checkpoint, "state_dict": state, "hyper_parameters": {**options, "lora_rank": 0}}

@@ -69,13 +69,12 @@ def encode(options: "Namespace") -> str:
             raise UserError(f"--{name} is {options[name]}: give {least} or more")
     import torch
 
-    from zoo.core.contracts import Codebook
     from zoo.core.weights import weights_hash
     from zoo.tasks.text_to_image.data import TextToImageDataModule
     from zoo.tasks.text_to_image.latents import ARRAY, FACTS, LatentFacts, LatentsWriter
 
     stage, name = open_first_stage(options.first_stage)
-    codes = isinstance(stage, Codebook)
+    codes = stage.num_codes is not None
     if options.image_size % stage.factor:
         raise UserError(f"--image_size is {options.image_size}: this first stage takes multiples of {stage.factor}")
     data = TextToImageDataModule(
@@ -135,7 +134,7 @@ def open_first_stage(source: str) -> tuple[Any, str]:
         UserError: It is none, or its weights cannot be had.
     """
     import zoo
-    from zoo.core.pretrained import load_pretrained
+    from zoo.core.weights import load_pretrained
     from zoo.registry import FIRST_STAGES
 
     if any(source.startswith(prefix) for prefix in FIRST_STAGES.prefixes):

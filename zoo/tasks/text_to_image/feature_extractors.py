@@ -12,8 +12,7 @@ from torch import Tensor
 from zoo.core.checkpoint import load
 from zoo.core.collected import CollectedRows
 from zoo.core.precision import full_float32
-from zoo.core.pretrained import load_pretrained
-from zoo.core.weights import read_torch, weights_hash
+from zoo.core.weights import load_pretrained, read_torch, weights_hash
 from zoo.data.formats import atomic_write, cache_folder
 from zoo.data.images import resize_batch
 from zoo.errors import UserError

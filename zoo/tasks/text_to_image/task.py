@@ -9,11 +9,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from zoo.core.checkpoint import load, load_first_stage
-from zoo.core.contracts import Codebook
-from zoo.core.pretrained import load_pretrained
+from zoo.core.checkpoint import load, load_part
 from zoo.core.task import Task
-from zoo.core.weights import weights_hash
+from zoo.core.weights import load_pretrained, weights_hash
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
@@ -173,14 +171,14 @@ class TextToImageTask(Task):
     def _read_first_stage(self) -> str:
         """Its trained weights into the generator's first stage; where from."""
         stage: Any = self.generator.first_stage
-        if not isinstance(stage, Codebook):
+        if stage.num_codes is None:
             return load_pretrained(stage, True).text
         if stage.published is None:
             raise UserError(
                 "its weights are not named: train one, python -m zoo fit --config experiments/vqgan_demo.yaml, and set"
                 " model.generator_options.first_stage_weights=runs/vqgan_demo"
             )
-        return load_first_stage(stage, stage.published)
+        return load_part(stage, stage.published, "first_stage")
 
     @property
     def _latents(self) -> Any:
@@ -196,7 +194,7 @@ class TextToImageTask(Task):
         stage, latents = getattr(self.generator, "first_stage", None), self._latents
         if stage is None and latents is not None:
             raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
-        if stage is None or (latents is None and isinstance(stage, Codebook)):
+        if stage is None or (latents is None and stage.num_codes is not None):
             return  # codes need no measured mean: they are made as they are needed
         if latents is None:
             raise UserError(

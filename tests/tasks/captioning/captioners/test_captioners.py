@@ -231,7 +231,7 @@ def test_any_causal_language_model_of_a_folder(tmp_path):
     assert captioner.spell(ids[:, 1:])[1].replace(" ", "") == "新款红裙"
     assert len(captioner.write(captioner.encode(pictures(2)))) == 2
 
-    from zoo.core.pretrained import load_pretrained
+    from zoo.core.weights import load_pretrained
 
     load_pretrained(captioner.language, True)
     assert torch.equal(captioner.language.model.lm_head.weight, model.lm_head.weight)
@@ -240,7 +240,7 @@ def test_any_causal_language_model_of_a_folder(tmp_path):
 def test_the_decoder_starts_from_a_published_bert(tmp_path):
     from transformers import BertConfig, BertForMaskedLM
 
-    from zoo.core.pretrained import load_pretrained
+    from zoo.core.weights import load_pretrained
     from zoo.tasks.captioning.captioners.encoder_decoder import CrossAttendingBert
 
     shape = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from zoo.core.options import options_of
 from zoo.errors import UserError
+from zoo.models.hub import load_language_model
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import BertVocabulary
@@ -53,6 +54,10 @@ class CrossAttendingBert(nn.Module):
         )
         self.model: Any = BertLMHeadModel(config)
         self.published = published
+
+    def load_published(self, source: str) -> None:
+        """Load a BERT's weights: all of them, or none. The attention to the image, which it lacks, stays as it is."""
+        load_language_model(self.model, source, kept="crossattention")
 
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from zoo.core.hub import read_configuration
 from zoo.core.options import options_of
 from zoo.errors import UserError
+from zoo.models.hub import load_language_model, read_configuration
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import BertVocabulary, HubVocabulary, Vocabulary
@@ -67,6 +67,10 @@ class PrefixedLanguageModel(nn.Module):
         super().__init__()
         self.model = model
         self.published = published
+
+    def load_published(self, source: str) -> None:
+        """Load the language model's weights: all of them, or none."""
+        load_language_model(self.model, source)
 
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""

@@ -10,7 +10,6 @@ from torch.nn.functional import cross_entropy
 from transformers import Cache, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicLayer
 
-from zoo.core.contracts import Codebook
 from zoo.core.options import options_of
 from zoo.errors import UserError
 from zoo.models.tokenizer import BertChineseTokenizer
@@ -232,7 +231,7 @@ def assemble(
 ) -> DALLE:
     """Put a generator together: what all its builders share; see ``dalle_tiny`` for the arguments."""
     stage = FIRST_STAGES.build(first_stage, **(first_stage_options or {}))
-    if not isinstance(stage, Codebook):
+    if stage.num_codes is None:
         raise UserError(f"first_stage is {first_stage}: it has no codes; take a VQGAN, such as vqgan_tiny")
     if image_size < 1 or image_size % stage.factor:
         raise UserError(f"image_size is {image_size}: this first stage takes multiples of {stage.factor}")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, mse_loss
 
-from zoo.core.contracts import FirstStage
 from zoo.core.options import options_of
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
@@ -297,7 +296,7 @@ def assemble(
         UserError: An option is out of its range, or there is no such tower or first stage.
     """
     stage = None if first_stage is None else FIRST_STAGES.build(first_stage)
-    if stage is not None and not isinstance(stage, FirstStage):
+    if stage is not None and stage.num_codes is not None:
         raise UserError(f"first_stage is {first_stage}: it gives codes, and diffusion learns latents: diffusers:FOLDER")
     channels, factor = (3, 1) if stage is None else (stage.channels, stage.factor)
     if multiple < 1:

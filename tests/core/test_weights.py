@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BertForMaskedLM, BertModel
 
-from zoo.core import hub, pretrained
-from zoo.core import weights as files
-from zoo.core.pretrained import WeightSource, is_cached, load_pretrained
+from zoo.core import weights
+from zoo.core.weights import WeightSource, is_cached, load_pretrained, unreachable
 from zoo.errors import UserError
+from zoo.models import hub, text
 from zoo.models.image import TimmImageTower
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
@@ -118,8 +118,8 @@ def test_picture_weights_from_the_hub(tmp_path, monkeypatch):
             raise huggingface_hub.errors.EntryNotFoundError("no such file")
         return str(tmp_path / name)
 
-    monkeypatch.setattr(files, "unreachable", lambda: None)
-    monkeypatch.setattr(files, "hf_hub_download", download)
+    monkeypatch.setattr(weights, "unreachable", lambda: None)
+    monkeypatch.setattr(weights, "hf_hub_download", download)
     assert load_pretrained(image_tower(), True).found
 
 
@@ -142,8 +142,8 @@ def test_text_weights_from_the_hub(tmp_path, monkeypatch):
                 raise OSError("not cached")
             return BertModel.from_pretrained(tmp_path, **options)
 
-    monkeypatch.setattr(pretrained, "unreachable", lambda: None)
-    monkeypatch.setattr(pretrained, "AutoModel", Hub)
+    monkeypatch.setattr(hub, "unreachable", lambda: None)
+    monkeypatch.setattr(text, "AutoModel", Hub)
     assert load_pretrained(tower, True).found
     assert_same(tower.encoder, published.bert.state_dict())
 
@@ -260,6 +260,23 @@ def test_another_module_takes_a_file_of_its_own_keys(tmp_path):
     assert_same(tower, published.state_dict())
 
 
+def test_a_module_reads_its_own_format(tmp_path):
+    class Reader(nn.Linear):
+        published = str(tmp_path)
+
+        def load_published(self, source):
+            self.read = source
+            if not list(tmp_path.iterdir()):
+                raise weights.UnavailableError("nothing is there")
+
+    tower = Reader(3, 2)
+    assert load_pretrained(tower).text == "random (pretrained weights not available: nothing is there)"
+    (tmp_path / "anything").touch()
+    assert load_pretrained(tower) == WeightSource(str(tmp_path), wanted=True, found=True)
+    load_pretrained(tower, str(tmp_path / "anything"))
+    assert tower.read == str(tmp_path / "anything")
+
+
 def test_constructors_read_no_weights(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("a constructor asked for weights")
@@ -273,7 +290,7 @@ def test_constructors_read_no_weights(monkeypatch):
 
 
 def test_the_hub_says_why_it_cannot_be_asked(monkeypatch):
-    assert hub.unreachable() == "HF_HUB_OFFLINE is set"
+    assert unreachable() == "HF_HUB_OFFLINE is set"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert hub.unreachable().startswith("the hub cannot be reached: ")
+    assert unreachable().startswith("the hub cannot be reached: ")

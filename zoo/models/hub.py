@@ -1,0 +1,131 @@
+"""Models of the transformers library: configuration, tokenizer and weights, of a folder, the cache or the hub."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers.utils.logging as transformers_logging
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer
+
+from zoo.core.weights import UnavailableError, first_line, load_strictly, read_weights, unreachable
+from zoo.errors import UserError
+
+
+def read_configuration(family: str, name: str) -> tuple[Any, Any]:
+    """Read the configuration and the tokenizer of a folder or hub name: from the cache if they are there, else the hub.
+
+    Args:
+        family: The registry's prefix without its colon, for the error.
+        name: A folder that ``save_pretrained`` wrote, or a hub name.
+
+    Raises:
+        UserError: They cannot be had.
+    """
+    try:
+        return _configuration(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = first_line(error) if Path(name).is_dir() else unreachable()
+    if reason is None:
+        try:
+            return _configuration(name, local_files_only=False)
+        except (OSError, ValueError) as error:
+            reason = first_line(error)
+    raise UserError(
+        f"'{family}:{name}': its configuration and tokenizer cannot be had ({reason})."
+        " Give a folder that save_pretrained wrote, or a hub name that is cached or reachable."
+    )
+
+
+def read_model(model_class: Any, network: Any, source: str) -> tuple[Any, dict[str, Tensor], set[str]]:
+    """Build a second model like a network, with the weights of a source.
+
+    Args:
+        model_class: The class of transformers that reads them; of a file, the network's own does.
+        network: The built network; it is not changed.
+        source: A folder that ``save_pretrained`` wrote, a hub name, or a file of weights.
+
+    Returns:
+        The model; its weights as they were found: without those that were missing, and those of another shape on the
+        meta device, in that shape; and the names that the model does not have.
+
+    Raises:
+        UnavailableError: They cannot be had.
+        UserError: The file cannot be read.
+    """
+    if Path(source).is_file():
+        model, report = _from_pretrained(type(network), None, network, state_dict=read_weights(source))
+    else:
+        model, report = _read(model_class, network, source)
+    state = dict(model.state_dict())
+    for key in report["missing_keys"]:
+        state.pop(key, None)
+    for key, found, _ in report["mismatched_keys"]:
+        state[key] = torch.empty(found, device="meta")
+    return model, state, set(report["unexpected_keys"])
+
+
+def load_language_model(model: nn.Module, source: str, *, kept: str | None = None) -> None:
+    """Load a language model's published weights: all of them, or none. Heads that it does not have are left out.
+
+    Args:
+        model: The built model.
+        source: As of ``read_model``.
+        kept: A part of the names of weights that stay as they are where the source has none.
+
+    Raises:
+        UnavailableError: They cannot be had.
+        UserError: They cannot be read, or do not fit.
+    """
+    _, state, _ = read_model(type(model), model, source)
+    if kept is not None:
+        state = {key: value for key, value in model.state_dict().items() if kept in key} | state
+    load_strictly(model, state, source)
+
+
+def _configuration(name: str, *, local_files_only: bool) -> tuple[Any, Any]:
+    config = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
+    return config, AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+
+
+def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any]]:
+    """A second model with the weights of a folder or hub name, and what transformers says of their fit."""
+    try:
+        return _from_pretrained(model_class, name, network, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = first_line(error) if Path(name).is_dir() else unreachable()
+    if reason is not None:
+        raise UnavailableError(reason)
+    try:
+        return _from_pretrained(model_class, name, network)
+    except (OSError, ValueError) as error:
+        raise UnavailableError(first_line(error)) from error
+
+
+def _from_pretrained(model_class: Any, name: str | None, network: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    with _quiet_transformers():
+        return model_class.from_pretrained(
+            name,
+            config=network.config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are listed with the rest of what does not fit
+            adapter_kwargs={"local_files_only": True},  # where peft is installed, it would ask the hub for adapters
+            **options,
+        )
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own report and bar off the screen: what does not fit is raised, in one table."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
