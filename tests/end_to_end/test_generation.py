@@ -15,8 +15,9 @@ from PIL import Image
 
 import zoo
 from zoo.__main__ import main
-from zoo.data.formats import write_image_tsv, write_json_lines, write_text_tsv
+from zoo.data.formats import write_image_tsv, write_text_tsv
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 from zoo.tasks import TextToImageTask
 from zoo.tasks.text_to_image.feature_extractors import Judges
 from zoo.tasks.text_to_image.task import picture_seed

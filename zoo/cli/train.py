@@ -36,8 +36,8 @@ from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.runs import Plan, deep_set, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
-from zoo.data.formats import write_text
 from zoo.errors import UserError, last_line, nearest
+from zoo.io import write_text
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from zoo.data.formats import write_text
 from zoo.errors import UserError
+from zoo.io import write_text
 from zoo.tasks.text_to_image.contracts import GenerationGold
 from zoo.tasks.text_to_image.feature_extractors import Judges
 

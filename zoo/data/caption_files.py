@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data.faults import raise_or_list
-from zoo.data.formats import read_json_lines, write_json_lines
+from zoo.data.formats import read_json_lines
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 
 
 class Caption(NamedTuple):

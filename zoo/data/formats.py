@@ -5,11 +5,8 @@ file names only.
 """
 
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
@@ -17,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 from zoo.data.faults import raise_or_list
 from zoo.data.images import encode_base64
 from zoo.errors import UserError, nearest
+from zoo.io import atomic_write, write_json_lines
 
 TASK_FOLDERS = {"retrieval": "Multimodal_Retrieval", "t2i": "ECommerce-T2I", "caption": "ECommerce-IC"}
 _TASK_FILES = {"retrieval": ("MR_*", "*_imgs.tsv"), "t2i": ("T2I_*",), "caption": ("IC_*",)}
@@ -58,34 +56,6 @@ class Description(NamedTuple):
     image_id: str
     text: str
     line: int  # from 1
-
-
-def cache_folder() -> Path:
-    """Where zoo keeps what it can make again: ``$ZOO_CACHE``, else ``~/.cache/zoo``. It need not exist."""
-    given = os.environ.get("ZOO_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "zoo"
-
-
-@contextmanager
-def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside ``path``, renamed to ``path`` when the block ends well and removed when it does not.
-
-    A reader sees the old file or the whole new one. Missing folders are made, the suffix is kept.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def find_task_folder(root: Path | str, task: str) -> Path:
@@ -179,12 +149,6 @@ def write_queries(path: Path | str, queries: Iterable[Query], *, schema: Schema 
         return {id_key: query.query_id, text_key: query.text, **items, **kind}
 
     write_json_lines(path, (record(query) for query in queries))
-
-
-def write_json_lines(path: Path | str, records: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, UTF-8, Chinese as it is, atomically."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def write_image_tsv(path: Path | str, images: Iterable[tuple[int | str, bytes]]) -> None:

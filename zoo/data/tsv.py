@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from zoo.data.faults import raise_or_list
-from zoo.data.formats import atomic_write, cache_folder
 from zoo.data.images import decode_base64
 from zoo.errors import UserError
+from zoo.io import atomic_write, cache_folder
 
 _CHUNK = 1 << 24  # bytes read at once while indexing
 _ANNOUNCED_SIZE = 1 << 29  # bytes from which indexing is announced: it takes a noticeable time

@@ -9,8 +9,8 @@ import pytest
 
 from zoo.cli.score import main
 from zoo.data.caption_files import write_captions
-from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, DocumentFrequencies, Tokenization
 
 REFERENCES = {"a1": ["时尚短裤", "夏季短裤"], "b2": ["NEW 连衣裙！"], "c3": ["手机壳", "保护手机壳"]}

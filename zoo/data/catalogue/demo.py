@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.catalogue.files import WHEELS, write_files
-from zoo.data.formats import TASK_FOLDERS, cache_folder
+from zoo.data.formats import TASK_FOLDERS
 from zoo.errors import UserError
+from zoo.io import cache_folder
 
 ATTRIBUTION = "Pictures: OpenMoji (openmoji.org), the open-source emoji and icon project. License: CC BY-SA 4.0."
 LICENSE_URL = "https://creativecommons.org/licenses/by-sa/4.0/"

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from zoo.data.caption_files import write_captions
 from zoo.data.convert.splits import Pair
-from zoo.data.formats import Query, write_image_tsv, write_json_lines, write_queries, write_text_tsv
+from zoo.data.formats import Query, write_image_tsv, write_queries, write_text_tsv
+from zoo.io import write_json_lines
 
 IDS = "ids.jsonl"  # what the pictures were called
 ReadPicture = Callable[[str], bytes]  # by digest

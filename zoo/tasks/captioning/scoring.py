@@ -169,7 +169,7 @@ def write_per_image(path: str, submission: "CaptionSubmission", score: "CaptionS
     Raises:
         UserError: It cannot be written.
     """
-    from zoo.data.formats import write_json_lines
+    from zoo.io import write_json_lines
 
     columns = {name: (100 * values).tolist() for name, values in score.captions.items()}
     records = (

@@ -7,8 +7,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from zoo.core.reporting import data_module
-from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 from zoo.tasks.captioning.metrics.scores import CaptionScores
 
 

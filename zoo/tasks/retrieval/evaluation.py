@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.core.grids import SheetRow, contact_sheet
 from zoo.core.reporting import log_numbers, save_sheet, steps_done, write_results
-from zoo.data.formats import write_text
+from zoo.io import write_text
 from zoo.tasks.retrieval.contracts import RetrievalGold
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, check_precisions

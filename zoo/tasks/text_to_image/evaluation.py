@@ -22,8 +22,8 @@ from zoo.core.reporting import (
     steps_done,
     write_results,
 )
-from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 from zoo.tasks.text_to_image.contracts import GenerationGold
 from zoo.tasks.text_to_image.feature_extractors import Judges, true_features
 from zoo.tasks.text_to_image.grids import grid, nearest_sheet

@@ -17,9 +17,10 @@ from PIL import Image
 from zoo.callbacks.ema import EMA
 from zoo.core.reporting import data_module
 from zoo.core.weights import weights_hash
-from zoo.data.formats import write_image_tsv, write_text
+from zoo.data.formats import write_image_tsv
 from zoo.data.images import decode_base64, encode_base64
 from zoo.errors import UserError
+from zoo.io import write_text
 from zoo.tasks.text_to_image.contracts import GenerationGold
 
 
