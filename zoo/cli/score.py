@@ -45,7 +45,7 @@ def retrieval_parser() -> "CommandParser":
 
     parser = CommandParser(
         description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "
-        "Prints its JSON; the exit code is 1 when a file has faults, each of which is listed with file, line and id.",
+        "Prints its JSON; the exit code is 1 when a file has errors, each of which is listed with file, line and id.",
     )
     parser.add_argument(
         "--gold",
@@ -68,11 +68,11 @@ def score_retrieval_files(options: "Namespace") -> int:
     evaluation = evaluate_retrieval(options.gold, options.predictions)
     for note in evaluation.notes:
         print(f"note: {note}", file=sys.stderr)
-    for fault in evaluation.faults:
-        print(fault, file=sys.stderr)
+    for error in evaluation.errors:
+        print(error, file=sys.stderr)
     report(evaluation.result, options.output, inputs=(options.gold, options.predictions))
-    if evaluation.faults:
-        print(f"The submission is not valid: {len(evaluation.faults)} fault(s).", file=sys.stderr)
+    if evaluation.errors:
+        print(f"The submission is not valid: {len(evaluation.errors)} error(s).", file=sys.stderr)
         return 1
     scores = evaluation.result["scoreJson"]
     recalls = ", ".join(f"R@{k} {scores[f'r{k}']:.2f}" for k in (1, 5, 10))

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from zoo.cli.score import main
-from zoo.data.caption_files import write_captions
+from zoo.data.formats import write_captions
 from zoo.errors import UserError
 from zoo.io import write_json_lines
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, DocumentFrequencies, Tokenization

@@ -21,7 +21,7 @@ from zoo.core.loading import (
     resolve_seed,
     training_loader,
 )
-from zoo.data.formats import find_task_folder
+from zoo.data.layouts import ECOMMERCE_IC, find_task_folder
 from zoo.tasks.captioning.contracts import CaptionGold
 from zoo.tasks.captioning.datasets import CaptionedPictures, CaptioningSplit, TrainingCaptions
 
@@ -108,7 +108,7 @@ class CaptioningDataModule(L.LightningDataModule):
     @cached_property
     def folder(self) -> Path:
         """The ``ECommerce-IC`` folder that ``root`` means."""
-        return find_task_folder(resolve_root(self.root), "caption")
+        return find_task_folder(resolve_root(self.root), ECOMMERCE_IC)
 
     def setup(self, stage: str) -> None:
         """Open the splits that the stage reads; ``image_size: auto`` becomes the captioner's."""

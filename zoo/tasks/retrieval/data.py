@@ -23,7 +23,8 @@ from zoo.core.loading import (
     resolve_seed,
     training_loader,
 )
-from zoo.data.formats import Schema, find_task_folder
+from zoo.data.formats import Schema
+from zoo.data.layouts import MULTIMODAL_RETRIEVAL, find_task_folder
 from zoo.errors import UserError
 from zoo.tasks.retrieval.contracts import RetrievalGold
 from zoo.tasks.retrieval.datasets import GalleryDataset, PairDataset, QueryDataset, RetrievalSplit, Split, TrainingPairs
@@ -116,7 +117,7 @@ class RetrievalDataModule(L.LightningDataModule):
     @cached_property
     def folder(self) -> Path:
         """The ``Multimodal_Retrieval`` folder that ``root`` means."""
-        return find_task_folder(resolve_root(self.root), "retrieval")
+        return find_task_folder(resolve_root(self.root), MULTIMODAL_RETRIEVAL)
 
     def setup(self, stage: str) -> None:
         """Open the splits that the stage reads; ``image_size: auto`` becomes the tower's."""

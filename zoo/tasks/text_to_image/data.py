@@ -21,7 +21,7 @@ from zoo.core.loading import (
     resolve_seed,
     training_loader,
 )
-from zoo.data.formats import find_task_folder
+from zoo.data.layouts import ECOMMERCE_T2I, find_task_folder
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationGold
 from zoo.tasks.text_to_image.datasets import Descriptions, TextToImageSplit, TrainingLatents, TrainingPictures
@@ -112,7 +112,7 @@ class TextToImageDataModule(L.LightningDataModule):
     @cached_property
     def folder(self) -> Path:
         """The ``ECommerce-T2I`` folder that ``root`` means."""
-        return find_task_folder(resolve_root(self.root), "t2i")
+        return find_task_folder(resolve_root(self.root), ECOMMERCE_T2I)
 
     def setup(self, stage: str) -> None:
         """Open the splits that the stage reads; ``image_size: auto`` becomes the generator's."""

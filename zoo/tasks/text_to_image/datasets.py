@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 
 from zoo.core.loading import decode, join_pictures, spread
 from zoo.data import images
-from zoo.data.formats import TASK_FOLDERS, first_file, read_text_tsv
+from zoo.data.formats import read_text_tsv
+from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.tsv import ImageTsv
-from zoo.errors import UserError, nearest
+from zoo.errors import FileError, UserError, nearest
 from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
 from zoo.tasks.text_to_image.latents import Latents
 
@@ -41,17 +42,18 @@ class TextToImageSplit:
     def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
         if split not in SPLITS:
             raise UserError(f"Split {split!r} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
-        self.texts_path = first_file(folder, f"T2I_{split}.txt.tsv", f"T2I_{split}.text.tsv")
-        self.pictures_path = folder / f"T2I_{split}.img.tsv"
-        self.folder = folder.parent if folder.name == TASK_FOLDERS["t2i"] else folder
+        files = ECOMMERCE_T2I.find(folder, "valid" if split == "val" else split)
+        self.texts_path = files.texts
+        self.pictures_path = files.images
+        self.folder = folder.parent if folder.name == ECOMMERCE_T2I.folder else folder
         self.split = split
-        self.faults: list[str] = []
+        self.faults: list[FileError] = []
         faults = self.faults if on_error == "skip" else None
         descriptions = read_text_tsv(self.texts_path, faults)
         self.image_ids = [description.image_id for description in descriptions]
         self.texts = [description.text for description in descriptions]
         has_pictures = self.pictures_path.is_file()
-        self.pictures = ImageTsv(self.pictures_path, id_type=str, faults=faults) if has_pictures else None
+        self.pictures = ImageTsv(self.pictures_path, str, faults) if has_pictures else None
         if self.pictures is not None:
             lines = [description.line for description in descriptions]
             usable = join_pictures(

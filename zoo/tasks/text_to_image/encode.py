@@ -12,11 +12,22 @@ if TYPE_CHECKING:
     from zoo.cli.parser import CommandParser
 
 
+def main(argv: list[str]) -> int:
+    """Encode, print where, and give the exit code.
+
+    Args:
+        argv: The words after ``python -m zoo data encode``.
+    """
+    print(encode(encode_parser().parse_args(argv)))
+    return 0
+
+
 def encode_parser() -> "CommandParser":
-    """The options of ``data encode``."""
+    """Make the parser of ``data encode``."""
     from zoo.cli.parser import CommandParser
 
     parser = CommandParser(
+        prog="python -m zoo data encode",
         description="Encode the training pictures of a text-to-image folder by a first stage, for `--data.latents`:"
         " into a VQGAN's codes, or into latents, with the mean and deviation of each channel. An interrupted run goes"
         " on where it stopped.",
