@@ -55,9 +55,12 @@ def test_muges_own_name_of_a_split_is_the_layouts_business(tmp_path):
     assert files == (tmp_path / "T2I_val.img.tsv", tmp_path / "T2I_val.text.tsv", None)
 
 
-def test_a_split_whose_images_muge_keeps_to_itself_needs_none(tmp_path):
+def test_images_that_muge_keeps_to_itself_need_not_be_there(tmp_path):
     (tmp_path / "T2I_test.txt.tsv").touch()
-    assert not ECOMMERCE_T2I.files(tmp_path, "test").images.exists()
+    assert ECOMMERCE_T2I.files(tmp_path, "test", need_images=False).images == tmp_path / "T2I_test.img.tsv"
+    with pytest.raises(UserError) as raised:
+        ECOMMERCE_T2I.files(tmp_path, "test")
+    assert raised.value.valid == ("T2I_test.img.tsv",)
 
 
 def test_answers_are_those_of_the_test_split_only(tmp_path):

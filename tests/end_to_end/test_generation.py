@@ -294,10 +294,10 @@ def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_pat
     words = ["score", "t2i", "--gold", str(place / "data"), "--predictions", str(predictions)]
     assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
     err = capsys.readouterr().err
-    assert f"picture {lines[1].split(chr(9))[0]} is missing" in err
-    assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]} is already on line 1" in err
+    assert f"picture {lines[1].split(chr(9))[0]}: is missing" in err
+    assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]}: the id is already on line 1" in err
     assert f"T2I_test.tsv:3: picture {cut[0]}" in err
-    assert "The submission is not valid: 3 fault(s)." in err
+    assert "The submission is not valid: 3 error(s)." in err
     assert not (tmp_path / "score.json").exists()
 
 

@@ -129,15 +129,20 @@ class Layout(ABC):
         answers = folder / self.answers if self.answers and split == "test" else None
         return SplitFiles(first(0), first(1), answers if answers and answers.is_file() else None)
 
-    def files(self, folder: Path, split: str) -> SplitFiles:
+    def files(self, folder: Path, split: str, *, need_images: bool = True) -> SplitFiles:
         """Find the files of a split, which must be there.
 
+        Args:
+            folder: The folder.
+            split: ``train``, ``valid`` or ``test``.
+            need_images: Whether the images must be there too.
+
         Raises:
-            UserError: There is no such split, or a file of it is not there that MUGE does not keep to itself.
+            UserError: There is no such split, or a file of it is not there.
         """
         found = self.find(folder, split)
         for path, part in ((found.images, 0), (found.texts, 1)):
-            if not path.is_file() and (part or split not in self.without_images):
+            if not path.is_file() and (part or need_images):
                 names = dict.fromkeys(self._path(folder, pair[part], split).name for pair in self.names)
                 raise UserError(
                     f"{str(folder)!r} has no {' or '.join(names)}. It holds {_listing(folder)}.",

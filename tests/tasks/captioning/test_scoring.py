@@ -153,10 +153,10 @@ def test_faults_are_listed_and_nothing_is_written(score, files, tmp_path):
     code, out, err = score("--output", tmp_path / "score.json", "--per_image", tmp_path / "pictures.jsonl")
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        f"{files[1]}:4: picture c3 is already on line 1; ids are unique",
-        f"{files[1]}:5: picture d4 has a text that is a JSON list, not a string",
-        f"{files[1]}:5: picture d4 is not among the answers",
-        "The submission is not valid: 3 fault(s).",
+        f"{files[1]}:4: picture c3: the id is already on line 1; ids are unique: take one of the lines out",
+        f"{files[1]}:5: picture d4: text is a JSON list; write the caption as a string",
+        f"{files[1]}:5: picture d4: is not among the answers; take the line out",
+        "The submission is not valid: 3 error(s).",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl", "predictions.jsonl"]
 

@@ -42,7 +42,7 @@ class TextToImageSplit:
     def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
         if split not in SPLITS:
             raise UserError(f"Split {split!r} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
-        files = ECOMMERCE_T2I.find(folder, "valid" if split == "val" else split)
+        files = ECOMMERCE_T2I.files(folder, "valid" if split == "val" else split, need_images=False)
         self.texts_path = files.texts
         self.pictures_path = files.images
         self.folder = folder.parent if folder.name == ECOMMERCE_T2I.folder else folder
