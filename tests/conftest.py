@@ -153,8 +153,7 @@ def muge_root(tmp_path_factory):
     Text to image has as many descriptions (蓝色圆球), pictures in another order than the texts, also of the test split.
     Captioning has as many pictures, with one to three references each (蓝色圆球, 一个蓝色圆球, …).
     """
-    from zoo.data.caption_files import write_captions
-    from zoo.data.formats import Query, write_image_tsv, write_queries, write_text_tsv
+    from zoo.data.formats import Query, write_captions, write_image_tsv, write_queries, write_text_tsv
 
     root = tmp_path_factory.mktemp("muge")
     folder = root / "Multimodal_Retrieval"

@@ -11,7 +11,7 @@ from zoo.spec import find_specs
 ROOT = Path(zoo.__file__).parent
 
 # From the ground up: a room may import itself and those before it.
-ROOMS = ("errors", "io", "spec", "registry", "data", "core", "models", "callbacks", "tasks", "cli", "bench")
+ROOMS = ("errors", "io", "spec", "registry", "data", "core", "models", "callbacks", "tasks", "cli")
 FACADES = ("__init__", "__main__", "metrics", "callbacks", "tasks")  # re-export what specs name, lazily
 BETWEEN_TASKS = {("image_tokenizer", "text_to_image")}
 

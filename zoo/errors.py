@@ -1,18 +1,73 @@
-"""The one exception that means "your input": the command line shows its message without a traceback."""
+"""What is wrong with the user's input: the command line shows these messages without a traceback.
+
+Both exceptions are built from their message alone where need be: so they travel between processes, and out of a
+loader's workers.
+"""
 
 import difflib
+import re
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 class UserError(ValueError):
-    """A fault in what the user gave: an argument, a file, a name.
+    """A mistake in what the user gave: an argument, a file, a name.
 
-    The message names the argument, the value that came, what is valid, and the fix.
+    Args:
+        message: The argument, the value that came, what is valid, and the fix, in words.
+        argument: The argument's name, as the user types it: ``data.root``, ``--valid``.
+        value: What came.
+        valid: What is valid: the choices, or a description.
     """
+
+    def __init__(self, message: str, *, argument: str | None = None, value: Any = None, valid: Any = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+        self.value = value
+        self.valid = valid
+
+
+class FileError(UserError):
+    """A mistake in a file: raised where the first one ends the work, collected in a list where all are wanted.
+
+    Args:
+        message: What is wrong, and the fix.
+        file: The file.
+        line: The line, from 1; None: the file as a whole.
+        id: The id that the line is about, where it tells one.
+        noun: What the id stands for, such as ``query``.
+        kind: The kind of mistake, one of ``zoo.data.lines.Kind``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: Path | str | None = None,
+        line: int | None = None,
+        id: int | str | None = None,
+        noun: str = "id",
+        kind: str | None = None,
+    ) -> None:
+        self.message = message if id is None else f"{noun} {id}: {message}"
+        self.file = None if file is None else str(file)
+        self.line = line
+        self.id = id
+        self.kind = kind
+        place = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
+        super().__init__(place + self.message)
+
+
+def raise_or_list(error: FileError, errors: list[FileError] | None) -> None:
+    """Raise an error, or add it to the list where there is one."""
+    if errors is None:
+        raise error
+    errors.append(error)
 
 
 def nearest(name: str, valid: Iterable[str], *, limit: int = 3) -> str:
-    """The valid names most like ``name``, as the tail of an error message.
+    """Give the valid names most like ``name``, as the tail of an error message.
 
     Returns:
         ``" Did you mean a, b?"``, or an empty string when nothing is near.
@@ -22,6 +77,8 @@ def nearest(name: str, valid: Iterable[str], *, limit: int = 3) -> str:
 
 
 def last_line(error: Exception) -> str:
-    """An error's own words, without the traceback that a loader's worker puts before them."""
+    """Give an error's own words, without the traceback that a loader's worker puts before them."""
     text = str(error)
-    return text.rsplit(f"{UserError.__name__}: ", 1)[-1].strip() if "Original Traceback" in text else text
+    if "Original Traceback" not in text:
+        return text
+    return re.split(rf"\b(?:{UserError.__name__}|{FileError.__name__}): ", text)[-1].strip()

@@ -10,7 +10,7 @@ def test_it_says_where_the_data_is_and_what_it_holds(demo_root, capsys):
     assert main(["demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(demo_root)
-    assert "    test   355 pictures, 346 + 15 queries" in lines
+    assert "    test   355 images, 346 + 15 queries" in lines
     assert "CC BY-SA 4.0" in lines[-2]
 
 

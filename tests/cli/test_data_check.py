@@ -7,7 +7,7 @@ import pytest
 from zoo.__main__ import main as zoo_main
 from zoo.cli.data import main
 
-TASKS = ("retrieval", "t2i", "caption")
+TASKS = ("retrieval", "text_to_image", "captioning")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_the_embedded_data_is_clean(demo_root, capsys, task):
 
 
 def test_faults_are_listed_and_counted(spoiled, capsys):
-    assert main(["check", "t2i", str(spoiled)]) == 1
+    assert main(["check", "text_to_image", str(spoiled)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{spoiled}/T2I_train.img.tsv:2: picture b: not base64")
     assert "b'[italic]'" in lines[0]
@@ -41,31 +41,31 @@ def test_faults_are_listed_and_counted(spoiled, capsys):
         ["T2I_train.txt.tsv", "fine", "1"],
         ["empty", "text", "1"],
     ]
-    assert lines[-1] == "2 faults. Mend them, or train without those rows: --data.on_error skip."
+    assert lines[-1] == "2 errors. Fix them, or train without those rows: --data.on_error skip."
 
 
 def test_json_takes_the_place_of_words(spoiled, capsys):
-    assert main(["check", "t2i", str(spoiled), "--json"]) == 1
+    assert main(["check", "text_to_image", str(spoiled), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
-    assert [{**fault, "message": None} for fault in printed["faults"]] == [
+    assert [{**fault, "message": None} for fault in printed["errors"]] == [
         {"file": f"{spoiled}/T2I_train.img.tsv", "line": 2, "id": "b", "kind": "bad_base64", "message": None},
         {"file": f"{spoiled}/T2I_train.txt.tsv", "line": 2, "id": "b", "kind": "empty_text", "message": None},
     ]
-    assert printed["faults"][0]["message"].startswith("picture b: not base64")
-    assert printed["summary"]["faults"] == 2
+    assert printed["errors"][0]["message"].startswith("picture b: not base64")
+    assert printed["summary"]["errors"] == 2
     assert printed["summary"]["files"][0] == {
         "file": "T2I_train.img.tsv",
         "lines": 2,
         "fine": 1,
-        "faults": {"bad_base64": 1},
+        "errors": {"bad_base64": 1},
     }
 
 
 def test_json_of_a_clean_folder_has_no_faults(spoiled, capsys):
     (spoiled / "T2I_train.txt.tsv").write_text("a\t红色\n")
     (spoiled / "T2I_train.img.tsv").write_text((spoiled / "T2I_train.img.tsv").read_text().splitlines()[0])
-    assert main(["check", "t2i", str(spoiled), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["faults"] == []
+    assert main(["check", "text_to_image", str(spoiled), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["errors"] == []
 
 
 def test_ids_that_cannot_be_printed_are_escaped(tmp_path, capsysbinary):
@@ -73,20 +73,20 @@ def test_ids_that_cannot_be_printed_are_escaped(tmp_path, capsysbinary):
         '{"image_id": "\\ud83d", "text": ["\\ud83d"], "\\ud83d": 1}\n{"\\ud83d": 1}\n'
     )
     for words in ([], ["--json"]):
-        assert main(["check", "caption", str(tmp_path), *words]) == 1
+        assert main(["check", "captioning", str(tmp_path), *words]) == 1
         assert b"ud83d" in capsysbinary.readouterr().out
 
 
 def test_a_folder_that_holds_nothing_of_the_task_is_an_error(tmp_path, capsys):
-    assert zoo_main(["data", "check", "caption", str(tmp_path)]) == 1
-    assert "neither a folder 'ECommerce-IC' nor files like IC_*" in capsys.readouterr().err
+    assert zoo_main(["data", "check", "captioning", str(tmp_path)]) == 1
+    assert "neither a folder 'ECommerce-IC' nor files like IC_*.tsv or IC_*.jsonl" in capsys.readouterr().err
 
 
 def test_an_unknown_task_is_an_error_of_the_command_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["check", "captions", str(tmp_path)])
     assert stopped.value.code == 2
-    assert "there is no 'captions'; choose from 'retrieval', 't2i', 'caption'" in capsys.readouterr().err
+    assert "there is no 'captions'; choose from 'captioning', 'retrieval', 'text_to_image'" in capsys.readouterr().err
 
 
 def test_help_fits_eighty_columns(capsys, monkeypatch):
@@ -98,5 +98,5 @@ def test_help_fits_eighty_columns(capsys, monkeypatch):
 
 def test_it_needs_no_pytorch(spoiled):
     code = "import sys; from zoo.cli.data import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    words = [sys.executable, "-c", code, "check", "t2i", str(spoiled)]
+    words = [sys.executable, "-c", code, "check", "text_to_image", str(spoiled)]
     assert subprocess.run(words, check=False, stdout=subprocess.DEVNULL).returncode == 0

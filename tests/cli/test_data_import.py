@@ -50,7 +50,7 @@ def words(shop, task, *more, out="out"):
     return ["import", task, "--images", str(shop / "照片"), "--table", str(shop / "pairs.csv"), *more, str(shop / out)]
 
 
-@pytest.mark.parametrize("task", ["retrieval", "t2i", "caption"])
+@pytest.mark.parametrize("task", ["retrieval", "text_to_image", "captioning"])
 def test_a_strangers_table_becomes_clean_data(shop, capsys, task):
     assert main(words(shop, task)) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -60,11 +60,11 @@ def test_a_strangers_table_becomes_clean_data(shop, capsys, task):
 
 
 def test_it_says_how_much_is_in_each_split(shop, capsys):
-    assert main(words(shop, "t2i", "--valid", "0.25", "--test", "0")) == 0
+    assert main(words(shop, "text_to_image", "--valid", "0.25", "--test", "0")) == 0
     printed = capsys.readouterr().out
-    assert "  valid  10 pictures, 1" in printed
+    assert "  valid  10 images, 1" in printed
     assert "note: test has no rows, and no files." in printed
-    assert "copies of pictures with several texts" in printed
+    assert "copies of images with several texts" in printed
 
 
 def test_it_says_where_too_few_pictures_are_for_a_submission(shop, capsys):
@@ -77,27 +77,27 @@ def test_it_says_where_too_few_pictures_are_for_a_submission(shop, capsys):
 
 def test_faults_are_listed_and_fail(shop, capsys):
     (shop / "照片" / "0-plain.jpg").unlink()
-    assert main(words(shop, "caption")) == 1
+    assert main(words(shop, "captioning")) == 1
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"{shop}/pairs.csv:2: no file 0-plain.jpg below --images")
     assert printed[1].startswith(f"{shop}/pairs.csv:3: no file 0-plain.jpg below --images")
-    assert printed[-1].startswith("2 faults, nothing was written. Mend them, or leave these rows out: --on_error skip.")
+    assert printed[-1].startswith("2 errors, nothing was written. Fix them, or leave these rows out: --on_error skip.")
     assert not (shop / "out").exists()
 
 
 def test_faults_can_be_left_out(shop, capsys):
     (shop / "照片" / "0-plain.jpg").unlink()
-    assert main(words(shop, "caption", "--on_error", "skip")) == 0
-    assert "2 faults; what they concern was left out." in capsys.readouterr().out
+    assert main(words(shop, "captioning", "--on_error", "skip")) == 0
+    assert "2 errors; these rows were left out." in capsys.readouterr().out
 
 
 def test_an_unknown_column_is_an_error(shop, capsys):
-    assert run(["data", *words(shop, "caption", "--text_column", "题")]) == 1
+    assert run(["data", *words(shop, "captioning", "--text_column", "题")]) == 1
     assert "--text_column is '题'; the columns of" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(shop, capsys):
-    assert run(["data", *words(shop, "caption", out="pairs.csv/out")]) == 1
+    assert run(["data", *words(shop, "captioning", out="pairs.csv/out")]) == 1
     assert "pairs.csv/out cannot be written: Not a directory." in capsys.readouterr().err
 
 
@@ -105,7 +105,7 @@ def test_what_was_imported_is_exported(shop, capsys):
     assert main(words(shop, "retrieval", "--max_size", "20")) == 0
     assert main(["export", "retrieval", str(shop / "out"), str(shop / "back")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1].startswith("The way back: python -m zoo data import retrieval --images")
+    assert printed[-1].startswith("To import it again: python -m zoo data import retrieval --images")
     with (shop / "back" / "pairs.csv").open(encoding="utf-8", newline="") as file:
         back = {(row["picture"], row["text"]) for row in csv.DictReader(file)}
     with (shop / "pairs.csv").open(encoding="utf-8-sig", newline="") as file:

@@ -1,20 +1,19 @@
 import json
-import threading
 
 import pytest
 
 from zoo.data.formats import (
+    Caption,
     Query,
-    atomic_write,
-    cache_folder,
-    find_task_folder,
+    read_captions,
     read_queries,
-    retrieval_files,
+    read_text_tsv,
+    write_captions,
     write_image_tsv,
     write_queries,
     write_text_tsv,
 )
-from zoo.errors import UserError
+from zoo.errors import FileError, UserError
 
 QUERIES = [
     Query(8426, "胖妹妹松紧腰长裤", (42967, 7)),
@@ -43,8 +42,10 @@ def test_chinese_clips_own_line_is_written(tmp_path):
 
 
 def test_an_unknown_schema_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match="'cnclip' is not one of muge, cn_clip. Did you mean cn_clip"):
+    with pytest.raises(UserError, match="Did you mean cn_clip") as raised:
         write_queries(tmp_path / "q.jsonl", QUERIES, schema="cnclip")
+    assert (raised.value.argument, raised.value.value) == ("schema", "cnclip")
+    assert raised.value.valid == ("muge", "cn_clip")
     assert not list(tmp_path.iterdir())
 
 
@@ -57,149 +58,135 @@ def test_empty_lines_crlf_and_a_byte_order_mark_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "id", "kind", "message"),
     [
-        ('{"query_id": 2, "query_text"', "not a line of JSON"),
-        ('["query_id"]', "a JSON list"),
-        ('{"query_text": "a"}', "no query_id"),
-        ('{"query_id": "2", "query_text": "a"}', "query_id is '2'"),
-        ('{"query_id": true, "query_text": "a"}', "query_id is True"),
-        ('{"query_id": 9223372036854775808, "query_text": "a"}', "an integer of 64 bits"),
-        ('{"query_id": 2, "query_text": "\\ud83d"}', "of whole characters"),
-        ("[" * 100_000, "not a line of JSON"),
-        ('{"query_id": 2, "query_text": null}', "query 2: query_text is None"),
-        ('{"query_id": 2, "text": "a"}', "query 2: no query_text"),
-        ('{"query_id": 2, "query_text": "a", "item_ids": 5}', "query 2: item_ids is 5"),
-        ('{"query_id": 2, "query_text": "a", "item_ids": ["5"]}', "query 2: item_ids is"),
-        ('{"text_id": 2, "text": "a", "image_ids": [1.0]}', "query 2: image_ids is"),
-        ('{"query_id": 2, "query_text": "a", "kind": 1}', "query 2: kind is 1"),
-        ('{"query_id": 1, "query_text": "again"}', "query id 1 is already on line 1"),
+        ('{"query_id": 2, "query_text"', 2, "malformed_json", "not JSON"),
+        ('["query_id"]', None, "wrong_type", "a JSON list"),
+        ('{"query_text": "a"}', None, "missing_key", "no query_id among query_text"),
+        ('{"query_id": "2", "query_text": "a"}', "2", "wrong_type", 'query_id is "2"'),
+        ('{"query_id": true, "query_text": "a"}', None, "wrong_type", "query_id is true"),
+        ('{"query_id": 9223372036854775808, "query_text": "a"}', 1 << 63, "wrong_type", "an integer of 64 bits"),
+        ('{"query_id": 2, "query_text": "\\ud83d"}', 2, "not_utf8", "write the whole character"),
+        ("[" * 100_000, None, "malformed_json", "not JSON"),
+        ('{"query_id": 2, "query_text": null}', 2, "wrong_type", "query_text is null"),
+        ('{"query_id": 2, "text": "a"}', 2, "missing_key", "no query_text"),
+        ('{"query_id": 2, "query_text": "a", "item_ids": 5}', 2, "wrong_type", "item_ids is 5"),
+        ('{"query_id": 2, "query_text": "a", "item_ids": ["5"]}', 2, "wrong_type", 'item_ids has "5"'),
+        ('{"text_id": 2, "text": "a", "image_ids": [1.0]}', 2, "wrong_type", "image_ids has 1.0"),
+        ('{"query_id": 2, "query_text": "a", "kind": 1}', 2, "wrong_type", "kind is 1"),
+        ('{"query_id": 1, "query_text": "again"}', 1, "duplicate_id", "the id is already on line 1"),
     ],
 )
-def test_a_malformed_line_is_named_with_its_file_line_and_id(tmp_path, line, message):
+def test_a_malformed_line_is_named_with_its_file_line_and_id(tmp_path, line, id, kind, message):
     path = tmp_path / "q.jsonl"
     path.write_text('{"query_id": 1, "query_text": "好", "item_ids": [1]}\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(FileError) as raised:
         read_queries(path)
-    assert str(raised.value).startswith(f"{path}:2: ")
-    assert message in str(raised.value)
+    error = raised.value
+    assert (error.file, error.line, error.id, error.kind) == (str(path), 2, id, kind)
+    assert message in error.message
 
 
-def test_malformed_and_repeated_lines_are_left_out_where_faults_are_listed(tmp_path):
+def test_malformed_and_repeated_lines_are_left_out_where_errors_are_listed(tmp_path):
     path = tmp_path / "q.jsonl"
     lines = ['{"query_id": 1, "query_text": "a"}', "{", "[]", '{"query_id": "2"}', '{"query_id": 1, "query_text": "b"}']
     path.write_text("\n".join([*lines, "", '{"query_id": 3, "query_text": "c"}']))
-    queries = read_queries(path, faults := [])
+    queries = read_queries(path, errors := [])
     assert queries == [Query(1, "a"), Query(3, "c")]
     assert [query.line for query in queries] == [1, 7]
-    told = ["2: not a line of JSON", "3: a JSON list", "4: query_id is '2'", "5: query id 1 is already on line 1"]
-    assert len(faults) == len(told)
-    assert all(fault.startswith(f"{path}:{words}") for fault, words in zip(faults, told, strict=True))
+    assert [(error.line, error.kind) for error in errors] == [
+        *((2, "malformed_json"), (3, "wrong_type"), (4, "wrong_type"), (4, "missing_key"), (5, "duplicate_id")),
+    ]
 
 
 def test_bytes_that_are_not_utf8_are_a_malformed_line(tmp_path):
     (tmp_path / "q.jsonl").write_bytes('{"query_id": 1, "query_text": "裤"}'.encode("gbk"))
-    with pytest.raises(UserError, match=r"q\.jsonl:1: not a line of JSON in UTF-8"):
+    with pytest.raises(FileError, match=r"q\.jsonl:1: query 1: byte 0xbf at byte 32 is not UTF-8") as raised:
         read_queries(tmp_path / "q.jsonl")
+    assert raised.value.kind == "not_utf8"
 
 
-def test_a_missing_query_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.jsonl' is not there"):
-        read_queries(tmp_path / "nowhere.jsonl")
+@pytest.mark.parametrize("read", [read_queries, read_captions, read_text_tsv])
+@pytest.mark.parametrize("errors", [None, []])
+def test_a_file_that_is_not_there_or_empty_is_raised_whether_or_not_errors_are_listed(tmp_path, read, errors):
+    with pytest.raises(FileError) as raised:
+        read(tmp_path / "gone", errors)
+    assert raised.value.file == str(tmp_path / "gone")
+    assert "No such file" in str(raised.value)
+    (tmp_path / "empty").touch()
+    with pytest.raises(FileError) as raised:
+        read(tmp_path / "empty", errors)
+    assert raised.value.kind == "empty_file"
 
 
-def test_a_task_folder_is_found_from_itself_and_from_its_parent(tmp_path):
-    folder = tmp_path / "ECommerce-IC"
-    folder.mkdir()
-    assert find_task_folder(tmp_path, "caption") == folder
-    assert find_task_folder(folder, "caption") == folder
-
-
-@pytest.mark.parametrize("name", ["MR_train_imgs.tsv", "valid_imgs.tsv"])
-def test_a_renamed_task_folder_is_known_by_its_files(tmp_path, name):
-    (tmp_path / name).touch()
-    assert find_task_folder(tmp_path, "retrieval") == tmp_path
-
-
-def test_errors_of_find_task_folder_say_what_is_there(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match="(?s)neither a folder 'ECommerce-T2I' nor files like T2I_.*holds notes.txt"):
-        find_task_folder(tmp_path, "t2i")
-    with pytest.raises(UserError, match="is not there"):
-        find_task_folder(tmp_path / "gone", "t2i")
-    with pytest.raises(UserError, match="'captions' is not one of retrieval, t2i, caption. Did you mean caption"):
-        find_task_folder(tmp_path, "captions")
-
-
-@pytest.mark.parametrize(
-    "names", [("MR_valid_imgs.tsv", "MR_valid_queries.jsonl"), ("valid_imgs.tsv", "valid_texts.jsonl")]
-)
-def test_the_files_of_a_split_are_found_under_both_names(tmp_path, names):
-    for name in names:
-        (tmp_path / name).touch()
-    assert retrieval_files(tmp_path, "valid") == (tmp_path / names[0], tmp_path / names[1], None)
-
-
-def test_answers_are_those_of_the_test_split_only(tmp_path):
-    for name in ("test_imgs.tsv", "test_texts.jsonl", "train_imgs.tsv", "train_texts.jsonl", "MR_test_answers.jsonl"):
-        (tmp_path / name).touch()
-    assert retrieval_files(tmp_path, "test").answers == tmp_path / "MR_test_answers.jsonl"
-    assert retrieval_files(tmp_path, "train").answers is None
-
-
-def test_a_missing_split_file_is_named_with_what_is_there(tmp_path):
-    (tmp_path / "MR_valid_imgs.tsv").touch()
-    with pytest.raises(UserError, match=r"no MR_valid_queries.jsonl or valid_texts.jsonl. It holds MR_valid_imgs.tsv"):
-        retrieval_files(tmp_path, "valid")
-    with pytest.raises(UserError, match="'val' is not one of train, valid, test. Did you mean valid"):
-        retrieval_files(tmp_path, "val")
-
-
-def test_picture_and_text_files(tmp_path):
+def test_image_and_text_files(tmp_path):
     write_image_tsv(tmp_path / "i.tsv", [(7, b"\xfb\xff"), ("8cf9", b"x")])
     assert (tmp_path / "i.tsv").read_bytes() == b"7\t+/8=\n8cf9\teA==\n"
     write_text_tsv(tmp_path / "t.tsv", [("8cf9", "短裤")])
     assert (tmp_path / "t.tsv").read_text("utf-8") == "8cf9\t短裤\n"
 
 
-def test_atomic_write_keeps_the_old_file_when_the_block_fails(tmp_path):
-    path = tmp_path / "new folder" / "x.json"
-    with atomic_write(path) as temporary:
-        assert temporary.parent == path.parent
-        assert temporary.suffix == ".json"
-        temporary.write_text("old")
+# --- captions --------------------------------------------------------------------------------------------------
 
-    def fail():
-        with atomic_write(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
-
-    pytest.raises(RuntimeError, fail)
-    assert [entry.name for entry in path.parent.iterdir()] == ["x.json"]
-    assert path.read_text() == "old"
+LINE = {"image_id": "8cf9", "text": ["时尚短裤", "夏天 穿它"]}
 
 
-def test_two_writers_at_once_leave_one_whole_file(tmp_path):
-    writers = [
-        threading.Thread(target=write_text_tsv, args=(tmp_path / "t.tsv", [(str(n), str(n)) for _ in range(2000)]))
-        for n in range(4)
-    ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    lines = (tmp_path / "t.tsv").read_text().splitlines()
-    assert len(lines) == 2000
-    assert len(set(lines)) == 1
-    assert len(list(tmp_path.iterdir())) == 1
+@pytest.fixture
+def captions_of(tmp_path):
+    """Writes lines, objects or bytes, and reads them."""
+
+    def read(*lines, end=b"\n"):
+        path = tmp_path / "IC_valid.jsonl"
+        encoded = (line if isinstance(line, bytes) else json.dumps(line, ensure_ascii=False).encode() for line in lines)
+        path.write_bytes(b"".join(line + end for line in encoded))
+        return read_captions(path)
+
+    return read
 
 
-def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("ZOO_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "zoo"
+def test_captions_that_are_written_are_read_back(tmp_path):
+    path = tmp_path / "IC_valid.jsonl"
+    write_captions(path, [("a", ["一", "二"]), ("b", [])])
+    assert path.read_text("utf-8") == '{"image_id": "a", "text": ["一", "二"]}\n{"image_id": "b"}\n'
+    assert read_captions(path) == [Caption("a", ("一", "二"), 1), Caption("b", (), 2)]
+
+
+def test_references_are_given_as_they_stand(captions_of):
+    assert captions_of({"image_id": "a", "text": [" 短裤 ", "短裤", "短裤"]})[0].texts == (" 短裤 ", "短裤", "短裤")
+
+
+def test_a_byte_order_mark_crlf_and_blank_lines_are_passed_over(captions_of):
+    first = b"\xef\xbb\xbf" + json.dumps(LINE).encode()
+    captions = captions_of(first, b"", {"image_id": "b"}, end=b"\r\n")
+    assert captions == [Caption("8cf9", ("时尚短裤", "夏天 穿它"), 1), Caption("b", (), 3)]
+
+
+def test_other_keys_are_passed_over(captions_of):
+    assert captions_of({**LINE, "source": "x"}) == [Caption("8cf9", tuple(LINE["text"]), 1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "id", "kind", "message"),
+    [
+        ({"text": ["短裤"]}, None, "missing_key", "no image_id among text"),
+        ({"image_id": 7, "text": ["短裤"]}, 7, "wrong_type", "image_id is 7; write the image's id as a string"),
+        ({"image_id": "", "text": ["短裤"]}, "", "wrong_type", 'image_id is "";'),
+        ({"image_id": "a", "text": "短裤"}, "a", "wrong_type", 'text is "短裤"; write a list of strings'),
+        ({"image_id": "a", "text": None}, "a", "wrong_type", "text is null; write a list of strings"),
+        ({"image_id": "a", "text": []}, "a", "empty_text", "text is empty; write one reference or more"),
+        ({"image_id": "a", "text": ["短裤", 3]}, "a", "wrong_type", "reference 2 of 2: text is 3; write a string"),
+        ({"image_id": "a", "text": ["短裤", " \t"]}, "a", "empty_text", "reference 2 of 2: text is"),
+        ({"image_id": "8cf9"}, "8cf9", "duplicate_id", "already on line 1; ids are unique"),
+        (["a", "短裤"], None, "wrong_type", "a JSON list; write an object"),
+        (b'{"image_id": "a"', "a", "malformed_json", "not JSON"),
+        (b'{"image_id": "\xff"}', "\ufffd", "not_utf8", "byte 0xff at byte 15"),
+    ],
+)
+def test_a_malformed_caption_is_named(captions_of, line, id, kind, message):
+    with pytest.raises(FileError) as raised:
+        captions_of(LINE, line)
+    assert (raised.value.line, raised.value.id, raised.value.kind) == (2, id, kind)
+    assert message in raised.value.message
 
 
 @pytest.mark.parity

@@ -15,8 +15,9 @@ from PIL import Image
 
 import zoo
 from zoo.__main__ import main
-from zoo.data.formats import write_image_tsv, write_json_lines, write_text_tsv
+from zoo.data.formats import write_image_tsv, write_text_tsv
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 from zoo.tasks import TextToImageTask
 from zoo.tasks.text_to_image.feature_extractors import Judges
 from zoo.tasks.text_to_image.task import picture_seed
@@ -291,10 +292,10 @@ def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_pat
     words = ["score", "text_to_image", "--gold", str(place / "data"), "--predictions", str(predictions)]
     assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
     err = capsys.readouterr().err
-    assert f"picture {lines[1].split(chr(9))[0]} is missing" in err
-    assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]} is already on line 1" in err
+    assert f"picture {lines[1].split(chr(9))[0]}: is missing" in err
+    assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]}: the id is already on line 1" in err
     assert f"T2I_test.tsv:3: picture {cut[0]}" in err
-    assert "The submission is not valid: 3 fault(s)." in err
+    assert "The submission is not valid: 3 error(s)." in err
     assert not (tmp_path / "score.json").exists()
 
 

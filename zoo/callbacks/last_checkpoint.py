@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from zoo.data.formats import atomic_write
 from zoo.errors import UserError
+from zoo.io import atomic_write
 
 TERMINATED = 128 + signal.SIGTERM  # the exit code of a program that SIGTERM ended; that of SIGINT is 130
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from zoo.data.formats import write_text
+from zoo.io import write_text
 
 
 class WriteConfig(Callback):

@@ -1,4 +1,4 @@
-"""``python -m zoo data export``: a task folder in MUGE's formats into pictures as files and a CSV table."""
+"""``python -m zoo data export``: a task folder in MUGE's formats into image files and a CSV table."""
 
 from typing import TYPE_CHECKING
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
 
 def export_parser() -> "CommandParser":
-    """The options of ``data export``."""
+    """Make the parser of ``data export``."""
+    from zoo.cli.data_layouts import add_layout
     from zoo.core.command import CommandParser
 
     parser = CommandParser(
-        description="Write the pictures of a folder in MUGE's formats (retrieval: or Chinese-CLIP's) as files,"
-        " OUT/pictures, and a table with split, picture and text, OUT/pairs.csv, which `data import` reads. Pictures of"
-        " an imported folder have their old names, also those that the import re-encoded; others are called by split"
-        " and id. What a test split lacks, pictures of a text or texts of a picture, is left empty in the table.",
+        description="Write the images of a folder in MUGE's formats (or Chinese-CLIP's) as files, OUT/pictures, and a"
+        " table with split, picture and text, OUT/pairs.csv, which `data import` reads. Images of an imported folder"
+        " get their old names back, even those that the import re-encoded; others are named by split and id. What a"
+        " test split lacks, the images of a text or the texts of an image, is left empty in the table.",
     )
-    parser.add_argument("task", choices=["retrieval", "t2i", "caption"], metavar="TASK", help="retrieval|t2i|caption.")
+    add_layout(parser)
     parser.add_argument("root", type=str, metavar="DIR", help="The task's folder, or the one that contains it.")
     parser.add_argument("out", type=str, metavar="OUT", help="The folder to write: new, or empty.")
     return parser
@@ -32,8 +33,9 @@ def export_data(options: "Namespace") -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from zoo.data.convert.exporting import PICTURES, TABLE, export_folder
+    from zoo.data.layouts import find_layouts
 
-    columns = (TextColumn("Writing pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("Writing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=None)
@@ -41,11 +43,13 @@ def export_data(options: "Namespace") -> int:
             report = export_folder(
                 options.root,
                 options.out,
-                task=options.task,
+                layout=find_layouts()[options.task],
                 on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
             )
         except OSError as error:
-            raise UserError(f"{options.out} cannot be written: {error.strerror or error}.") from error
+            raise UserError(
+                f"{options.out} cannot be written: {error.strerror or error}.", argument="OUT", value=options.out
+            ) from error
     print(report.folder)
     for split, counts in report.counts.items():
         lacks = [
@@ -53,5 +57,5 @@ def export_data(options: "Namespace") -> int:
         ]
         print(f"  {split:<6} " + ", ".join([f"{counts['rows']:,} rows", *lacks]))
     sources = f"--images {options.out}/{PICTURES} --table {options.out}/{TABLE}"
-    print(f"The way back: python -m zoo data import {options.task} {sources} NEW_FOLDER")
+    print(f"To import it again: python -m zoo data import {options.task} {sources} NEW_FOLDER")
     return 0

@@ -1,4 +1,4 @@
-"""``python -m zoo data import``: a table and a folder of pictures into a task folder in MUGE's formats."""
+"""``python -m zoo data import``: a table and a folder of images into a task folder in MUGE's formats."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,28 +11,29 @@ if TYPE_CHECKING:
     from zoo.core.command import CommandParser
     from zoo.data.convert.importing import ImportReport
 
-TASKS = ["retrieval", "t2i", "caption"]
 OPTIONS = (
-    *("task", "table", "images", "image_column", "text_column", "split_column"),
+    *("table", "images", "image_column", "text_column", "split_column"),
     *("valid", "test", "seed", "max_size", "on_error"),
 )
 
 
 def import_parser() -> "CommandParser":
-    """The options of ``data import``."""
+    """Make the parser of ``data import``."""
+    from zoo.cli.data_layouts import add_layout
     from zoo.core.command import CommandParser
 
     parser = CommandParser(
-        description="Write a task folder in MUGE's formats from a table, with a row for each picture and text of it,"
-        " and a folder of pictures. Several rows of a picture are its references (caption), several queries"
-        " (retrieval; rows of one text are one query with several true pictures), or descriptions, each with a copy of"
-        " the picture (t2i: MUGE has one a picture). Equal files are one picture whatever their names. JPEG and PNG"
-        " are kept byte for byte; other kinds, and what --max_size makes smaller, are laid over white, turned upright"
-        " and written as PNG where they had a palette or transparency, else as JPEG of quality 95. Ids are new;"
-        " ids.jsonl beside the files has the old names, which `data export` gives back. Stopped in the middle, the same"
-        " command goes on where it was; OUT appears when it is whole, and until then takes its room twice.",
+        description="Write a folder in MUGE's formats from a table, with one row per image and text, and a folder of"
+        " images. Several rows of one image become its references (ECommerce-IC), several queries"
+        " (Multimodal_Retrieval, where rows with the same text are one query with several relevant images), or several"
+        " descriptions, each with its own copy of the image (ECommerce-T2I). Equal files are one image, whatever their"
+        " names. JPEG and PNG are kept byte for byte; other formats, and images that --max_size shrinks, are put on a"
+        " white background, turned upright and written as PNG if they had a palette or transparency, else as JPEG of"
+        " quality 95. Ids are new; ids.jsonl beside the files keeps the old names, which `data export` restores. If the"
+        " import is interrupted, the same command resumes it; OUT appears once it is complete, and takes twice its size"
+        " until then.",
     )
-    parser.add_argument("task", choices=TASKS, metavar="TASK", help="retrieval|t2i|caption.")
+    add_layout(parser)
     parser.add_argument("out", type=str, metavar="OUT", help="The folder to write: new, or empty.")
     parser.add_argument(
         "--table",
@@ -40,12 +41,18 @@ def import_parser() -> "CommandParser":
         required=True,
         metavar="FILE",
         help="A .csv (quoted as spreadsheets do), .tsv (nothing quoted), .jsonl or .parquet file (needs pyarrow; may"
-        " hold the pictures themselves). Text is UTF-8, or GB18030.",
+        " hold the images themselves). Text is UTF-8 or GB18030.",
     )
-    parser.add_argument("--images", type=str, default=None, metavar="DIR", help="Where the table's paths start.")
+    parser.add_argument(
+        "--images", type=str, default=None, metavar="DIR", help="The folder that the paths in the table start from."
+    )
     for name, usual in (("image", "image, file, path, 图片, …"), ("text", "text, caption, query, title, 标题, …")):
         parser.add_argument(
-            f"--{name}_column", type=str, default=None, metavar="NAME", help=f"Left out: the one called {usual}"
+            f"--{name}_column",
+            type=str,
+            default=None,
+            metavar="NAME",
+            help=f"The column's name; by default the one called {usual}",
         )
     _add_split_options(parser)
     parser.add_argument(
@@ -53,14 +60,14 @@ def import_parser() -> "CommandParser":
         type=int,
         default=None,
         metavar="PIXELS",
-        help="Make pictures smaller whose longer side has more; MUGE's have 224. Left out: none is.",
+        help="Shrink images whose longer side is larger; MUGE's have 224. By default none.",
     )
     parser.add_argument(
         "--on_error",
         choices=["raise", "skip"],
         default="raise",
-        help="Rows with a broken or missing picture or no text, and rows whose picture or text the split column puts"
-        " into two splits, are listed; then raise writes nothing and exits with 1, skip leaves them out.",
+        help="Rows with a broken or missing image or no text, and rows whose image or text the split column puts into"
+        " two splits, are listed; raise then writes nothing and exits with 1, skip leaves them out.",
     )
     return parser
 
@@ -71,8 +78,8 @@ def _add_split_options(parser: "CommandParser") -> None:
         type=str,
         default=None,
         metavar="NAME",
-        help="Of train, valid (val, dev, …) and test. Left out: the one called split, subset or 划分; where there is"
-        " none, pictures are dealt out by a hash, those that share a text together.",
+        help="The column with train, valid (val, dev, …) or test; by default the one called split, subset or 划分. If"
+        " there is none, images are split by a hash; those that share a text stay together.",
     )
     for name in ("valid", "test"):
         parser.add_argument(
@@ -80,10 +87,10 @@ def _add_split_options(parser: "CommandParser") -> None:
             type=float,
             default=None,
             metavar="SHARE",
-            help=f"Of the pictures, for {name}, where they are dealt out: 0.1 when left out. Given, no column of splits"
-            " is read.",
+            help=f"The share of the images for {name}, if they are split by a hash: 0.1 by default. If it is given, no"
+            " column of splits is read.",
         )
-    parser.add_argument("--seed", type=int, default=0, help="Another one deals pictures out otherwise.")
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the hash that splits images.")
 
 
 def import_data(options: "Namespace") -> int:
@@ -92,49 +99,59 @@ def import_data(options: "Namespace") -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from zoo.data.convert.importing import ImportOptions, import_folder
+    from zoo.data.layouts import find_layouts
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
+    layout = find_layouts()[options.task]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Reading the table", total=None)
         try:
             report = import_folder(
                 options.out,
-                ImportOptions(**{name: options[name] for name in OPTIONS}),
+                ImportOptions(layout=layout, **{name: options[name] for name in OPTIONS}),
                 on_progress=lambda what, done, total: progress.update(
                     bar, description=what, completed=done, total=total
                 ),
             )
         except OSError as error:
-            raise UserError(f"{options.out} cannot be written: {error.strerror or error}.") from error
-    print_words(report, options.task)
+            raise UserError(
+                f"{options.out} cannot be written: {error.strerror or error}.", argument="OUT", value=options.out
+            ) from error
+    print_words(report, options.task, copies=layout.copies)
     return 0 if report.counts else 1
 
 
-def print_words(report: "ImportReport", task: str) -> None:
-    """Print a line a fault, what was written, and what can be done."""
+def print_words(report: "ImportReport", task: str, *, copies: bool) -> None:
+    """Print one error per line, what was written, and what can be done.
+
+    Args:
+        report: The import's report.
+        task: The task's name.
+        copies: Whether each text of an image has a copy of it.
+    """
     from zoo.data.convert.importing import work_folder
 
-    for fault in report.faults:
-        print(fault)
-    if report.faults:
+    for error in report.errors:
+        print(error)
+    if report.errors:
         print()
     for note in report.notes:
         print(f"note: {note}")
     if not report.counts:
         print(
-            f"{len(report.faults):,} faults, nothing was written. Mend them, or leave these rows out: --on_error skip."
-            f" Pictures that were read are kept for that in {work_folder(report.folder)}."
+            f"{len(report.errors):,} errors, nothing was written. Fix them, or leave these rows out: --on_error skip."
+            f" Images that were read are kept for that in {work_folder(report.folder)}."
         )
         return
     print(report.folder)
     for split, counts in report.counts.items():
-        line = "{pictures:,} pictures, {texts:,} texts, {pairs:,} pairs".format(**counts)
-        copies = counts["pairs"] - counts["pictures"] if task == "t2i" else 0
-        print(f"  {split:<6} {line}" + (f"; {copies:,} copies of pictures with several texts" * bool(copies)))
-    if report.faults:
-        print(f"{len(report.faults):,} faults; what they concern was left out.")
-    print(f"Every picture was decoded. To check all files: python -m zoo data check {task} {_short(report.folder)}")
+        line = "{pictures:,} images, {texts:,} texts, {pairs:,} pairs".format(**counts)
+        more = counts["pairs"] - counts["pictures"] if copies else 0
+        print(f"  {split:<6} {line}" + (f"; {more:,} copies of images with several texts" * bool(more)))
+    if report.errors:
+        print(f"{len(report.errors):,} errors; these rows were left out.")
+    print(f"Every image was decoded. To check all files: python -m zoo data check {task} {_short(report.folder)}")
 
 
 def _short(folder: Path) -> str:

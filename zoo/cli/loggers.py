@@ -13,8 +13,8 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from zoo.core.runs import Plan
-from zoo.data.formats import atomic_write
 from zoo.errors import UserError, nearest
+from zoo.io import atomic_write
 from zoo.spec import find_specs
 
 WANDB_MODES = ("online", "offline", "disabled", "shared")

@@ -82,7 +82,7 @@ def up_to_date(readme: str, tables: dict[ResultsTable, str], *, write: bool) -> 
     Raises:
         UserError: There is no such file, or it has no place for one of them.
     """
-    from zoo.data.formats import write_text
+    from zoo.io import write_text
 
     if not Path(readme).is_file():
         raise UserError(f"--readme {readme}: there is no such file; run this at the top of the repository")
@@ -118,7 +118,7 @@ def add_runs(runs: list[Path], folder: Path) -> Path:
         },
         "runs": entries,
     }
-    from zoo.data.formats import write_text
+    from zoo.io import write_text
 
     path = folder / f"{names[0]}.json"
     write_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")

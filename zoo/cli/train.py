@@ -35,8 +35,8 @@ from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.options import parameters_of
 from zoo.core.runs import Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
-from zoo.data.formats import write_text
 from zoo.errors import UserError, last_line, nearest
+from zoo.io import write_text
 from zoo.spec import find_specs, load_object
 
 # In a run's config.yaml these belong to the command that made it, not to the run.

@@ -62,7 +62,7 @@ def write_output(path: str, text: str) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    from zoo.data.formats import write_text
+    from zoo.io import write_text
 
     try:
         write_text(path, text)

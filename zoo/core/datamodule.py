@@ -21,7 +21,7 @@ from zoo.core.loading import (
     resolve_seed,
     training_loader,
 )
-from zoo.data.formats import find_task_folder
+from zoo.data.layouts import Layout, find_task_folder
 
 
 class MugeDataModule(L.LightningDataModule):
@@ -47,7 +47,7 @@ class MugeDataModule(L.LightningDataModule):
         UserError: A file is missing, or a row is broken and ``on_error`` is ``raise``.
     """
 
-    layout: ClassVar[str]  # which of MUGE's folders it reads
+    layout: ClassVar[Layout]  # which of MUGE's folders it reads
 
     def __init__(
         self,

@@ -15,8 +15,8 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from zoo.data.formats import write_text
 from zoo.errors import UserError
+from zoo.io import write_text
 
 LOG_PREFIX = {"valid": "val", "test": "test"}
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from zoo.data import images
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
 from zoo.data.tsv import ImageTsv, JoinedTsv
-from zoo.errors import UserError
+from zoo.errors import FileError, UserError
 
 if TYPE_CHECKING:  # a loader's workers do without
     from lightning import Trainer
@@ -99,17 +99,17 @@ def decode(pictures: ImageTsv | JoinedTsv, row: int) -> np.ndarray:
         return images.decode(pictures[row])
     except images.ImageError as error:
         hint = "Mend the row, or leave such rows out with data.on_error=skip"
-        raise UserError(f"{pictures.where(row)}: {str(error).rstrip('.')}. {hint}") from None
+        raise pictures.error(row, f"{str(error).rstrip('.')}. {hint}", kind="bad_picture") from None
 
 
-def broken_pictures(pictures: ImageTsv) -> dict[int, str]:
+def broken_pictures(pictures: ImageTsv) -> dict[int, FileError]:
     """The rows of a TSV whose pictures cannot be decoded, and what is wrong with each; reads all of them."""
     broken = {}
     for row in range(len(pictures)):
         try:
             images.decode(pictures[row])
         except images.ImageError as error:
-            broken[row] = f"{pictures.where(row)}: {error}"
+            broken[row] = pictures.error(row, str(error), kind="bad_picture")
     return broken
 
 
@@ -120,7 +120,7 @@ def join_pictures(
     *,
     path: Path,
     what: str,
-    faults: list[str] | None,
+    faults: list[FileError] | None,
 ) -> dict[int, int]:
     """Find the picture of each line of a text file.
 
@@ -142,23 +142,27 @@ def join_pictures(
     row_of = {str(image_id): row for row, image_id in enumerate(pictures.ids)}
     known = set(image_ids)
     apart = [
-        f"{path}:{line}: {what} {image_id} has no picture in {pictures.path}"
+        FileError(f"has no picture in {pictures.path}", file=path, line=line, id=image_id, noun=what, kind="no_picture")
         for image_id, line in zip(image_ids, lines, strict=True)
         if image_id not in row_of
     ]
     apart += [
-        f"{pictures.where(row)} has no {what} in {path}" for image_id, row in row_of.items() if image_id not in known
+        pictures.error(row, f"has no {what} in {path}", kind="no_text")
+        for image_id, row in row_of.items()
+        if image_id not in known
     ]
     if apart and faults is None:
         more = f" (and {len(apart) - 1} more such rows)" if len(apart) > 1 else ""
-        raise UserError(f"{apart[0]}{more}. Mend them, or leave such rows out with data.on_error=skip")
+        first = apart[0]
+        message = f"{first.message}{more}. Mend them, or leave such rows out with data.on_error=skip"
+        raise FileError(message, file=first.file, line=first.line, kind=first.kind)
     broken = {} if faults is None else broken_pictures(pictures)
     if faults is not None:
         faults += [*apart, *broken.values()]
     found = {place: row_of[image_id] for place, image_id in enumerate(image_ids) if image_id in row_of}
     usable = {place: row for place, row in found.items() if row not in broken}
     if not usable:
-        raise UserError(f"{path} has no {what} with a picture that can be used")
+        raise FileError(f"has no {what} with a picture that can be used", file=path, kind="empty_file")
     return usable
 
 
@@ -168,10 +172,10 @@ def spread(total: int, count: int) -> np.ndarray:
     return np.arange(count) * total // count
 
 
-def report_faults(faults: Sequence[str], what: str, trainer: "Trainer | None") -> None:
+def report_faults(faults: Sequence[FileError], what: str, trainer: "Trainer | None") -> None:
     """Say, once for all processes, which broken rows are left out."""
     if faults and (trainer is None or trainer.is_global_zero):
-        lines = "\n  ".join(faults)
+        lines = "\n  ".join(map(str, faults))
         print(f"data.on_error=skip: {what}: {len(faults)} broken rows\n  {lines}", file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
@@ -55,7 +56,13 @@ class Task(L.LightningModule):
         return []
 
     def configure_callbacks(self) -> list[Callback]:
-        """Give the task's callbacks, but for those that the trainer has of the same class."""
+        """Give the task's callbacks, but for those that the trainer has of the same class.
+
+        They need to know whole splits: where the trainer was given loaders in place of a data module there are none.
+        """
+        if not hasattr(self.trainer.datamodule, "gold"):  # type: ignore[attr-defined]
+            rank_zero_warn("The trainer has no data module of the zoo, so nothing is evaluated: give it datamodule=…")
+            return []
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks = self.own_callbacks()
         options: EvaluationOptions = self.hparams["evaluation"]

@@ -1,6 +1,6 @@
 """Random access straight into a TSV of ids and base64 pictures, by byte offsets over the mapped file; no conversion.
 
-The index (id and place of every line) is made by one pass that looks for line ends and first tabs only, and kept in the
+The index (id and place of every line) is made by one pass over the lines, which decodes no image, and kept in the
 cache folder, keyed by the file's path, size and time of change. Workers map the file and its index, and copy neither.
 """
 
@@ -8,7 +8,7 @@ import hashlib
 import mmap
 import os
 import sys
-from codecs import BOM_UTF8
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,14 +17,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from zoo.data.faults import raise_or_list
-from zoo.data.formats import atomic_write, cache_folder
 from zoo.data.images import decode_base64
-from zoo.errors import UserError
+from zoo.data.lines import Kind, LineReader
+from zoo.errors import FileError
+from zoo.io import atomic_write, cache_folder
 
-_CHUNK = 1 << 24  # bytes read at once while indexing
 _ANNOUNCED_SIZE = 1 << 29  # bytes from which indexing is announced: it takes a noticeable time
-MAX_DIGITS = 18  # every such number fits int64
 _INDEX_VERSION = 2
 _INDEX_FIELDS = ("id", "line", "start", "length", "order", "sorted_id")
 
@@ -34,23 +32,29 @@ class ImageTsv:
 
     Args:
         path: A file of lines of id, tab and base64, without header. Line ends may be CRLF and the last may be missing;
-            a byte order mark is passed over.
+            a byte order mark and blank lines are passed over.
         id_type: ``int`` for ``MR_*_imgs.tsv``, ``str`` for the files with md5 ids.
-        faults: Where malformed and repeated lines are listed, which are left out; None: the first is an error.
+        errors: Where malformed and repeated lines are listed, which are left out; None: the first is an error.
 
     Raises:
         UserError: With file and line, if the file is not there or empty, a line has no tab or a wrong id, or an id
             comes twice.
     """
 
-    def __init__(self, path: Path | str, id_type: type[int] | type[str] = int, faults: list[str] | None = None) -> None:
+    def __init__(
+        self, path: Path | str, id_type: type[int] | type[str] = int, errors: list[FileError] | None = None
+    ) -> None:
         self.path = Path(path).absolute()
         self.id_type: Literal["int", "str"] = "int" if id_type is int else "str"
         if not self.path.is_file():
-            raise UserError(f"{str(path)!r} is {'a folder' if self.path.is_dir() else 'not there'}: give a .tsv file.")
+            raise FileError(
+                f"is {'a folder' if self.path.is_dir() else 'not there'}; give a .tsv file",
+                file=path,
+                kind="missing_file",
+            )
         self._mapped: mmap.mmap | None = None
         self._index_path = _index_path(self.path, self.id_type)
-        self._index = self._load_index(faults)
+        self._index = self._load_index(errors)
 
     @property
     def ids(self) -> np.ndarray:
@@ -63,7 +67,7 @@ class ImageTsv:
     def __getitem__(self, row: int) -> bytes:
         """The encoded picture (JPEG, PNG, …) of a row; ImageError if it is not base64.
 
-        Who decodes the picture names file, line and id, of this error as of those of the pixels: :meth:`where`.
+        Who decodes the image names file, line and id, of this error as of those of the pixels: :meth:`error`.
         """
         return decode_base64(self.base64(row))
 
@@ -84,16 +88,26 @@ class ImageTsv:
         places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
         missing = np.flatnonzero(ids[places] != wanted)
         if missing.size:
-            raise UserError(f"Picture {wanted[missing[0]]} is not in {str(self.path)!r} ({len(self)} pictures).")
+            lacks = wanted[missing[0]].item()
+            raise FileError(
+                f"is not among the {len(self)} images", file=self.path, id=lacks, noun="picture", kind="dangling_id"
+            )
         return order[places]
 
     def line_number(self, row: int) -> int:
         """The line of a row, from 1."""
         return int(self._index["line"][row])
 
-    def where(self, row: int) -> str:
-        """File, line and id of a row, as error messages begin: ``…/MR_valid_imgs.tsv:4: picture 77``."""
-        return f"{self.path}:{self.line_number(row)}: picture {self.ids[row]}"
+    def error(self, row: int, message: str, *, kind: Kind) -> FileError:
+        """Give an error about a row; it names file, line and id.
+
+        Args:
+            row: The row.
+            message: What is wrong, and the fix.
+            kind: The kind, such as ``bad_picture``.
+        """
+        image_id = self.ids[row].item()
+        return FileError(message, file=self.path, line=self.line_number(row), id=image_id, noun="picture", kind=kind)
 
     def __getstate__(self) -> dict[str, Any]:
         """The path, and the index itself only where it could not be cached."""
@@ -111,15 +125,15 @@ class ImageTsv:
                 self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._mapped
 
-    def _load_index(self, faults: list[str] | None) -> np.ndarray:
-        """The index; cached where the file has no faults."""
+    def _load_index(self, errors: list[FileError] | None) -> np.ndarray:
+        """The index; cached where nothing is wrong with the file."""
         index = self._read_cached()
         if index is not None:
             return index
-        found: list[str] | None = None if faults is None else []
+        found: list[FileError] | None = None if errors is None else []
         index = build_index(self.path, self.id_type, found)
-        if faults is not None and found:
-            faults += found
+        if errors is not None and found:
+            errors += found
             return index
         with suppress(OSError):  # a cache folder that cannot be written: index again next time
             _write_cached(self._index_path, index)
@@ -163,23 +177,23 @@ class JoinedTsv:
         part, own_row = self._find(row)
         return part[own_row]
 
-    def where(self, row: int) -> str:
-        """File, line and id of a row."""
+    def error(self, row: int, message: str, *, kind: Kind) -> FileError:
+        """Give an error about a row."""
         part, own_row = self._find(row)
-        return part.where(own_row)
+        return part.error(own_row, message, kind=kind)
 
     def _find(self, row: int) -> tuple[ImageTsv, int]:
         place = int(np.searchsorted(self.ends, row, side="right"))
         return self.parts[place], row - int(self.ends[place - 1] if place else 0)
 
 
-def build_index(path: Path, id_type: Literal["int", "str"], faults: list[str] | None = None) -> np.ndarray:
+def build_index(path: Path, id_type: Literal["int", "str"], errors: list[FileError] | None = None) -> np.ndarray:
     """Find every line of a TSV.
 
     Args:
         path: The file.
         id_type: What the ids are.
-        faults: Where malformed and repeated lines are listed, which are left out; None: the first is an error.
+        errors: Where malformed and repeated lines are listed, which are left out; None: the first is an error.
 
     Returns:
         A structured array, one entry a line in file order: ``id``; ``line``, its number; ``start`` and ``length`` of
@@ -192,88 +206,24 @@ def build_index(path: Path, id_type: Literal["int", "str"], faults: list[str] | 
     size = path.stat().st_size
     if size >= _ANNOUNCED_SIZE:
         print(f"Indexing {path.name} ({size / 1e9:.1f} GB), once …", file=sys.stderr)
-    ids, lines, starts, lengths = _scan(path, id_type, faults)
-    if not ids:
-        none = "is empty" if not faults else f"has no line that can be used ({faults[0]})"
-        raise UserError(f"{str(path)!r} {none}; expected lines of an id, a tab and a base64 picture.")
+    reader = LineReader(path, noun="picture", errors=errors)
+    ids: list[Any] = []
+    lines, starts, lengths = array("q"), array("q"), array("q")
+    for line, image_id, start, encoded in reader.image_lines(int if id_type == "int" else str):
+        if image_id is not None and reader.claim(line, image_id):
+            ids.append(image_id)
+            lines.append(line)
+            starts.append(start)
+            lengths.append(len(encoded))
+    reader.require(ids)
     columns = [np.array(ids, dtype=np.int64 if id_type == "int" else None), *map(np.array, (lines, starts, lengths))]
     order = np.argsort(columns[0], kind="stable")
-    repeated = _repeated(columns[0], order)
-    for row, earlier in repeated:
-        message = f"picture id {ids[row]} is already on line {lines[earlier]}; ids are unique."
-        raise_or_list(UserError(f"{path}:{lines[row]}: {message}"), faults)
-    if repeated:
-        columns = [np.delete(column, [row for row, _ in repeated]) for column in columns]
-        order = np.argsort(columns[0], kind="stable")
     columns += [order, columns[0][order]]
     fields = [(name, column.dtype) for name, column in zip(_INDEX_FIELDS, columns, strict=True)]
     index = np.empty(len(order), dtype=fields)
     for name, column in zip(_INDEX_FIELDS, columns, strict=True):
         index[name] = column
     return index
-
-
-def _repeated(ids: np.ndarray, order: np.ndarray) -> list[tuple[int, int]]:
-    """The rows whose id an earlier row has, rising, each with the last of those."""
-    sorted_ids = ids[order]
-    twice = np.flatnonzero(sorted_ids[1:] == sorted_ids[:-1])
-    return sorted(zip(order[twice + 1].tolist(), order[twice].tolist(), strict=True))
-
-
-def _scan(path: Path, id_type: str, faults: list[str] | None) -> tuple[list[Any], list[int], list[int], list[int]]:
-    """Id, line, start and length of the base64 text of every line. ``bytes.find`` runs at the speed of memory."""
-    ids: list[Any] = []
-    lines: list[int] = []
-    starts: list[int] = []
-    lengths: list[int] = []
-    number = 0
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        position = len(BOM_UTF8) if _read(file, 0, len(BOM_UTF8)) == BOM_UTF8 else 0  # of the first line not read yet
-        chunk_size = _CHUNK
-        while chunk := _read(file, position, chunk_size):
-            at_end = position + len(chunk) >= size
-            if at_end and not chunk.endswith(b"\n"):
-                chunk += b"\n"
-            begin = 0
-            while (end := chunk.find(b"\n", begin)) >= 0:
-                number += 1
-                tab = chunk.find(b"\t", begin, end)
-                stop = end - 1 if end > begin and chunk[end - 1] == 13 else end  # without the CR of a CRLF
-                if at_end and stop == begin and not chunk[end + 1 :].strip():
-                    return ids, lines, starts, lengths  # nothing but empty lines follows
-                try:
-                    ids.append(_parse_id(chunk[begin:tab] if tab >= 0 else None, id_type, f"{path}:{number}"))
-                    lines.append(number)
-                    starts.append(position + tab + 1)
-                    lengths.append(stop - tab - 1)
-                except UserError as fault:
-                    raise_or_list(fault, faults)
-                begin = end + 1
-            position += begin
-            chunk_size = _CHUNK if begin else chunk_size * 2  # a line longer than the chunk: read more of it
-    return ids, lines, starts, lengths
-
-
-def _read(file: Any, position: int, size: int) -> bytes:
-    file.seek(position)
-    return file.read(size)
-
-
-def _parse_id(token: bytes | None, id_type: str, where: str) -> int | str:
-    if token is None:
-        raise UserError(f"{where}: no tab; a line is an id, a tab and a base64 picture.")
-    if id_type == "int":
-        if not token.isdigit() or len(token) > MAX_DIGITS:
-            raise UserError(f"{where}: picture id {token[:40]!r} is not an integer of 1 to {MAX_DIGITS} digits.")
-        return int(token)
-    try:
-        text = token.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or len(text) > 128:
-        raise UserError(f"{where}: picture id {token[:40]!r} is not a text of 1 to 128 characters in UTF-8.")
-    return text
 
 
 def _index_path(path: Path, id_type: str) -> Path:

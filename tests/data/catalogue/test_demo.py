@@ -10,15 +10,16 @@ import pytest
 from zoo.data.catalogue import demo
 from zoo.data.catalogue import files as demo_files
 from zoo.data.catalogue.emoji import SPLITS, Picture, base_emoji, chinese_name, list_pictures, split_pictures
-from zoo.data.formats import find_task_folder, read_queries, retrieval_files
+from zoo.data.formats import read_queries
 from zoo.data.images import decode
+from zoo.data.layouts import MULTIMODAL_RETRIEVAL, find_task_folder
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError
 
 
 def labelled_queries(root, split):
-    files = retrieval_files(find_task_folder(root, "retrieval"), split)
-    return read_queries(files.answers or files.queries)
+    files = MULTIMODAL_RETRIEVAL.files(find_task_folder(root, MULTIMODAL_RETRIEVAL), split)
+    return read_queries(files.answers or files.texts)
 
 
 def read_json_lines(path):
@@ -68,7 +69,7 @@ def test_text_files_are_the_frozen_ones(demo_root):
 def test_counts_are_the_frozen_ones(demo_root, split):
     expected = demo.frozen()["splits"][split]
     queries = labelled_queries(demo_root, split)
-    files = retrieval_files(find_task_folder(demo_root, "retrieval"), split)
+    files = MULTIMODAL_RETRIEVAL.files(find_task_folder(demo_root, MULTIMODAL_RETRIEVAL), split)
     assert Counter(query.kind for query in queries) == expected["queries"]
     assert sum(len(query.item_ids) for query in queries) == expected["pairs"]
     assert len(queries) == expected["names"]
@@ -117,7 +118,7 @@ def test_no_text_and_no_picture_is_in_two_splits_or_two_queries(demo_root, drawi
     assert len(texts) == len(set(texts))
     looks = [set(split.values()) for split in drawings.values()]
     assert sum(map(len, looks)) == len(set().union(*looks))
-    files = [retrieval_files(demo_root / "Multimodal_Retrieval", split) for split in SPLITS]
+    files = [MULTIMODAL_RETRIEVAL.files(demo_root / "Multimodal_Retrieval", split) for split in SPLITS]
     ids = np.concatenate([ImageTsv(file.images).ids for file in files])
     assert len(ids) == len(np.unique(ids))
     descriptions = [
@@ -130,7 +131,7 @@ def test_no_text_and_no_picture_is_in_two_splits_or_two_queries(demo_root, drawi
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_picture_has_a_query_and_every_query_its_pictures(demo_root, split):
-    gallery = ImageTsv(retrieval_files(demo_root / "Multimodal_Retrieval", split).images)
+    gallery = ImageTsv(MULTIMODAL_RETRIEVAL.files(demo_root / "Multimodal_Retrieval", split).images)
     queries = labelled_queries(demo_root, split)
     used = {item for query in queries for item in query.item_ids}
     assert used == set(gallery.ids.tolist())
@@ -154,8 +155,8 @@ def test_pictures_that_look_the_same_are_one_picture_with_several_names(demo_roo
 
 
 def test_test_files_carry_no_answers_and_the_answers_lie_beside(demo_root):
-    files = retrieval_files(demo_root / "Multimodal_Retrieval", "test")
-    questions, answers = read_queries(files.queries), read_queries(files.answers)
+    files = MULTIMODAL_RETRIEVAL.files(demo_root / "Multimodal_Retrieval", "test")
+    questions, answers = read_queries(files.texts), read_queries(files.answers)
     assert all(query.item_ids == () for query in questions)
     assert [(q.query_id, q.text, q.kind) for q in questions] == [(q.query_id, q.text, q.kind) for q in answers]
     captions = read_json_lines(demo_root / "ECommerce-IC" / "IC_test.jsonl")

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from zoo.data import images
-from zoo.data.caption_files import read_captions
 from zoo.data.check import check_folder
 from zoo.data.convert import importing
 from zoo.data.convert.images import prepare
 from zoo.data.convert.importing import ImportOptions, import_folder
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table
-from zoo.data.formats import read_queries, read_text_tsv
+from zoo.data.formats import read_captions, read_queries, read_text_tsv
+from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError
 
@@ -38,7 +38,7 @@ def encoded(seed, kind="JPEG", mode="RGB", size=(20, 14), **options):
 
 
 class Shop:
-    """Pictures and a table of them: ``shop.add("a.jpg", "红色", "短裤")``; ``shop.get(task)`` imports."""
+    """Pictures and a table of them: ``shop.add("a.jpg", "红色", "短裤")``; ``shop.get(layout)`` imports."""
 
     def __init__(self, root):
         self.root = root
@@ -52,11 +52,11 @@ class Shop:
             path.write_bytes(data or encoded(zlib.crc32(name.encode())))
         self.lines += [f"{name},{text},{split}" if split else f"{name},{text}" for text in texts]
 
-    def get(self, task, out="out", **options):
+    def get(self, layout, out="out", **options):
         header = "image,text,split" if self.lines[0].count(",") == 2 else "image,text"
         (self.root / "pairs.csv").write_text("\n".join([header, *self.lines]) + "\n")
         options = {"images": self.root / "pictures", "table": self.root / "pairs.csv", **options}
-        return import_folder(self.root / out, ImportOptions(task=task, **options))
+        return import_folder(self.root / out, ImportOptions(layout=layout, **options))
 
 
 @pytest.fixture
@@ -79,22 +79,22 @@ def contents(folder):
 # --- the files ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["retrieval", "t2i", "caption"])
+@pytest.mark.parametrize("layout", [MULTIMODAL_RETRIEVAL, ECOMMERCE_T2I, ECOMMERCE_IC])
 @pytest.mark.parametrize("by_column", [False, True])
-def test_what_is_imported_is_clean(full_shop, task, by_column):
+def test_what_is_imported_is_clean(full_shop, layout, by_column):
     if by_column:
         full_shop.lines = [f"{line},{'test' if '同款1' in line else 'train'}" for line in full_shop.lines]
         full_shop.lines = [line for line in full_shop.lines if not line.startswith(("20.jpg,商", "30.jpg,商"))]
         for number in range(3):
             full_shop.add(f"v{number}.jpg", f"验证{number}", split="dev")
-    assert full_shop.get(task).faults == []
-    assert check_folder(full_shop.root / "out", task).faults == []
+    assert full_shop.get(layout).errors == []
+    assert check_folder(full_shop.root / "out", layout).errors == []
 
 
 def test_one_text_of_several_pictures_is_one_query(shop):
     shop.add("a.jpg", "短裤", "红色短裤", split="train")
     shop.add("b.jpg", "短裤", split="train")
-    shop.get("retrieval")
+    shop.get(MULTIMODAL_RETRIEVAL)
     queries = read_queries(shop.root / "out" / "MR_train_queries.jsonl")
     assert [(query.query_id, query.text, query.item_ids) for query in queries] == [
         (1, "短裤", (1, 2)),
@@ -104,7 +104,7 @@ def test_one_text_of_several_pictures_is_one_query(shop):
 
 def test_several_texts_of_a_picture_are_its_references(shop):
     shop.add("a.jpg", "短裤", "红色短裤", split="train")
-    shop.get("caption")
+    shop.get(ECOMMERCE_IC)
     (caption,) = read_captions(shop.root / "out" / "IC_train.jsonl")
     assert caption.texts == ("短裤", "红色短裤")
     assert caption.image_id == hashlib.md5((shop.root / "pictures" / "a.jpg").read_bytes()).hexdigest()
@@ -112,7 +112,7 @@ def test_several_texts_of_a_picture_are_its_references(shop):
 
 def test_several_descriptions_of_a_picture_each_get_a_copy(shop):
     shop.add("a.jpg", "短裤", "红色短裤", split="val")
-    shop.get("t2i")
+    shop.get(ECOMMERCE_T2I)
     descriptions = read_text_tsv(shop.root / "out" / "T2I_val.txt.tsv")
     pictures = ImageTsv(shop.root / "out" / "T2I_val.img.tsv", str)
     assert [text for _, text, _ in descriptions] == ["短裤", "红色短裤"]
@@ -122,8 +122,8 @@ def test_several_descriptions_of_a_picture_each_get_a_copy(shop):
 
 def test_the_answers_of_the_test_split_lie_beside_it(shop):
     shop.add("a.jpg", "短裤", split="test")
-    shop.get("retrieval")
-    shop.get("caption", "captions")
+    shop.get(MULTIMODAL_RETRIEVAL)
+    shop.get(ECOMMERCE_IC, "captions")
     assert "item_ids" not in (shop.root / "out" / "MR_test_queries.jsonl").read_text()
     assert read_queries(shop.root / "out" / "MR_test_answers.jsonl")[0].item_ids == (1,)
     assert "text" not in (shop.root / "captions" / "IC_test.jsonl").read_text()
@@ -133,13 +133,13 @@ def test_the_answers_of_the_test_split_lie_beside_it(shop):
 def test_equal_files_are_one_picture(shop):
     shop.add("a.jpg", "短裤", data=encoded(0), split="train")
     shop.add("b/c.jpg", "红色短裤", data=encoded(0), split="train")
-    assert shop.get("retrieval").counts == {"train": {"pictures": 1, "texts": 2, "pairs": 2}}
+    assert shop.get(MULTIMODAL_RETRIEVAL).counts == {"train": {"pictures": 1, "texts": 2, "pairs": 2}}
     assert json.loads((shop.root / "out" / "ids.jsonl").read_text()) == {"image_id": 1, "names": ["a.jpg", "b/c.jpg"]}
 
 
 def test_rows_that_repeat_others_count_once(shop):
     shop.add("a.jpg", "短裤", "短裤 ", split="train")
-    report = shop.get("retrieval")
+    report = shop.get(MULTIMODAL_RETRIEVAL)
     assert report.counts["train"]["pairs"] == 1
     assert "1 rows repeat the picture and text of others, and count once." in report.notes
 
@@ -148,7 +148,7 @@ def test_rows_that_repeat_others_count_once(shop):
 def test_paths_may_be_written_otherwise(shop, name):
     shop.add("b/a.jpg", "短裤", split="train")
     shop.add(name.format(root=shop.root), "红色短裤", data=False, split="train")
-    assert shop.get("retrieval").counts["train"]["pictures"] == 1
+    assert shop.get(MULTIMODAL_RETRIEVAL).counts["train"]["pictures"] == 1
     assert json.loads((shop.root / "out" / "ids.jsonl").read_text())["names"] == ["b/a.jpg"]
 
 
@@ -167,9 +167,9 @@ def test_a_table_may_hold_the_pictures(tmp_path, monkeypatch):
     table.path.touch()
     table.columns = ["image", "text"]
     monkeypatch.setattr(importing, "open_table", lambda path: table)
-    options = ImportOptions(task="caption", table=table.path, valid=0, test=0, on_error="skip")
+    options = ImportOptions(layout=ECOMMERCE_IC, table=table.path, valid=0, test=0, on_error="skip")
     report = import_folder(tmp_path / "out", options)
-    assert [str(fault) for fault in report.faults] == [
+    assert [str(fault) for fault in report.errors] == [
         f"{table.path}:4: a.jpg: an empty picture (0 bytes); replace the picture, or take the line out"
     ]
     names = [json.loads(line)["names"] for line in (tmp_path / "out" / "ids.jsonl").read_text().splitlines()]
@@ -228,7 +228,7 @@ def test_memory_does_not_grow_with_the_pictures(shop):
     for number in range(60):
         shop.add(f"{number}.png", f"商品{number}", data=encoded(number, "PNG", size=(300, 300)))
     tracemalloc.start()
-    shop.get("retrieval")
+    shop.get(MULTIMODAL_RETRIEVAL)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sum(path.stat().st_size for path in (shop.root / "pictures").iterdir()) > 16e6
@@ -250,8 +250,8 @@ def faulty_shop(shop):
 
 
 def test_every_fault_is_listed_and_nothing_is_written(faulty_shop):
-    report = faulty_shop.get("retrieval")
-    found = [str(fault).removeprefix(f"{faulty_shop.root}/pairs.csv:") for fault in report.faults]
+    report = faulty_shop.get(MULTIMODAL_RETRIEVAL)
+    found = [str(fault).removeprefix(f"{faulty_shop.root}/pairs.csv:") for fault in report.errors]
     assert [fault[:28] for fault in found] == [
         "2: this text is in test too ",
         "3: no text under 'text'; wri",
@@ -267,15 +267,15 @@ def test_every_fault_is_listed_and_nothing_is_written(faulty_shop):
 
 
 def test_rows_with_faults_can_be_left_out(faulty_shop):
-    report = faulty_shop.get("retrieval", on_error="skip")
-    assert len(report.faults) == 7
+    report = faulty_shop.get(MULTIMODAL_RETRIEVAL, on_error="skip")
+    assert len(report.errors) == 7
     assert report.counts == {"test": {"pictures": 1, "texts": 2, "pairs": 2}}
     assert "train has no rows, and no files: the folder is for evaluation alone." in report.notes
 
 
 def test_pictures_read_before_faults_were_found_are_kept(faulty_shop):
-    faulty_shop.get("retrieval")
-    report = faulty_shop.get("retrieval", on_error="skip")
+    faulty_shop.get(MULTIMODAL_RETRIEVAL)
+    report = faulty_shop.get(MULTIMODAL_RETRIEVAL, on_error="skip")
     assert "2 pictures had been read before, and were kept." in report.notes
     assert not (faulty_shop.root / ".out.import").exists()
 
@@ -283,24 +283,23 @@ def test_pictures_read_before_faults_were_found_are_kept(faulty_shop):
 def test_a_picture_that_was_mended_is_read_again(shop):
     shop.add("a.jpg", "短裤", split="train")
     shop.add("b.jpg", "", split="train")
-    assert len(shop.get("retrieval").faults) == 1
+    assert len(shop.get(MULTIMODAL_RETRIEVAL).errors) == 1
     (shop.root / "pictures" / "a.jpg").write_bytes(encoded(77, size=(9, 9)))
     shop.lines.pop()
-    shop.get("retrieval")
+    shop.get(MULTIMODAL_RETRIEVAL)
     assert ImageTsv(shop.root / "out" / "MR_train_imgs.tsv")[0] == encoded(77, size=(9, 9))
 
 
 def test_a_path_that_starts_higher_up_says_what_to_give(shop):
     shop.add("a.jpg", "短裤")
     shop.add("pictures/a.jpg", "红色", data=False)
-    (fault,) = shop.get("retrieval").faults
+    (fault,) = shop.get(MULTIMODAL_RETRIEVAL).errors
     assert fault.message == f"no file pictures/a.jpg below --images, but below {shop.root}; give that"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "captions"}, "Task 'captions' is not one of retrieval, t2i, caption. Did you mean caption"),
         ({"valid": 1.0}, "--valid is 1.0: give 0 or more"),
         ({"test": -0.1}, "--test is -0.1: give 0 or more"),
         ({"valid": 0.5, "test": 0.5}, "--valid is 0.5: .* with the other it must be below 1"),
@@ -314,13 +313,13 @@ def test_a_path_that_starts_higher_up_says_what_to_give(shop):
 def test_a_wrong_argument_is_an_error(shop, options, message):
     shop.add("a.jpg", "短裤")
     with pytest.raises(UserError, match=message):
-        shop.get(**{"task": "retrieval", **options})
+        shop.get(**{"layout": MULTIMODAL_RETRIEVAL, **options})
 
 
 def test_a_table_without_rows_is_an_error(shop):
     shop.add("a.jpg", "")
     with pytest.raises(UserError, match=r"has no row that can be taken\. .*pairs.csv:2: no text"):
-        shop.get("retrieval", on_error="skip")
+        shop.get(MULTIMODAL_RETRIEVAL, on_error="skip")
 
 
 # --- splits ------------------------------------------------------------------------------------------------------
@@ -380,7 +379,9 @@ def test_nothing_left_to_train_on_is_an_error():
 def test_what_a_column_puts_into_two_splits_is_a_fault():
     rows = [("p0", "t0", "train"), ("p0", "t1", "test"), ("p1", "t1", "valid"), ("p2", "t2", "train")]
     faults = []
-    splits = split_by_column([Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], "t2i", faults, "a.csv")
+    splits = split_by_column(
+        [Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], faults, joined=False, table="a.csv"
+    )
     assert [str(fault).partition(";")[0] for fault in faults] == [
         "a.csv:2: this picture is in test too (line 3, p0), here in train",
         "a.csv:4: this text is in test too (line 3, p0), here in valid",
@@ -395,8 +396,8 @@ def test_what_a_column_puts_into_two_splits_is_a_fault():
 def test_a_reference_may_be_in_two_splits_but_not_all_of_them():
     rows = [("p0", "t0", "train"), ("p0", "t1", "train"), ("p1", "t1", "test"), ("p2", "t1", "train")]
     faults = []
-    split_by_column([Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], "caption", faults, "a.csv")
-    assert [fault.place for fault in faults] == ["a.csv:5"]
+    split_by_column([Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], faults, joined=True, table="a.csv")
+    assert [(error.file, error.line) for error in faults] == [("a.csv", 5)]
 
 
 # --- interruptions -----------------------------------------------------------------------------------------------
@@ -404,12 +405,13 @@ def test_a_reference_may_be_in_two_splits_but_not_all_of_them():
 
 KILL = """
 import os, signal, sys
+from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.convert.importing import ImportOptions, import_folder
 root, stage, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def kill(what, done, total):
     if what.startswith(stage) and done == after:
         os.kill(os.getpid(), signal.SIGKILL)
-import_folder(f"{root}/out", ImportOptions(task="t2i", images=f"{root}/pictures", table=f"{root}/pairs.csv"),
+import_folder(f"{root}/out", ImportOptions(layout=ECOMMERCE_T2I, images=f"{root}/pictures", table=f"{root}/pairs.csv"),
               on_progress=kill)
 """
 
@@ -422,46 +424,46 @@ def kill_import(root, stage, after):
 
 @pytest.mark.parametrize(("stage", "after"), [("Reading", 25), ("Writing", 20)])
 def test_after_a_kill_it_goes_on_to_the_same_bytes(full_shop, stage, after):
-    full_shop.get("t2i", "whole")
+    full_shop.get(ECOMMERCE_T2I, "whole")
     kill_import(full_shop.root, stage, after)
     with (full_shop.root / ".out.import" / "pictures.part").open("ab") as file:
         file.write(b'["0.jpg", "1-1", "half')
-    report = full_shop.get("t2i")
+    report = full_shop.get(ECOMMERCE_T2I)
     assert any("pictures had been read before" in note for note in report.notes)
     assert contents(full_shop.root / "out") == contents(full_shop.root / "whole")
     assert [path.name for path in full_shop.root.iterdir() if path.name.startswith(".")] == []
 
 
 def test_only_what_is_missing_is_read_again(full_shop, monkeypatch):
-    full_shop.get("t2i", "whole")
+    full_shop.get(ECOMMERCE_T2I, "whole")
     kill_import(full_shop.root, "Reading", 25)
     read = []
     monkeypatch.setattr(
         "zoo.data.convert.images.prepare", lambda data, max_size: read.append(data) or prepare(data, max_size)
     )
-    full_shop.get("t2i")
+    full_shop.get(ECOMMERCE_T2I)
     assert 0 < len(read) <= 15
 
 
 def test_another_size_begins_anew(full_shop):
-    full_shop.get("t2i", "whole", max_size=10)
+    full_shop.get(ECOMMERCE_T2I, "whole", max_size=10)
     kill_import(full_shop.root, "Reading", 25)
-    full_shop.get("t2i", max_size=10)
+    full_shop.get(ECOMMERCE_T2I, max_size=10)
     assert contents(full_shop.root / "out") == contents(full_shop.root / "whole")
 
 
 def test_another_table_is_not_mixed_with_the_one_before(full_shop):
-    full_shop.get("t2i", "whole")
+    full_shop.get(ECOMMERCE_T2I, "whole")
     kill_import(full_shop.root, "Reading", 25)
     full_shop.lines = full_shop.lines[30:]
-    full_shop.get("t2i", "others")
-    full_shop.get("t2i")
+    full_shop.get(ECOMMERCE_T2I, "others")
+    full_shop.get(ECOMMERCE_T2I)
     assert contents(full_shop.root / "out") == contents(full_shop.root / "others")
 
 
 def test_what_an_import_left_that_was_stopped_at_its_end_is_removed(full_shop):
-    full_shop.get("t2i")
+    full_shop.get(ECOMMERCE_T2I)
     (full_shop.root / ".out.import").mkdir()
     with pytest.raises(UserError, match="is there already"):
-        full_shop.get("t2i")
+        full_shop.get(ECOMMERCE_T2I)
     assert not os.path.exists(full_shop.root / ".out.import")

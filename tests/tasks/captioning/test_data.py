@@ -123,7 +123,7 @@ def test_a_picture_without_references_among_others_is_an_error(copy):
     image_id = json.loads(lines[4])["image_id"]
     lines[4] = json.dumps({"image_id": image_id})
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=rf"IC_valid\.jsonl:5: picture {image_id} has no text, and others have"):
+    with pytest.raises(UserError, match=rf"IC_valid\.jsonl:5: picture {image_id}: has no text, and others have"):
         module(copy).open("valid")
 
 
@@ -136,7 +136,7 @@ def test_broken_rows_are_named_or_left_out(copy, capsys):
     lines[place[ids[2]]] = f"{ids[2]}\t{lines[place[ids[2]]].partition(chr(9))[2][:40]}"  # cut short
     del lines[place[ids[7]]]
     (folder / "IC_valid.tsv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=rf"IC_valid\.jsonl:8: line of references {ids[7]} has no picture in"):
+    with pytest.raises(UserError, match=rf"IC_valid\.jsonl:8: line of references {ids[7]}: has no picture in"):
         module(copy).open("valid")
     data = module(copy, on_error="skip")
     assert data.gold("valid").image_ids == [image_id for image_id in ids if image_id not in (ids[2], ids[7])]
@@ -154,7 +154,7 @@ def test_malformed_lines_are_named_or_left_out(copy, capsys):
     lines[3] = json.dumps({"image_id": ids[3]})
     lines[5] = lines[4]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"IC_valid\.jsonl:2: not a line of JSON"):
+    with pytest.raises(UserError, match=rf"IC_valid\.jsonl:2: picture {ids[1]}: not JSON"):
         module(copy).open("valid")
     kept = module(copy, on_error="skip").gold("valid").image_ids
     assert kept == [image_id for place, image_id in enumerate(ids) if place not in (1, 3, 5)]
@@ -162,8 +162,8 @@ def test_malformed_lines_are_named_or_left_out(copy, capsys):
     assert "leaving out of valid: 6 broken rows" in said  # three lines, and their pictures
     for words in (
         "IC_valid.jsonl:2:",
-        f"IC_valid.jsonl:4: picture {ids[3]} has no text",
-        "IC_valid.jsonl:6: picture id",
+        f"IC_valid.jsonl:4: picture {ids[3]}: has no text",
+        f"IC_valid.jsonl:6: picture {ids[4]}: the id is already on line 5",
     ):
         assert words in said
 
@@ -174,7 +174,7 @@ def test_a_picture_that_nobody_describes_is_an_error(copy):
     from zoo.data.images import decode_base64
 
     write_image_tsv(path, [*((id_, decode_base64(text)) for id_, text in data), ("f" * 32, decode_base64(data[0][1]))])
-    with pytest.raises(UserError, match=r"IC_train\.tsv:25: picture f{32} has no line of references in"):
+    with pytest.raises(UserError, match=r"IC_train\.tsv:25: picture f{32}: has no line of references in"):
         module(copy).open("train")
 
 

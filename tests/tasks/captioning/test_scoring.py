@@ -8,9 +8,9 @@ import time
 import pytest
 
 from zoo.cli.score import main
-from zoo.data.caption_files import write_captions
-from zoo.data.formats import write_json_lines
+from zoo.data.formats import write_captions
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, DocumentFrequencies, Tokenization
 
 REFERENCES = {"a1": ["时尚短裤", "夏季短裤"], "b2": ["NEW 连衣裙！"], "c3": ["手机壳", "保护手机壳"]}
@@ -153,10 +153,10 @@ def test_faults_are_listed_and_nothing_is_written(score, files, tmp_path):
     code, out, err = score("--output", tmp_path / "score.json", "--per_image", tmp_path / "pictures.jsonl")
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        f"{files[1]}:4: picture c3 is already on line 1; ids are unique",
-        f"{files[1]}:5: picture d4 has a text that is a JSON list, not a string",
-        f"{files[1]}:5: picture d4 is not among the answers",
-        "The submission is not valid: 3 fault(s).",
+        f"{files[1]}:4: picture c3: the id is already on line 1; ids are unique: take one of the lines out",
+        f"{files[1]}:5: picture d4: text is a JSON list; write the caption as a string",
+        f"{files[1]}:5: picture d4: is not among the answers; take the line out",
+        "The submission is not valid: 3 error(s).",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl", "predictions.jsonl"]
 

@@ -32,8 +32,9 @@ def read(tmp_path):
 
 
 def told(submission):
-    """Faults without the folder."""
-    return [str(fault).rpartition("/")[2] for fault in submission.faults]
+    """File without its folder, line, id and kind of each error."""
+    assert all(";" in error.message for error in submission.errors)  # what is wrong; the fix
+    return [(error.file.rpartition("/")[2], error.line, error.id, error.kind) for error in submission.errors]
 
 
 def test_captions_come_in_the_order_of_the_answers(read):
@@ -41,107 +42,79 @@ def test_captions_come_in_the_order_of_the_answers(read):
     assert submission.image_ids == ["a1", "b2", "c3"]
     assert submission.captions == ["短裤", "裙", "壳"]
     assert submission.references == [line["text"] for line in GOLD]
-    assert submission.faults == submission.notes == []
+    assert submission.errors == submission.notes == []
 
 
 @pytest.mark.parametrize("change", [lambda data: data.replace(b"\n", b"\r\n"), lambda data: data.removesuffix(b"\n")])
 def test_crlf_and_a_missing_last_line_end_are_accepted(read, change):
-    assert read(change(encoded(SAID))).faults == []
+    assert read(change(encoded(SAID))).errors == []
 
 
-FAULTS = {
-    "missing": (SAID[1:], ["gold.jsonl:3: picture c3 has no prediction"]),
-    "duplicate": ([*SAID, SAID[1]], ["said.jsonl:4: picture a1 is already on line 2; ids are unique"]),
-    "unknown": ([*SAID, {"image_id": "d4", "text": "鞋"}], ["said.jsonl:4: picture d4 is not among the answers"]),
-    "list": (
-        [{"image_id": "c3", "text": ["壳"]}, *SAID[1:]],
-        ["said.jsonl:1: picture c3 has a text that is a JSON list, not a string"],
-    ),
-    "number": (
-        [{"image_id": "c3", "text": 3}, *SAID[1:]],
-        ["said.jsonl:1: picture c3 has a text that is a JSON number, not a string"],
-    ),
-    "null": (
-        [{"image_id": "c3", "text": None}, *SAID[1:]],
-        ["said.jsonl:1: picture c3 has a text that is a JSON null, not a string"],
-    ),
-    "no text": (
-        [{"image_id": "c3", "caption": "壳"}, *SAID[1:]],
-        ["said.jsonl:1: picture c3 has no text among ['image_id', 'caption']"],
-    ),
-    "no id": ([*SAID, {"text": "壳"}], ["said.jsonl:4: has no image_id among ['text']"]),
-    "id is a number": (
-        [*SAID, {"image_id": 7, "text": "壳"}],
-        ["said.jsonl:4: image_id 7 is a JSON number, not a string"],
-    ),
-    "id is empty": ([*SAID, {"image_id": "", "text": "壳"}], ["said.jsonl:4: image_id is empty"]),
+ERRORS = {
+    "missing": (SAID[1:], [("gold.jsonl", 3, "c3", "no_prediction")]),
+    "duplicate": ([*SAID, SAID[1]], [("said.jsonl", 4, "a1", "duplicate_id")]),
+    "unknown": ([*SAID, {"image_id": "d4", "text": "鞋"}], [("said.jsonl", 4, "d4", "unknown_id")]),
+    "list": ([{"image_id": "c3", "text": ["壳"]}, *SAID[1:]], [("said.jsonl", 1, "c3", "wrong_type")]),
+    "number": ([{"image_id": "c3", "text": 3}, *SAID[1:]], [("said.jsonl", 1, "c3", "wrong_type")]),
+    "null": ([{"image_id": "c3", "text": None}, *SAID[1:]], [("said.jsonl", 1, "c3", "wrong_type")]),
+    "no text": ([{"image_id": "c3", "caption": "壳"}, *SAID[1:]], [("said.jsonl", 1, "c3", "missing_key")]),
+    "no id": ([*SAID, {"text": "壳"}], [("said.jsonl", 4, None, "missing_key")]),
+    "id is a number": ([*SAID, {"image_id": 7, "text": "壳"}], [("said.jsonl", 4, 7, "wrong_type")]),
+    "id is empty": ([*SAID, {"image_id": "", "text": "壳"}], [("said.jsonl", 4, "", "wrong_type")]),
     "two at once": (
         [*SAID, {"image_id": 7}],
-        [
-            "said.jsonl:4: image_id 7 is a JSON number, not a string",
-            "said.jsonl:4: the picture has no text among ['image_id']",
-        ],
+        [("said.jsonl", 4, 7, "wrong_type"), ("said.jsonl", 4, 7, "missing_key")],
     ),
-    "no object": ([*SAID, ["a1", "壳"]], ["said.jsonl:4: is a JSON list, not an object"]),
+    "no object": ([*SAID, ["a1", "壳"]], [("said.jsonl", 4, None, "wrong_type")]),
     "malformed": (
         [b'{"image_id": "c3"', *SAID[1:]],
-        [
-            "said.jsonl:1: is not JSON: Expecting ',' delimiter: line 1 column 18 (char 17)",
-            "gold.jsonl:3: picture c3 has no prediction",
-        ],
+        [("said.jsonl", 1, "c3", "malformed_json"), ("gold.jsonl", 3, "c3", "no_prediction")],
     ),
-    "blank": ([*SAID[:2], b" ", SAID[2]], ["said.jsonl:3: is blank; remove it"]),
-    "not UTF-8": ([*SAID, b'{"\xff'], ["said.jsonl:4: byte 0xff at byte 3 is not UTF-8; save the file as UTF-8"]),
-    "byte order mark": (
-        b"\xef\xbb\xbf" + encoded(SAID),
-        ["said.jsonl:1: begins with a byte order mark; save the file as UTF-8 without one"],
-    ),
+    "blank": ([*SAID[:2], b" ", SAID[2]], [("said.jsonl", 3, None, "blank_line")]),
+    "not UTF-8": ([*SAID, b'{"\xff'], [("said.jsonl", 4, None, "not_utf8")]),
+    "byte order mark": (b"\xef\xbb\xbf" + encoded(SAID), [("said.jsonl", 1, None, "byte_order_mark")]),
     "half a character": (
         [b'{"image_id": "c3", "text": "\\ud83d"}', *SAID[1:]],
-        ["said.jsonl:1: picture c3 has a text with half a character, a lone surrogate"],
+        [("said.jsonl", 1, "c3", "not_utf8")],
     ),
     "empty": (
         b"",
-        [f"gold.jsonl:{line}: picture {id_} has no prediction" for line, id_ in enumerate(["a1", "b2", "c3"], start=1)],
+        [("gold.jsonl", line, id, "no_prediction") for line, id in enumerate(["a1", "b2", "c3"], start=1)],
     ),
 }
 
 
-@pytest.mark.parametrize(("said", "faults"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_of_the_predictions_is_named(read, said, faults):
-    assert told(read(said)) == faults
+@pytest.mark.parametrize(("said", "errors"), ERRORS.values(), ids=ERRORS)
+def test_an_error_of_the_predictions_is_named(read, said, errors):
+    assert told(read(said)) == errors
 
 
 @pytest.mark.parametrize(
-    ("line", "fault"),
+    ("line", "kind", "message"),
     [
-        ({"image_id": "c3"}, "picture c3 has no text among ['image_id']"),
-        ({"image_id": "c3", "text": "壳"}, "picture c3 has a text that is a JSON string, not a list of references"),
-        (
-            {"image_id": "c3", "text": []},
-            "picture c3 has an empty list of references; without answers nothing can be scored",
-        ),
-        (
-            {"image_id": "c3", "text": ["壳", 1]},
-            "picture c3 has a text that is a JSON number, not a string (reference 2 of 2)",
-        ),
-        ({"image_id": "c3", "text": [" "]}, "picture c3 has a text that is blank (reference 1 of 1)"),
+        ({"image_id": "c3"}, "missing_key", "no text among image_id"),
+        ({"image_id": "c3", "text": "壳"}, "wrong_type", 'text is "壳"; write a list of strings'),
+        ({"image_id": "c3", "text": []}, "empty_text", "text is empty; write one reference or more"),
+        ({"image_id": "c3", "text": ["壳", 1]}, "wrong_type", "reference 2 of 2: text is 1"),
+        ({"image_id": "c3", "text": [" "]}, "empty_text", "reference 1 of 1"),
     ],
 )
-def test_a_fault_of_the_answers_is_named(read, line, fault):
-    assert told(read(gold=[*GOLD[:2], line])) == [f"gold.jsonl:3: {fault}"]
+def test_an_error_of_the_answers_is_named(read, line, kind, message):
+    submission = read(gold=[*GOLD[:2], line])
+    assert told(submission) == [("gold.jsonl", 3, "c3", kind)]
+    assert message in submission.errors[0].message
 
 
-def test_all_faults_of_both_files_are_listed(read):
+def test_all_errors_of_both_files_are_listed(read):
     gold = [*GOLD, b"oops", {"image_id": "a1", "text": ["裤"]}]
     said = [{"image_id": "a1", "text": 1}, b"", {"image_id": "a1", "text": "裤"}, {"image_id": "c3", "text": "壳"}]
     assert told(read(said, gold)) == [
-        "gold.jsonl:4: is not JSON: Expecting value: line 1 column 1 (char 0)",
-        "gold.jsonl:5: picture a1 is already on line 1; ids are unique",
-        "said.jsonl:1: picture a1 has a text that is a JSON number, not a string",
-        "said.jsonl:2: is blank; remove it",
-        "said.jsonl:3: picture a1 is already on line 1; ids are unique",
-        "gold.jsonl:2: picture b2 has no prediction",
+        ("gold.jsonl", 4, None, "malformed_json"),
+        ("gold.jsonl", 5, "a1", "duplicate_id"),
+        ("said.jsonl", 1, "a1", "wrong_type"),
+        ("said.jsonl", 2, None, "blank_line"),
+        ("said.jsonl", 3, "a1", "duplicate_id"),
+        ("gold.jsonl", 2, "b2", "no_prediction"),
     ]
 
 
@@ -150,18 +123,18 @@ def test_a_missing_file_is_the_one_fault(tmp_path, missing):
     for name in {"gold", "said"} - {missing}:
         (tmp_path / f"{name}.jsonl").write_bytes(encoded(GOLD if name == "gold" else SAID))
     submission = read_caption_submission(tmp_path / "gold.jsonl", tmp_path / "said.jsonl")
-    assert told(submission) == [f"{missing}.jsonl: cannot be read: No such file or directory"]
+    assert told(submission) == [(f"{missing}.jsonl", None, None, "missing_file")]
 
 
 def test_answers_without_lines_are_named(read):
-    assert told(read(b"", b"")) == ["gold.jsonl: has no lines; it must have one for each picture"]
+    assert told(read(b"", b"")) == [("gold.jsonl", None, None, "empty_file")]
 
 
 def test_what_the_rules_leave_open_is_accepted_and_told(read):
     submission = read(
         [{"image_id": "c3", "text": ""}, {"image_id": "a1", "text": "[unk]裤"}, {"image_id": "b2", "text": " "}]
     )
-    assert submission.faults == []
+    assert submission.errors == []
     assert submission.notes == [
         "2 captions are empty; they score 0: c3, b2",
         "1 captions hold [UNK], a token that the model could not spell: a1",

@@ -273,7 +273,7 @@ def test_an_item_that_is_not_there_is_an_error_or_left_out(muge_root, tmp_path, 
     shutil.copytree(muge_root, tmp_path / "copy")
     file = tmp_path / "copy" / "Multimodal_Retrieval" / "MR_train_queries.jsonl"
     file.write_text(file.read_text().replace("1001", "4242"))
-    with pytest.raises(UserError, match=r"MR_train_queries\.jsonl:\d+: query \d+ names picture 4242"):
+    with pytest.raises(UserError, match=r"MR_train_queries\.jsonl:\d+: query \d+: names picture 4242"):
         module(tmp_path / "copy")
     data = module(tmp_path / "copy", on_error="skip")
     assert 4242 not in {int(id_) for batch in data.train_dataloader() for id_ in batch["image_id"]}
@@ -294,8 +294,8 @@ def test_skip_lists_malformed_lines_and_queries_without_pictures(muge_root, tmp_
     told = capsys.readouterr().err
     assert "leaving out of train: 3 broken rows" in told
     assert "MR_train_imgs.tsv:1: no tab" in told
-    assert f"MR_train_queries.jsonl:{number - 1}: not a line of JSON" in told
-    assert f"MR_train_queries.jsonl:{number}: query 8 names no picture" in told
+    assert f"MR_train_queries.jsonl:{number - 1}: query 7: not JSON" in told
+    assert f"MR_train_queries.jsonl:{number}: query 8: names no picture" in told
     assert len(data.train_dataloader().dataset) == len(module(muge_root).train_dataloader().dataset)
 
 
@@ -303,7 +303,7 @@ def test_a_query_without_answer_is_an_error_or_listed(muge_root, tmp_path, capsy
     shutil.copytree(muge_root, tmp_path / "copy")
     answers = tmp_path / "copy" / "Multimodal_Retrieval" / "MR_test_answers.jsonl"
     answers.write_text("".join(answers.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(UserError, match=r"MR_test_answers\.jsonl: no answer for query 300"):
+    with pytest.raises(UserError, match=r"MR_test_answers\.jsonl: query 300: no answer"):
         module(tmp_path / "copy").gold("test")
     gold = module(tmp_path / "copy", on_error="skip").gold("test")
     assert gold.query_ids[0] == 300

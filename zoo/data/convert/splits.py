@@ -3,12 +3,11 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from zoo.data.faults import Fault
-from zoo.errors import UserError
-
-SPLITS = ("train", "valid", "test")
+from zoo.data.layouts import SPLITS
+from zoo.errors import FileError, UserError
 
 
 class Pair(NamedTuple):
@@ -68,21 +67,23 @@ def split_by_shares(
     return {split: [pair for pair in pairs if split_of[pair.picture] == split] for split in SPLITS}
 
 
-def split_by_column(pairs: Sequence[Pair], task: str, faults: list[Fault], table: str) -> dict[str, list[Pair]]:
+def split_by_column(
+    pairs: Sequence[Pair], errors: list[FileError], *, joined: bool, table: Path
+) -> dict[str, list[Pair]]:
     """Take the splits that the table names.
 
     Args:
         pairs: The rows.
-        task: ``retrieval``, ``t2i`` or ``caption``. Of captions the whole list of references counts as the text: one
-            slogan fits several products.
-        faults: Where rows are listed whose picture or text is in valid or test too; those are left out.
-        table: The table's name, for the faults.
+        errors: Where rows are listed whose picture or text is in valid or test too; those are left out.
+        joined: Whether the texts of a picture are one line of references, which counts as the text then: one slogan
+            fits several products.
+        table: The table, for the errors.
 
     Returns:
         The rows of each split, in their order.
     """
     references = defaultdict(set)
-    for pair in pairs if task == "caption" else ():
+    for pair in pairs if joined else ():
         references[pair.split, pair.picture].add(pair.text)
     lists = {key: frozenset(texts) for key, texts in references.items()}
 
@@ -90,11 +91,11 @@ def split_by_column(pairs: Sequence[Pair], task: str, faults: list[Fault], table
         return pair.picture
 
     def text(pair: Pair) -> Hashable:
-        return lists[pair.split, pair.picture] if task == "caption" else pair.text
+        return lists[pair.split, pair.picture] if joined else pair.text
 
     leaks = _leaks(pairs, picture, "picture") | _leaks(pairs, text, "text")
     for place, message in sorted(leaks.items()):
-        faults.append(Fault(f"{table}:{pairs[place].line}", message))
+        errors.append(FileError(message, file=table, line=pairs[place].line))
     kept = [pair for place, pair in enumerate(pairs) if place not in leaks]
     return {split: [pair for pair in kept if pair.split == split] for split in SPLITS}
 

@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data.faults import Fault
-from zoo.errors import UserError
+from zoo.errors import FileError, UserError
 
 Record = tuple[int, dict[str, Any]]  # line from 1, and the cells by column
 
@@ -34,8 +33,8 @@ class Table:
         self.columns: list[str] = []
         self.notes: list[str] = []
 
-    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
-        """Line and cells of each row that has something in these columns; rows that cannot be read become faults."""
+    def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
+        """Line and cells of each row that has something in these columns; rows that cannot be read become errors."""
         raise NotImplementedError
 
     def holds_pictures(self, column: str) -> bool:
@@ -63,7 +62,7 @@ class DelimitedTable(Table):
         self.columns = [name.strip() for name in next(self._lines(), (1, []))[1]]
         _check_columns(path, self.columns)
 
-    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
+    def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
         """The rows, each by the line it begins on; blank ones are passed over."""
         lines = self._lines()
         next(lines)
@@ -76,7 +75,7 @@ class DelimitedTable(Table):
             message = (
                 f"{len(cells)} cells under {len(self.columns)} columns; give each column one, in quotes if need be"
             )
-            faults.append(Fault(f"{self.path}:{number}", message))
+            errors.append(FileError(message, file=self.path, line=number))
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         with self.path.open(encoding=self._encoding, newline="") as file:
@@ -106,7 +105,7 @@ class JsonTable(Table):
         self.columns = list(names)
         _check_columns(path, self.columns)
 
-    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
+    def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
         """The objects; blank lines are passed over."""
         with self.path.open(encoding=self._encoding, newline="\n") as file:
             for number, line in enumerate(file, start=1):
@@ -115,13 +114,13 @@ class JsonTable(Table):
                 try:
                     record = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    faults.append(Fault(f"{self.path}:{number}", f"not JSON ({error}); write an object a line"))
+                    errors.append(FileError(f"not JSON ({error}); write an object a line", file=self.path, line=number))
                     continue
                 if isinstance(record, dict):
                     yield number, record
                 else:
                     message = f"JSON, but a {type(record).__name__}; write an object a line"
-                    faults.append(Fault(f"{self.path}:{number}", message))
+                    errors.append(FileError(message, file=self.path, line=number))
 
 
 class ParquetTable(Table):
@@ -141,7 +140,7 @@ class ParquetTable(Table):
         self.columns = list(self._fields)
         _check_columns(path, self.columns)
 
-    def records(self, columns: Sequence[str], faults: list[Fault]) -> Iterator[Record]:
+    def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
         """The rows, counted from 1; of pictures only their paths are read."""
         wanted = [f"{name}.path" if self._is_struct(name) else name for name in columns if not self._is_plain(name)]
         number = 0

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
 from zoo.core.loading import check_least
+from zoo.data.layouts import ECOMMERCE_IC
 from zoo.tasks.captioning.contracts import CaptionGold
 from zoo.tasks.captioning.datasets import CaptionedPictures, CaptioningSplit, TrainingCaptions
 
@@ -31,7 +32,7 @@ class CaptioningDataModule(MugeDataModule):
         UserError: A file is missing, or a row is broken and ``on_error`` is ``raise``.
     """
 
-    layout = "caption"
+    layout = ECOMMERCE_IC
 
     def __init__(
         self,

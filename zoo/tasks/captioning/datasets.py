@@ -12,14 +12,11 @@ from torch.utils.data import Dataset
 
 from zoo.core.loading import decode, join_pictures, spread
 from zoo.data import images
-from zoo.data.caption_files import Caption, read_captions
-from zoo.data.faults import raise_or_list
-from zoo.data.formats import TASK_FOLDERS, first_file
+from zoo.data.formats import Caption, read_captions
+from zoo.data.layouts import ECOMMERCE_IC
 from zoo.data.tsv import ImageTsv
-from zoo.errors import UserError, nearest
+from zoo.errors import FileError, UserError, raise_or_list
 from zoo.tasks.captioning.contracts import CaptionBatch, CaptionGold
-
-SPLITS = ("train", "valid", "test")
 
 
 class CaptioningSplit:
@@ -44,17 +41,15 @@ class CaptioningSplit:
     def __init__(
         self, folder: Path, split: str, *, max_references: int | None, on_error: Literal["raise", "skip"]
     ) -> None:
-        if split not in SPLITS:
-            raise UserError(f"Split {split!r} is not one of {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
-        answers = ["IC_test_answers.jsonl"] if split == "test" else []
-        self.captions_path = first_file(folder, *answers, f"IC_{split}.jsonl")
-        self.folder = folder.parent if folder.name == TASK_FOLDERS["caption"] else folder
+        pictures_path, texts_path, answers_path = ECOMMERCE_IC.files(folder, split)
+        self.captions_path = answers_path or texts_path
+        self.folder = folder.parent if folder.name == ECOMMERCE_IC.folder else folder
         self.split = split
         self.max_references = max_references
-        self.faults: list[str] = []
+        self.faults: list[FileError] = []
         faults = self.faults if on_error == "skip" else None
         captions = self._alike(read_captions(self.captions_path, faults), faults)
-        self.pictures = ImageTsv(first_file(folder, f"IC_{split}.tsv"), id_type=str, faults=faults)
+        self.pictures = ImageTsv(pictures_path, str, faults)
         usable = join_pictures(
             self.pictures,
             [caption.image_id for caption in captions],
@@ -68,14 +63,20 @@ class CaptioningSplit:
         self.references = [captions[place].texts[:max_references] for place in usable]
         self.has_references = any(self.references)
 
-    def _alike(self, captions: list[Caption], faults: list[str] | None) -> list[Caption]:
+    def _alike(self, captions: list[Caption], faults: list[FileError] | None) -> list[Caption]:
         """Those with references, unless none has any."""
         with_texts = [caption for caption in captions if caption.texts]
         for caption in captions if with_texts else []:
             if not caption.texts:
-                where = f"{self.captions_path}:{caption.line}: picture {caption.image_id}"
-                fault = f"{where} has no text, and others have: give every picture a list of references, or none"
-                raise_or_list(UserError(fault), faults)
+                error = FileError(
+                    "has no text, and others have: give every picture a list of references, or none",
+                    file=self.captions_path,
+                    line=caption.line,
+                    id=caption.image_id,
+                    noun="picture",
+                    kind="missing_key",
+                )
+                raise_or_list(error, faults)
         return with_texts or captions
 
     def __len__(self) -> int:

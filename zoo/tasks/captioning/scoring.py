@@ -21,7 +21,7 @@ def scoring_parser() -> CommandParser:
         description="E-Commerce IC: CIDEr-D, BLEU-1 to 4 and ROUGE-L, percent, equal to pycocoevalcap's on the same"
         " tokens. MUGE publishes no evaluator: the signature says how texts were cut. Beside them, what the references"
         " score against each other, what the captions score against other pictures' references, and how much they vary."
-        " Every fault of the files is listed first, with line and id; then the exit code is 1 and nothing is scored.",
+        " Every error of the files is listed first, with line and id; then the exit code is 1 and nothing is scored.",
     )
     parser.add_argument(
         "--gold", type=str, required=True, help="JSON lines of image_id and text, a list of references: IC_valid.jsonl."
@@ -68,10 +68,10 @@ def main(argv: list[str]) -> int:
     submission = read_caption_submission(options.gold, options.predictions)
     for note in submission.notes:
         print(f"note: {note}", file=sys.stderr)
-    if submission.faults:
-        for fault in submission.faults:
-            print(fault, file=sys.stderr)
-        print(f"The submission is not valid: {len(submission.faults)} fault(s).", file=sys.stderr)
+    if submission.errors:
+        for error in submission.errors:
+            print(error, file=sys.stderr)
+        print(f"The submission is not valid: {len(submission.errors)} error(s).", file=sys.stderr)
         return 1
     tokenization = Tokenization(lowercase=options.lowercase, punctuation=options.punctuation)
     frequencies = read_frequencies(options.document_frequencies, tokenization)
@@ -127,7 +127,7 @@ def read_frequencies(path: str | None, tokenization: "Tokenization") -> "Documen
     Raises:
         UserError: It is no such file, or its texts were cut otherwise.
     """
-    from zoo.data.caption_files import read_captions
+    from zoo.data.formats import read_captions
     from zoo.tasks.captioning.metrics.ngrams import DocumentFrequencies
 
     if path is None:
@@ -166,7 +166,7 @@ def write_per_image(path: str, submission: "CaptionSubmission", score: "CaptionS
     Raises:
         UserError: It cannot be written.
     """
-    from zoo.data.formats import write_json_lines
+    from zoo.io import write_json_lines
 
     columns = {name: (100 * values).tolist() for name, values in score.captions.items()}
     records = (

@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 
 from zoo.core.submission import Submission
-from zoo.data.formats import write_json_lines
+from zoo.io import write_json_lines
 from zoo.tasks.captioning.metrics.scores import CaptionScores
 
 

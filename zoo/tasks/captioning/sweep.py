@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.core.evaluation import data_module, steps_done
-from zoo.data.formats import write_text
 from zoo.errors import UserError
+from zoo.io import write_text
 from zoo.tasks.captioning.contracts import CaptionGold
 from zoo.tasks.captioning.metrics.ngrams import Tokenization
 from zoo.tasks.captioning.metrics.scores import CaptionScores

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from zoo.core.datamodule import MugeDataModule
 from zoo.core.loading import check_probabilities, decode
 from zoo.data.formats import Schema
+from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.errors import UserError
 from zoo.tasks.retrieval.contracts import RetrievalGold
 from zoo.tasks.retrieval.datasets import GalleryDataset, PairDataset, QueryDataset, RetrievalSplit, Split, TrainingPairs
@@ -43,7 +44,7 @@ class RetrievalDataModule(MugeDataModule):
         UserError: A file is missing, or a row is broken and ``on_error`` is ``raise``.
     """
 
-    layout = "retrieval"
+    layout = MULTIMODAL_RETRIEVAL
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from zoo.core.loading import broken_pictures, decode
 from zoo.data import images
 from zoo.data.augment import auto_augment, degrade
-from zoo.data.faults import raise_or_list
-from zoo.data.formats import TASK_FOLDERS, Query, read_queries, retrieval_files
+from zoo.data.formats import Query, read_queries
+from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.data.tsv import ImageTsv, JoinedTsv
-from zoo.errors import UserError, nearest
+from zoo.errors import FileError, UserError, nearest, raise_or_list
 from zoo.tasks.retrieval.contracts import ImageBatch, PairBatch, QueryBatch, RetrievalGold
 
 Split = Literal["train", "valid", "test"]
@@ -142,12 +142,12 @@ class RetrievalSplit:
     """
 
     def __init__(self, folder: Path, split: Split, *, on_error: Literal["raise", "skip"]) -> None:
-        images_path, queries_path, answers_path = retrieval_files(folder, split)
-        self.folder = folder.parent if folder.name == TASK_FOLDERS["retrieval"] else folder
+        images_path, queries_path, answers_path = MULTIMODAL_RETRIEVAL.files(folder, split)
+        self.folder = folder.parent if folder.name == MULTIMODAL_RETRIEVAL.folder else folder
         self.split = split
-        self.faults: list[str] = []
+        self.faults: list[FileError] = []
         faults = self.faults if on_error == "skip" else None
-        self.pictures = ImageTsv(images_path, id_type=int, faults=faults)
+        self.pictures = ImageTsv(images_path, int, faults)
         self.queries = read_queries(queries_path, faults)
         broken = broken_pictures(self.pictures) if on_error == "skip" else {}
         self.faults += broken.values()
@@ -156,27 +156,29 @@ class RetrievalSplit:
         self.labelled = any(query.item_ids for query in self.answers)
         self._check_items(answers_path or queries_path, {int(self.pictures.ids[row]) for row in broken}, faults)
 
-    def _answers(self, path: Path, faults: list[str] | None) -> list[Query]:
+    def _answers(self, path: Path, faults: list[FileError] | None) -> list[Query]:
         """The answer of each query, in their order; one without pictures where there is none."""
         answers = {query.query_id: query for query in read_queries(path, faults)}
         for query in self.queries:
             if query.query_id not in answers:
-                raise_or_list(UserError(f"{path}: no answer for query {query.query_id}"), faults)
+                error = FileError("no answer", file=path, id=query.query_id, noun="query", kind="no_answer")
+                raise_or_list(error, faults)
                 answers[query.query_id] = Query(query.query_id, query.text, kind=query.kind)
         return [answers[query.query_id] for query in self.queries]
 
-    def _check_items(self, path: Path, broken: set[int], faults: list[str] | None) -> None:
+    def _check_items(self, path: Path, broken: set[int], faults: list[FileError] | None) -> None:
         """See that the pictures that queries name are there."""
         row_of = self.row_of
         hint = ". Add the picture, or leave such rows out with data.on_error=skip" if faults is None else ""
         for query in self.answers:
-            where = f"{path}:{query.line}: query {query.query_id}"
+            where: dict[str, Any] = {"file": path, "line": query.line, "id": query.query_id, "noun": "query"}
             for item in query.item_ids:
                 if item not in row_of and item not in broken:
-                    fault = f"{where} names picture {item}, which {self.pictures.path} lacks{hint}"
-                    raise_or_list(UserError(fault), faults)
+                    message = f"names picture {item}, which {self.pictures.path} lacks{hint}"
+                    raise_or_list(FileError(message, kind="dangling_id", **where), faults)
             if faults is not None and self.labelled and query.line and not query.item_ids:
-                faults.append(f"{where} names no picture: it is not trained on, and counts as missed")
+                message = "names no picture: it is not trained on, and counts as missed"
+                faults.append(FileError(message, kind="no_picture", **where))
 
     @cached_property
     def row_of(self) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""``python -m zoo score retrieval``: MUGE's verdict to the last digit, and every fault of a file that fails; no torch.
+"""``python -m zoo score retrieval``: MUGE's verdict to the last digit, and every error of a file that fails; no torch.
 
 Two evaluators are public and alike but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
 (``text_id``, ``image_ids``). The gold file's schema decides which one is followed, so predictions in the other schema
@@ -15,15 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.core.command import CommandParser, check_output, write_output
-from zoo.tasks.retrieval.submission_files import (
-    RetrievalFault,
-    Schema,
-    SubmissionFile,
-    find_schema,
-    read_gold,
-    read_lines,
-    read_predictions,
-)
+from zoo.data.lines import Kind
+from zoo.errors import FileError
+from zoo.tasks.retrieval.submission_files import Schema, SubmissionFile, find_schema, read_gold, read_predictions
 
 CUTOFFS = (1, 5, 10)
 SHOWN_IDS = 10  # ids that a note names
@@ -34,7 +28,7 @@ class Evaluation:
     """The outcome of scoring one submission."""
 
     result: dict[str, Any]  # the official JSON
-    faults: list[RetrievalFault] = field(default_factory=list)  # empty when the submission is valid
+    errors: list[FileError] = field(default_factory=list)  # empty when the submission is valid
     notes: list[str] = field(default_factory=list)  # what is accepted but probably not meant
 
 
@@ -49,15 +43,15 @@ def main(argv: list[str]) -> int:
     """
     options = scoring_parser().parse_args(argv)
     evaluation = evaluate_retrieval(options.gold, options.predictions)
-    for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.faults):
+    for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.errors):
         print(line, file=sys.stderr)
     text = json.dumps(evaluation.result)
     print(text)
     if options.output is not None:
         check_output(options.output, [options.gold, options.predictions])
         write_output(options.output, text)
-    if evaluation.faults:
-        print(f"The submission is not valid: {len(evaluation.faults)} fault(s).", file=sys.stderr)
+    if evaluation.errors:
+        print(f"The submission is not valid: {len(evaluation.errors)} error(s).", file=sys.stderr)
         return 1
     scores = evaluation.result["scoreJson"]
     recalls = ", ".join(f"R@{k} {scores[f'r{k}']:.2f}" for k in CUTOFFS)
@@ -70,7 +64,7 @@ def scoring_parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m zoo score retrieval",
         description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "
-        "Prints its JSON; the exit code is 1 when a file has faults, each of which is listed with file, line and id.",
+        "Prints its JSON; the exit code is 1 when a file has errors, each of which is listed with file, line and id.",
     )
     parser.add_argument(
         "--gold",
@@ -96,26 +90,23 @@ def score_retrieval(gold: Path | str, predictions: Path | str) -> dict[str, Any]
     Returns:
         Of a valid submission ``{"success": true, "score", "scoreJson": {"score", "mean_recall", "r1", "r5", "r10"}}``,
         percent 0-100, equal bit for bit; else ``{"errorDetail", "errorMsg", "score": 0, "scoreJson": {},
-        "success": false}``: ``errorMsg`` is the official first fault's, ``errorDetail`` lists all faults, one a line.
+        "success": false}``: ``errorMsg`` is the first error, of the kind at which the official evaluator stops,
+        ``errorDetail`` lists all errors, one a line; both in our words.
     """
     return evaluate_retrieval(gold, predictions).result
 
 
 def evaluate_retrieval(gold: Path | str, predictions: Path | str) -> Evaluation:
-    """``score_retrieval`` with the faults, and with notes on what the official evaluator accepts silently."""
-    truth_lines, guess_lines = read_lines(gold), read_lines(predictions)
-    schema = find_schema(truth_lines.lines, guess_lines.lines)
-    truth, guess = read_gold(truth_lines, schema), read_predictions(guess_lines, schema)
-    missing = [] if guess_lines.error else _missing(gold, truth, guess, schema)
-    late = [*missing, *_unscorable(gold, truth)]
-    faults = [*truth.faults, *guess.faults, *late]
+    """``score_retrieval`` with the errors, and with notes on what the official evaluator accepts silently."""
+    schema = find_schema(gold, predictions)
+    truth, guess = read_gold(gold, schema), read_predictions(predictions, schema)
+    missing = _missing(gold, truth, guess) if guess.is_readable else []
+    errors = [*truth.errors, *guess.errors, *missing, *_unscorable(gold, truth, schema)]
     notes = list(_notes(truth, guess, schema))
-    if faults:
-        stops = [truth.official, guess.official, *(fault.official for fault in late)]
-        error = next(official for official in stops if official is not None)
-        detail = "\n".join(map(str, faults))
+    if errors:
+        detail, first = "\n".join(map(str, errors)), str(errors[0])
         return Evaluation(
-            {"errorDetail": detail, "errorMsg": error, "score": 0, "scoreJson": {}, "success": False}, faults, notes
+            {"errorDetail": detail, "errorMsg": first, "score": 0, "scoreJson": {}, "success": False}, errors, notes
         )
     return Evaluation(_official_score(truth.entries, guess.entries), notes=notes)
 
@@ -136,28 +127,28 @@ def _official_score(truth: dict[Any, Any], guess: dict[Any, list[int]]) -> dict[
     }
 
 
-def _missing(
-    gold: Path | str, truth: SubmissionFile, guess: SubmissionFile, schema: Schema
-) -> Iterator[RetrievalFault]:
-    """Queries of the gold file without a prediction; each carries the official message, which names them all."""
-    missing = set(truth.entries.keys()) - set(guess.entries.keys())  # made so, the order of names is the official one
-    names = ", ".join([str(query) for query in missing])
-    official = f"The following {schema.query}s have no prediction in your submission, please check again: {names}"
+def _missing(gold: Path | str, truth: SubmissionFile, guess: SubmissionFile) -> Iterator[FileError]:
+    """Queries of the gold file without a prediction."""
     for query, line in truth.lines.items():
-        if query in missing:
-            yield RetrievalFault(f"{gold}:{line}", f"query {query} has no prediction", official)
+        if query not in guess.entries:
+            message = "no prediction; add a line for it to the predictions"
+            yield _query_error(message, gold, line, query, kind="no_prediction")
 
 
-def _unscorable(gold: Path | str, truth: SubmissionFile) -> Iterator[RetrievalFault]:
+def _unscorable(gold: Path | str, truth: SubmissionFile, schema: Schema) -> Iterator[FileError]:
     """Answers that stop the official evaluator while it scores."""
     for query, images in truth.entries.items():
         try:
             set(images)
         except TypeError as error:
-            message = f"query {query}: the true pictures are no list of ids ({error})"
-            yield RetrievalFault(f"{gold}:{truth.lines[query]}", message, error.args[0])
-    if not truth.entries and not truth.faults:
-        yield RetrievalFault(str(gold), "has no lines; it must have one for each query", "float division by zero")
+            message = f"{schema.images} is no list of ids ({error}); write a list of integers"
+            yield _query_error(message, gold, truth.lines[query], query, kind="wrong_type")
+    if not truth.entries and not truth.errors:
+        yield FileError("has no lines; it must have one for each query", file=gold, kind="empty_file")
+
+
+def _query_error(message: str, gold: Path | str, line: int, query: Any, *, kind: Kind) -> FileError:
+    return FileError(message, file=gold, line=line, id=query, noun="query", kind=kind)
 
 
 def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iterator[str]:

@@ -6,6 +6,7 @@ SPEC = TaskSpec(
     name="retrieval",
     task="zoo.tasks.retrieval.task:RetrievalTask",
     data="zoo.tasks.retrieval.data:RetrievalDataModule",
+    files="zoo.data.layouts:MULTIMODAL_RETRIEVAL",
     callbacks=(
         "zoo.tasks.retrieval.evaluation:RetrievalEvaluation",
         "zoo.tasks.retrieval.submission:RetrievalSubmission",

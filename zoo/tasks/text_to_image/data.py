@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
 from zoo.core.loading import check_least
+from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationGold
 from zoo.tasks.text_to_image.datasets import Descriptions, TextToImageSplit, TrainingLatents, TrainingPictures
@@ -35,7 +36,7 @@ class TextToImageDataModule(MugeDataModule):
         UserError: A file is missing, or a row is broken and ``on_error`` is ``raise``.
     """
 
-    layout = "t2i"
+    layout = ECOMMERCE_T2I
 
     def __init__(
         self,

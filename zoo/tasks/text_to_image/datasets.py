@@ -12,13 +12,13 @@ from torch.utils.data import Dataset
 
 from zoo.core.loading import decode, join_pictures, spread
 from zoo.data import images
-from zoo.data.formats import TASK_FOLDERS, first_file, read_text_tsv
+from zoo.data.formats import read_text_tsv
+from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.tsv import ImageTsv
-from zoo.errors import UserError, nearest
+from zoo.errors import FileError, UserError
 from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
 from zoo.tasks.text_to_image.latents import Latents
 
-SPLIT_IN_FILES = {"train": "train", "valid": "val", "test": "test"}  # MUGE's names
 
 
 class TextToImageSplit:
@@ -39,22 +39,18 @@ class TextToImageSplit:
     """
 
     def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
-        if split not in SPLIT_IN_FILES:
-            raise UserError(
-                f"Split {split!r} is not one of {', '.join(SPLIT_IN_FILES)}.{nearest(split, SPLIT_IN_FILES)}"
-            )
-        stem = f"T2I_{SPLIT_IN_FILES[split]}"
-        self.texts_path = first_file(folder, f"{stem}.txt.tsv", f"{stem}.text.tsv")
-        self.pictures_path = folder / f"{stem}.img.tsv"
-        self.folder = folder.parent if folder.name == TASK_FOLDERS["t2i"] else folder
+        files = ECOMMERCE_T2I.files(folder, split, need_images=False)
+        self.texts_path = files.texts
+        self.pictures_path = files.images
+        self.folder = folder.parent if folder.name == ECOMMERCE_T2I.folder else folder
         self.split = split
-        self.faults: list[str] = []
+        self.faults: list[FileError] = []
         faults = self.faults if on_error == "skip" else None
         descriptions = read_text_tsv(self.texts_path, faults)
         self.image_ids = [description.image_id for description in descriptions]
         self.texts = [description.text for description in descriptions]
         has_pictures = self.pictures_path.is_file()
-        self.pictures = ImageTsv(self.pictures_path, id_type=str, faults=faults) if has_pictures else None
+        self.pictures = ImageTsv(self.pictures_path, str, faults) if has_pictures else None
         if self.pictures is not None:
             lines = [description.line for description in descriptions]
             usable = join_pictures(

@@ -19,8 +19,8 @@ from zoo.core.evaluation import (
     save_image_grid,
     steps_done,
 )
-from zoo.data.formats import write_json_lines
 from zoo.errors import UserError
+from zoo.io import write_json_lines
 from zoo.tasks.text_to_image.contracts import GenerationGold
 from zoo.tasks.text_to_image.feature_extractors import Judges, true_features
 from zoo.tasks.text_to_image.grids import grid, nearest_sheet

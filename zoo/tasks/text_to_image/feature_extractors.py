@@ -13,9 +13,9 @@ from zoo.core.checkpoint import load
 from zoo.core.collected import CollectedRows
 from zoo.core.precision import full_float32
 from zoo.core.weights import load_pretrained, read_torch, weights_hash
-from zoo.data.formats import atomic_write, cache_folder
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
+from zoo.io import atomic_write, cache_folder
 from zoo.registry import IMAGE_TOWERS
 from zoo.tasks.text_to_image.contracts import GenerationData
 from zoo.tasks.text_to_image.inception import NoInceptionError, load_inception

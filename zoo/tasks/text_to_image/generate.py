@@ -140,7 +140,7 @@ def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
 
 
 def _save(picture: Any, path: Path) -> None:
-    from zoo.data.formats import atomic_write
+    from zoo.io import atomic_write
 
     with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.formats import write_text
 from zoo.errors import UserError
+from zoo.io import write_text
 
 ARRAY, FACTS, PARTIAL = "train.npy", "latents.json", "train.partial.npy"
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.datasets import SPLIT_IN_FILES
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -102,7 +101,7 @@ def main(argv: list[str]) -> int:
     inputs = [options.predictions, beside, options.distractors, options.matcher, options.inception]
     check_output(options.output, [*inputs, *Path(data.folder).iterdir()])
     submission = T2ISubmission(options.predictions, gold)
-    if submission.faults:
+    if submission.errors:
         submission.check()
     else:
         judges = load_judges(options)
@@ -110,12 +109,12 @@ def main(argv: list[str]) -> int:
         collected = CollectedRows(gold.rows, names=names_of(judges))
         batches = submission.pictures(batch_size=options.batch_size)
         for batch in progress(batches, "Looking", math.ceil(len(gold.texts) / options.batch_size)):
-            if not submission.faults:  # else it is read on for the other faults alone
+            if not submission.errors:  # else it is read on for the other errors alone
                 collected.update(batch["row"], **judges.look(batch["image"].to(judges.device)))
-    if submission.faults:
-        for fault in submission.faults:
-            print(fault, file=sys.stderr)
-        print(f"The submission is not valid: {len(submission.faults)} fault(s).", file=sys.stderr)
+    if submission.errors:
+        for error in submission.errors:
+            print(error, file=sys.stderr)
+        print(f"The submission is not valid: {len(submission.errors)} error(s).", file=sys.stderr)
         return 1
     data.image_size = submission.image_size
     rows, values = collected.gathered()
@@ -213,7 +212,9 @@ def protocol_of(
 def _split(options: "Namespace") -> str:
     if options.split != "auto":
         return options.split
-    splits = {name: split for split, name in SPLIT_IN_FILES.items()}
+    from zoo.data.layouts import ECOMMERCE_T2I, SPLITS
+
+    splits = {ECOMMERCE_T2I.split_name(split): split for split in SPLITS}
     named = re.fullmatch(rf"T2I_({'|'.join(splits)})(\..*)?", Path(options.predictions).name)
     if named is None:
         raise UserError(
@@ -270,14 +271,14 @@ def read_distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
     """
     import torch
 
-    from zoo.data.formats import read_json_lines
+    from zoo.data.lines import LineReader
     from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
 
     if path is None:
         return draw_distractors(gold.texts)
     row_of = {image_id: row for row, image_id in enumerate(gold.image_ids)}
     listed: dict[str, list[int]] = {}
-    for number, record in read_json_lines(Path(path)):
+    for number, _, record in LineReader(path, noun="picture").records():
         where, image_id, ids = f"--distractors {path}:{number}", record.get("image_id"), record.get("distractors")
         if not isinstance(image_id, str) or not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise UserError(f"{where}: give an object with image_id, a string, and distractors, a list of ids")

@@ -6,6 +6,7 @@ SPEC = TaskSpec(
     name="text_to_image",
     task="zoo.tasks.text_to_image.task:TextToImageTask",
     data="zoo.tasks.text_to_image.data:TextToImageDataModule",
+    files="zoo.data.layouts:ECOMMERCE_T2I",
     callbacks=(
         "zoo.tasks.text_to_image.evaluation:GenerationEvaluation",
         "zoo.tasks.text_to_image.submission:TextToImageSubmission",

@@ -16,10 +16,11 @@ from zoo.callbacks.ema import EMA
 from zoo.core.evaluation import data_module
 from zoo.core.submission import Submission
 from zoo.core.weights import weights_hash
-from zoo.data.formats import write_image_tsv, write_text
+from zoo.data.formats import write_image_tsv
 from zoo.data.images import decode_base64, encode_base64
+from zoo.data.layouts import ECOMMERCE_T2I
+from zoo.io import write_text
 from zoo.tasks.text_to_image.contracts import GenerationGold
-from zoo.tasks.text_to_image.datasets import SPLIT_IN_FILES
 
 
 class TextToImageSubmission(Submission):
@@ -53,7 +54,7 @@ class TextToImageSubmission(Submission):
             "precision": str(trainer.precision),
         }
         digest = hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
-        self.file = self.path(trainer, f"T2I_{SPLIT_IN_FILES[self.gold.split]}.tsv")
+        self.file = self.path(trainer, f"T2I_{ECOMMERCE_T2I.split_name(self.gold.split)}.tsv")
         self.parts = self.file.with_name(f".{self.file.stem}.{digest}.parts")
         done = sorted({row for row, _ in self._drawn()})
         done = done[: max(0, len(self.gold.texts) - trainer.world_size)]  # each process must have something to do

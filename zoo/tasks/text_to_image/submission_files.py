@@ -1,4 +1,4 @@
-"""A text-to-image submission, ``T2I_test.tsv``, anyone's: read in the gold's order, with every fault.
+"""A text-to-image submission, ``T2I_test.tsv``, anyone's: read in the gold's order, with every error.
 
 MUGE publishes no evaluator: the rules are those of its task page, one line of id, tab and base64 PNG or JPEG for every
 description, and what a comparison of pictures needs: RGB, square, all of one size.
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from zoo.data import images
-from zoo.data.faults import Fault
-from zoo.errors import UserError
+from zoo.data.lines import Kind, LineReader
+from zoo.errors import FileError
 from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
 
 FORMATS = ("PNG", "JPEG")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+ACCEPTED: tuple[Kind, ...] = ("crlf",)
 READ_AHEAD = 16  # pictures that wait for each thread
 
 
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 class T2ISubmission:
     """The pictures of a submission, and everything that is wrong with them.
 
-    What lines, ids and the pictures' headers show is in ``faults`` at once; a picture that cannot be decoded is added
+    What lines, ids and the pictures' headers show is in ``errors`` at once; a picture that cannot be decoded is added
     when it is read, so the list is whole after ``pictures`` was read to its end, or after ``check``.
 
     Args:
@@ -45,41 +45,45 @@ class T2ISubmission:
         gold: The descriptions that were drawn; a line is wanted for each.
 
     Raises:
-        UserError: The file is not there.
+        FileError: The file is not there.
     """
 
     def __init__(self, path: Path | str, gold: GenerationGold) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise UserError(f"{str(path)!r} is {'a folder' if self.path.is_dir() else 'not there'}: give a .tsv file.")
+            message = f"is {'a folder' if self.path.is_dir() else 'not there'}; give a .tsv file"
+            raise FileError(message, file=path, kind="missing_file")
         self.gold = gold
         self.row_of = {image_id: row for row, image_id in enumerate(gold.image_ids)}
-        self._faults: dict[tuple[int, str], None] = {}  # by line and words, each once; 0: of no line
+        self._errors: list[FileError] = []
+        self._reader = LineReader(self.path, noun="picture", accepted=ACCEPTED, errors=self._errors)
         self._data = map_file(self.path)
-        lines = list(self._lines())
+        lines = [
+            Line(line.number, line.id, line.start, line.start + len(line.encoded))
+            for line in self._reader.image_lines(str)
+            if isinstance(line.id, str)
+        ]
         first = self._match(lines)
         headers = {line: header for line in lines if (header := self._header(line)) is not None}
         self.image_size = most_common_side(headers.values())
         sound = [line for line, header in headers.items() if self._is_sound(line, header)]
         self._wanted = sorted(set(sound) & set(first), key=lambda line: self.row_of[line.image_id])
-        self._others = sorted(set(headers) - set(self._wanted))  # read for their faults alone
+        self._others = sorted(set(headers) - set(self._wanted))  # read for their errors alone
 
     @property
-    def faults(self) -> list[Fault]:
-        """What is wrong, in the order of the lines; what concerns no line comes first."""
-        return [
-            Fault(f"{self.path}:{number}" if number else str(self.path), message)
-            for number, message in sorted(self._faults, key=lambda fault: fault[0])
-        ]
+    def errors(self) -> list[FileError]:
+        """What is wrong, each thing once, in the order of the lines; what concerns no line comes first."""
+        once = {str(error): error for error in self._errors}
+        return sorted(once.values(), key=lambda error: error.line or 0)
 
-    def check(self) -> list[Fault]:
-        """Decode every picture, and give all faults."""
+    def check(self) -> list[FileError]:
+        """Decode every picture, and give all errors."""
         for _ in self.pictures():
             pass
-        return self.faults
+        return self.errors
 
     def pictures(self, *, batch_size: int = 64, num_workers: int | None = None) -> Iterator[TextImageBatch]:
-        """The pictures in the order of the gold's rows; those with faults are left out.
+        """The pictures in the order of the gold's rows; those with errors are left out.
 
         Args:
             batch_size: Pictures of a batch.
@@ -102,42 +106,20 @@ class T2ISubmission:
 
     # --- lines and ids -----------------------------------------------------------------------------------------
 
-    def _lines(self) -> Iterator[Line]:
-        """The lines that have a tab."""
-        data, number, start = self._data, 0, 0
-        if data[:3] == BYTE_ORDER_MARK:
-            self._add(1, "begins with a byte order mark; save the file as UTF-8 without one")
-            start = len(BYTE_ORDER_MARK)
-        while start < len(data):
-            number += 1
-            newline = data.find(b"\n", start)
-            end = len(data) if newline < 0 else newline
-            tab = data.find(b"\t", start, end)
-            if tab >= 0:
-                image_id = data[start:tab].decode(errors="backslashreplace")
-                yield Line(number, image_id, tab + 1, end)
-            elif not data[start:end].strip():
-                self._add(number, "is blank; remove it")
-            else:
-                begin = data[start : min(end, start + 40)]
-                self._add(number, f"no tab after {begin!r}; a line is an id, a tab and a base64 picture")
-            start = end + 1
-
     def _match(self, lines: list[Line]) -> list[Line]:
-        """The first line of each id that is wanted; faults for the other lines and for the ids without one."""
-        first: dict[str, Line] = {}
+        """The first line of each id that is wanted; errors for the other lines and for the ids without one."""
+        first = []
         for line in lines:
             if line.image_id not in self.row_of:
-                self._add(line.number, f"picture {line.image_id}: no description of the {self.gold.split} split has it")
-            elif first.setdefault(line.image_id, line) is not line:
-                self._add(line.number, f"picture {line.image_id} is already on line {first[line.image_id].number}")
+                self._report("unknown_id", f"no description of the {self.gold.split} split has this id", line)
+            elif self._reader.claim(line.number, line.image_id):
+                first.append(line)
         if not len(self._data):
-            self._add(0, f"is empty; {len(self.row_of)} lines of an id, a tab and a base64 picture are wanted")
             return []
         for image_id in self.row_of:
-            if image_id not in first:
-                self._add(0, f"picture {image_id} is missing")
-        return list(first.values())
+            if image_id not in self._reader.first_lines:
+                self._reader.report("no_prediction", "is missing; add a line for it", id=image_id)
+        return first
 
     # --- pictures ----------------------------------------------------------------------------------------------
 
@@ -145,23 +127,23 @@ class T2ISubmission:
         try:
             return images.read_header(self._encoded(line))
         except images.ImageError as error:
-            self._add(line.number, f"picture {line.image_id}: {error}")
+            self._report("bad_picture", str(error), line)
             return None
 
     def _is_sound(self, line: Line, header: images.Header) -> bool:
-        """Whether a picture is of the right kind; a fault for each way in which it is not."""
-        size, faults = f"{header.width} × {header.height} pixels", []
+        """Whether a picture is of the right kind; an error for each way in which it is not."""
+        size, errors = f"{header.width} × {header.height} pixels", list[str]()
         if header.format not in FORMATS:
-            faults.append(f"a {header.format}, not a {' or '.join(FORMATS)}")
+            errors.append(f"a {header.format}, not a {' or '.join(FORMATS)}")
         if header.mode != "RGB":
-            faults.append(f"its mode is {header.mode}, not RGB")
+            errors.append(f"its mode is {header.mode}, not RGB")
         if header.height != header.width:
-            faults.append(f"{size}, not square")
+            errors.append(f"{size}, not square")
         elif header.width != self.image_size:
-            faults.append(f"{size}; most of this file's pictures have {self.image_size} × {self.image_size}")
-        for fault in faults:
-            self._add(line.number, f"picture {line.image_id}: {fault}")
-        return not faults
+            errors.append(f"{size}; most of this file's pictures have {self.image_size} × {self.image_size}")
+        for error in errors:
+            self._report("bad_picture", error, line)
+        return not errors
 
     def _decoded(self, lines: list[Line], num_workers: int) -> Iterator[tuple[Line, np.ndarray]]:
         """Pixels in the order of the lines, decoded ahead by threads (decoders let go of Python's lock)."""
@@ -173,7 +155,7 @@ class T2ISubmission:
                 try:
                     yield line, coming.popleft().result()
                 except images.ImageError as error:
-                    self._add(line.number, f"picture {line.image_id}: {error}")
+                    self._report("bad_picture", str(error), line)
 
     def _decode(self, line: Line) -> np.ndarray:
         return images.decode(self._encoded(line))
@@ -190,8 +172,8 @@ class T2ISubmission:
             image=torch.from_numpy(np.stack([pixels for _, pixels in pictures])).permute(0, 3, 1, 2),
         )
 
-    def _add(self, number: int, message: str) -> None:
-        self._faults[number, message] = None
+    def _report(self, kind: Kind, message: str, line: Line) -> None:
+        self._reader.report(kind, message, line.number, line.image_id)
 
 
 def map_file(path: Path) -> bytes | mmap.mmap:

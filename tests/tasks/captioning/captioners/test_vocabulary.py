@@ -31,7 +31,7 @@ def test_what_follows_the_end_is_not_read(vocabulary):
 
 
 def test_names_of_the_embedded_data_come_back(vocabulary, demo_root):
-    from zoo.data.caption_files import read_captions
+    from zoo.data.formats import read_captions
 
     names = [text for caption in read_captions(demo_root / "ECommerce-IC/IC_train.jsonl") for text in caption.texts]
     ids, _ = vocabulary.encode(names, context_length=64)
