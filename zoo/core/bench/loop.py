@@ -70,6 +70,7 @@ def loop_rates(
             task.zero_grad()  # as our task leaves it for Lightning's next step
             self.since = time.perf_counter()
 
+    task.configure_callbacks = list  # the evaluation that it brings is no part of a step
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     print("bench step: the loops, in turns", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), warnings.catch_warnings():
