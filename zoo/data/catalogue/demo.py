@@ -117,9 +117,19 @@ def _check_target(root: Path) -> None:
         *(layout.folder for layout in (MULTIMODAL_RETRIEVAL, ECOMMERCE_T2I, ECOMMERCE_IC)),
     }
     if root.exists() and not root.is_dir():
-        raise UserError(f"--root {str(root)!r} is a file; give a folder that is new or empty.")
+        raise UserError(
+            f"--root {str(root)!r} is a file; give a folder that is new or empty.",
+            argument="--root",
+            value=str(root),
+            valid="a new or empty folder",
+        )
     if root.is_dir() and any(root.iterdir()) and not ((root / _MANIFEST).is_file() and ours >= set(os.listdir(root))):
-        raise UserError(f"--root {str(root)!r} already holds other files; give a folder that is new or empty.")
+        raise UserError(
+            f"--root {str(root)!r} already holds other files; give a folder that is new or empty.",
+            argument="--root",
+            value=str(root),
+            valid="a new or empty folder",
+        )
 
 
 def _check_wheels() -> None:

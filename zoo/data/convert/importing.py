@@ -133,7 +133,12 @@ def import_folder(
     work = work_folder(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         shutil.rmtree(work, ignore_errors=True)  # what is left of an import that was stopped when all was in its place
-        raise UserError(f"{out} is there already: give a new or empty folder, or remove it.")
+        raise UserError(
+            f"{out} is there already: give a new or empty folder, or remove it.",
+            argument="OUT",
+            value=str(out),
+            valid="a new or empty folder",
+        )
     table = open_table(options.table)
     columns = choose_columns(
         table,
@@ -160,7 +165,9 @@ def import_folder(
             splits = split_by_shares(pairs, **options.shares, seed=options.seed, notes=report.notes)
         if not any(splits.values()):
             first = f" {report.errors[0]}" if report.errors else ""
-            raise UserError(f"{table.path} has no row that can be taken.{first}")
+            raise UserError(
+                f"{table.path} has no row that can be taken.{first}", argument="--table", value=str(table.path)
+            )
         _write(out, options.layout, {name: part for name, part in splits.items() if part}, store, on_progress)
     shutil.rmtree(work)
     report.counts.update({name: _count(part) for name, part in splits.items() if part})
@@ -197,10 +204,19 @@ def _held_pictures(table: Table, column: str, rows: list[Row]) -> _Pictures:
 def _picture_files(table: Table, rows: list[Row], images: Path | str | None, errors: list[FileError]) -> _Pictures:
     """Pictures in files: a source for each file; rows whose file is not there become errors."""
     if images is None:
-        raise UserError(f"--images is not given: name the folder that the paths in {table.path} start from.")
+        raise UserError(
+            f"--images is not given: name the folder that the paths in {table.path} start from.",
+            argument="--images",
+            valid="a folder",
+        )
     folder = Path(images).absolute()
     if not folder.is_dir():
-        raise UserError(f"--images {images} is {'a file' if folder.exists() else 'not there'}: give a folder.")
+        raise UserError(
+            f"--images {images} is {'a file' if folder.exists() else 'not there'}: give a folder.",
+            argument="--images",
+            value=str(images),
+            valid="a folder",
+        )
     found: dict[str, Source | str] = {}  # by the name in the table; what is wrong with it
     kept: list[tuple[str, Row]] = []
     for row in rows:

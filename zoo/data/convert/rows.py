@@ -78,7 +78,12 @@ def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *,
     have = f"the columns of {table.path} are {', '.join(table.columns)}"
     if given is not None:
         if given not in table.columns:
-            raise UserError(f"--{what}_column is {given!r}; {have}.{nearest(given, table.columns)}")
+            raise UserError(
+                f"--{what}_column is {given!r}; {have}.{nearest(given, table.columns)}",
+                argument=f"--{what}_column",
+                value=given,
+                valid=tuple(table.columns),
+            )
         return given
     found = [name for name in table.columns if re.sub(r"[\s-]+", "_", name.casefold()) in usual]
     if len(found) == 1 or (is_optional and not found):

@@ -131,11 +131,17 @@ class ParquetTable(Table):
         try:
             from pyarrow import lib, parquet
         except ImportError:
-            raise UserError(f"--table {path} is parquet, which needs pyarrow: pip install pyarrow") from None
+            raise UserError(
+                f"--table {path} is parquet, which needs pyarrow: pip install pyarrow",
+                argument="--table",
+                value=str(path),
+            ) from None
         try:
             self._file = parquet.ParquetFile(path)
         except (lib.ArrowException, OSError) as error:
-            raise UserError(f"--table {path} cannot be read as parquet: {error}") from None
+            raise UserError(
+                f"--table {path} cannot be read as parquet: {error}", argument="--table", value=str(path)
+            ) from None
         self._fields = {field.name: field for field in self._file.schema_arrow}
         self.columns = list(self._fields)
         _check_columns(path, self.columns)
@@ -181,7 +187,12 @@ def open_table(path: Path | str) -> Table:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--table {path} is {'a folder' if path.is_dir() else 'not there'}: give a file.")
+        raise UserError(
+            f"--table {path} is {'a folder' if path.is_dir() else 'not there'}: give a file.",
+            argument="--table",
+            value=str(path),
+            valid="a file",
+        )
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return DelimitedTable(path, is_tsv=suffix == ".tsv")
@@ -189,15 +200,28 @@ def open_table(path: Path | str) -> Table:
         return JsonTable(path)
     if suffix in (".parquet", ".pq"):
         return ParquetTable(path)
-    raise UserError(f"--table {path} ends in {suffix or 'nothing'!r}: give .csv, .tsv, .jsonl or .parquet.")
+    raise UserError(
+        f"--table {path} ends in {suffix or 'nothing'!r}: give .csv, .tsv, .jsonl or .parquet.",
+        argument="--table",
+        value=str(path),
+        valid=(".csv", ".tsv", ".jsonl", ".parquet"),
+    )
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if not columns or columns == [""]:
-        raise UserError(f"--table {path} is empty: give a table with a line of column names, and rows.")
+        raise UserError(
+            f"--table {path} is empty: give a table with a line of column names, and rows.",
+            argument="--table",
+            value=str(path),
+        )
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
-        raise UserError(f"--table {path} has two columns called {twice!r}: give each a name of its own.")
+        raise UserError(
+            f"--table {path} has two columns called {twice!r}: give each a name of its own.",
+            argument="--table",
+            value=str(path),
+        )
 
 
 def _encoding(path: Path, notes: list[str]) -> str:
@@ -211,7 +235,12 @@ def _encoding(path: Path, notes: list[str]) -> str:
     if not wrong:
         return "utf-8-sig"
     if _first_error(path, "gb18030"):
-        raise UserError(f"--table {path} is neither UTF-8 ({wrong}) nor GB18030: save it as UTF-8.")
+        raise UserError(
+            f"--table {path} is neither UTF-8 ({wrong}) nor GB18030: save it as UTF-8.",
+            argument="--table",
+            value=str(path),
+            valid=("UTF-8", "GB18030"),
+        )
     notes.append(f"{path} is not UTF-8 and is read as GB18030: see whether its texts come out right.")
     return "gb18030"
 
