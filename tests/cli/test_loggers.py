@@ -78,7 +78,7 @@ def test_an_offline_run_is_whole(zoo_main, offline):
     config = {update.key: json.loads(update.value_json) for update in run.config.update}
     assert config["seed_everything"] == 7
     assert config["trainer"]["max_epochs"] == 1
-    assert config["trainer"]["callbacks"][2]["class_path"] == "zoo.tasks.retrieval.evaluation.RetrievalEvaluation"
+    assert config["trainer"]["callbacks"][0]["class_path"] == "zoo.callbacks.RunProgressBar"
     assert config["model"]["class_path"] == "zoo.RetrievalTask"
     assert config["model"]["init_args"]["text_tower_options"] == {"width": 32, "num_layers": 1, "num_heads": 2}
     assert config["data"]["init_args"]["batch_size"] == 16

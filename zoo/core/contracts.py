@@ -1,9 +1,11 @@
 """What a model must offer to be used by the tasks. Shapes: B batch, D embedding, H×W pixels, N positions."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
+
+from zoo.errors import UserError
 
 
 @runtime_checkable
@@ -53,3 +55,14 @@ class ImageTokenizer(Protocol):
 
     def decode(self, encoded: Tensor) -> Tensor:
         """Decode codes or latents into ``[B, 3, H, W] uint8``."""
+
+
+def asked(tower: nn.Module, method: str, option: str) -> Any:
+    """Give a method that a tower may have, and that an option needs.
+
+    Raises:
+        UserError: The tower does not have it, so it cannot be trained with this option.
+    """
+    if not hasattr(tower, method):
+        raise UserError(f"{option}: the tower {type(tower).__name__} has no method {method}(). Leave the option out.")
+    return getattr(tower, method)

@@ -12,8 +12,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
+from zoo.core.contracts import asked
 from zoo.errors import UserError
-from zoo.tasks.retrieval.finetuning import asked
 
 
 class ShardedStrategy(ModelParallelStrategy):

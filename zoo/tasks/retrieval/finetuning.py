@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zoo.core.contracts import asked
 from zoo.errors import UserError
 
 
@@ -125,14 +126,3 @@ def kept_in_evaluation(tower: nn.Module) -> list[nn.Module]:
 def batch_norms(tower: nn.Module) -> list[_BatchNorm]:
     """The batch norms of a tower: the modules whose output depends on the rest of the batch."""
     return [module for module in tower.modules() if isinstance(module, _BatchNorm)]
-
-
-def asked(tower: nn.Module, method: str, option: str) -> Any:
-    """A tower's method.
-
-    Raises:
-        UserError: The tower does not have it, so it cannot be trained with this option.
-    """
-    if not hasattr(tower, method):
-        raise UserError(f"{option}: the tower {type(tower).__name__} has no method {method}(). Leave the option out.")
-    return getattr(tower, method)

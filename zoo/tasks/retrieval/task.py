@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
+from zoo.core.contracts import asked
 from zoo.core.optim import layer_rates
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.core.task import Task
@@ -18,7 +19,7 @@ from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
 from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
-from zoo.tasks.retrieval.finetuning import asked, check_options, prepare_tower
+from zoo.tasks.retrieval.finetuning import check_options, prepare_tower
 from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE, clip_loss, siglip_loss
 from zoo.tasks.retrieval.submission import RetrievalSubmission
 

@@ -20,7 +20,6 @@ from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
 from zoo.tasks.text_to_image.latents import Latents
 
 
-
 class TextToImageSplit:
     """The files of one split: descriptions, and the picture of each, joined by id.
 
