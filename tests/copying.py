@@ -31,7 +31,7 @@ class Copying(nn.Module):
         for split in ("train", "val", "test"):
             opened = data.open(split)
             for row, text in enumerate(opened.texts):
-                self.pictures[text] = images.resize(opened.picture(row), image_size)
+                self.pictures[text] = images.resize(opened.image(row), image_size)
 
     def loss(self, batch):
         pixels = batch["image"].float() / 255

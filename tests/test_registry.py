@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from zoo.errors import UserError
-from zoo.registry import FIRST_STAGES, IMAGE_TOWERS, TEXT_TOWERS, Registry
+from zoo.registry import IMAGE_TOKENIZERS, IMAGE_TOWERS, TEXT_TOWERS, Registry
 
 ONE_FILE = """
 from zoo_test_rooms_registry import ROOMS
@@ -148,7 +148,7 @@ def test_importing_it_is_cheap():
 )
 def test_a_value_of_another_kind_is_refused(options, message):
     with pytest.raises(UserError, match=message):
-        FIRST_STAGES.build("vqgan_tiny", **options)
+        IMAGE_TOKENIZERS.build("vqgan_tiny", **options)
 
 
 def test_variants_are_one_builder_under_several_names():

@@ -23,7 +23,7 @@ HEAVY = ("torch", "lightning", "transformers", "timm", "wandb", "numpy", "PIL")
         ("--help", HEAVY),
         ("fitt", HEAVY),
         ("score --help", HEAVY[:-2]),
-        ("score retrieval --gold a --predictions b", HEAVY[:-2]),
+        ("score retrieval --targets a --predictions b", HEAVY[:-2]),
         ("list --help", HEAVY[:-2]),
         ("data --help", HEAVY[:-2]),
         ("results --help", HEAVY[:-2]),

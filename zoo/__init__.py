@@ -18,7 +18,7 @@ OWN = (
     "zoo.registry:list_models",
     "zoo.registry:IMAGE_TOWERS",
     "zoo.registry:TEXT_TOWERS",
-    "zoo.registry:FIRST_STAGES",
+    "zoo.registry:IMAGE_TOKENIZERS",
 )
 
 __getattr__, __dir__ = offer(

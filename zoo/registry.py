@@ -224,13 +224,13 @@ def _fits(value: Any, kind: Any) -> bool:
 
 IMAGE_TOWERS = Registry("image tower", "zoo.models")
 TEXT_TOWERS = Registry("text tower", "zoo.models")
-FIRST_STAGES = Registry("first stage", "zoo.models")
+IMAGE_TOKENIZERS = Registry("image tokenizer", "zoo.models")
 
 
 def find_registries() -> list[Registry]:
     """Find the registries of what an experiment names directly: those that tasks share, and each task's own."""
     own = [load_object(place) for spec in find_specs() for place in spec.registries]
-    return [IMAGE_TOWERS, TEXT_TOWERS, FIRST_STAGES, *own]
+    return [IMAGE_TOWERS, TEXT_TOWERS, IMAGE_TOKENIZERS, *own]
 
 
 def create(name: str, **options: Any) -> Any:

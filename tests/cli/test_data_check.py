@@ -12,7 +12,7 @@ TASKS = ("retrieval", "text_to_image", "captioning")
 
 @pytest.fixture
 def spoiled(tmp_path):
-    """A T2I folder with two faults: an empty text (on line 2) and a picture that is not base64."""
+    """A T2I folder with two errors: an empty text (on line 2) and a picture that is not base64."""
     (tmp_path / "T2I_train.txt.tsv").write_text("a\t红色\nb\t \n")
     picture = "R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs="
     (tmp_path / "T2I_train.img.tsv").write_text(f"a\t{picture}\nb\t[italic]\n")

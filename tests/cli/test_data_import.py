@@ -137,7 +137,7 @@ def test_a_model_is_trained_and_scored_on_what_was_imported(shop, workplace, zoo
     code, out, err = zoo_main("predict")
     assert code == 0, out + err
     (predictions,) = workplace.glob("runs/tiny/*/predictions/MR_test_queries.jsonl")
-    gold = shop / "out" / "MR_test_answers.jsonl"
-    code, out, err = zoo_main("score", "retrieval", "--gold", gold, "--predictions", predictions)
+    targets = shop / "out" / "MR_test_answers.jsonl"
+    code, out, err = zoo_main("score", "retrieval", "--targets", targets, "--predictions", predictions)
     assert code == 0, out + err
     assert json.loads(out)["success"]

@@ -23,8 +23,8 @@ def lines(entries):
 @pytest.fixture
 def files(tmp_path):
     """Three queries: true picture first, sixth, and not found."""
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
-    gold.write_text(
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
+    targets.write_text(
         lines(
             [
                 {"query_id": 11, "query_text": "红色连衣裙", "item_ids": [0, 77]},
@@ -35,13 +35,15 @@ def files(tmp_path):
         encoding="utf-8",
     )
     predictions.write_text(lines([{"query_id": query, "item_ids": TEN} for query in (13, 11, 12)]), encoding="utf-8")
-    return gold, predictions
+    return targets, predictions
 
 
 def test_a_valid_submission_gives_the_official_json(files, tmp_path, capsys):
-    gold, predictions = files
+    targets, predictions = files
     output = tmp_path / "new" / "score.json"
-    assert main(["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(output)]) == 0
+    assert (
+        main(["retrieval", "--targets", str(targets), "--predictions", str(predictions), "--output", str(output)]) == 0
+    )
     r1, r5, r10 = 1 / 3, 1 / 3, 2 / 3
     mean = (r1 + r5 + r10) / 3.0 * 100
     expected = {
@@ -100,7 +102,7 @@ ERRORS = [
     (
         {"text_id": 12, "image_ids": TEN},
         [
-            (12, "missing_key", "no query_id; it has text_id: the gold file is in the other schema"),
+            (12, "missing_key", "no query_id; it has text_id: the targets file is in the other schema"),
             (12, "missing_key", "no item_ids"),
             (12, "no_prediction", "no prediction"),
         ],
@@ -125,18 +127,20 @@ ERRORS = [
 
 @pytest.mark.parametrize(("entry", "expected"), ERRORS)
 def test_every_error_of_a_line_is_named(entry, expected, files, tmp_path, capsys):
-    gold, predictions = files
+    targets, predictions = files
     output = tmp_path / "score.json"
     others = [{"query_id": query, "item_ids": TEN} for query in (13, 11)]
     predictions.write_text(lines([*others, entry]), encoding="utf-8")
-    errors = evaluate_retrieval(gold, predictions).errors
+    errors = evaluate_retrieval(targets, predictions).errors
     assert [(error.id, error.kind) for error in errors] == [(id, kind) for id, kind, _ in expected]
     for error, (_, kind, message) in zip(errors, expected, strict=True):
-        place = (str(gold), 2) if kind == "no_prediction" else (str(predictions), 3)
+        place = (str(targets), 2) if kind == "no_prediction" else (str(predictions), 3)
         assert (error.file, error.line) == place
         assert message in error.message
         assert ";" in error.message  # what is wrong; the fix
-    assert main(["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(output)]) == 1
+    assert (
+        main(["retrieval", "--targets", str(targets), "--predictions", str(predictions), "--output", str(output)]) == 1
+    )
     captured = capsys.readouterr()
     result = json.loads(output.read_text())
     assert json.loads(captured.out) == result
@@ -152,85 +156,93 @@ def test_every_error_of_a_line_is_named(entry, expected, files, tmp_path, capsys
 
 
 def test_all_errors_of_both_files_are_listed(files):
-    gold, predictions = files
-    with gold.open("a", encoding="utf-8") as file:
+    targets, predictions = files
+    with targets.open("a", encoding="utf-8") as file:
         file.write(lines([{"query_id": 14}, "", {"query_id": 15, "item_ids": 5}]))
     predictions.write_text(lines(["oops", {"query_id": 11, "item_ids": TEN}, {"query_id": 12, "item_ids": []}]))
-    errors = evaluate_retrieval(gold, predictions).errors
+    errors = evaluate_retrieval(targets, predictions).errors
     assert [(error.file.rpartition("/")[2], error.line, error.id, error.kind) for error in errors] == [
-        ("gold.jsonl", 4, 14, "missing_key"),
-        ("gold.jsonl", 5, None, "blank_line"),
+        ("targets.jsonl", 4, 14, "missing_key"),
+        ("targets.jsonl", 5, None, "blank_line"),
         ("predictions.jsonl", 1, None, "malformed_json"),
         ("predictions.jsonl", 3, 12, "wrong_count"),
-        ("gold.jsonl", 3, 13, "no_prediction"),
-        ("gold.jsonl", 6, 15, "no_prediction"),
-        ("gold.jsonl", 6, 15, "wrong_type"),
+        ("targets.jsonl", 3, 13, "no_prediction"),
+        ("targets.jsonl", 6, 15, "no_prediction"),
+        ("targets.jsonl", 6, 15, "wrong_type"),
     ]
     assert "without answers nothing can be scored" in errors[0].message
 
 
 def test_bytes_that_are_not_utf8_are_located(files):
-    gold, predictions = files
+    targets, predictions = files
     predictions.write_bytes(predictions.read_bytes().replace(b'"item_ids"', b'"note": "\xff", "item_ids"', 1))
-    error = evaluate_retrieval(gold, predictions).errors[0]
+    error = evaluate_retrieval(targets, predictions).errors[0]
     assert (error.file, error.line, error.id, error.kind) == (str(predictions), 1, 13, "not_utf8")
     assert "byte 0xff at byte 27" in error.message
 
 
 def test_a_byte_order_mark_is_refused(files):
-    gold, predictions = files
+    targets, predictions = files
     predictions.write_text(predictions.read_text(), encoding="utf-8-sig")
-    (error,) = evaluate_retrieval(gold, predictions).errors
+    (error,) = evaluate_retrieval(targets, predictions).errors
     assert (error.file, error.line, error.kind) == (str(predictions), 1, "byte_order_mark")
 
 
 def test_what_is_accepted_silently_is_told(files, capsys):
-    gold, predictions = files
-    with gold.open("a", encoding="utf-8") as file:
+    targets, predictions = files
+    with targets.open("a", encoding="utf-8") as file:
         file.write(lines([{"query_id": 14, "item_ids": ["0"]}]))
     with predictions.open("a", encoding="utf-8") as file:
         extra = [{"query_id": query, "item_ids": TEN} for query in (14, 99)]
         file.write(lines([*extra, {"query_id": 11, "item_ids": list(range(100, 110))}]))
-    assert main(["retrieval", "--gold", str(gold), "--predictions", str(predictions)]) == 0
+    assert main(["retrieval", "--targets", str(targets), "--predictions", str(predictions)]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["scoreJson"]["r10"] == 25  # the last line of query 11 counts
     assert captured.err.splitlines()[:3] == [
         "note: 1 query_ids are predicted more than once; the last line counts: 11",
-        "note: 1 query_ids are predicted but not in the gold file; they count for nothing: 99",
-        "note: 1 query_ids have no true picture in the gold file; they count as missed: 14",
+        "note: 1 query_ids are predicted but not in the targets file; they count for nothing: 99",
+        "note: 1 query_ids have no true picture in the targets file; they count as missed: 14",
     ]
 
 
-@pytest.mark.parametrize("missing", ["gold", "predictions"])
+@pytest.mark.parametrize("missing", ["targets", "predictions"])
 def test_a_missing_file_is_named(missing, files, tmp_path, capsys):
-    paths = dict(zip(("gold", "predictions"), map(str, files), strict=True))
+    paths = dict(zip(("targets", "predictions"), map(str, files), strict=True))
     paths[missing] = str(tmp_path / "nowhere.jsonl")
     output = tmp_path / "score.json"
-    options = ["--gold", paths["gold"], "--predictions", paths["predictions"], "--output", str(output)]
+    options = ["--targets", paths["targets"], "--predictions", paths["predictions"], "--output", str(output)]
     assert main(["retrieval", *options]) == 1
     assert f"{paths[missing]}: cannot be read: No such file or directory" in capsys.readouterr().err
     assert json.loads(output.read_text())["errorMsg"].startswith(paths[missing])
 
 
 def test_an_empty_gold_file_is_named(files):
-    gold, predictions = files
-    gold.write_text("")
-    assert "gold.jsonl: has no lines" in score_retrieval(gold, predictions)["errorDetail"]
+    targets, predictions = files
+    targets.write_text("")
+    assert "targets.jsonl: has no lines" in score_retrieval(targets, predictions)["errorDetail"]
 
 
 def test_an_input_is_never_overwritten(files):
-    gold, predictions = files
-    before = gold.read_text(encoding="utf-8")
+    targets, predictions = files
+    before = targets.read_text(encoding="utf-8")
     with pytest.raises(UserError, match="one of the files to score"):
-        main(["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(gold)])
-    assert gold.read_text(encoding="utf-8") == before
+        main(["retrieval", "--targets", str(targets), "--predictions", str(predictions), "--output", str(targets)])
+    assert targets.read_text(encoding="utf-8") == before
 
 
 def test_an_output_that_cannot_be_written_is_named(files):
-    gold, predictions = files
+    targets, predictions = files
     with pytest.raises(UserError, match="cannot be written"):
         main(
-            ["retrieval", "--gold", str(gold), "--predictions", str(predictions), "--output", str(gold / "score.json")]
+            [
+                "retrieval",
+                "--targets",
+                str(targets),
+                "--predictions",
+                str(predictions),
+                "--output",
+                str(targets / "score.json"),
+            ]
         )
 
 
@@ -245,21 +257,21 @@ def test_the_command_answers_at_once_and_scores_a_split_of_muges_size_in_seconds
     assert done.returncode == 0
     assert "--predictions" in done.stdout
     assert seconds < 2  # half a second on an idle machine
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
-    gold.write_text(lines([{"query_id": query, "item_ids": [query % 30_000, 7]} for query in range(5_008)]))
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
+    targets.write_text(lines([{"query_id": query, "item_ids": [query % 30_000, 7]} for query in range(5_008)]))
     guesses = [list(range(query, query + 10)) for query in range(5_008)]
     predictions.write_text(lines([{"query_id": query, "item_ids": images} for query, images in enumerate(guesses)]))
-    done, seconds = run_zoo("retrieval", "--gold", str(gold), "--predictions", str(predictions))
+    done, seconds = run_zoo("retrieval", "--targets", str(targets), "--predictions", str(predictions))
     assert done.returncode == 0
     assert json.loads(done.stdout)["score"] == 100
     assert seconds < 5
 
 
 def test_torch_is_not_imported(files):
-    gold, predictions = map(str, files)
+    targets, predictions = map(str, files)
     code = (
         "import sys; from zoo.__main__ import main; "
-        f"main(['score', 'retrieval', '--gold', {gold!r}, '--predictions', {predictions!r}]); "
+        f"main(['score', 'retrieval', '--targets', {targets!r}, '--predictions', {predictions!r}]); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
@@ -269,10 +281,10 @@ def test_torch_is_not_imported(files):
     ("words", "message"),
     [
         (
-            ["retrieval", "--gold", "a", "--prediction", "b"],
+            ["retrieval", "--targets", "a", "--prediction", "b"],
             "there is no option --prediction. Did you mean --predictions?",
         ),
-        (["retrieval", "--gold", "a"], "required: predictions"),
+        (["retrieval", "--targets", "a"], "required: predictions"),
     ],
 )
 def test_a_mistyped_command_line_gives_one_short_error(words, message, capsys):

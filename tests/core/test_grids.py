@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from zoo.core import grids as module
-from zoo.core.grids import SheetRow, contact_sheet, font, font_file, wrap
+from zoo.core.grids import GridRow, font, font_file, image_grid, wrap
 from zoo.errors import UserError
 
 GREEN = (0x12, 0x91, 0x4A)
@@ -32,8 +32,8 @@ def drawn(text, size=40):
 
 def test_true_pictures_are_framed_and_others_are_not():
     hits = [[False, True, False], [True, False, True]]
-    rows = [SheetRow("红色连衣裙", [solid((200, 30, 30))] * 3, own, "first true picture at 2") for own in hits]
-    pixels = np.asarray(contact_sheet(rows, picture_size=SIZE))
+    rows = [GridRow("红色连衣裙", [solid((200, 30, 30))] * 3, own, "first true picture at 2") for own in hits]
+    pixels = np.asarray(image_grid(rows, picture_size=SIZE))
     for row, own in enumerate(hits):
         for column, hit in enumerate(own):
             x, y = cell(column, row)
@@ -45,7 +45,7 @@ def test_true_pictures_are_framed_and_others_are_not():
 def test_pictures_keep_their_proportions_order_and_transparency():
     wide, clear = Image.fromarray(solid((0, 0, 255), 20, 80)), Image.new("RGBA", (9, 9), (0, 0, 0, 0))
     grey = np.full((8, 8), 90, dtype=np.uint8)
-    pixels = np.asarray(contact_sheet([SheetRow("图", [wide, clear, grey], [False] * 3)], picture_size=SIZE))
+    pixels = np.asarray(image_grid([GridRow("图", [wide, clear, grey], [False] * 3)], picture_size=SIZE))
     middle, upper = [], []
     for column in range(3):
         x, y = cell(column)
@@ -56,11 +56,11 @@ def test_pictures_keep_their_proportions_order_and_transparency():
 
 
 def test_rows_may_have_fewer_pictures_and_longer_texts():
-    short = SheetRow("短", [solid((1, 2, 3))], [True])
-    long = SheetRow(
+    short = GridRow("短", [solid((1, 2, 3))], [True])
+    long = GridRow(
         "男女童纯棉短裤夏季新款" * 20, [solid((1, 2, 3))] * 10, [False] * 10, "no true picture in the first 10"
     )
-    one, both = contact_sheet([short], picture_size=SIZE), contact_sheet([short, long], picture_size=SIZE)
+    one, both = image_grid([short], picture_size=SIZE), image_grid([short, long], picture_size=SIZE)
     assert both.width == one.width + 9 * (SIZE + module.GAP)
     assert both.height > one.height + SIZE + module.ROW_GAP  # the long text has made room
     assert both.mode == "RGB"
@@ -76,9 +76,7 @@ def test_chinese_is_drawn_as_chinese():
 
 
 def test_two_queries_give_two_sheets_and_the_same_query_one():
-    sheets = [
-        contact_sheet([SheetRow(text, [solid((9, 9, 9))], [False])]).tobytes() for text in ("红裙", "男鞋", "红裙")
-    ]
+    sheets = [image_grid([GridRow(text, [solid((9, 9, 9))], [False])]).tobytes() for text in ("红裙", "男鞋", "红裙")]
     assert sheets[0] != sheets[1]
     assert sheets[0] == sheets[2]
 
@@ -125,6 +123,6 @@ def test_a_text_of_too_many_lines_ends_in_an_ellipsis():
 
 def test_faulty_rows_are_named():
     with pytest.raises(ValueError, match="rows is empty"):
-        contact_sheet([])
+        image_grid([])
     with pytest.raises(ValueError, match="'裙' has 2 pictures but 1 hits"):
-        contact_sheet([SheetRow("裙", [solid((0, 0, 0))] * 2, [True])])
+        image_grid([GridRow("裙", [solid((0, 0, 0))] * 2, [True])])

@@ -42,16 +42,16 @@ class Folder:
         """Sound lines."""
         self.files[name] = [(line, ()) for line in lines]
 
-    def plant(self, name, line, *faults):
-        """A line with faults, (id, kind) each, in the last half of the file and behind those planted before."""
+    def plant(self, name, line, *errors):
+        """A line with errors, (id, kind) each, in the last half of the file and behind those planted before."""
         lines = self.files[name]
         planted = sum(bool(known) for _, known in lines)
-        lines.insert(len(lines) // 2 + 7 * planted, (line, faults))
+        lines.insert(len(lines) // 2 + 7 * planted, (line, errors))
 
-    def spoil(self, name, number, change, *faults):
+    def spoil(self, name, number, change, *errors):
         """A sound line, from 1, changed."""
         line, _ = self.files[name][number - 1]
-        self.files[name][number - 1] = (change(line), faults)
+        self.files[name][number - 1] = (change(line), errors)
 
     def write(self):
         self.root.mkdir(parents=True, exist_ok=True)
@@ -60,21 +60,21 @@ class Folder:
         return self.root
 
     @property
-    def faults(self):
+    def errors(self):
         return [
             (name, number, *fault)
             for name, lines in self.files.items()
-            for number, (_, faults) in enumerate(lines, start=1)
-            for fault in faults
+            for number, (_, errors) in enumerate(lines, start=1)
+            for fault in errors
         ]
 
 
 def found(root, layout):
-    faults = check_folder(root, layout).errors
-    for fault in faults:
+    errors = check_folder(root, layout).errors
+    for fault in errors:
         assert str(fault).startswith(fault.file if fault.line is None else f"{fault.file}:{fault.line}: ")
         assert ";" in fault.message  # what is wrong; the fix
-    return sorted(((fault.file.rpartition("/")[2], fault.line, fault.id, fault.kind) for fault in faults), key=repr)
+    return sorted(((fault.file.rpartition("/")[2], fault.line, fault.id, fault.kind) for fault in errors), key=repr)
 
 
 def retrieval(root, train=60, others=12):
@@ -191,7 +191,7 @@ WHOLE_FILES = [("MR_test_imgs.tsv", None, None, "empty_file"), ("MR_test_queries
 
 
 def test_every_fault_of_retrieval_is_found_where_it_is_and_nothing_else(planted):
-    assert found(planted.root, MULTIMODAL_RETRIEVAL) == sorted([*planted.faults, *WHOLE_FILES], key=repr)
+    assert found(planted.root, MULTIMODAL_RETRIEVAL) == sorted([*planted.errors, *WHOLE_FILES], key=repr)
 
 
 def test_skip_trains_on_the_planted_folder_and_lists_every_row_that_it_leaves_out(planted, zoo_main):
@@ -201,7 +201,7 @@ def test_skip_trains_on_the_planted_folder_and_lists_every_row_that_it_leaves_ou
     )
     assert code == 0, err
     readable = {"crlf", "byte_order_mark", "blank_line", "empty_text", "text_in_two_splits", "id_in_two_splits"}
-    left_out = {(name, line) for name, line, _, kind in planted.faults if kind not in readable}
+    left_out = {(name, line) for name, line, _, kind in planted.errors if kind not in readable}
     told = err.split("data.on_error=skip: left out: ")[-1]
     listed = {(name, int(line)) for name, line in re.findall(r"(MR_\w+\.\w+):(\d+): ", told)}
     assert listed == left_out
@@ -239,7 +239,7 @@ def test_every_fault_of_text_to_image_is_found_where_it_is_and_nothing_else(tmp_
     )
     folder.plant("T2I_test.txt.tsv", row(f"{100_003:032x}", "新"), (f"{100_003:032x}", "id_in_two_splits"))
     del folder.files["T2I_val.img.tsv"]
-    expected = [*folder.faults, ("T2I_val.img.tsv", None, None, "missing_file")]
+    expected = [*folder.errors, ("T2I_val.img.tsv", None, None, "missing_file")]
     assert found(folder.write(), ECOMMERCE_T2I) == sorted(expected, key=repr)
 
 
@@ -277,7 +277,7 @@ def test_every_fault_of_captions_is_found_where_it_is_and_nothing_else(tmp_path)
     twice = (f"{100_003:032x}", "id_in_two_splits")
     folder.plant("IC_test.tsv", row(twice[0], BASE64), twice)
     folder.plant("IC_test.jsonl", record(image_id=twice[0]), twice)
-    assert found(folder.write(), ECOMMERCE_IC) == sorted(folder.faults, key=repr)
+    assert found(folder.write(), ECOMMERCE_IC) == sorted(folder.errors, key=repr)
 
 
 # --- what is no fault ------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_answers_are_held_against_queries_and_pictures(tmp_path):
     folder.spoil("MR_test_queries.jsonl", 12, lambda line: line, (200_012, "no_answer"))
     folder.spoil("MR_test_answers.jsonl", 3, lambda line: line.replace(b"[2", b"[9"), (200_003, "dangling_id"))
     folder.plant("MR_test_answers.jsonl", record(query_id=9, query_text="a", item_ids=[200_001]), (9, "no_query"))
-    assert found(folder.write(), MULTIMODAL_RETRIEVAL) == sorted(folder.faults, key=repr)
+    assert found(folder.write(), MULTIMODAL_RETRIEVAL) == sorted(folder.errors, key=repr)
 
 
 def test_a_file_in_utf16_is_one_fault(tmp_path):
@@ -391,10 +391,10 @@ def test_memory_does_not_hold_the_pictures(tmp_path):
     folder.put("MR_train_imgs.tsv", [row(id_, base64.b64encode(JPEG + bytes(15_000))) for id_ in range(1, 2501)])
     folder.write()
     tracemalloc.start()
-    faults = check_folder(tmp_path, MULTIMODAL_RETRIEVAL).errors
+    errors = check_folder(tmp_path, MULTIMODAL_RETRIEVAL).errors
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert not faults
+    assert not errors
     assert (tmp_path / "MR_train_imgs.tsv").stat().st_size > 50e6
     assert peak < 25e6
 

@@ -209,21 +209,21 @@ def test_joined_files_are_read_one_after_the_other(tmp_path):
 
 def test_malformed_and_repeated_lines_are_left_out_and_listed(path):
     path.write_bytes(b"\xef\xbb\xbfno tab\n" + path.read_bytes() + b"\r\nx7\tAAAA\r\n10\tAAAA\n10\tAAAA\n40\tAAAA\n\n")
-    images = ImageTsv(path, errors=(faults := []))
+    images = ImageTsv(path, errors=(errors := []))
     assert contents(images) == {**PICTURES, 40: bytes(3)}
     assert images.error(3, "", kind="bad_picture").line == 9
     assert [images.line_number(row) for row in range(4)] == [2, 3, 4, 9]
     assert images.rows_of([40, 30]).tolist() == [3, 0]
-    assert [(error.line, error.id, error.kind) for error in faults] == [
+    assert [(error.line, error.id, error.kind) for error in errors] == [
         *((1, None, "wrong_columns"), (6, "x7", "wrong_type"), (7, 10, "duplicate_id"), (8, 10, "duplicate_id")),
     ]
 
 
 def test_a_sound_file_has_one_index_whether_or_not_faults_are_listed(path, cache, monkeypatch):
-    ImageTsv(path, errors=(faults := []))
+    ImageTsv(path, errors=(errors := []))
     monkeypatch.setattr(tsv_module, "build_index", lambda *_: pytest.fail("indexed again"))
     assert contents(ImageTsv(path)) == PICTURES
-    assert not faults
+    assert not errors
 
 
 def test_the_index_of_a_faulty_file_is_not_cached_and_travels_to_workers(path, cache):

@@ -89,8 +89,8 @@ AVERAGES = """\
       init_args: {decay: 0.9}
 """
 FIRST_STAGE = """\
-first_stage: vqgan_tiny
-    first_stage_options: {width: 32, multipliers: [1, 2], patch_size: 1, num_codes: 32}
+image_tokenizer: vqgan_tiny
+    image_tokenizer_options: {width: 32, multipliers: [1, 2], patch_size: 1, num_codes: 32}
 """
 
 
@@ -135,7 +135,7 @@ data:
     num_workers: 0
     crop_scale: [0.5, 1.0]
     flip: 0.5
-    captions_per_picture: 2
+    captions_per_image: 2
 """
     + TRAINER,
     "t2i/diffusion": """\
@@ -155,7 +155,7 @@ model:
     evaluation: {matcher: MATCHER, inception: none, grid_seeds: 1}
 """
     + T2I_DATA
-    + "    train_pictures: 7\n    crop_scale: [0.5, 1.0]\n"
+    + "    train_images: 7\n    crop_scale: [0.5, 1.0]\n"
     + TRAINER
     + AVERAGES,
     "tokenizer": f"""\
@@ -187,14 +187,14 @@ model:
       num_heads: 2
       context_length: 8
       {FIRST_STAGE.replace("    ", "      ")}\
-      first_stage_weights: RUNS/tokenizer
+      image_tokenizer_weights: RUNS/tokenizer
     text_pretrained: false
     learning_rate: 3e-3
     warmup_steps: 2
     evaluation: {{matcher: MATCHER, inception: none, grid_seeds: 1}}
 """
     + T2I_DATA
-    + "    train_pictures: 7\n    latents: codes-16\n"
+    + "    train_images: 7\n    latents: codes-16\n"
     + TRAINER
     + AVERAGES,
 }
@@ -219,7 +219,7 @@ def evaluation_words(verb, run, logs):
 
 
 def encode_words(root, run):
-    return ["data", "encode", root, "--first_stage", run, "--image_size", "16", "--mirrored", "--num_workers", "0"]
+    return ["data", "encode", root, "--image_tokenizer", run, "--image_size", "16", "--flipped", "--num_workers", "0"]
 
 
 CODES = "ECommerce-T2I/codes-16/train.npy"  # where that writes, in the root
@@ -235,16 +235,16 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def score_words(task, gold, predictions):
-    return ["score", task, "--gold", gold, "--predictions", predictions]
+def score_words(task, targets, predictions):
+    return ["score", task, "--targets", targets, "--predictions", predictions]
 
 
 T2I_JUDGES = ("--inception", "none", "--matcher")  # then its file
 T2I_SCORES = "score.json"
 
 
-def t2i_score_words(gold, predictions, matcher, output):
-    return [*score_words("text_to_image", gold, predictions), *T2I_JUDGES, matcher, "--output", output]
+def t2i_score_words(targets, predictions, matcher, output):
+    return [*score_words("text_to_image", targets, predictions), *T2I_JUDGES, matcher, "--output", output]
 
 
 SCORED = ("metrics", "shuffled", "human_ceiling", "scoreJson")  # what holds numbers in the JSON of a score
@@ -256,7 +256,7 @@ def check_words(task, root):
 
 
 def kinds_of(printed):
-    return [fault["kind"] for fault in printed["faults"]]
+    return [fault["kind"] for fault in printed["errors"]]
 
 
 def import_words(task, table, images, out, *more):
@@ -321,13 +321,13 @@ def verify(part, found):
     expected = {key: value for key, value in baseline.items() if key.startswith(f"{part}/")}
     assert expected, f"{BASELINE.name} has no {part}"
     same_machine = baseline["machine"] == machine()
-    faults = [f"{key}: no longer there" for key in expected.keys() - found.keys()]
-    faults += [f"{key}: new" for key in found.keys() - expected.keys()]
+    errors = [f"{key}: no longer there" for key in expected.keys() - found.keys()]
+    errors += [f"{key}: new" for key in found.keys() - expected.keys()]
     for key in expected.keys() & found.keys():
         if same_machine or f"/{MADE}/" not in key:
-            faults += differences(key, expected[key], found[key], exact=same_machine)
+            errors += differences(key, expected[key], found[key], exact=same_machine)
     what = "to the bit" if same_machine else "within a thousandth: another machine wrote them"
-    assert not faults, f"{len(faults)} differences ({what}):\n" + "\n".join(sorted(faults)[:40])
+    assert not errors, f"{len(errors)} differences ({what}):\n" + "\n".join(sorted(errors)[:40])
 
 
 def differences(key, expected, found, *, exact):
@@ -528,8 +528,8 @@ RANKED = [{"query_id": id_, "item_ids": [(id_ * 7 + k) % 48 for k in range(10)]}
 
 
 def test_score_retrieval(tmp_path, zoo_process):
-    gold = [{"query_id": id_, "query_text": text, "item_ids": items} for id_, text, items in QUERIES]
-    files = [write_lines(tmp_path / "gold.jsonl", gold), write_lines(tmp_path / "predictions.jsonl", RANKED)]
+    targets = [{"query_id": id_, "query_text": text, "item_ids": items} for id_, text, items in QUERIES]
+    files = [write_lines(tmp_path / "targets.jsonl", targets), write_lines(tmp_path / "predictions.jsonl", RANKED)]
     code, out, err = zoo_process(tmp_path, *score_words("retrieval", *files))
     assert code == 0, err
     found = scored(out)
@@ -559,12 +559,12 @@ REFERENCES = {
 
 
 def test_score_caption(tmp_path, zoo_process):
-    gold = write_lines(tmp_path / "gold.jsonl", [{"image_id": id_, "text": t} for id_, t in REFERENCES.items()])
+    targets = write_lines(tmp_path / "targets.jsonl", [{"image_id": id_, "text": t} for id_, t in REFERENCES.items()])
     captions = [
         {"image_id": id_, "text": [texts[0], f"{texts[-1].lower()}新款", "红色短裤top3", "好"][n % 4]}
         for n, (id_, texts) in enumerate(reversed(REFERENCES.items()))
     ]
-    files = gold, write_lines(tmp_path / "predictions.jsonl", captions)
+    files = targets, write_lines(tmp_path / "predictions.jsonl", captions)
     found = {}
     for name, words in {
         "default": (),
@@ -584,7 +584,7 @@ def test_score_caption(tmp_path, zoo_process):
     }
     for name, lines in broken.items():
         code, _, err = zoo_process(
-            tmp_path, *score_words("captioning", gold, write_lines(tmp_path / f"{name}.jsonl", lines))
+            tmp_path, *score_words("captioning", targets, write_lines(tmp_path / f"{name}.jsonl", lines))
         )
         found[f"broken/{name}"] = refused(code, err)
     verify("score/caption", found)
@@ -676,7 +676,7 @@ def test_data_import_and_export(shop, zoo_process, task):
 
 
 def spoiled(folder):
-    """The smallest files of all tasks, with faults."""
+    """The smallest files of all tasks, with errors."""
     picture = base64.b64encode(png(1)).decode()
     for name in TASK_FOLDERS.values():
         (folder / name).mkdir()
@@ -704,7 +704,7 @@ def test_data_check(tmp_path, muge_root, zoo_process):
             code, out, err = zoo_process(tmp_path, *check_words(task, root))
             assert code in (0, 1), err
             kinds = kinds_of(json.loads(out))
-            found |= {f"{task}/{name}/exit": code, f"{task}/{name}/faults": len(kinds)}
+            found |= {f"{task}/{name}/exit": code, f"{task}/{name}/errors": len(kinds)}
             found |= {f"{task}/{name}/kinds/{kind}": count for kind, count in sorted(Counter(kinds).items())}
     verify("data/check", found)
 

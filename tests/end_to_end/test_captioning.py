@@ -104,10 +104,10 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
         code, out, err = zoo_process(place, verb, "--ckpt_path", run)
         assert code == 0, err
     assert "IC_test.jsonl: captions of 12 pictures" in out
-    gold, predictions = place / "data/ECommerce-IC/IC_test_answers.jsonl", run / "predictions" / "IC_test.jsonl"
+    targets, predictions = place / "data/ECommerce-IC/IC_test_answers.jsonl", run / "predictions" / "IC_test.jsonl"
     ids = [json.loads(line)["image_id"] for line in predictions.read_text(encoding="utf-8").splitlines()]
-    assert ids == [json.loads(line)["image_id"] for line in gold.read_text(encoding="utf-8").splitlines()]
-    words = ["score", "captioning", "--gold", str(gold), "--predictions", str(predictions)]
+    assert ids == [json.loads(line)["image_id"] for line in targets.read_text(encoding="utf-8").splitlines()]
+    words = ["score", "captioning", "--targets", str(targets), "--predictions", str(predictions)]
     assert main([*words, "--output", str(run / "score.json")]) == 0
     tested, scored = (json.loads((run / name).read_text()) for name in ("test.json", "score.json"))
     for name, value in scored["metrics"].items():

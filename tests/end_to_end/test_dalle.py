@@ -56,12 +56,12 @@ def place(tmp_path_factory, muge_root, matcher_file):
     shutil.copytree(muge_root, place / "data")
     (place / "experiments").mkdir()
     shutil.copyfile(EXPERIMENTS / "_base.yaml", place / "experiments" / "_base.yaml")
-    judges = {"matcher": str(matcher_file()), "inception": "none"}
+    extractors = {"matcher": str(matcher_file()), "inception": "none"}
     tokenizer = experiment(
         model(
             "ImageTokenizerTask",
-            first_stage="vqgan_tiny",
-            first_stage_options=VQGAN,
+            image_tokenizer="vqgan_tiny",
+            image_tokenizer_options=VQGAN,
             image_size=SIZE,
             learning_rate=1e-3,
             warmup_steps=2,
@@ -69,7 +69,7 @@ def place(tmp_path_factory, muge_root, matcher_file):
             discriminator_width=8,
             discriminator_layers=1,
             restart_after=2,
-            evaluation=judges,
+            evaluation=extractors,
         ),
         root=str(place / "data"),
     )
@@ -79,9 +79,9 @@ def place(tmp_path_factory, muge_root, matcher_file):
         "num_layers": 2,
         "num_heads": 2,
         "context_length": 8,
-        "first_stage": "vqgan_tiny",
-        "first_stage_options": VQGAN,
-        "first_stage_weights": "whole/vqgan",
+        "image_tokenizer": "vqgan_tiny",
+        "image_tokenizer_options": VQGAN,
+        "image_tokenizer_weights": "whole/vqgan",
     }
     dalle = experiment(
         model(
@@ -90,11 +90,11 @@ def place(tmp_path_factory, muge_root, matcher_file):
             generator_options=generator,
             learning_rate=3e-3,
             warmup_steps=2,
-            evaluation={**judges, "grid_seeds": 2},
+            evaluation={**extractors, "grid_seeds": 2},
         ),
         callback("zoo.callbacks.ema.EMA", decay=0.9),
         root=str(place / "data"),
-        train_pictures=7,
+        train_images=7,
         latents="codes-16",
     )
     for name, contents in (("vqgan", tokenizer), ("dalle", dalle)):
@@ -134,8 +134,8 @@ def here(place, zoo_main, monkeypatch):
 
 
 def encode_words(place, source, *, workers):
-    words = ["data", "encode", str(place / "data"), "--first_stage", str(source), "--image_size", str(SIZE)]
-    return [*words, "--mirrored", "--batch_size", "5", "--num_workers", str(workers)]
+    words = ["data", "encode", str(place / "data"), "--image_tokenizer", str(source), "--image_size", str(SIZE)]
+    return [*words, "--flipped", "--batch_size", "5", "--num_workers", str(workers)]
 
 
 def rows(run):
@@ -174,7 +174,7 @@ def test_a_generator_logs_the_scores_of_held_out_and_of_training_descriptions(tr
 
 
 def test_a_generator_learns_the_same_from_pictures_as_from_their_codes(codes, here, tmp_path):
-    """Which views are mirrored is drawn otherwise, so without; otherwise codes from disk are those of the pictures."""
+    """Which views are flipped is drawn otherwise, so without; otherwise codes from disk are those of the pictures."""
     runs = {}
     for name, value in (("disk", "codes-16"), ("pictures", "null")):
         words = ("--data.latents", value, "--data.flip", "0", "--trainer.max_epochs", "1", "--data.num_workers", "0")
@@ -224,23 +224,23 @@ def test_going_on_is_as_if_never_interrupted(place, tokenizer, trained, tmp_path
     assert [key for key in different if "discriminator" not in key or key.endswith((".weight", ".bias"))] == []
 
 
-# --- what a first stage may be ---------------------------------------------------------------------------------
+# --- what an image tokenizer may be ---------------------------------------------------------------------------------
 
 
-def test_a_first_stage_must_be_a_trained_tokenizer_that_fits(here, trained, tmp_path, matcher_file):
-    wanted = "--model.generator_options.first_stage_weights"
-    other = ["--model.generator_options.first_stage_options.num_codes", "48"]
+def test_an_image_tokenizer_must_be_a_trained_tokenizer_that_fits(here, trained, tmp_path, matcher_file):
+    wanted = "--model.generator_options.image_tokenizer_weights"
+    other = ["--model.generator_options.image_tokenizer_options.num_codes", "48"]
     for words, messages in [
-        ([wanted, "null"], ["its weights are not named", "first_stage_weights=runs/vqgan_demo", "experiments/vqgan"]),
-        ([wanted, matcher_file()], ["it is of zoo.tasks.RetrievalTask, which has no first_stage"]),
-        ([wanted, trained], ["it is of zoo.tasks.TextToImageTask, which has no first_stage"]),
+        ([wanted, "null"], ["its weights are not named", "image_tokenizer_weights=runs/vqgan_demo", "experiments/vq"]),
+        ([wanted, matcher_file()], ["it is of zoo.tasks.RetrievalTask, which has no image_tokenizer"]),
+        ([wanted, trained], ["it is of zoo.tasks.TextToImageTask, which has no image_tokenizer"]),
         ([wanted, "runs/nothing"], ["no run is there. Train it first: python -m zoo fit --config"]),
         (other, ["these weights are not of this model"]),
     ]:
         code, _, err = here(*DALLE, "--runs", tmp_path / "runs", *words)
         assert code == 1, words
         assert "Traceback" not in err
-        for message in ("model.generator_options.first_stage", *messages):
+        for message in ("model.generator_options.image_tokenizer", *messages):
             assert message in err
 
 
@@ -269,11 +269,11 @@ def test_a_trained_generator_needs_its_tokenizers_run_no_longer(tokenizer, train
         pictures = task.generator.generate(["红色方块"], seeds=[0])
     finally:
         hidden.rename(tokenizer.parent)
-    stage = zoo.load(tokenizer).first_stage
-    for key, value in stage.state_dict().items():
-        assert torch.equal(task.generator.first_stage.state_dict()[key], value), key
-    assert torch.equal(stage.decode(task.generator.write(["红色方块"], seeds=[0])), pictures)
-    assert task.weights["first_stage"].endswith("checkpoints/best.ckpt")
+    image_tokenizer = zoo.load(tokenizer).image_tokenizer
+    for key, value in image_tokenizer.state_dict().items():
+        assert torch.equal(task.generator.image_tokenizer.state_dict()[key], value), key
+    assert torch.equal(image_tokenizer.decode(task.generator.write(["红色方块"], seeds=[0])), pictures)
+    assert task.weights["image_tokenizer"].endswith("checkpoints/best.ckpt")
 
 
 # --- evaluation, submission, drawing ---------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_test_writes_its_numbers_with_their_protocol(here, tokenizer, trained, t
     found = json.loads((run / "test.json").read_text())
     assert 5 < found["metrics"]["test/psnr"] < 60
     assert 0 < found["metrics"]["test/codebook_usage"] <= 100
-    assert found["protocol"]["first_stage_options"] == VQGAN
+    assert found["protocol"]["image_tokenizer_options"] == VQGAN
     assert found["protocol"]["generated"] == 12
     run = Path(shutil.copytree(trained, tmp_path / "dalle" / "again"))
     words = ("--model.generator_options.sampling.guidance", "2", "--model.generator_options.sampling.top_k", "5")
@@ -340,12 +340,12 @@ def test_codes_are_those_of_the_pictures_and_of_their_mirror_images(place, codes
     array, facts = np.load(codes / "train.npy"), json.loads((codes / "latents.json").read_text())
     assert array.shape == (24, 2, SIDE, SIDE)
     assert array.dtype == np.int32
-    assert (facts["mean"], facts["std"], facts["first_stage"]) == ([], [], "vqgan_tiny")
-    stage = zoo.load(tokenizer).first_stage
+    assert (facts["mean"], facts["std"], facts["image_tokenizer"]) == ([], [], "vqgan_tiny")
+    image_tokenizer = zoo.load(tokenizer).image_tokenizer
     data = zoo.TextToImageDataModule(str(place / "data"), image_size=SIZE, num_workers=0)
-    pictures = next(iter(data.pictures_loader("train")))["image"]
+    pictures = next(iter(data.images_loader("train")))["image"]
     for view, pixels in enumerate((pictures, pictures.flip(-1))):
-        np.testing.assert_array_equal(array[: len(pixels), view], stage.encode(pixels).numpy())
+        np.testing.assert_array_equal(array[: len(pixels), view], image_tokenizer.encode(pixels).numpy())
 
 
 def test_encoding_goes_on_where_it_stopped(place, codes, tokenizer, tmp_path, capsys, monkeypatch):
@@ -374,7 +374,7 @@ def test_codes_of_other_weights_or_pictures_are_refused(here, codes, tmp_path):
         ({"weights": "0" * 12}, "encode the pictures again, or name the same ones"),
         ({"image_size": 32}, "encode the pictures again, or name the same ones"),
         ({"source": "others"}, "are of others, and the training pictures are"),
-        ({"mirrored": False}, "data.flip is 0.5 and the latents of"),
+        ({"flipped": False}, "data.flip is 0.5 and the latents of"),
     ]:
         changed = Path(shutil.copytree(codes, tmp_path / next(iter(change))))
         (changed / "latents.json").write_text(json.dumps({**facts, **change}))
@@ -386,9 +386,9 @@ def test_codes_of_other_weights_or_pictures_are_refused(here, codes, tmp_path):
 
 def test_what_has_no_codes_to_encode_is_refused(place, trained, matcher_file, capsys):
     for source, message in [
-        (matcher_file(), "it is of RetrievalTask, and a first stage is wanted"),
+        (matcher_file(), "it is of RetrievalTask, and an image tokenizer is wanted"),
         ("vqgan_tiny", "that is its kind; give a trained one"),
-        (trained, "it is of TextToImageTask, and a first stage is wanted"),
+        (trained, "it is of TextToImageTask, and an image tokenizer is wanted"),
     ]:
         assert main(encode_words(place, source, workers=0)) == 1
         assert message in capsys.readouterr().err
@@ -416,7 +416,7 @@ def test_codes_are_learnt_by_a_generator_of_codes_alone(here, codes, autoencoder
         "patch_size": 2,
         "num_layers": 1,
         "num_heads": 1,
-        "first_stage": f"diffusers:{autoencoder_folder}",
+        "image_tokenizer": f"diffusers:{autoencoder_folder}",
         "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
     }
     words = ("--model.generator", "dit_tiny", "--model.generator_options", json.dumps(diffusion))
@@ -484,7 +484,7 @@ def test_a_tokenizer_on_two_processes_learns_what_one_does(place, tokenizer, tmp
         assert logged(runs["two"], name) == pytest.approx(logged(runs["one"], name), rel=1e-5)
     one, two = (weights(runs[name] / "checkpoints" / "last.ckpt") for name in ("one", "two"))
     start = weights(tokenizer / "checkpoints" / "last.ckpt")
-    for key in ("first_stage.quantize.embedding.weight", "first_stage.decoder.conv_out.weight"):
+    for key in ("image_tokenizer.quantize.embedding.weight", "image_tokenizer.decoder.conv_out.weight"):
         torch.testing.assert_close(two[key], one[key], rtol=0, atol=1e-4)
         assert (start[key] - one[key]).abs().max() > 1e-3
 
@@ -498,7 +498,7 @@ def test_two_processes_keep_the_same_tokenizer(place, tmp_path, zoo_process):
     assert code == 0, err
     one, two = (torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
     kept = [key for key in one if "running_" not in key]  # the statistics of each process's own pictures
-    assert {key.partition(".")[0] for key in kept} >= {"first_stage", "discriminator", "idle", "counts"}
+    assert {key.partition(".")[0] for key in kept} >= {"image_tokenizer", "discriminator", "idle", "counts"}
     assert [key for key in kept if not torch.equal(one[key], two[key])] == []
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import zoo
 from zoo.__main__ import main
 from zoo.core.contracts import ImageTokenizer
-from zoo.registry import FIRST_STAGES
+from zoo.registry import IMAGE_TOKENIZERS
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TOWER = {"width": 32, "num_layers": 1, "num_heads": 2, "dropout": 0.1}
@@ -22,7 +22,7 @@ FIT = ("fit", "--config", "experiments/flow.yaml")
 
 
 @pytest.fixture(scope="module")
-def first_stage_folder(tmp_path_factory):
+def autoencoder_folder(tmp_path_factory):
     """A small autoencoder of diffusers with random weights, as ``save_pretrained`` writes it."""
     from diffusers import AutoencoderKL
 
@@ -71,7 +71,7 @@ def place(tmp_path_factory, muge_root, matcher_file):
                 "batch_size": 6,
                 "eval_batch_size": 5,
                 "num_workers": 1,
-                "train_pictures": 7,
+                "train_images": 7,
                 "flip": 0.5,
             },
         },
@@ -247,15 +247,15 @@ def test_generate_refuses_what_it_cannot_do(trained, tmp_path, capsys, matcher_f
 
 
 @pytest.fixture
-def encoded(place, tmp_path, first_stage_folder):
+def encoded(place, tmp_path, autoencoder_folder):
     """The data, and the latents of its training pictures at 16 px."""
     shutil.copytree(place / "data", tmp_path / "data")
-    words = ["data", "encode", str(tmp_path / "data"), "--first_stage", f"diffusers:{first_stage_folder}"]
-    assert main([*words, "--image_size", "16", "--mirrored", "--batch_size", "5", "--num_workers", "1"]) == 0
+    words = ["data", "encode", str(tmp_path / "data"), "--image_tokenizer", f"diffusers:{autoencoder_folder}"]
+    assert main([*words, "--image_size", "16", "--flipped", "--batch_size", "5", "--num_workers", "1"]) == 0
     return tmp_path / "data"
 
 
-def test_latents_are_those_of_the_first_stage_with_measured_statistics(encoded, first_stage_folder):
+def test_latents_are_those_of_the_image_tokenizer_with_measured_statistics(encoded, autoencoder_folder):
     folder = encoded / "ECommerce-T2I" / "latents-16"
     assert sorted(path.name for path in folder.iterdir()) == ["latents.json", "train.npy"]
     array, facts = np.load(folder / "train.npy"), json.loads((folder / "latents.json").read_text())
@@ -264,18 +264,18 @@ def test_latents_are_those_of_the_first_stage_with_measured_statistics(encoded, 
     np.testing.assert_allclose(facts["std"], array.astype(float).std(axis=(0, 1, 3, 4)), rtol=1e-6)
     from zoo.core.weights import load_pretrained
 
-    stage = FIRST_STAGES.build(f"diffusers:{first_stage_folder}")
-    load_pretrained(stage, True)
-    assert isinstance(stage, ImageTokenizer)
-    assert (stage.num_codes, stage.channels) == (None, 3)
+    tokenizer = IMAGE_TOKENIZERS.build(f"diffusers:{autoencoder_folder}")
+    load_pretrained(tokenizer, True)
+    assert isinstance(tokenizer, ImageTokenizer)
+    assert (tokenizer.num_codes, tokenizer.channels) == (None, 3)
     data = zoo.TextToImageDataModule(str(encoded), image_size=16, num_workers=0)
-    picture = next(iter(data.pictures_loader("train")))["image"]
+    picture = next(iter(data.images_loader("train")))["image"]
     with torch.inference_mode():
         for view, pixels in enumerate((picture, picture.flip(-1))):
-            np.testing.assert_allclose(array[: len(picture), view], stage.encode(pixels).numpy(), atol=2e-3)
+            np.testing.assert_allclose(array[: len(picture), view], tokenizer.encode(pixels).numpy(), atol=2e-3)
 
 
-def test_encoding_goes_on_where_it_stopped(encoded, first_stage_folder, capsys, monkeypatch):
+def test_encoding_goes_on_where_it_stopped(encoded, autoencoder_folder, capsys, monkeypatch):
     folder = encoded / "ECommerce-T2I" / "latents-16"
     whole = [(folder / name).read_bytes() for name in ("train.npy", "latents.json")]
     shutil.rmtree(folder)
@@ -283,8 +283,9 @@ def test_encoding_goes_on_where_it_stopped(encoded, first_stage_folder, capsys, 
 
     write, left = LatentsWriter.write, iter([True, True])
     monkeypatch.setattr(LatentsWriter, "write", lambda self, part: write(self, part) if next(left, False) else 1 / 0)
-    words = ["data", "encode", str(encoded), "--first_stage", f"diffusers:{first_stage_folder}", "--image_size", "16"]
-    words += ["--mirrored", "--num_workers", "0", "--batch_size", "5"]
+    words = ["data", "encode", str(encoded), "--image_tokenizer", f"diffusers:{autoencoder_folder}"]
+    words += ["--image_size", "16"]
+    words += ["--flipped", "--num_workers", "0", "--batch_size", "5"]
     with pytest.raises(ZeroDivisionError):
         main(words)
     monkeypatch.undo()
@@ -308,7 +309,7 @@ def test_encoding_goes_on_where_it_stopped(encoded, first_stage_folder, capsys, 
 
 def latent_words(encoded, folder):
     options = {
-        "first_stage": f"diffusers:{folder}",
+        "image_tokenizer": f"diffusers:{folder}",
         "image_size": 16,
         "patch_size": 2,
         "num_layers": 2,
@@ -320,11 +321,11 @@ def latent_words(encoded, folder):
     return [*words, "--trainer.max_epochs", "1"]
 
 
-def test_a_generator_learns_latents_and_draws_pictures(place, encoded, first_stage_folder, tmp_path, zoo_process):
-    words = [*FIT, *latent_words(encoded, first_stage_folder), "--runs", tmp_path / "runs"]
+def test_a_generator_learns_latents_and_draws_pictures(place, encoded, autoencoder_folder, tmp_path, zoo_process):
+    words = [*FIT, *latent_words(encoded, autoencoder_folder), "--runs", tmp_path / "runs"]
     code, _, err = zoo_process(place, *words)
     assert code == 1
-    assert "data.latents names none: write them once with `python -m zoo data encode ROOT --first_stage" in err
+    assert "data.latents names none: write them once with `python -m zoo data encode ROOT --image_tokenizer" in err
     code, _, err = zoo_process(place, *words, "--data.latents", "latents-16")
     assert code == 0, err
     run = next(path for path in (tmp_path / "runs" / "flow").iterdir() if (path / "checkpoints" / "last.ckpt").exists())
@@ -346,14 +347,14 @@ def test_a_generator_learns_latents_and_draws_pictures(place, encoded, first_sta
     assert torch.equal(drawn[kept], pictures[kept])
 
 
-def test_latents_of_other_pictures_or_weights_are_refused(place, encoded, first_stage_folder, tmp_path, zoo_process):
-    words = [*FIT, *latent_words(encoded, first_stage_folder), "--runs", tmp_path / "runs", "--data.latents"]
+def test_latents_of_other_pictures_or_weights_are_refused(place, encoded, autoencoder_folder, tmp_path, zoo_process):
+    words = [*FIT, *latent_words(encoded, autoencoder_folder), "--runs", tmp_path / "runs", "--data.latents"]
     folder = encoded / "ECommerce-T2I" / "latents-16"
     facts = json.loads((folder / "latents.json").read_text())
     for change, message in [
         ({"weights": "0" * 12}, "encode the pictures again, or name the same ones"),
         ({"source": "others"}, "are of others, and the training pictures are"),
-        ({"mirrored": False}, "data.flip is 0.5 and the latents of"),
+        ({"flipped": False}, "data.flip is 0.5 and the latents of"),
     ]:
         (folder / "latents.json").write_text(json.dumps({**facts, **change}))
         code, _, err = zoo_process(place, *words, "latents-16")

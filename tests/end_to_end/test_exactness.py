@@ -142,7 +142,7 @@ def test_scores_and_submissions_are_those_of_one_process(zoo, place, run):
         assert others == pytest.approx(metrics, rel=1e-6, abs=1e-6)
         assert other_submission == submission
     answers = "data/Multimodal_Retrieval/MR_test_answers.jsonl"
-    words = ("--gold", answers, "--predictions", "submission.jsonl", "--output", "score.json")
+    words = ("--targets", answers, "--predictions", "submission.jsonl", "--output", "score.json")
     code, printed = zoo(place, "score", "retrieval", *words)
     assert code == 0, printed
     scored = json.loads((place / "score.json").read_text())["scoreJson"]

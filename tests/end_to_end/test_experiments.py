@@ -25,7 +25,7 @@ SMALL = {
         "language_pretrained": False,
     },
     "ImageTokenizerTask": {
-        "first_stage": "vqgan_tiny",
+        "image_tokenizer": "vqgan_tiny",
         "image_size": 16,
         "init_from": None,
         "perceptual": "laplacian",
@@ -60,7 +60,7 @@ SMALL_OPTIONS = {
             "decoding": {"beams": 2, "max_tokens": 6},
         },
     },
-    "ImageTokenizerTask": {"first_stage_options": TOKENIZER},
+    "ImageTokenizerTask": {"image_tokenizer_options": TOKENIZER},
     "dalle": {
         "generator_options": {
             "image_size": 16,
@@ -68,9 +68,9 @@ SMALL_OPTIONS = {
             "num_layers": 1,
             "num_heads": 1,
             "context_length": 4,
-            "first_stage": "vqgan_tiny",
-            "first_stage_options": TOKENIZER,
-            "first_stage_weights": "tokenizer.ckpt",
+            "image_tokenizer": "vqgan_tiny",
+            "image_tokenizer_options": TOKENIZER,
+            "image_tokenizer_weights": "tokenizer.ckpt",
         },
     },
 }
@@ -148,10 +148,10 @@ def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
     import torch
 
     from zoo.cli.train import task_classes
-    from zoo.models import autoencoder as first_stage
+    from zoo.models import autoencoder
 
     published = {"stabilityai/sd-vae-ft-mse": STABLE_DIFFUSION}  # its config.json
-    monkeypatch.setattr(first_stage, "_read_configuration", published.__getitem__)
+    monkeypatch.setattr(autoencoder, "_read_configuration", published.__getitem__)
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = task_classes()[config["model"]["class_path"]]
     options = config["model"]["init_args"]

@@ -19,7 +19,7 @@ from zoo.data.formats import write_image_tsv, write_text_tsv
 from zoo.errors import UserError
 from zoo.io import write_json_lines
 from zoo.tasks import TextToImageTask
-from zoo.tasks.text_to_image.feature_extractors import Judges
+from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 from zoo.tasks.text_to_image.task import picture_seed
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -221,14 +221,14 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
         assert code == 0, err
     code, _, err = zoo_process(
         place,
-        *("score", "text_to_image", "--gold", "data", "--predictions", run / "predictions" / "T2I_test.tsv"),
+        *("score", "text_to_image", "--targets", "data", "--predictions", run / "predictions" / "T2I_test.tsv"),
         *("--matcher", "matcher.ckpt", "--inception", place / "inception.pth", "--output", run / "score.json"),
     )
     assert code == 0, err
     tested, scored = (json.loads((run / name).read_text()) for name in ("test.json", "score.json"))
     own = {key.removeprefix("test/"): value for key, value in tested["metrics"].items() if key != "test/loss"}
     assert scored["metrics"] == pytest.approx(own, rel=1e-5)
-    assert scored["protocol"]["judges"] == tested["protocol"]["judges"]
+    assert scored["protocol"]["extractors"] == tested["protocol"]["extractors"]
 
 
 def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch, matcher_file):
@@ -240,16 +240,16 @@ def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch
         candidates=2,
         reranker=str(place / "matcher.ckpt"),
     )
-    judges = Judges(inception="none", matcher=str(place / "matcher.ckpt"))
+    extractors = FeatureExtractors(inception="none", matcher=str(place / "matcher.ckpt"))
     with pytest.raises(UserError, match="is the model that re-ranked these pictures"):
-        judges.refuse(task.sampling["reranker"])
+        extractors.refuse(task.sampling["reranker"])
     predictions = tmp_path / "T2I_test.tsv"
     shutil.copyfile(place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv", predictions)
     predictions.with_suffix(".json").write_text(json.dumps({"sampling": task.sampling}))
     words = [
         "score",
         "text_to_image",
-        "--gold",
+        "--targets",
         str(place / "data"),
         "--predictions",
         str(predictions),
@@ -289,7 +289,7 @@ def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_pat
     broken = [lines[0], lines[0], f"{cut[0]}\t{cut[1][:60]}", *lines[3:]]
     predictions = tmp_path / "T2I_test.tsv"
     predictions.write_text("\n".join(broken) + "\n")
-    words = ["score", "text_to_image", "--gold", str(place / "data"), "--predictions", str(predictions)]
+    words = ["score", "text_to_image", "--targets", str(place / "data"), "--predictions", str(predictions)]
     assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
     err = capsys.readouterr().err
     assert f"picture {lines[1].split(chr(9))[0]}: is missing" in err
@@ -306,7 +306,7 @@ def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
     words = [
         "score",
         "text_to_image",
-        "--gold",
+        "--targets",
         str(place / "data"),
         "--predictions",
         str(predictions),
@@ -337,7 +337,7 @@ def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
 
 
 def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
-    words = ["score", "text_to_image-controls", "--gold", str(place / "data"), "--image_size", "32"]
+    words = ["score", "text_to_image-controls", "--targets", str(place / "data"), "--image_size", "32"]
     words += ["--matcher", str(place / "matcher.ckpt"), "--inception", "none", "--output", str(tmp_path / "c.json")]
     assert main(words) == 0
     controls = json.loads((tmp_path / "c.json").read_text())["controls"]
@@ -362,7 +362,7 @@ def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
     folder = tmp_path / "data" / "ECommerce-T2I"
     predictions = Path(shutil.copyfile(folder / "T2I_test.img.tsv", tmp_path / "T2I_test.tsv"))
     matcher = Path(shutil.copyfile(place / "matcher.ckpt", tmp_path / "matcher.ckpt"))
-    words = ["score", "text_to_image", "--gold", str(tmp_path / "data"), "--predictions", str(predictions)]
+    words = ["score", "text_to_image", "--targets", str(tmp_path / "data"), "--predictions", str(predictions)]
     words += ["--matcher", str(matcher), "--inception", "none", "--output"]
     for file in (predictions, predictions.with_suffix(".json"), matcher, folder / "T2I_val.txt.tsv"):
         before = file.read_bytes() if file.exists() else None
@@ -374,11 +374,11 @@ def test_an_output_takes_no_inputs_place(place, tmp_path, capsys):
 
 
 def test_a_name_that_does_not_tell_the_split_is_asked_for_it(place, tmp_path, capsys):
-    words = ["score", "text_to_image", "--gold", str(place / "data"), "--predictions"]
+    words = ["score", "text_to_image", "--targets", str(place / "data"), "--predictions"]
     assert main([*words, str(tmp_path / "latest.tsv")]) == 1
     assert "give --split train, valid or test" in capsys.readouterr().err
-    assert main(["score", "text_to_image", "--gold", "", "--predictions", "T2I_test.tsv"]) == 1
-    assert "--gold '': there is no such folder" in capsys.readouterr().err
+    assert main(["score", "text_to_image", "--targets", "", "--predictions", "T2I_test.tsv"]) == 1
+    assert "--targets '': there is no such folder" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_loaded_with_its_averages(trained, monkeypatch):

@@ -137,8 +137,8 @@ def own_groups(task, data, weights, epoch):
     with torch.no_grad():
         texts = {int(i): e for b in queries for i, e in zip(b["query_id"], task.encode_text(b["text"]), strict=True)}
         images = {int(i): e for b in gallery for i, e in zip(b["image_id"], task.encode_image(b["image"]), strict=True)}
-    gold = data.gold("valid")
-    pairs = [(query, item) for query, items in zip(gold.query_ids, gold.positives, strict=True) for item in items]
+    targets = data.targets("valid")
+    pairs = [(query, item) for query, items in zip(targets.query_ids, targets.positives, strict=True) for item in items]
     query_ids, image_ids = sorted({query for query, _ in pairs}), sorted({image for _, image in pairs})
     groups = mine_groups(
         torch.stack([texts[query] for query in query_ids]),

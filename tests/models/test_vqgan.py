@@ -8,7 +8,7 @@ from zoo.core.contracts import ImageTokenizer
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
 from zoo.models.vqgan import ROWS, GumbelQuantizer, Quantizer
-from zoo.registry import FIRST_STAGES
+from zoo.registry import IMAGE_TOKENIZERS
 
 CODES, DIM = 37, 5
 both = pytest.mark.parametrize("unit_length", [True, False])
@@ -32,7 +32,7 @@ def comparable(vectors, unit_length):
 @pytest.fixture(scope="module")
 def vqgan():
     torch.manual_seed(0)
-    return FIRST_STAGES.build("vqgan_tiny", num_codes=32, width=32, multipliers=(1, 2), patch_size=1).eval()
+    return IMAGE_TOKENIZERS.build("vqgan_tiny", num_codes=32, width=32, multipliers=(1, 2), patch_size=1).eval()
 
 
 def pictures(count=4, size=16, seed=2):
@@ -219,11 +219,11 @@ def test_pixels_and_images_are_each_others_inverse():
 )
 def test_patches_and_halvings_make_the_grid(options, side):
     torch.manual_seed(0)
-    stage = FIRST_STAGES.build("vqgan_tiny", num_codes=8, width=32, **options).eval()
-    assert stage.factor == 16 // side
-    codes = stage.encode(pictures(2))
+    tokenizer = IMAGE_TOKENIZERS.build("vqgan_tiny", num_codes=8, width=32, **options).eval()
+    assert tokenizer.factor == 16 // side
+    codes = tokenizer.encode(pictures(2))
     assert codes.shape == (2, side, side)
-    assert stage.decode(codes).shape == (2, 3, 16, 16)
+    assert tokenizer.decode(codes).shape == (2, 3, 16, 16)
 
 
 # --- builders --------------------------------------------------------------------------------------------------
@@ -239,12 +239,12 @@ def test_patches_and_halvings_make_the_grid(options, side):
         ({"num_codes": 1}, "num_codes is 1"),
         ({"code_dim": 0}, "code_dim 0"),
         ({"patch_size": 0}, "patch_size is 0"),
-        ({"codes": 8}, "first stage 'vqgan_tiny' has no option 'codes'. Did you mean"),
+        ({"codes": 8}, "image tokenizer 'vqgan_tiny' has no option 'codes'. Did you mean"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, message):
     with pytest.raises(UserError) as error:
-        FIRST_STAGES.build("vqgan_tiny", **options)
+        IMAGE_TOKENIZERS.build("vqgan_tiny", **options)
     assert message in str(error.value)
 
 
@@ -259,13 +259,13 @@ def test_what_cannot_be_built_is_refused(options, message):
 )
 def test_every_vqgan_is_built(name, factor, num_codes, code_dim):
     with torch.device("meta"):
-        stage = FIRST_STAGES.build(name)
-    assert isinstance(stage, ImageTokenizer)
-    assert (stage.factor, stage.num_codes) == (factor, num_codes)
-    assert stage.codebook.weight.shape == (num_codes, code_dim)
-    assert stage.last_layer is stage.decoder.conv_out.weight
-    assert FIRST_STAGES.describe(name).startswith("Build ")
+        tokenizer = IMAGE_TOKENIZERS.build(name)
+    assert isinstance(tokenizer, ImageTokenizer)
+    assert (tokenizer.factor, tokenizer.num_codes) == (factor, num_codes)
+    assert tokenizer.codebook.weight.shape == (num_codes, code_dim)
+    assert tokenizer.last_layer is tokenizer.decoder.conv_out.weight
+    assert IMAGE_TOKENIZERS.describe(name).startswith("Build ")
 
 
-def test_every_registered_first_stage_is_tested():
-    assert FIRST_STAGES.names() == ["taming_vqgan_f16", "taming_vqgan_f8_gumbel", "vqgan_f16", "vqgan_tiny"]
+def test_every_registered_image_tokenizer_is_tested():
+    assert IMAGE_TOKENIZERS.names() == ["taming_vqgan_f16", "taming_vqgan_f8_gumbel", "vqgan_f16", "vqgan_tiny"]

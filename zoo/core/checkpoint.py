@@ -260,17 +260,17 @@ def _read_published(source: str, contents: Any) -> Published | None:
     Raises:
         UserError: None can read it; the first that finds fault with it says why.
     """
-    faults: list[UserError] = []
+    errors: list[UserError] = []
     for place in (place for spec in find_specs() for place in spec.published):
         try:
             published = load_object(place)(source, contents)
         except UserError as error:
-            faults.append(error)
+            errors.append(error)
         else:
             if published is not None:
                 return published
-    if faults:
-        raise faults[0]
+    if errors:
+        raise errors[0]
     return None
 
 

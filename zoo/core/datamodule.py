@@ -14,7 +14,7 @@ from zoo.core.loading import (
     check_probabilities,
     check_processes,
     evaluation_loader,
-    mirror,
+    flip_images,
     report_faults,
     resolve_image_size,
     resolve_root,
@@ -82,7 +82,7 @@ class MugeDataModule(L.LightningDataModule):
     # --- what a task's data module says ------------------------------------------------------------------------
 
     def open_split(self, split: str) -> Any:
-        """Open the files of a split; what is left out of them is listed in its ``faults``."""
+        """Open the files of a split; what is left out of them is listed in its ``errors``."""
         raise NotImplementedError
 
     def require_labels(self, opened: Any) -> None:
@@ -137,14 +137,14 @@ class MugeDataModule(L.LightningDataModule):
         """Open a split's files, once; say which broken rows are left out."""
         if split not in self._splits:
             opened = self.open_split(split)
-            report_faults(opened.faults, f"leaving out of {split}", self.trainer)
+            report_faults(opened.errors, f"leaving out of {split}", self.trainer)
             self._splits[split] = opened
         return self._splits[split]
 
     def teardown(self, stage: str) -> None:
         """Say again, at the end, which rows were left out."""
-        faults = [fault for opened in self._splits.values() for fault in opened.faults]
-        report_faults(faults, "left out", self.trainer)
+        errors = [fault for opened in self._splits.values() for fault in opened.errors]
+        report_faults(errors, "left out", self.trainer)
 
     # --- loaders -----------------------------------------------------------------------------------------------
 
@@ -191,4 +191,4 @@ class MugeDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Flip, on the device, the images that the worker chose."""
-        return mirror(batch)
+        return flip_images(batch)

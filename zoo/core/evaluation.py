@@ -63,7 +63,7 @@ class Part:
         split: ``train``, ``valid`` or ``test``.
         name: How the names of its numbers begin: ``val``, ``val_train``, ``val_partial``, ``test``, …
         complete: Whether every row of it is gone over, on all processes.
-        gold: What the split's answers are.
+        targets: What the split's answers are.
         rows: What is collected of it, as the task's evaluation likes.
         metrics: Further metrics, by name.
     """
@@ -71,7 +71,7 @@ class Part:
     split: str
     name: str
     complete: bool
-    gold: Any
+    targets: Any
     rows: Any = None
     metrics: dict[str, Metric] = field(default_factory=dict)
 
@@ -168,7 +168,7 @@ class Evaluation(Callback):
             own = whole[place * self._loaders_each : (place + 1) * self._loaders_each]
             complete = trainer.strategy.reduce_boolean_decision(all(own), all=True)
             name = LOG_PREFIX[split] if each == split else f"{LOG_PREFIX[split]}_{each}"
-            part = Part(each, name if complete else f"{name}_partial", complete, data.gold(each))
+            part = Part(each, name if complete else f"{name}_partial", complete, data.targets(each))
             part.rows = self.begin(trainer, task, part)
             part.metrics = {name: metric.clone().to(task.device) for name, metric in self.metrics.items()}
             self.parts.append(part)
@@ -201,7 +201,7 @@ class Evaluation(Callback):
     def _protocol(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
         """Say what the numbers were measured on and how."""
         return {
-            "data": part.gold.source,
+            "data": part.targets.source,
             "split": part.split,
             "image_size": data_module(trainer, self).image_size,
             **self.describe(trainer, task, part),

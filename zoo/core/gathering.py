@@ -23,10 +23,10 @@ def check_ids(came: Sequence[int], place_of: Mapping[int, int], *, metric: str, 
     Raises:
         RuntimeError: Ids are missing, repeated or unknown: each fault with a count and some ids.
     """
-    faults = _id_faults(came, place_of, missing_allowed=not complete)
-    if faults:
+    errors = _id_faults(came, place_of, missing_allowed=not complete)
+    if errors:
         raise RuntimeError(
-            f"{metric} gathered {len(came)} {what} for a split of {len(place_of)}: {'; '.join(faults)}. "
+            f"{metric} gathered {len(came)} {what} for a split of {len(place_of)}: {'; '.join(errors)}. "
             "Each row must come exactly once over all processes: use_distributed_sampler=False, the data module's "
             "own samplers, and reset() between evaluations; complete=False for a partial evaluation."
         )
@@ -79,9 +79,9 @@ def some(ids: Sequence[int]) -> str:
 
 def _id_faults(came: Sequence[int], place_of: Mapping[int, int], *, missing_allowed: bool) -> list[str]:
     counts = Counter(came)
-    faults = {
+    errors = {
         "missing": [] if missing_allowed else [identity for identity in place_of if identity not in counts],
         "repeated": [identity for identity, count in counts.items() if count > 1],
         "unknown": [identity for identity in counts if identity not in place_of],
     }
-    return [f"{len(ids)} {fault} ({some(ids)})" for fault, ids in faults.items() if ids]
+    return [f"{len(ids)} {fault} ({some(ids)})" for fault, ids in errors.items() if ids]

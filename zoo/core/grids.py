@@ -25,7 +25,7 @@ INK, PALE, TRUE, MISSED = "#16191d", "#717880", "#12914a", "#b4481e"
 
 
 @dataclass(frozen=True)
-class SheetRow:
+class GridRow:
     """One query of a contact sheet."""
 
     text: str
@@ -34,9 +34,7 @@ class SheetRow:
     note: str = ""  # a word on the row, such as the rank of the first true picture
 
 
-def contact_sheet(
-    rows: Sequence[SheetRow], *, picture_size: int = 128, titles: Sequence[str] | None = None
-) -> Image.Image:
+def image_grid(rows: Sequence[GridRow], *, picture_size: int = 128, titles: Sequence[str] | None = None) -> Image.Image:
     """Draw one line a query: its text, then its pictures, best first, the true ones framed in green.
 
     Long texts are wrapped; pictures keep their proportions and stand on white. Fonts and line breaks are Pillow's basic

@@ -120,7 +120,7 @@ def join_pictures(
     *,
     path: Path,
     what: str,
-    faults: list[FileError] | None,
+    errors: list[FileError] | None,
 ) -> dict[int, int]:
     """Find the picture of each line of a text file.
 
@@ -130,7 +130,7 @@ def join_pictures(
         lines: Their line numbers.
         path: The text file.
         what: One of its lines, such as ``description``.
-        faults: Where lines without a picture, pictures without a line and pictures that cannot be decoded are listed,
+        errors: Where lines without a picture, pictures without a line and pictures that cannot be decoded are listed,
             for which all are read; None: the first of the former two is an error.
 
     Returns:
@@ -151,14 +151,14 @@ def join_pictures(
         for image_id, row in row_of.items()
         if image_id not in known
     ]
-    if apart and faults is None:
+    if apart and errors is None:
         more = f" (and {len(apart) - 1} more such rows)" if len(apart) > 1 else ""
         first = apart[0]
         message = f"{first.message}{more}. Mend them, or leave such rows out with data.on_error=skip"
         raise FileError(message, file=first.file, line=first.line, kind=first.kind)
-    broken = {} if faults is None else broken_pictures(pictures)
-    if faults is not None:
-        faults += [*apart, *broken.values()]
+    broken = {} if errors is None else broken_pictures(pictures)
+    if errors is not None:
+        errors += [*apart, *broken.values()]
     found = {place: row_of[image_id] for place, image_id in enumerate(image_ids) if image_id in row_of}
     usable = {place: row for place, row in found.items() if row not in broken}
     if not usable:
@@ -172,11 +172,11 @@ def spread(total: int, count: int) -> np.ndarray:
     return np.arange(count) * total // count
 
 
-def report_faults(faults: Sequence[FileError], what: str, trainer: "Trainer | None") -> None:
+def report_faults(errors: Sequence[FileError], what: str, trainer: "Trainer | None") -> None:
     """Say, once for all processes, which broken rows are left out."""
-    if faults and (trainer is None or trainer.is_global_zero):
-        lines = "\n  ".join(map(str, faults))
-        print(f"data.on_error=skip: {what}: {len(faults)} broken rows\n  {lines}", file=sys.stderr)
+    if errors and (trainer is None or trainer.is_global_zero):
+        lines = "\n  ".join(map(str, errors))
+        print(f"data.on_error=skip: {what}: {len(errors)} broken rows\n  {lines}", file=sys.stderr)
 
 
 # --- loaders ---------------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def _end_with(owner: Any) -> None:
 # --- batches ---------------------------------------------------------------------------------------------------
 
 
-def mirror(batch: Any) -> Any:
+def flip_images(batch: Any) -> Any:
     """Mirror the pictures that the worker drew for it, on the batch's device; a batch without draws stays as it is."""
     if "flip" in batch:
         flip, pixels = batch.pop("flip"), batch["image"]

@@ -60,7 +60,7 @@ class Task(L.LightningModule):
 
         They need to know whole splits: where the trainer was given loaders in place of a data module there are none.
         """
-        if not hasattr(self.trainer.datamodule, "gold"):  # type: ignore[attr-defined]
+        if not hasattr(self.trainer.datamodule, "targets"):  # type: ignore[attr-defined]
             rank_zero_warn("The trainer has no data module of the zoo, so nothing is evaluated: give it datamodule=…")
             return []
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]

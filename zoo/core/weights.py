@@ -232,15 +232,15 @@ def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
         UserError: Keys are missing, unexpected or mis-shaped: a short table of them.
     """
     own = module.state_dict()
-    faults = [f"missing     {key} {list(own[key].shape)}" for key in own if key not in state]
-    faults += [f"unexpected  {key} {list(state[key].shape)}" for key in state if key not in own]
-    faults += [
+    errors = [f"missing     {key} {list(own[key].shape)}" for key in own if key not in state]
+    errors += [f"unexpected  {key} {list(state[key].shape)}" for key in state if key not in own]
+    errors += [
         f"mis-shaped  {key} {list(state[key].shape)}, wanted {list(own[key].shape)}"
         for key in own
         if key in state and own[key].shape != state[key].shape
     ]
-    if faults:
-        shown = "\n  ".join(faults[:10] + ([f"… and {len(faults) - 10} more"] if len(faults) > 10 else []))
+    if errors:
+        shown = "\n  ".join(errors[:10] + ([f"… and {len(errors) - 10} more"] if len(errors) > 10 else []))
         raise UserError(f"{source}: these weights are not of this model; nothing was loaded:\n  {shown}")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from zoo.core.weights import UnavailableError, hub_file, load_strictly, read_weights
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
-from zoo.registry import FIRST_STAGES
+from zoo.registry import IMAGE_TOKENIZERS
 
 
 class KLAutoencoder(nn.Module):
@@ -49,7 +49,7 @@ class KLAutoencoder(nn.Module):
         return to_images(self.model.decode(latents).sample)
 
 
-@FIRST_STAGES.register_prefix("diffusers:")
+@IMAGE_TOKENIZERS.register_prefix("diffusers:")
 def kl_autoencoder(name: str) -> KLAutoencoder:
     """Build any AutoencoderKL of diffusers; its configuration is read from a folder, the cache or the hub.
 
@@ -61,7 +61,7 @@ def kl_autoencoder(name: str) -> KLAutoencoder:
     """
     config = _read_configuration(name)
     if config.get("_class_name") != "AutoencoderKL":
-        raise UserError(f"'diffusers:{name}' is a {config.get('_class_name')}; first stages are AutoencoderKL")
+        raise UserError(f"'diffusers:{name}' is a {config.get('_class_name')}; image tokenizers are AutoencoderKL")
     from diffusers import AutoencoderKL
 
     return KLAutoencoder(AutoencoderKL.from_config(config), published=name)

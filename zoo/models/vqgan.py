@@ -11,7 +11,7 @@ from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
-from zoo.registry import FIRST_STAGES
+from zoo.registry import IMAGE_TOKENIZERS
 
 ROWS = 4096  # latents that are held against the codebook at a time
 
@@ -219,7 +219,7 @@ def _check_size(num_codes: int, code_dim: int) -> None:
         raise UserError(f"num_codes is {num_codes}, code_dim {code_dim}: give 2, and 1, or more")
 
 
-@FIRST_STAGES.register
+@IMAGE_TOKENIZERS.register
 def vqgan_tiny(
     *,
     num_codes: int = 512,
@@ -255,7 +255,7 @@ def vqgan_tiny(
     )
 
 
-@FIRST_STAGES.register
+@IMAGE_TOKENIZERS.register
 def vqgan_f16(*, num_codes: int = 16384, code_dim: int = 8) -> VQGAN:
     """Build taming's f16 VQGAN, 16 pixels of a side for each code, with a codebook of unit length, to be trained.
 
@@ -266,7 +266,7 @@ def vqgan_f16(*, num_codes: int = 16384, code_dim: int = 8) -> VQGAN:
     return _f16(Quantizer(num_codes=num_codes, code_dim=code_dim, unit_length=True), code_dim)
 
 
-@FIRST_STAGES.register
+@IMAGE_TOKENIZERS.register
 def taming_vqgan_f16(*, num_codes: int = 16384) -> VQGAN:
     """Build the VQGAN of taming's published ImageNet weights, 16 pixels of a side for each code.
 
@@ -276,7 +276,7 @@ def taming_vqgan_f16(*, num_codes: int = 16384) -> VQGAN:
     return _f16(Quantizer(num_codes=num_codes, code_dim=256, unit_length=False), 256)
 
 
-@FIRST_STAGES.register
+@IMAGE_TOKENIZERS.register
 def taming_vqgan_f8_gumbel(*, num_codes: int = 8192) -> VQGAN:
     """Build the VQGAN of taming's published Gumbel weights (OpenImages), 8 pixels of a side for each code.
 

@@ -154,7 +154,7 @@ def test_paths_may_be_written_otherwise(shop, name):
 
 def test_a_table_may_hold_the_pictures(tmp_path, monkeypatch):
     class Held(Table):
-        def records(self, columns, faults):
+        def records(self, columns, errors):
             yield from ((number, {"image": "a.jpg", "text": f"商品{number}"}) for number in (1, 2, 3, 4))
 
         def holds_pictures(self, column):
@@ -235,7 +235,7 @@ def test_memory_does_not_grow_with_the_pictures(shop):
     assert peak < 9e6
 
 
-# --- faults ------------------------------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -378,11 +378,11 @@ def test_nothing_left_to_train_on_is_an_error():
 
 def test_what_a_column_puts_into_two_splits_is_a_fault():
     rows = [("p0", "t0", "train"), ("p0", "t1", "test"), ("p1", "t1", "valid"), ("p2", "t2", "train")]
-    faults = []
+    errors = []
     splits = split_by_column(
-        [Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], faults, joined=False, table="a.csv"
+        [Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], errors, joined=False, table="a.csv"
     )
-    assert [str(fault).partition(";")[0] for fault in faults] == [
+    assert [str(fault).partition(";")[0] for fault in errors] == [
         "a.csv:2: this picture is in test too (line 3, p0), here in train",
         "a.csv:4: this text is in test too (line 3, p0), here in valid",
     ]
@@ -395,9 +395,9 @@ def test_what_a_column_puts_into_two_splits_is_a_fault():
 
 def test_a_reference_may_be_in_two_splits_but_not_all_of_them():
     rows = [("p0", "t0", "train"), ("p0", "t1", "train"), ("p1", "t1", "test"), ("p2", "t1", "train")]
-    faults = []
-    split_by_column([Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], faults, joined=True, table="a.csv")
-    assert [(error.file, error.line) for error in faults] == [("a.csv", 5)]
+    errors = []
+    split_by_column([Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], errors, joined=True, table="a.csv")
+    assert [(error.file, error.line) for error in errors] == [("a.csv", 5)]
 
 
 # --- interruptions -----------------------------------------------------------------------------------------------

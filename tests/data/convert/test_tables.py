@@ -16,14 +16,14 @@ def written(path, content, encoding="utf-8"):
 
 
 def rows(path, columns=COLUMNS):
-    """Line, image, text and split of each row; the table must have no faults."""
-    faults = []
-    found = [tuple(row) for row in read_rows(open_table(path), columns, faults)]
-    assert faults == []
+    """Line, image, text and split of each row; the table must have no errors."""
+    errors = []
+    found = [tuple(row) for row in read_rows(open_table(path), columns, errors)]
+    assert errors == []
     return found
 
 
-def faults(path, columns=COLUMNS):
+def errors(path, columns=COLUMNS):
     """What is wrong, without the path."""
     found = []
     read_rows(open_table(path), columns, found)
@@ -205,7 +205,7 @@ def test_every_fault_is_listed_with_its_line(tmp_path):
     path = written(
         tmp_path / "a.csv", "image,text,split\n,红,test\na.jpg, ,test\na.jpg,红\na.jpg,红,tset\na.jpg,红,test\n"
     )
-    assert faults(path, Columns("image", "text", "split")) == [
+    assert errors(path, Columns("image", "text", "split")) == [
         "2: no picture under 'image'; write its path below --images",
         "3: no text under 'text'; write it, or take the line out",
         "4: 2 cells under 3 columns; give each column one, in quotes if need be",
@@ -215,7 +215,7 @@ def test_every_fault_is_listed_with_its_line(tmp_path):
 
 def test_every_fault_of_json_lines_is_listed_with_its_line(tmp_path):
     lines = ['{"image": "a.jpg", "text": "红"}', "{", "[1]", '{"image": "a.jpg"}', '{"image": "a", "text": "\\ud83d"}']
-    found = faults(written(tmp_path / "a.jsonl", "\n".join([*lines, '{"image": "a", "text": []}'])))
+    found = errors(written(tmp_path / "a.jsonl", "\n".join([*lines, '{"image": "a", "text": []}'])))
     assert [fault[:12] for fault in found] == [
         "2: not JSON ",
         "3: JSON, but",

@@ -57,7 +57,7 @@ def test_references_are_drawn_anew_each_epoch_and_the_same_again(muge_root):
 def test_a_batch_can_have_several_references_of_a_picture(muge_root):
     wanted = references(muge_root, "train")
     for count in (2, None):
-        data = module(muge_root, captions_per_picture=count)
+        data = module(muge_root, captions_per_image=count)
         data.setup("fit")
         batch = next(iter(data.train_dataloader()))
         assert len(batch["text"]) == len(batch["picture"]) > 8
@@ -71,8 +71,8 @@ def test_a_batch_can_have_several_references_of_a_picture(muge_root):
 
 def test_max_references_keeps_the_first(muge_root):
     data, wanted = module(muge_root, max_references=1), references(muge_root, "valid")
-    gold = data.gold("valid")
-    assert gold.references == [(wanted[image_id][0],) for image_id in gold.image_ids]
+    targets = data.targets("valid")
+    assert targets.references == [(wanted[image_id][0],) for image_id in targets.image_ids]
 
 
 def test_an_evaluation_has_every_picture_once_in_file_order_with_all_references(muge_root):
@@ -88,11 +88,11 @@ def test_an_evaluation_has_every_picture_once_in_file_order_with_all_references(
 
 
 def test_val_pictures_are_spread_over_the_file(muge_root):
-    data = module(muge_root, val_pictures=4)
+    data = module(muge_root, valid_images=4)
     data.setup("validate")
-    assert data.gold("valid").rows == [0, 3, 6, 9]
+    assert data.targets("valid").rows == [0, 3, 6, 9]
     assert [row for batch in data.val_dataloader()[0] for row in batch["row"].tolist()] == [0, 3, 6, 9]
-    assert len(data.gold("train").rows) == 24
+    assert len(data.targets("train").rows) == 24
 
 
 def test_pictures_are_those_of_the_file(muge_root):
@@ -102,8 +102,8 @@ def test_pictures_are_those_of_the_file(muge_root):
     data = module(muge_root)
     pictures = ImageTsv(muge_root / "ECommerce-IC" / "IC_valid.tsv", id_type=str)
     by_id = {image_id: images.decode(pictures[row]) for row, image_id in enumerate(pictures.ids)}
-    for row, image_id in enumerate(data.gold("valid").image_ids):
-        assert np.array_equal(data.picture("valid", row), by_id[image_id])
+    for row, image_id in enumerate(data.targets("valid").image_ids):
+        assert np.array_equal(data.image("valid", row), by_id[image_id])
 
 
 def test_a_test_split_without_answers_can_only_be_predicted(copy):
@@ -112,7 +112,7 @@ def test_a_test_split_without_answers_can_only_be_predicted(copy):
     data.setup("predict")
     batch = next(iter(data.predict_dataloader()[0]))
     assert "text" not in batch
-    assert data.gold("test").references is None
+    assert data.targets("test").references is None
     with pytest.raises(UserError, match=r"the test split has no references \(.*IC_test\.jsonl\): it can only be predi"):
         data.setup("test")
 
@@ -139,7 +139,7 @@ def test_broken_rows_are_named_or_left_out(copy, capsys):
     with pytest.raises(UserError, match=rf"IC_valid\.jsonl:8: line of references {ids[7]}: has no picture in"):
         module(copy).open("valid")
     data = module(copy, on_error="skip")
-    assert data.gold("valid").image_ids == [image_id for image_id in ids if image_id not in (ids[2], ids[7])]
+    assert data.targets("valid").image_ids == [image_id for image_id in ids if image_id not in (ids[2], ids[7])]
     said = capsys.readouterr().err
     assert "leaving out of valid: 2 broken rows" in said
     assert ids[2] in said
@@ -156,7 +156,7 @@ def test_malformed_lines_are_named_or_left_out(copy, capsys):
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=rf"IC_valid\.jsonl:2: picture {ids[1]}: not JSON"):
         module(copy).open("valid")
-    kept = module(copy, on_error="skip").gold("valid").image_ids
+    kept = module(copy, on_error="skip").targets("valid").image_ids
     assert kept == [image_id for place, image_id in enumerate(ids) if place not in (1, 3, 5)]
     said = capsys.readouterr().err
     assert "leaving out of valid: 6 broken rows" in said  # three lines, and their pictures
@@ -179,21 +179,21 @@ def test_a_picture_that_nobody_describes_is_an_error(copy):
 
 
 def test_the_source_changes_with_references_and_pictures(muge_root, copy):
-    source = module(muge_root).gold("valid").source
-    same = module(copy).gold("valid").source
+    source = module(muge_root).targets("valid").source
+    same = module(copy).targets("valid").source
     assert source.split(", ")[1] == same.split(", ")[1]
     path = copy / "ECommerce-IC" / "IC_valid.jsonl"
     path.write_text(path.read_text(encoding="utf-8").replace("一个", "这个", 1), encoding="utf-8")
-    assert module(copy).gold("valid").source != same
+    assert module(copy).targets("valid").source != same
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"batch_size": 0}, "data.batch_size is 0: give 1 or more"),
-        ({"captions_per_picture": 0}, "data.captions_per_picture is 0: give 1 or more"),
+        ({"captions_per_image": 0}, "data.captions_per_image is 0: give 1 or more"),
         ({"max_references": 0}, "data.max_references is 0"),
-        ({"val_pictures": 0}, "data.val_pictures is 0"),
+        ({"valid_images": 0}, "data.valid_images is 0"),
         ({"flip": 1.5}, "data.flip is 1.5"),
         ({"crop_scale": (0.9, 0.5)}, "data.crop_scale is"),
     ],

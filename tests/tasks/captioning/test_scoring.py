@@ -15,16 +15,16 @@ from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, DocumentFrequ
 
 REFERENCES = {"a1": ["时尚短裤", "夏季短裤"], "b2": ["NEW 连衣裙！"], "c3": ["手机壳", "保护手机壳"]}
 CAPTIONS = {"c3": "手机壳", "a1": "时尚短裤", "b2": "new连衣裙"}
-SIGNATURE = "tokens:muge|case:kept|punctuation:kept|df:gold.jsonl|refs:all"
+SIGNATURE = "tokens:muge|case:kept|punctuation:kept|df:targets.jsonl|refs:all"
 
 
 @pytest.fixture
 def files(tmp_path):
     """Answers and predictions of three pictures, in different orders."""
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
-    write_captions(gold, REFERENCES.items())
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
+    write_captions(targets, REFERENCES.items())
     write_json_lines(predictions, ({"image_id": id_, "text": text} for id_, text in CAPTIONS.items()))
-    return gold, predictions
+    return targets, predictions
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def score(files, capsys):
 
     def score(*words):
         capsys.readouterr()
-        given = ["--gold", str(files[0]), "--predictions", str(files[1]), "--lowercase", "false"]
+        given = ["--targets", str(files[0]), "--predictions", str(files[1]), "--lowercase", "false"]
         code = main(["captioning", *given, *map(str, words)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
@@ -71,7 +71,7 @@ def test_scores_control_ceiling_and_protocol_are_printed(score):
     assert ceiling == percent(references.human_ceiling().scores)
     protocol = result["protocol"]
     assert (protocol["signature"], protocol["pictures"], protocol["references"]) == (SIGNATURE, 3, 5)
-    assert protocol["gold"].startswith("gold.jsonl, SHA-256 ")
+    assert protocol["targets"].startswith("targets.jsonl, SHA-256 ")
     assert err.startswith(f"CIDEr-D {100 * ours['cider']:.2f} (BLEU-4 ")
 
 
@@ -80,12 +80,12 @@ def test_case_and_punctuation_change_scores_and_signature(score):
     references, captions = references_of(lowercase=True, punctuation=False)
     assert result["metrics"]["cider"] == pytest.approx(100 * references.score(captions).corpus["cider"])
     assert result["metrics"]["bleu1"] > result_of(score=score)["metrics"]["bleu1"]
-    assert result["protocol"]["signature"] == "tokens:muge|case:lower|punctuation:dropped|df:gold.jsonl|refs:all"
+    assert result["protocol"]["signature"] == "tokens:muge|case:lower|punctuation:dropped|df:targets.jsonl|refs:all"
 
 
 def test_case_is_dropped_unless_it_is_kept(files, score, capsys):
     result = result_of("--lowercase", "true", score=score)
-    assert main(["captioning", "--gold", str(files[0]), "--predictions", str(files[1])]) == 0
+    assert main(["captioning", "--targets", str(files[0]), "--predictions", str(files[1])]) == 0
     assert json.loads(capsys.readouterr().out) == result
 
 
@@ -158,7 +158,7 @@ def test_faults_are_listed_and_nothing_is_written(score, files, tmp_path):
         f"{files[1]}:5: picture d4: is not among the answers; take the line out",
         "The submission is not valid: 3 error(s).",
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gold.jsonl", "predictions.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["targets.jsonl", "predictions.jsonl"]
 
 
 def test_what_the_rules_leave_open_is_told(score, files):
@@ -192,13 +192,14 @@ def test_an_output_that_cannot_be_written_is_named(score, files, option):
 
 
 def test_torch_is_not_imported_and_a_split_of_muges_size_takes_seconds(tmp_path):
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
     texts = [f"{chr(0x4E00 + row)}时尚百搭{row}夏季短裤{chr(0x5E00 + row)}" for row in range(5_000)]
-    write_captions(gold, ((str(row), [f"{text}{place}" for place in range(10)]) for row, text in enumerate(texts)))
+    write_captions(targets, ((str(row), [f"{text}{place}" for place in range(10)]) for row, text in enumerate(texts)))
     write_json_lines(predictions, ({"image_id": str(row), "text": text} for row, text in enumerate(texts)))
     code = (
         "import sys; from zoo.__main__ import main; "
-        f"assert main(['score', 'captioning', '--gold', {str(gold)!r}, '--predictions', {str(predictions)!r}]) == 0; "
+        f"words = ['--targets', {str(targets)!r}, '--predictions', {str(predictions)!r}]; "
+        "assert main(['score', 'captioning', *words]) == 0; "
         "assert 'torch' not in sys.modules"
     )
     start = time.perf_counter()

@@ -22,9 +22,9 @@ def encoded(lines):
 def read(tmp_path):
     """Writes both files, of objects and of bytes, and reads them."""
 
-    def read(said=SAID, gold=GOLD):
-        paths = tmp_path / "gold.jsonl", tmp_path / "said.jsonl"
-        for path, lines in zip(paths, (gold, said), strict=True):
+    def read(said=SAID, targets=GOLD):
+        paths = tmp_path / "targets.jsonl", tmp_path / "said.jsonl"
+        for path, lines in zip(paths, (targets, said), strict=True):
             path.write_bytes(lines if isinstance(lines, bytes) else encoded(lines))
         return read_caption_submission(*paths)
 
@@ -51,7 +51,7 @@ def test_crlf_and_a_missing_last_line_end_are_accepted(read, change):
 
 
 ERRORS = {
-    "missing": (SAID[1:], [("gold.jsonl", 3, "c3", "no_prediction")]),
+    "missing": (SAID[1:], [("targets.jsonl", 3, "c3", "no_prediction")]),
     "duplicate": ([*SAID, SAID[1]], [("said.jsonl", 4, "a1", "duplicate_id")]),
     "unknown": ([*SAID, {"image_id": "d4", "text": "鞋"}], [("said.jsonl", 4, "d4", "unknown_id")]),
     "list": ([{"image_id": "c3", "text": ["壳"]}, *SAID[1:]], [("said.jsonl", 1, "c3", "wrong_type")]),
@@ -68,7 +68,7 @@ ERRORS = {
     "no object": ([*SAID, ["a1", "壳"]], [("said.jsonl", 4, None, "wrong_type")]),
     "malformed": (
         [b'{"image_id": "c3"', *SAID[1:]],
-        [("said.jsonl", 1, "c3", "malformed_json"), ("gold.jsonl", 3, "c3", "no_prediction")],
+        [("said.jsonl", 1, "c3", "malformed_json"), ("targets.jsonl", 3, "c3", "no_prediction")],
     ),
     "blank": ([*SAID[:2], b" ", SAID[2]], [("said.jsonl", 3, None, "blank_line")]),
     "not UTF-8": ([*SAID, b'{"\xff'], [("said.jsonl", 4, None, "not_utf8")]),
@@ -79,7 +79,7 @@ ERRORS = {
     ),
     "empty": (
         b"",
-        [("gold.jsonl", line, id, "no_prediction") for line, id in enumerate(["a1", "b2", "c3"], start=1)],
+        [("targets.jsonl", line, id, "no_prediction") for line, id in enumerate(["a1", "b2", "c3"], start=1)],
     ),
 }
 
@@ -100,34 +100,34 @@ def test_an_error_of_the_predictions_is_named(read, said, errors):
     ],
 )
 def test_an_error_of_the_answers_is_named(read, line, kind, message):
-    submission = read(gold=[*GOLD[:2], line])
-    assert told(submission) == [("gold.jsonl", 3, "c3", kind)]
+    submission = read(targets=[*GOLD[:2], line])
+    assert told(submission) == [("targets.jsonl", 3, "c3", kind)]
     assert message in submission.errors[0].message
 
 
 def test_all_errors_of_both_files_are_listed(read):
-    gold = [*GOLD, b"oops", {"image_id": "a1", "text": ["裤"]}]
+    targets = [*GOLD, b"oops", {"image_id": "a1", "text": ["裤"]}]
     said = [{"image_id": "a1", "text": 1}, b"", {"image_id": "a1", "text": "裤"}, {"image_id": "c3", "text": "壳"}]
-    assert told(read(said, gold)) == [
-        ("gold.jsonl", 4, None, "malformed_json"),
-        ("gold.jsonl", 5, "a1", "duplicate_id"),
+    assert told(read(said, targets)) == [
+        ("targets.jsonl", 4, None, "malformed_json"),
+        ("targets.jsonl", 5, "a1", "duplicate_id"),
         ("said.jsonl", 1, "a1", "wrong_type"),
         ("said.jsonl", 2, None, "blank_line"),
         ("said.jsonl", 3, "a1", "duplicate_id"),
-        ("gold.jsonl", 2, "b2", "no_prediction"),
+        ("targets.jsonl", 2, "b2", "no_prediction"),
     ]
 
 
-@pytest.mark.parametrize("missing", ["gold", "said"])
+@pytest.mark.parametrize("missing", ["targets", "said"])
 def test_a_missing_file_is_the_one_fault(tmp_path, missing):
-    for name in {"gold", "said"} - {missing}:
-        (tmp_path / f"{name}.jsonl").write_bytes(encoded(GOLD if name == "gold" else SAID))
-    submission = read_caption_submission(tmp_path / "gold.jsonl", tmp_path / "said.jsonl")
+    for name in {"targets", "said"} - {missing}:
+        (tmp_path / f"{name}.jsonl").write_bytes(encoded(GOLD if name == "targets" else SAID))
+    submission = read_caption_submission(tmp_path / "targets.jsonl", tmp_path / "said.jsonl")
     assert told(submission) == [(f"{missing}.jsonl", None, None, "missing_file")]
 
 
 def test_answers_without_lines_are_named(read):
-    assert told(read(b"", b"")) == [("gold.jsonl", None, None, "empty_file")]
+    assert told(read(b"", b"")) == [("targets.jsonl", None, None, "empty_file")]
 
 
 def test_what_the_rules_leave_open_is_accepted_and_told(read):

@@ -13,7 +13,7 @@ import zoo
 from zoo.core.checkpoint import load_initial_weights, load_part
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
-from zoo.registry import FIRST_STAGES
+from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks import ImageTokenizerTask
 from zoo.tasks.image_tokenizer.published import read_taming
 
@@ -168,27 +168,27 @@ def pictures(count=2, side=64):
 
 
 @torch.no_grad()
-def assert_same(stage, model):
+def assert_same(tokenizer, model):
     """The same codes, and pixels to 4e-5 of the largest: each is found up to 1e-5 off its own float64."""
     images = pictures()
     expected, codes = model(to_pixels(images))
-    found = stage.encode(images)
+    found = tokenizer.encode(images)
     assert torch.equal(found, codes)
     assert len(codes.unique()) > 8
-    pixels = stage._pixels(stage.quantize.look_up(found))
+    pixels = tokenizer._pixels(tokenizer.quantize.look_up(found))
     torch.testing.assert_close(pixels, expected, rtol=0, atol=4e-5 * expected.abs().max().item())
     assert expected.std() > 0.05
-    assert (stage.decode(found).int() - to_images(expected).int()).abs().max() <= 1
+    assert (tokenizer.decode(found).int() - to_images(expected).int()).abs().max() <= 1
 
 
 def test_a_file_of_tamings_is_loaded_as_a_tokenizer_that_computes_the_same(small):
     model, path = small
     task = zoo.load(path)
     assert isinstance(task, ImageTokenizerTask)
-    assert task.hparams["first_stage"] == "taming_vqgan_f16"
+    assert task.hparams["image_tokenizer"] == "taming_vqgan_f16"
     assert task.hparams["discriminator_layers"] == 2
     assert task.weights == {"init_from": path.name}
-    assert_same(task.first_stage, model)
+    assert_same(task.image_tokenizer, model)
     saved = torch.load(path, weights_only=False, pickle_module=unpickler())["state_dict"]
     for name, value in task.discriminator.state_dict().items():
         assert torch.equal(value, saved[f"loss.discriminator.{name}"]), name
@@ -205,36 +205,36 @@ def test_the_larger_ones_compute_the_same(original, tmp_path, size, num_codes, n
     path = save(tmp_path / "last.ckpt", model)
     task = zoo.load(path)
     path.unlink()
-    assert task.hparams["first_stage"] == name
-    assert task.first_stage.num_codes == num_codes
-    assert_same(task.first_stage, model)
+    assert task.hparams["image_tokenizer"] == name
+    assert task.image_tokenizer.num_codes == num_codes
+    assert_same(task.image_tokenizer, model)
 
 
-def test_it_becomes_a_generators_first_stage(small):
+def test_it_becomes_a_generators_image_tokenizer(small):
     model, path = small
-    stage = FIRST_STAGES.build("taming_vqgan_f16", num_codes=1024).eval()
-    assert load_part(stage, path, "first_stage") == path.name
-    assert_same(stage, model)
+    tokenizer = IMAGE_TOKENIZERS.build("taming_vqgan_f16", num_codes=1024).eval()
+    assert load_part(tokenizer, path, "image_tokenizer") == path.name
+    assert_same(tokenizer, model)
     with torch.device("meta"):
-        others = [FIRST_STAGES.build("taming_vqgan_f16"), FIRST_STAGES.build("vqgan_tiny")]
+        others = [IMAGE_TOKENIZERS.build("taming_vqgan_f16"), IMAGE_TOKENIZERS.build("vqgan_tiny")]
     for other in others:
         with pytest.raises(UserError, match="these weights are not of this model"):
-            load_part(other, path, "first_stage")
+            load_part(other, path, "image_tokenizer")
 
 
 def test_a_training_starts_from_it(small):
     model, path = small
-    options = {"first_stage_options": {"num_codes": 1024}, "image_size": 64}
+    options = {"image_tokenizer_options": {"num_codes": 1024}, "image_size": 64}
     with pytest.raises(UserError, match="They are of .* --model.discriminator_layers 2"):
         load_initial_weights(ImageTokenizerTask("taming_vqgan_f16", **options), path)
     task = ImageTokenizerTask("taming_vqgan_f16", discriminator_layers=2, **options).eval()
     assert load_initial_weights(task, path) == path.name
-    assert_same(task.first_stage, model)
+    assert_same(task.image_tokenizer, model)
 
 
-def test_a_first_stage_is_of_a_tokenizer(matcher_file):
-    with pytest.raises(UserError, match="it is of zoo.tasks.RetrievalTask, which has no first_stage"):
-        load_part(FIRST_STAGES.build("vqgan_tiny"), matcher_file(), "first_stage")
+def test_an_image_tokenizer_is_of_a_tokenizer(matcher_file):
+    with pytest.raises(UserError, match="it is of zoo.tasks.RetrievalTask, which has no image_tokenizer"):
+        load_part(IMAGE_TOKENIZERS.build("vqgan_tiny"), matcher_file(), "image_tokenizer")
 
 
 class Tiny(nn.Module):
@@ -254,7 +254,7 @@ def test_a_vqgan_of_another_shape_is_refused(tmp_path):
         zoo.load(path)
     assert str(path) in str(error.value)
     with pytest.raises(UserError, match="a VQGAN of 3 sizes"):
-        load_part(FIRST_STAGES.build("vqgan_tiny"), path, "first_stage")
+        load_part(IMAGE_TOKENIZERS.build("vqgan_tiny"), path, "image_tokenizer")
 
 
 class Runs:

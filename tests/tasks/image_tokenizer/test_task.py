@@ -15,10 +15,10 @@ from zoo.models.vqgan import VQGAN, GumbelQuantizer
 from zoo.tasks import ImageTokenizerTask
 
 CODES, SIZE, BATCHES = 32, 8, 5
-STAGE = {"num_codes": CODES, "width": 32, "multipliers": (1, 1), "patch_size": 1}
+VQGAN_OPTIONS = {"num_codes": CODES, "width": 32, "multipliers": (1, 1), "patch_size": 1}
 SMALL = {
-    "first_stage": "vqgan_tiny",
-    "first_stage_options": STAGE,
+    "image_tokenizer": "vqgan_tiny",
+    "image_tokenizer_options": VQGAN_OPTIONS,
     "image_size": SIZE,
     "learning_rate": 1e-3,
     "warmup_steps": 3,
@@ -54,7 +54,7 @@ class Recorder(Callback):
 
     def on_before_optimizer_step(self, trainer, task, optimizer):
         if optimizer is trainer.optimizers[0]:
-            named = {"first_stage": task.first_stage, "discriminator": task.discriminator}
+            named = {"image_tokenizer": task.image_tokenizer, "discriminator": task.discriminator}
             self.gradients.append({k: [p.grad is not None for p in part.parameters()] for k, part in named.items()})
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
@@ -110,7 +110,7 @@ def test_a_step_is_a_batch_also_when_two_networks_step(recorded):
 
 def test_the_discriminator_learns_from_its_beginning_on(recorded):
     assert [recorded.changed(batch, "discriminator.") for batch in range(6)] == [False] * 3 + [True] * 3
-    assert all(recorded.changed(batch, "first_stage.") for batch in range(6))
+    assert all(recorded.changed(batch, "image_tokenizer.") for batch in range(6))
 
 
 def test_the_discriminator_counts_from_its_beginning_on(recorded):
@@ -134,7 +134,7 @@ def test_no_gradient_of_the_vqgans_loss_reaches_the_discriminator(recorded):
     """At the VQGAN's step its own parameters have gradients, all of them, and the discriminator's none."""
     assert len(recorded.gradients) == 2 * BATCHES
     for gradients in recorded.gradients:
-        assert all(gradients["first_stage"])
+        assert all(gradients["image_tokenizer"])
         assert not any(gradients["discriminator"])
     assert all(recorded.free)  # for its own next step
 
@@ -146,7 +146,7 @@ def test_an_opinion_that_does_not_count_changes_nothing(monkeypatch):
     alone = fit(build(discriminator_start=None))
     assert silent.changed(0, "discriminator.")
     for key, value in alone.after[-1].items():
-        if key.startswith("first_stage."):
+        if key.startswith("image_tokenizer."):
             torch.testing.assert_close(silent.after[-1][key], value, atol=1e-6, rtol=0)
 
 
@@ -154,12 +154,11 @@ def test_the_opinion_pulls_at_the_last_layer_as_hard_as_likeness_does():
     task = build()
     task._trainer = SimpleNamespace(strategy=SingleDeviceStrategy(device="cpu"))
     pixels = to_pixels(batches()[0]["image"])
-    reconstruction = task.first_stage(pixels)[0]
+    reconstruction = task.image_tokenizer(pixels)[0]
     likeness, opinion = (reconstruction - pixels).abs().mean(), -task.discriminator(reconstruction).mean()
     weight = task._adversarial_weight(likeness, opinion)
-    norms = [
-        torch.autograd.grad(x, task.first_stage.last_layer, retain_graph=True)[0].norm() for x in (likeness, opinion)
-    ]
+    last = task.image_tokenizer.last_layer
+    norms = [torch.autograd.grad(x, last, retain_graph=True)[0].norm() for x in (likeness, opinion)]
     assert weight.item() == pytest.approx(0.8 * (norms[0] / (norms[1] + 1e-4)).item(), rel=1e-5)
 
 
@@ -182,12 +181,12 @@ def test_it_learns_pictures():
 # --- the codebook in use ---------------------------------------------------------------------------------------
 
 STILL = {"learning_rate": 0.0, "discriminator_start": None}  # nothing but restarts changes
-BOOK = "first_stage.quantize.embedding.weight"
+BOOK = "image_tokenizer.quantize.embedding.weight"
 
 
 @torch.no_grad()
 def look(task, batch):
-    _, codes, _, latents = task.first_stage(to_pixels(batch["image"]))
+    _, codes, _, latents = task.image_tokenizer(to_pixels(batch["image"]))
     return set(codes.flatten().tolist()), latents.permute(0, 2, 3, 1).flatten(0, 2)
 
 
@@ -212,7 +211,7 @@ def test_codes_that_no_picture_uses_are_put_where_pictures_are():
 def test_a_code_that_is_used_now_and_then_is_left_alone():
     task = build(restart_after=3)
     task._trainer = SimpleNamespace(strategy=SingleDeviceStrategy(device="cpu"), global_step=0, fit_loop=None)
-    book = task.first_stage.quantize.embedding.weight
+    book = task.image_tokenizer.quantize.embedding.weight
     before = book.detach().clone()
     for code in (5, 6, 6, 5, 6, 6, 5):  # 5 is idle for two batches at a time
         task._keep_in_use(torch.full((1, 6, 6), code), torch.randn(1, 8, 6, 6))
@@ -222,7 +221,7 @@ def test_a_code_that_is_used_now_and_then_is_left_alone():
 
 
 def test_more_idle_codes_than_latents_wait_for_the_next_batch():
-    task = build(**STILL, restart_after=2, first_stage_options={**STAGE, "num_codes": 512})
+    task = build(**STILL, restart_after=2, image_tokenizer_options={**VQGAN_OPTIONS, "num_codes": 512})
     recorded = fit(task, data=batches()[:4])
     changed = [(after[BOOK] != recorded.before[0][BOOK]).any(dim=1).sum().item() for after in recorded.after]
     assert changed[0] == 0
@@ -257,7 +256,7 @@ def test_an_evaluation_gives_reconstructions_and_their_codes():
     found = task.validation_step(batches()[0], 0)
     assert found["pictures"].dtype == torch.uint8
     assert found["pictures"].shape == (4, 3, SIZE, SIZE)
-    assert torch.equal(found["codes"], task.first_stage.encode(batches()[0]["image"]))
+    assert torch.equal(found["codes"], task.image_tokenizer.encode(batches()[0]["image"]))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------
@@ -274,8 +273,8 @@ def test_an_evaluation_gives_reconstructions_and_their_codes():
         ({"perceptual": "vgg"}, "perceptual is 'vgg': give auto, lpips or laplacian"),
         ({"discriminator_layers": 0}, "discriminator_layers is 0: give 1 or more"),
         ({"discriminator_layers": 3}, "discriminator_layers"),  # of 8 pixels nothing would be left
-        ({"first_stage": "vqgan_huge"}, "There is no first stage 'vqgan_huge'. Did you mean vqgan_"),
-        ({"first_stage_options": {"heads": 2}}, "first stage 'vqgan_tiny' has no option 'heads'"),
+        ({"image_tokenizer": "vqgan_huge"}, "There is no image tokenizer 'vqgan_huge'. Did you mean vqgan_"),
+        ({"image_tokenizer_options": {"heads": 2}}, "image tokenizer 'vqgan_tiny' has no option 'heads'"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, message):
@@ -291,7 +290,7 @@ def test_an_autoencoder_without_codes_is_refused():
 
     model = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
     with pytest.raises(UserError, match="KLAutoencoder has no codes: it is no VQGAN"):
-        build(first_stage=KLAutoencoder(model, published="x"), first_stage_options=None)
+        build(image_tokenizer=KLAutoencoder(model, published="x"), image_tokenizer_options=None)
 
 
 def begin(task, **trainer):
@@ -311,9 +310,9 @@ def test_what_two_optimisers_cannot_do_is_refused():
 
 def test_a_gumbel_codebook_is_not_trained():
     quantize = GumbelQuantizer(num_codes=8, code_dim=4)
-    stage = VQGAN(quantize, width=32, multipliers=(1, 1), num_blocks=1, latent_channels=4, code_dim=4)
+    tokenizer = VQGAN(quantize, width=32, multipliers=(1, 1), num_blocks=1, latent_channels=4, code_dim=4)
     with pytest.raises(UserError, match="a Gumbel codebook is read, not trained: take vqgan_f16"):
-        begin(build(first_stage=stage, first_stage_options=None))
+        begin(build(image_tokenizer=tokenizer, image_tokenizer_options=None))
 
 
 def test_lpips_is_asked_for_where_it_cannot_be_had(tmp_path, monkeypatch, capsys):

@@ -104,17 +104,17 @@ def expected_evaluation(root, encode_image, encode_text):
 
     data = RetrievalDataModule(root=str(root), image_size=64, num_workers=0)
     data.setup("validate")
-    gold = data.gold("valid")
+    targets = data.targets("valid")
     batches = [batch for loader in data.val_dataloader() for batch in loader if "image" in batch]
-    assert torch.cat([batch["image_id"] for batch in batches]).tolist() == gold.image_ids
+    assert torch.cat([batch["image_id"] for batch in batches]).tolist() == targets.image_ids
     images = normalize(encode_image(floats(torch.cat([batch["image"] for batch in batches]))), dim=-1)
-    texts = normalize(encode_text(gold.texts), dim=-1)
+    texts = normalize(encode_text(targets.texts), dim=-1)
     ranks = []
-    for scores, positives in zip((texts @ images.T).tolist(), gold.positives, strict=True):
+    for scores, positives in zip((texts @ images.T).tolist(), targets.positives, strict=True):
         order = sorted(range(len(scores)), key=lambda place, scores=scores: -scores[place])
-        ranks.append(min(order.index(gold.image_ids.index(id_)) for id_ in positives))
+        ranks.append(min(order.index(targets.image_ids.index(id_)) for id_ in positives))
     recall = sum(sum(rank < k for rank in ranks) / len(ranks) for k in (1, 5, 10)) / 3 * 100
-    firsts = [gold.image_ids.index(positives[0]) for positives in gold.positives]
+    firsts = [targets.image_ids.index(positives[0]) for positives in targets.positives]
     logits = torch.tensor(4.0).exp() * images[firsts] @ texts.T
     alike = torch.tensor(firsts)[:, None] == torch.tensor(firsts)
     logits = logits.masked_fill(alike & ~torch.eye(len(firsts), dtype=torch.bool), -torch.inf)

@@ -156,7 +156,7 @@ def test_positions_follow_the_picture_size(file, state, fitting_task):
     torch.testing.assert_close(corners, state["visual.positional_embedding"], rtol=0, atol=1e-6)
 
 
-# --- faults --------------------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------------------
 
 KEY = "visual.transformer.resblocks.0.ln_1.weight"
 NAME = "image_tower.model.blocks.0.norm1.weight"

@@ -48,8 +48,8 @@ def test_a_row_knows_all_pictures_of_its_query(muge_root):
     pairs = data.train_dataloader().dataset
     expected = {}
     for split in ("valid", "train"):
-        gold = data.gold(split)
-        expected |= dict(zip(gold.query_ids, gold.positives, strict=True))
+        targets = data.targets(split)
+        expected |= dict(zip(targets.query_ids, targets.positives, strict=True))
     batch = pairs.__getitems__([(0, row) for row in reversed(range(len(pairs)))])
     assert batch["positives"].dtype == torch.int64
     assert batch["positives"].shape == (len(pairs), 4)  # a colour's pictures; -1 fills behind a query's only one
@@ -84,14 +84,14 @@ def test_what_is_trained_on_can_be_read_once_each(demo_root, kinds):
     read = {int(i): image for batch in pictures for i, image in zip(batch["image_id"], batch["image"], strict=True)}
     assert read.keys() == set(pairs[:, 1].tolist())
     assert len(read) == len(pictures.dataset)
-    last = data.gold("test").image_ids[-1]
-    np.testing.assert_array_equal(read[last].permute(1, 2, 0), images.resize(data.picture("test", last), 24))
+    last = data.targets("test").image_ids[-1]
+    np.testing.assert_array_equal(read[last].permute(1, 2, 0), images.resize(data.image("test", last), 24))
 
 
 def test_a_training_loader_begins_at_its_first_batch(muge_root):
     asked = []
     data = module(muge_root, num_workers=2)
-    data.deal(lambda epoch: asked.append(epoch))
+    data.regroup(lambda epoch: asked.append(epoch))
     loader = data.train_dataloader()
     batches = iter(loader)
     assert asked == []
@@ -125,9 +125,9 @@ def test_several_splits_are_trained_on_as_one(muge_root):
     dataset = data.train_dataloader().dataset
     expected = []
     for split in ("train", "test", "valid"):
-        gold = data.gold(split)
-        pictures = {id_: images.resize(data.picture(split, id_), 24) for id_ in gold.image_ids}
-        for query_id, text, items in zip(gold.query_ids, gold.texts, gold.positives, strict=True):
+        targets = data.targets(split)
+        pictures = {id_: images.resize(data.image(split, id_), 24) for id_ in targets.image_ids}
+        for query_id, text, items in zip(targets.query_ids, targets.texts, targets.positives, strict=True):
             expected += [(query_id, text, item, pictures[item]) for item in items]
     dataset.crop_scale = (1.0, 1.0)
     batch = dataset.__getitems__([(0, row) for row in range(len(dataset))])
@@ -231,23 +231,23 @@ def test_a_flip_is_a_mirror_image(muge_root):
 def test_evaluation_reads_each_query_and_picture_once_without_augmentation(muge_root):
     data = module(muge_root, crop_scale=(0.3, 0.4), flip=1.0, eval_batch_size=5)
     queries, gallery = data.val_dataloader()
-    gold = data.gold("valid")
-    assert torch.cat([batch["query_id"] for batch in queries]).tolist() == gold.query_ids
-    assert [text for batch in queries for text in batch["text"]] == gold.texts
-    assert torch.cat([batch["image_id"] for batch in gallery]).tolist() == gold.image_ids
+    targets = data.targets("valid")
+    assert torch.cat([batch["query_id"] for batch in queries]).tolist() == targets.query_ids
+    assert [text for batch in queries for text in batch["text"]] == targets.texts
+    assert torch.cat([batch["image_id"] for batch in gallery]).tolist() == targets.image_ids
     first = next(iter(gallery))["image"][0].permute(1, 2, 0).numpy()
-    expected = images.resize(data.picture("valid", gold.image_ids[0]), 24)
+    expected = images.resize(data.image("valid", targets.image_ids[0]), 24)
     np.testing.assert_array_equal(first, expected)
 
 
 def test_test_answers_come_from_the_file_beside_the_queries(muge_root, tmp_path):
     data = RetrievalDataModule(str(muge_root), image_size=24)
-    gold = data.gold("test")
+    targets = data.targets("test")
     lines = (data.folder / "MR_test_answers.jsonl").read_text().splitlines()
-    assert [list(items) for items in gold.positives] == [json.loads(line)["item_ids"] for line in lines]
+    assert [list(items) for items in targets.positives] == [json.loads(line)["item_ids"] for line in lines]
     shutil.copytree(muge_root, tmp_path / "copy")
     (tmp_path / "copy" / "Multimodal_Retrieval" / "MR_test_answers.jsonl").unlink()
-    assert RetrievalDataModule(str(tmp_path / "copy"), image_size=24).gold("test").positives is None
+    assert RetrievalDataModule(str(tmp_path / "copy"), image_size=24).targets("test").positives is None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -304,10 +304,10 @@ def test_a_query_without_answer_is_an_error_or_listed(muge_root, tmp_path, capsy
     answers = tmp_path / "copy" / "Multimodal_Retrieval" / "MR_test_answers.jsonl"
     answers.write_text("".join(answers.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(UserError, match=r"MR_test_answers\.jsonl: query 300: no answer"):
-        module(tmp_path / "copy").gold("test")
-    gold = module(tmp_path / "copy", on_error="skip").gold("test")
-    assert gold.query_ids[0] == 300
-    assert gold.positives[0] == ()
+        module(tmp_path / "copy").targets("test")
+    targets = module(tmp_path / "copy", on_error="skip").targets("test")
+    assert targets.query_ids[0] == 300
+    assert targets.positives[0] == ()
     assert "leaving out of test: 1 broken rows" in capsys.readouterr().err
 
 

@@ -34,8 +34,8 @@ def matrix(run, root, split):
     queries, pictures = data.val_dataloader() if split == "valid" else data.test_dataloader()
     texts = torch.cat([task.encode_text(batch["text"]) for batch in queries]).numpy()
     images = torch.cat([task.encode_image(batch["image"]) for batch in pictures]).numpy()
-    gold = data.gold(split)
-    return texts @ images.T, np.array([[image in own for image in gold.image_ids] for own in gold.positives])
+    targets = data.targets(split)
+    return texts @ images.T, np.array([[image in own for image in targets.image_ids] for own in targets.positives])
 
 
 def least(values, true, wanted):

@@ -192,7 +192,7 @@ def test_a_hub_name_without_a_network(fitting_task):
         load_initial_weights(task, "auto:nowhere.ckpt")
 
 
-# --- faults --------------------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------------------
 
 KEY = "vision_model.post_layernorm.bias"
 FAULTS = {

@@ -32,10 +32,10 @@ def scripts(tmp_path_factory):
     return {"cn_clip": packaged, "muge": muge}
 
 
-def official(script, gold, predictions, folder):
+def official(script, targets, predictions, folder):
     output = folder / "official.json"
     output.unlink(missing_ok=True)
-    arguments, sys.argv = sys.argv, [str(script), str(gold), str(predictions), str(output)]
+    arguments, sys.argv = sys.argv, [str(script), str(targets), str(predictions), str(output)]
     try:
         runpy.run_path(str(script), run_name="__main__")
     finally:
@@ -59,9 +59,9 @@ KINDS = [
 ]
 
 
-def compare(script, gold, predictions, folder):
+def compare(script, targets, predictions, folder):
     """Both verdicts are the same: byte for byte when valid, with a first error of the same kind when not."""
-    theirs, ours = official(script, gold, predictions, folder), evaluate_retrieval(gold, predictions)
+    theirs, ours = official(script, targets, predictions, folder), evaluate_retrieval(targets, predictions)
     if ours.result["success"]:
         assert json.dumps(ours.result) == theirs
         return True
@@ -77,14 +77,16 @@ def compare(script, gold, predictions, folder):
 
 
 def make_pair(generator, schema, queries=None):
-    """A gold file's and a valid submission's entries."""
+    """A targets file's and a valid submission's entries."""
     query_key, image_key = KEYS[schema]
     queries = generator.choice([1, 2, 5, 30]) if queries is None else queries
     ids = generator.sample(range(100_000), queries)
-    gold = [{query_key: query, image_key: generator.sample(range(60), generator.choice([0, 1, 2, 6]))} for query in ids]
+    targets = [
+        {query_key: query, image_key: generator.sample(range(60), generator.choice([0, 1, 2, 6]))} for query in ids
+    ]
     predictions = [{query_key: query, image_key: generator.sample(range(60), 10)} for query in ids]
     generator.shuffle(predictions)
-    return gold, predictions
+    return targets, predictions
 
 
 STRANGE = [
@@ -165,23 +167,23 @@ def to_bytes(generator, entries, spoil):
 @pytest.mark.parametrize("schema", ["cn_clip", "muge"])
 def test_valid_submissions_score_equal_to_the_last_digit(schema, scripts, tmp_path):
     generator = random.Random(schema)
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
     for _ in range(150):
         truth, guess = make_pair(generator, schema, generator.choice([1, 3, 7, 29, 97, 301]))
-        gold.write_bytes(to_bytes(generator, truth, spoil=False))
+        targets.write_bytes(to_bytes(generator, truth, spoil=False))
         predictions.write_bytes(to_bytes(generator, guess, spoil=False))
-        assert compare(scripts[schema], gold, predictions, tmp_path)
+        assert compare(scripts[schema], targets, predictions, tmp_path)
 
 
 @pytest.mark.parametrize("schema", ["cn_clip", "muge"])
-@pytest.mark.parametrize("spoiled", ["predictions", "gold", "both"])
+@pytest.mark.parametrize("spoiled", ["predictions", "targets", "both"])
 def test_spoiled_files_are_judged_alike(schema, spoiled, scripts, tmp_path):
     generator = random.Random(f"{schema} {spoiled}")
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
     verdicts = []
     for _ in range(400):
         truth, guess = make_pair(generator, schema)
-        for name, entries in (("gold", truth), ("predictions", guess)):
+        for name, entries in (("targets", truth), ("predictions", guess)):
             if spoiled in (name, "both"):
                 for _ in range(generator.choice([0, 1, 1, 2, 5])):
                     place = generator.randrange(len(entries))
@@ -190,34 +192,36 @@ def test_spoiled_files_are_judged_alike(schema, spoiled, scripts, tmp_path):
                         entries[place] = mutate_entry(generator, entries[place], schema, others)
                 if generator.random() < 0.1:
                     entries.pop(generator.randrange(len(entries)))
-        spoil = {name: spoiled in (name, "both") and generator.random() < 0.4 for name in ("gold", "predictions")}
-        gold.write_bytes(to_bytes(generator, truth, spoil["gold"]) if truth else b"")
+        spoil = {name: spoiled in (name, "both") and generator.random() < 0.4 for name in ("targets", "predictions")}
+        targets.write_bytes(to_bytes(generator, truth, spoil["targets"]) if truth else b"")
         predictions.write_bytes(to_bytes(generator, guess, spoil["predictions"]) if guess else b"")
-        verdicts.append(compare(scripts[schema], gold, predictions, tmp_path))
+        verdicts.append(compare(scripts[schema], targets, predictions, tmp_path))
     assert 20 < sum(verdicts) < 380  # both verdicts were tried
 
 
 def test_undecodable_bytes_in_a_long_file(scripts, tmp_path):
     """Whatever else is wrong, before the bad byte or behind it."""
     generator = random.Random(0)
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
     for _ in range(60):
         truth, guess = make_pair(generator, "cn_clip", 400)
         guess[generator.randrange(400)]["image_ids"].pop()
         data = to_bytes(generator, guess, spoil=False)
         place = generator.randrange(len(data))
-        gold.write_bytes(to_bytes(generator, truth, spoil=False))
+        targets.write_bytes(to_bytes(generator, truth, spoil=False))
         predictions.write_bytes(data[:place] + b"\xff" + data[place:])
-        assert not compare(scripts["cn_clip"], gold, predictions, tmp_path)
+        assert not compare(scripts["cn_clip"], targets, predictions, tmp_path)
 
 
-@pytest.mark.parametrize("missing", ["gold", "predictions", "both", "gold is a folder", "predictions is a folder"])
+@pytest.mark.parametrize(
+    "missing", ["targets", "predictions", "both", "targets is a folder", "predictions is a folder"]
+)
 def test_missing_files_and_folders(missing, scripts, tmp_path):
-    gold, predictions = tmp_path / "gold.jsonl", tmp_path / "predictions.jsonl"
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
     truth, guess = make_pair(random.Random(0), "cn_clip")
-    for path, entries in ((gold, truth), (predictions, guess)):
+    for path, entries in ((targets, truth), (predictions, guess)):
         if missing == f"{path.stem} is a folder":
             path.mkdir()
         elif missing not in (path.stem, "both"):
             path.write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
-    assert not compare(scripts["cn_clip"], gold, predictions, tmp_path)
+    assert not compare(scripts["cn_clip"], targets, predictions, tmp_path)

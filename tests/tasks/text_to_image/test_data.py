@@ -14,7 +14,7 @@ from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationData
 from zoo.tasks.text_to_image.data import TextToImageDataModule
-from zoo.tasks.text_to_image.latents import LatentFacts, Latents, LatentsWriter
+from zoo.tasks.text_to_image.latents import LatentMetadata, Latents, LatentsWriter
 
 
 def module(root, *, stage="fit", **options):
@@ -71,8 +71,8 @@ def test_malformed_lines_are_named_or_left_out(copy, lines, capsys):
     changed = [*own[:2], own[2].replace("\t", " "), *own[3:6], f"{ids[6]}\t ", own[5], *own[8:]]
     lines("T2I_val.txt.tsv", changed)
     with pytest.raises(UserError, match=r"T2I_val\.txt\.tsv:3: no tab in"):
-        module(copy).gold("valid")
-    kept = module(copy, on_error="skip").gold("valid").image_ids
+        module(copy).targets("valid")
+    kept = module(copy, on_error="skip").targets("valid").image_ids
     assert kept == [image_id for place, image_id in enumerate(ids) if place not in (2, 6, 7)]
     said = capsys.readouterr().err
     assert "leaving out of valid: 6 broken rows" in said  # three lines, and their pictures
@@ -87,21 +87,21 @@ def test_descriptions_and_pictures_are_joined_by_id_whatever_their_order(muge_ro
         shuffled = random.Random(seed + number).sample(lines(f"T2I_val.{kind}.tsv"), 12)
         lines(f"T2I_val.{kind}.tsv", shuffled)
     data, original = module(copy), module(muge_root)
-    gold, truth = data.gold("valid"), original.gold("valid")
-    assert [line.split("\t")[0] for line in lines("T2I_val.txt.tsv")] == gold.image_ids
-    for row, (image_id, text) in enumerate(zip(gold.image_ids, gold.texts, strict=True)):
+    targets, truth = data.targets("valid"), original.targets("valid")
+    assert [line.split("\t")[0] for line in lines("T2I_val.txt.tsv")] == targets.image_ids
+    for row, (image_id, text) in enumerate(zip(targets.image_ids, targets.texts, strict=True)):
         there = truth.image_ids.index(image_id)
         assert truth.texts[there] == text
-        np.testing.assert_array_equal(data.picture("valid", row), original.picture("valid", there))
+        np.testing.assert_array_equal(data.image("valid", row), original.image("valid", there))
     batch = next(iter(data.val_dataloader()[0]))
-    assert batch["text"] == gold.texts
-    assert batch["image_id"] == gold.image_ids
-    np.testing.assert_array_equal(batch["image"][3].permute(1, 2, 0), images.resize(data.picture("valid", 3), 24))
+    assert batch["text"] == targets.texts
+    assert batch["image_id"] == targets.image_ids
+    np.testing.assert_array_equal(batch["image"][3].permute(1, 2, 0), images.resize(data.image("valid", 3), 24))
 
 
 def test_both_names_of_the_text_file_are_read(muge_root, copy):
     (copy / "T2I_val.txt.tsv").rename(copy / "T2I_val.text.tsv")
-    assert module(copy).gold("valid").texts == module(muge_root).gold("valid").texts
+    assert module(copy).targets("valid").texts == module(muge_root).targets("valid").texts
 
 
 def test_the_folder_is_known_from_itself_and_from_its_parent(muge_root):
@@ -118,10 +118,10 @@ def test_a_description_without_picture_is_an_error_or_left_out(copy, lines, caps
         module(copy)
     data = module(copy, on_error="skip")
     assert f"T2I_train.txt.tsv:{number}: description {gone}" in capsys.readouterr().err
-    assert rows_of(data.pictures_loader("train")) == list(range(23))  # a row is a place among those that are left
-    gold = data.gold("train")
-    assert gone not in gold.image_ids
-    assert len(gold.texts) == len(gold.image_ids) == 23
+    assert rows_of(data.images_loader("train")) == list(range(23))  # a row is a place among those that are left
+    targets = data.targets("train")
+    assert gone not in targets.image_ids
+    assert len(targets.texts) == len(targets.image_ids) == 23
 
 
 def test_a_picture_without_description_is_an_error_or_left_out(copy, lines, capsys):
@@ -161,7 +161,7 @@ def test_files_that_are_missing_are_named(copy):
     with pytest.raises(UserError, match=r"has no T2I_val\.txt\.tsv or T2I_val\.text\.tsv\. It holds T2I_test"):
         module(copy)
     with pytest.raises(UserError, match=r"Split 'val' is not one of train, valid, test\. Did you mean valid"):
-        module(copy, stage="test").gold("val")
+        module(copy, stage="test").targets("val")
     (copy / "T2I_train.img.tsv").unlink()
     with pytest.raises(UserError, match=r"the train split has no pictures \(.*T2I_train\.img\.tsv is not there\)"):
         module(copy)
@@ -202,7 +202,7 @@ def test_missing_and_empty_text_files_are_refused(tmp_path):
 def test_pictures_with_a_byte_order_mark_are_read(copy):
     path = copy / "T2I_val.img.tsv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert module(copy).picture("valid", 0).shape[2] == 3
+    assert module(copy).image("valid", 0).shape[2] == 3
     assert ImageTsv(path, id_type=str).line_number(0) == 1
 
 
@@ -214,9 +214,9 @@ def test_a_training_batch_is_raw(muge_root):
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (5, 3, 24, 24)
     assert batch["image"].dtype == torch.uint8
-    gold = data.gold("train")
-    assert batch["text"] == [gold.texts[row] for row in batch["row"]]
-    assert batch["image_id"] == [gold.image_ids[row] for row in batch["row"]]
+    targets = data.targets("train")
+    assert batch["text"] == [targets.texts[row] for row in batch["row"]]
+    assert batch["image_id"] == [targets.image_ids[row] for row in batch["row"]]
     assert "flip" not in batch
 
 
@@ -278,16 +278,16 @@ def test_processes_share_an_epoch(muge_root):
 def test_every_row_is_read_once_over_all_processes(muge_root, world_size):
     read = {"valid": [], "test": [], "predict": [], "pictures": []}
     for rank in range(world_size):
-        data = module(muge_root, stage="test", eval_batch_size=2, val_pictures=7)
+        data = module(muge_root, stage="test", eval_batch_size=2, valid_images=7)
         data.trainer = place(rank, world_size)
         data.skip_rows = {0, 5}
         read["valid"].append(rows_of(data.val_dataloader()[0]))
         read["test"].append(rows_of(data.test_dataloader()[0]))
         read["predict"].append(rows_of(data.predict_dataloader()[0]))
-        read["pictures"].append(rows_of(data.pictures_loader("train")))
+        read["pictures"].append(rows_of(data.images_loader("train")))
     assert all(rows == sorted(rows) for kind in read.values() for rows in kind)
     every = {kind: sorted(row for part in rows for row in part) for kind, rows in read.items()}
-    assert every["valid"] == data.gold("valid").rows
+    assert every["valid"] == data.targets("valid").rows
     assert len(every["valid"]) == 7
     assert every["test"] == list(range(12))
     assert every["predict"] == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
@@ -295,7 +295,7 @@ def test_every_row_is_read_once_over_all_processes(muge_root, world_size):
 
 
 def test_more_processes_than_rows_are_refused(muge_root):
-    data = module(muge_root, val_pictures=2)
+    data = module(muge_root, valid_images=2)
     data.trainer = place(0, 3)
     with pytest.raises(UserError, match="the valid split is smaller than the 3 processes"):
         data.val_dataloader()
@@ -305,7 +305,7 @@ def test_evaluation_is_not_augmented(muge_root):
     data = module(muge_root, crop_scale=(0.3, 0.4), flip=1.0)
     batch = next(iter(data.val_dataloader()[0]))
     assert "flip" not in batch
-    np.testing.assert_array_equal(batch["image"][5].permute(1, 2, 0), images.resize(data.picture("valid", 5), 24))
+    np.testing.assert_array_equal(batch["image"][5].permute(1, 2, 0), images.resize(data.image("valid", 5), 24))
 
 
 @pytest.mark.parametrize(("total", "count"), [(12, 1), (12, 5), (12, 7), (12, 12), (12, 50), (5000, 1000)])
@@ -319,20 +319,20 @@ def test_val_pictures_are_spread_evenly(total, count):
 
 
 def test_val_pictures_are_of_the_validation_split_alone(muge_root):
-    data = module(muge_root, val_pictures=3)
-    assert data.gold("valid").rows == [0, 4, 8]
-    assert len(data.gold("valid").texts) == 12
-    assert [len(data.gold(split).rows) for split in ("train", "test")] == [24, 12]
+    data = module(muge_root, valid_images=3)
+    assert data.targets("valid").rows == [0, 4, 8]
+    assert len(data.targets("valid").texts) == 12
+    assert [len(data.targets(split).rows) for split in ("train", "test")] == [24, 12]
 
 
 def test_training_descriptions_are_drawn_beside_a_splits_own(muge_root):
-    data = module(muge_root, train_pictures=5, val_pictures=3)
+    data = module(muge_root, train_images=5, valid_images=3)
     assert [data.evaluated_splits(split) for split in ("valid", "test")] == [["valid", "train"], ["test", "train"]]
     assert [rows_of(loader) for loader in data.val_dataloader()] == [[0, 4, 8], [0, 4, 9, 14, 19]]
     data.setup("test")
     assert [rows_of(loader) for loader in data.test_dataloader()] == [list(range(12)), [0, 4, 9, 14, 19]]
-    assert rows_of(data.pictures_loader("train")) == list(range(24))
-    assert rows_of(data.pictures_loader("train", first=20)) == [20, 21, 22, 23]
+    assert rows_of(data.images_loader("train")) == list(range(24))
+    assert rows_of(data.images_loader("train", first=20)) == [20, 21, 22, 23]
     assert module(muge_root).evaluated_splits("valid") == ["valid"]
 
 
@@ -341,9 +341,9 @@ def test_training_descriptions_are_drawn_beside_a_splits_own(muge_root):
 
 @pytest.fixture
 def latents(copy, muge_root):
-    """Latents of the copy's training pictures, mirrored ones too: each is its row, or minus it."""
-    source = module(copy).gold("train").source
-    facts = LatentFacts(source, image_size=24, first_stage="some", weights="abc", mirrored=True)
+    """Latents of the copy's training pictures, flipped ones too: each is its row, or minus it."""
+    source = module(copy).targets("train").source
+    facts = LatentMetadata(source, image_size=24, image_tokenizer="some", weights="abc", flipped=True)
     writer = LatentsWriter(copy / "latents", facts, (24, 2, 1, 3, 3))
     rows = np.arange(24, dtype=np.float16)[:, None, None, None, None] * np.ones((1, 1, 1, 3, 3), np.float16)
     writer.write(np.concatenate([rows, -rows], axis=1))
@@ -355,15 +355,15 @@ def latents(copy, muge_root):
 def test_training_reads_latents_in_the_place_of_pictures(copy, latents, workers):
     data = module(copy, latents="latents", flip=0.5, num_workers=workers)
     plain = module(copy)
-    mirrored = 0
+    flipped = 0
     for batch, other in zip(data.train_dataloader(), plain.train_dataloader(), strict=True):
         assert batch["text"] == other["text"]
         assert batch["latent"].shape == (5, 1, 3, 3)
         assert batch["latent"].dtype == torch.float32
         assert batch["latent"].abs()[:, 0, 0, 0].tolist() == batch["row"].tolist()
         assert not {"image", "flip"} & batch.keys()
-        mirrored += int((batch["latent"][:, 0, 0, 0] < 0).sum())
-    assert 3 <= mirrored <= 17
+        flipped += int((batch["latent"][:, 0, 0, 0] < 0).sum())
+    assert 3 <= flipped <= 17
     assert "image" in next(iter(data.val_dataloader()[0]))
     again = [batch["latent"] for batch in module(copy, latents="latents", flip=0.5).train_dataloader()]
     assert torch.equal(torch.cat([batch["latent"] for batch in data.train_dataloader()]), torch.cat(again))
@@ -390,7 +390,7 @@ def test_predict_reads_descriptions_alone(muge_root):
     for split in ("valid", "test"):
         data = module(muge_root, stage="predict", predict_split=split)
         batches = list(data.predict_dataloader()[0])
-        assert [text for batch in batches for text in batch["text"]] == data.gold(split).texts
+        assert [text for batch in batches for text in batch["text"]] == data.targets(split).texts
         assert all(set(batch) == {"text", "image_id", "row"} for batch in batches)
     data.skip_rows = set(range(12))
     assert rows_of(data.predict_dataloader()[0]) == []
@@ -400,28 +400,28 @@ def test_a_test_split_without_pictures_can_only_be_predicted(copy):
     (copy / "T2I_test.img.tsv").unlink()
     data = module(copy, stage="predict")
     assert rows_of(data.predict_dataloader()[0]) == list(range(12))
-    gold = data.gold("test")
-    assert (gold.has_pictures, gold.rows) == (False, list(range(12)))
+    targets = data.targets("test")
+    assert (targets.has_images, targets.rows) == (False, list(range(12)))
     for use in (
         lambda: module(copy, stage="test"),
         data.test_dataloader,
-        lambda: data.pictures_loader("test"),
-        lambda: data.picture("test", 0),
+        lambda: data.images_loader("test"),
+        lambda: data.image("test", 0),
     ):
         with pytest.raises(UserError, match=r"the test split has no pictures \(.*T2I_test\.img\.tsv is not there\)"):
             use()
-    assert module(copy).gold("valid").has_pictures
+    assert module(copy).targets("valid").has_images
 
 
 def test_the_source_names_the_folder_and_hashes_ids_texts_and_pictures(muge_root, copy, lines):
     def source(split="valid", **options):
-        return module(copy, **options).gold(split).source
+        return module(copy, **options).targets(split).source
 
     first = source()
-    assert module(muge_root).gold("valid").source == first.replace("copy", muge_root.name)
+    assert module(muge_root).targets("valid").source == first.replace("copy", muge_root.name)
     assert first.startswith("copy, t2i ")
     assert len(first.rpartition(" ")[2]) == 12
-    assert source(val_pictures=3) == first
+    assert source(valid_images=3) == first
     original = lines("T2I_val.img.tsv")
     lines("T2I_val.img.tsv", original[::-1])
     assert source() == first  # the order of the pictures' lines is of no matter
@@ -440,7 +440,7 @@ def test_the_source_names_the_folder_and_hashes_ids_texts_and_pictures(muge_root
     ("options", "message"),
     [
         ({"batch_size": 0}, r"data\.batch_size is 0: give 1 or more"),
-        ({"val_pictures": 0}, r"data\.val_pictures is 0: give 1 or more"),
+        ({"valid_images": 0}, r"data\.valid_images is 0: give 1 or more"),
         ({"crop_scale": (0.5, 1.5)}, r"data\.crop_scale is \[0\.5, 1\.5\]"),
         ({"flip": -1.0}, r"data\.flip is -1\.0"),
         ({"image_size": "auto"}, r"data\.image_size is auto and there is no trainer"),
@@ -473,13 +473,13 @@ def test_workers_read_the_same(muge_root, world_size):
 
 def test_a_worker_is_sent_no_index(muge_root):
     dataset = module(muge_root).val_dataloader()[0].dataset
-    dataset.opened.gold()
+    dataset.opened.targets()
     assert len(pickle.dumps(dataset)) < 4000
 
 
 def test_the_embedded_data_is_read(demo_root):
-    data = module(demo_root, val_pictures=10)
-    gold = data.gold("valid")
-    assert gold.has_pictures
-    assert len(gold.rows) == 10
-    assert data.picture("valid", 0).shape == (128, 128, 3)
+    data = module(demo_root, valid_images=10)
+    targets = data.targets("valid")
+    assert targets.has_images
+    assert len(targets.rows) == 10
+    assert data.image("valid", 0).shape == (128, 128, 3)

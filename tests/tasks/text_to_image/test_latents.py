@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from zoo.tasks.text_to_image.latents import FACTS, LatentFacts, Latents, LatentsWriter
+from zoo.tasks.text_to_image.latents import FACTS, LatentMetadata, Latents, LatentsWriter
 
 SHAPE = (4, 1, 2, 2)  # codes
 
 
 def facts(weights):
-    return LatentFacts("a data set", 16, "vqgan_tiny", weights, mirrored=False)
+    return LatentMetadata("a data set", 16, "vqgan_tiny", weights, flipped=False)
 
 
 def begun(folder, weights="a", shape=SHAPE):

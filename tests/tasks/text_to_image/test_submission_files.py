@@ -8,11 +8,13 @@ from PIL import Image
 from zoo.data.formats import write_image_tsv
 from zoo.data.images import decode, encode_base64
 from zoo.errors import FileError
-from zoo.tasks.text_to_image.contracts import GenerationGold
+from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.submission_files import T2ISubmission
 
 IDS = [f"{number:032x}" for number in (7, 3, 9, 1, 5, 8)]
-GOLD = GenerationGold("test", "tiny", IDS, [f"描述{id_[-1]}" for id_ in IDS], list(range(len(IDS))), has_pictures=False)
+GOLD = GenerationTargets(
+    "test", "tiny", IDS, [f"描述{id_[-1]}" for id_ in IDS], list(range(len(IDS))), has_images=False
+)
 STRANGER = "f" * 32
 
 
@@ -174,9 +176,9 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 def test_many_pictures_and_threads_keep_the_order(tmp_path):
     ids = [f"{number:032x}" for number in range(300)]
-    gold = GenerationGold("test", "many", ids, ids, list(range(300)), has_pictures=False)
+    targets = GenerationTargets("test", "many", ids, ids, list(range(300)), has_images=False)
     write_image_tsv(tmp_path / "x.tsv", ((id_, picture(number, size=(4, 4))) for number, id_ in enumerate(ids)))
-    submission = T2ISubmission(tmp_path / "x.tsv", gold)
+    submission = T2ISubmission(tmp_path / "x.tsv", targets)
     pixels = torch.cat([batch["image"] for batch in submission.pictures(batch_size=7, num_workers=5)])
     for number in (0, 6, 7, 150, 299):
         np.testing.assert_array_equal(pixels[number].permute(1, 2, 0), decode(picture(number, size=(4, 4))))

@@ -295,7 +295,7 @@ def _write(
     total = sum(_count(part)["pairs" if layout.copies else "pictures"] for part in splits.values())
     done = 0
 
-    def picture(digest: str) -> bytes:
+    def image(digest: str) -> bytes:
         nonlocal done
         done += 1
         on_progress("Writing pictures", done, total)
@@ -304,7 +304,7 @@ def _write(
     written = work_folder(out) / "folder"
     shutil.rmtree(written, ignore_errors=True)
     names = _names([pair for part in splits.values() for pair in part])
-    ids = layout.write(written, splits, names, picture)
+    ids = layout.write(written, splits, names, image)
     write_json_lines(written / IDS, ({"image_id": id, "names": names[digest]} for id, digest in ids))
     os.replace(written, out)
 

@@ -87,13 +87,13 @@ def split_by_column(
         references[pair.split, pair.picture].add(pair.text)
     lists = {key: frozenset(texts) for key, texts in references.items()}
 
-    def picture(pair: Pair) -> Hashable:
+    def image(pair: Pair) -> Hashable:
         return pair.picture
 
     def text(pair: Pair) -> Hashable:
         return lists[pair.split, pair.picture] if joined else pair.text
 
-    leaks = _leaks(pairs, picture, "picture") | _leaks(pairs, text, "text")
+    leaks = _leaks(pairs, image, "picture") | _leaks(pairs, text, "text")
     for place, message in sorted(leaks.items()):
         errors.append(FileError(message, file=table, line=pairs[place].line))
     kept = [pair for place, pair in enumerate(pairs) if place not in leaks]

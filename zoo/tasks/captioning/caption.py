@@ -36,13 +36,13 @@ def main(argv: list[str]) -> int:
     if not hasattr(task, "captioner"):
         raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which writes no captions")
     print(f"{newest_run(options.checkpoint)}, {task.trained_steps} steps", file=sys.stderr)
-    faults: list[str] = []
-    for path, caption in describe(task.captioner, paths, options.decoding or {}, faults):
+    errors: list[str] = []
+    for path, caption in describe(task.captioner, paths, options.decoding or {}, errors):
         record = {"image": str(path), "text": caption}
         print(json.dumps(record, ensure_ascii=False) if options.json else f"{path}\t{caption}")
-    for fault in faults:
+    for fault in errors:
         print(fault, file=sys.stderr)
-    return 1 if faults else 0
+    return 1 if errors else 0
 
 
 def caption_parser() -> CommandParser:
@@ -90,9 +90,9 @@ def picture_files(path: Path) -> list[Path]:
 
 
 def describe(
-    captioner: Any, paths: list[Path], options: dict[str, Any], faults: list[str]
+    captioner: Any, paths: list[Path], options: dict[str, Any], errors: list[str]
 ) -> Iterator[tuple[Path, str]]:
-    """Each file with its caption; those that cannot be read are listed in ``faults``.
+    """Each file with its caption; those that cannot be read are listed in ``errors``.
 
     Raises:
         UserError: An option is out of its range.
@@ -111,7 +111,7 @@ def describe(
             try:
                 pictures[path] = Image.fromarray(images.decode(path.read_bytes()))
             except (OSError, images.ImageError) as error:
-                faults.append(f"IMAGE {path}: {error}")
+                errors.append(f"IMAGE {path}: {error}")
         try:
             captions = dict(zip(pictures, captioner.caption(list(pictures.values()), **options), strict=True))
         except UserError as error:

@@ -16,7 +16,7 @@ class CaptionBatch(TypedDict):
     row: Tensor  # [B] int64, the picture's place among the split's, in file order
     text: NotRequired[list[str]]  # C references to learn from: those of the first picture, then of the second, …
     picture: NotRequired[Tensor]  # [C] int64, place in the batch of the picture that each is of, rising
-    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
 
 
 @runtime_checkable
@@ -47,7 +47,7 @@ class Captioner(Protocol):
 
 
 @dataclass(frozen=True)
-class CaptionGold:
+class CaptionTargets:
     """What captions are held against: a split's pictures in file order; a row is a place among them."""
 
     split: str
@@ -65,11 +65,11 @@ class CaptionData(Protocol):
     image_size: int
     predict_split: str
 
-    def gold(self, split: str) -> CaptionGold:
+    def targets(self, split: str) -> CaptionTargets:
         """The pictures of a split and their references."""
 
-    def picture(self, split: str, row: int) -> np.ndarray:
+    def image(self, split: str, row: int) -> np.ndarray:
         """One picture as ``[H, W, 3] uint8`` RGB."""
 
-    def pictures_loader(self, split: str) -> Iterable[CaptionBatch]:
+    def images_loader(self, split: str) -> Iterable[CaptionBatch]:
         """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from zoo.core.datamodule import MugeDataModule
 from zoo.core.loading import check_least
 from zoo.data.layouts import ECOMMERCE_IC
-from zoo.tasks.captioning.contracts import CaptionGold
+from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.datasets import CaptionedPictures, CaptioningSplit, TrainingCaptions
 
 
@@ -21,10 +21,10 @@ class CaptioningDataModule(MugeDataModule):
     Args:
         root: An ``ECommerce-IC`` folder or its parent. ``auto``: ``$MUGE_ROOT``, else ``data/MUGE``, else the
             embedded data.
-        captions_per_picture: References that a training batch has of each image, drawn anew each epoch; the image is
+        captions_per_image: References that a training batch has of each image, drawn anew each epoch; the image is
             encoded once for all of them. ``null``: all.
         max_references: The most references of an image that are used at all, the first ones; by default all.
-        val_pictures: Images of the validation split that an evaluation describes, spread evenly over the file; by
+        valid_images: Images of the validation split that an evaluation describes, spread evenly over the file; by
             default all.
         **shared: Options of every data module: see ``MugeDataModule``.
 
@@ -38,20 +38,20 @@ class CaptioningDataModule(MugeDataModule):
         self,
         root: str = "auto",
         *,
-        captions_per_picture: int | None = 1,
+        captions_per_image: int | None = 1,
         max_references: int | None = None,
-        val_pictures: int | None = None,
+        valid_images: int | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(root, **shared)
         check_least(
-            captions_per_picture=(1 if captions_per_picture is None else captions_per_picture, 1),
+            captions_per_image=(1 if captions_per_image is None else captions_per_image, 1),
             max_references=(1 if max_references is None else max_references, 1),
-            val_pictures=(1 if val_pictures is None else val_pictures, 1),
+            valid_images=(1 if valid_images is None else valid_images, 1),
         )
-        self.captions_per_picture = captions_per_picture
+        self.captions_per_image = captions_per_image
         self.max_references = max_references
-        self.val_pictures = val_pictures
+        self.valid_images = valid_images
 
     def open_split(self, split: str) -> CaptioningSplit:
         """Open the images of a split and the references of each."""
@@ -61,13 +61,13 @@ class CaptioningDataModule(MugeDataModule):
         """See that the split has references."""
         opened.need_references()
 
-    def gold(self, split: str) -> CaptionGold:
+    def targets(self, split: str) -> CaptionTargets:
         """The images of a split, their references, and which of them an evaluation describes."""
-        return self.open(split).gold(self.val_pictures if split == "valid" else None)
+        return self.open(split).targets(self.valid_images if split == "valid" else None)
 
-    def picture(self, split: str, row: int) -> np.ndarray:
+    def image(self, split: str, row: int) -> np.ndarray:
         """One image as ``[H, W, 3] uint8`` RGB."""
-        return self.open(split).picture(row)
+        return self.open(split).image(row)
 
     def training_dataset(self) -> TrainingCaptions:
         """Make the data set of images and the references drawn for each."""
@@ -76,19 +76,19 @@ class CaptioningDataModule(MugeDataModule):
             image_size=self.image_size,
             crop_scale=self.crop_scale,  # type: ignore[arg-type]
             flip=self.flip,
-            captions_per_picture=self.captions_per_picture,
+            captions_per_image=self.captions_per_image,
             seed=self.seed,
         )
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data set of the images that an evaluation describes, with their references."""
-        return [self._images(split, self.gold(split).rows)]
+        return [self._images(split, self.targets(split).rows)]
 
     def prediction_datasets(self) -> list[Any]:
         """Make the data set of all images of ``predict_split``."""
         return [self._images(self.predict_split, list(range(len(self.open(self.predict_split)))))]
 
-    def pictures_loader(self, split: str) -> DataLoader:
+    def images_loader(self, split: str) -> DataLoader:
         """All images of a split, this process's share, in batches in file order."""
         return self.in_file_order([self._images(split, list(range(len(self.open(split)))))], split)[0]
 

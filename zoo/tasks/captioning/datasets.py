@@ -16,7 +16,7 @@ from zoo.data.formats import Caption, read_captions
 from zoo.data.layouts import ECOMMERCE_IC
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError, raise_or_list
-from zoo.tasks.captioning.contracts import CaptionBatch, CaptionGold
+from zoo.tasks.captioning.contracts import CaptionBatch, CaptionTargets
 
 
 class CaptioningSplit:
@@ -31,7 +31,7 @@ class CaptioningSplit:
         split: ``train``, ``valid`` or ``test``.
         max_references: The most references used of a picture, the first ones; None: all.
         on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
-            broken ones and malformed and repeated lines; ``faults`` lists them.
+            broken ones and malformed and repeated lines; ``errors`` lists them.
 
     Raises:
         UserError: With file, line and id, if a line is malformed, or a line has no picture or a picture no line and
@@ -46,24 +46,24 @@ class CaptioningSplit:
         self.folder = folder.parent if folder.name == ECOMMERCE_IC.folder else folder
         self.split = split
         self.max_references = max_references
-        self.faults: list[FileError] = []
-        faults = self.faults if on_error == "skip" else None
-        captions = self._alike(read_captions(self.captions_path, faults), faults)
-        self.pictures = ImageTsv(pictures_path, str, faults)
+        self.errors: list[FileError] = []
+        errors = self.errors if on_error == "skip" else None
+        captions = self._alike(read_captions(self.captions_path, errors), errors)
+        self.pictures = ImageTsv(pictures_path, str, errors)
         usable = join_pictures(
             self.pictures,
             [caption.image_id for caption in captions],
             [caption.line for caption in captions],
             path=self.captions_path,
             what="line of references",
-            faults=faults,
+            errors=errors,
         )
         self.picture_rows = list(usable.values())
         self.image_ids = [captions[place].image_id for place in usable]
         self.references = [captions[place].texts[:max_references] for place in usable]
         self.has_references = any(self.references)
 
-    def _alike(self, captions: list[Caption], faults: list[FileError] | None) -> list[Caption]:
+    def _alike(self, captions: list[Caption], errors: list[FileError] | None) -> list[Caption]:
         """Those with references, unless none has any."""
         with_texts = [caption for caption in captions if caption.texts]
         for caption in captions if with_texts else []:
@@ -76,7 +76,7 @@ class CaptioningSplit:
                     noun="picture",
                     kind="missing_key",
                 )
-                raise_or_list(error, faults)
+                raise_or_list(error, errors)
         return with_texts or captions
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class CaptioningSplit:
                 f"the {self.split} split has no references ({self.captions_path}): it can only be predicted"
             )
 
-    def picture(self, row: int) -> np.ndarray:
+    def image(self, row: int) -> np.ndarray:
         """One picture as ``[H, W, 3] uint8`` RGB."""
         return decode(self.pictures, self.picture_rows[row])
 
@@ -105,14 +105,14 @@ class CaptioningSplit:
             row=torch.tensor(rows, dtype=torch.int64),
         )
 
-    def gold(self, count: int | None = None) -> CaptionGold:
+    def targets(self, count: int | None = None) -> CaptionTargets:
         """What an evaluation of this split is held against.
 
         Args:
             count: Pictures to write captions for, spread evenly over the file; None: all.
         """
         rows = range(len(self)) if count is None else spread(len(self), count).tolist()
-        return CaptionGold(
+        return CaptionTargets(
             split=self.split,
             source=f"{self.folder.name}, caption {self.digest}",
             image_ids=self.image_ids,
@@ -139,7 +139,7 @@ class TrainingCaptions(Dataset[CaptionBatch]):
         image_size: Side of the square pictures in pixels.
         crop_scale: The least and greatest share of the picture that a crop keeps.
         flip: Probability of mirroring.
-        captions_per_picture: References drawn of a picture, all different; None: all of them.
+        captions_per_image: References drawn of a picture, all different; None: all of them.
         seed: Seed of the augmentation and the choice.
     """
 
@@ -150,7 +150,7 @@ class TrainingCaptions(Dataset[CaptionBatch]):
         image_size: int,
         crop_scale: tuple[float, float],
         flip: float,
-        captions_per_picture: int | None,
+        captions_per_image: int | None,
         seed: int,
     ) -> None:
         opened.need_references()
@@ -158,7 +158,7 @@ class TrainingCaptions(Dataset[CaptionBatch]):
         self.image_size = image_size
         self.crop_scale = crop_scale
         self.flip = flip
-        self.captions_per_picture = captions_per_picture
+        self.captions_per_image = captions_per_image
         self.seed = seed
 
     def __len__(self) -> int:
@@ -171,11 +171,11 @@ class TrainingCaptions(Dataset[CaptionBatch]):
         for place, (epoch, row) in enumerate(keys):
             generator = np.random.default_rng((self.seed, epoch, row))
             pixels[place] = images.random_crop_resize(
-                self.opened.picture(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
+                self.opened.image(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
             )
             flip[place] = generator.random() < self.flip
             references = self.opened.references[row]
-            count = min(self.captions_per_picture or len(references), len(references))
+            count = min(self.captions_per_image or len(references), len(references))
             chosen.append([references[index] for index in generator.permutation(len(references))[:count]])
         batch = with_references(self.opened.batch([row for _, row in keys], pixels), chosen)
         if self.flip > 0:
@@ -202,7 +202,7 @@ class CaptionedPictures(Dataset[CaptionBatch]):
 
     def __getitems__(self, places: list[int]) -> CaptionBatch:
         rows = [self.rows[place] for place in places]
-        pixels = np.stack([images.resize(self.opened.picture(row), self.image_size) for row in rows])
+        pixels = np.stack([images.resize(self.opened.image(row), self.image_size) for row in rows])
         batch = self.opened.batch(rows, pixels)
         if self.opened.has_references:
             with_references(batch, [list(self.opened.references[row]) for row in rows])

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid
-from zoo.core.grids import SheetRow, contact_sheet
-from zoo.tasks.captioning.contracts import CaptionGold
+from zoo.core.grids import GridRow, image_grid
+from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.metrics.ngrams import DocumentFrequencies, HumanCeiling, Tokenization
 from zoo.tasks.captioning.metrics.scores import CaptionScores
 
@@ -82,7 +82,7 @@ class CaptionEvaluation(Evaluation):
         """Make what collects captions; what the references alone decide is computed once."""
         if part.split not in self.scores:
             self.scores[part.split] = CaptionScores(
-                [part.gold.references[row] for row in part.gold.rows],
+                [part.targets.references[row] for row in part.targets.rows],
                 tokenization=self.tokenization,
                 document_frequencies=self._train_frequencies(trainer),
             )
@@ -90,7 +90,7 @@ class CaptionEvaluation(Evaluation):
         scores = self.scores[part.split].to(task.device)
         scores.reset()
         scores.complete = part.complete
-        place_of = {row: place for place, row in enumerate(part.gold.rows)}
+        place_of = {row: place for place, row in enumerate(part.targets.rows)}
         names = ["loss", "tokens", *(["features"] if self.options.nearest_copy else [])]
         measures = CollectedRows(list(place_of.values()), names=names, complete=part.complete).to(task.device)
         return _Collected(scores, measures, place_of)
@@ -103,7 +103,7 @@ class CaptionEvaluation(Evaluation):
         part.rows.measures.update(places, **{name: outputs[name] for name in part.rows.measures.names})
         return {
             "captions": outputs["captions"],
-            "references": [part.gold.references[row] for row in rows],
+            "references": [part.targets.references[row] for row in rows],
             "images": batch["image"],
             "rows": batch["row"],
         }
@@ -125,11 +125,11 @@ class CaptionEvaluation(Evaluation):
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
         """Say which pictures, references, captioner and decoding, and by which signature."""
         places, _ = part.rows.scores.gathered()
-        most = part.gold.max_references
+        most = part.targets.max_references
         references = "all" if most is None else f"first {most}"
         return {
             "pictures": len(places),
-            "references": sum(len(part.gold.references[part.gold.rows[place]]) for place in places),
+            "references": sum(len(part.targets.references[part.targets.rows[place]]) for place in places),
             "signature": f"{self.tokenization.signature}|df:{self.options.document_frequencies}|refs:{references}",
             "captioner": task.hparams.get("captioner", type(task.captioner).__name__),
             "decoding": vars(task.captioner.decoding),
@@ -151,18 +151,18 @@ class CaptionEvaluation(Evaluation):
     def _train_frequencies(self, trainer: L.Trainer) -> DocumentFrequencies | None:
         if self.options.document_frequencies == "split":
             return None
-        texts = data_module(trainer, self).gold("train").references
+        texts = data_module(trainer, self).targets("train").references
         tokens = [[self.tokenization.tokenize(text) for text in own] for own in texts]
         return DocumentFrequencies.of(tokens)
 
     def _copied(self, trainer: L.Trainer, pl_module: Any, described: Tensor) -> list[str]:
         """For each picture the first reference of the training picture nearest to it, ``described [N, W]``."""
         data = data_module(trainer, self)
-        training: CaptionGold = data.gold("train")
+        training: CaptionTargets = data.targets("train")
         assert training.references is not None
         collected = CollectedRows(range(len(training.image_ids)), names=["features"]).to(pl_module.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in data.pictures_loader("train"):
+            for batch in data.images_loader("train"):
                 images = batch["image"].to(pl_module.device)
                 collected.update(batch["row"], features=pl_module.features(pl_module.captioner.encode(images)))
         _, values = collected.gathered()
@@ -173,11 +173,11 @@ class CaptionEvaluation(Evaluation):
         count = min(self.options.grid_images, len(places))
         rows = []
         for index in torch.linspace(0, len(places) - 1, count).round().long().tolist():
-            row = part.gold.rows[places[index]]
-            references, picture = part.gold.references[row], data.picture(part.split, row)
+            row = part.targets.rows[places[index]]
+            references, picture = part.targets.references[row], data.image(part.split, row)
             text, note = captions[index] or "(empty)", " / ".join(references)
-            rows.append(SheetRow(text=text, pictures=[picture], hits=[captions[index] in references], note=note))
-        return contact_sheet(rows, titles=[""])
+            rows.append(GridRow(text=text, pictures=[picture], hits=[captions[index] in references], note=note))
+        return image_grid(rows, titles=[""])
 
 
 def print_captions(

@@ -24,7 +24,10 @@ def scoring_parser() -> CommandParser:
         " Every error of the files is listed first, with line and id; then the exit code is 1 and nothing is scored.",
     )
     parser.add_argument(
-        "--gold", type=str, required=True, help="JSON lines of image_id and text, a list of references: IC_valid.jsonl."
+        "--targets",
+        type=str,
+        required=True,
+        help="JSON lines of image_id and text, a list of references: IC_valid.jsonl.",
     )
     parser.add_argument("--predictions", type=str, required=True, help="JSON lines of image_id and text, one caption.")
     parser.add_argument(
@@ -44,7 +47,7 @@ def scoring_parser() -> CommandParser:
         type=str,
         default=None,
         help="What CIDEr-D weighs n-grams by: a caption file to count them in (IC_train.jsonl), or counts that were"
-        " written (.json); by default they are counted in --gold.",
+        " written (.json); by default they are counted in --targets.",
     )
     parser.add_argument("--output", type=str, default=None, help="Also write the JSON to this file, atomically.")
     parser.add_argument(
@@ -59,13 +62,13 @@ def main(argv: list[str]) -> int:
     from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
     from zoo.tasks.captioning.submission_files import read_caption_submission
 
-    inputs = [options.gold, options.predictions, options.document_frequencies]
+    inputs = [options.targets, options.predictions, options.document_frequencies]
     check_output(options.output, inputs)
     check_per_image(options.per_image, [*inputs, options.output])
     most = options.max_references
     if most is not None and most < 1:
         raise UserError(f"--max_references is {most}: give 1 or more, or leave it out")
-    submission = read_caption_submission(options.gold, options.predictions)
+    submission = read_caption_submission(options.targets, options.predictions)
     for note in submission.notes:
         print(f"note: {note}", file=sys.stderr)
     if submission.errors:
@@ -84,11 +87,11 @@ def main(argv: list[str]) -> int:
     result = {
         **result_of(references, captions, score),
         "protocol": {
-            "signature": f"{tokenization.signature}|df:{Path(options.document_frequencies or options.gold).name}"
+            "signature": f"{tokenization.signature}|df:{Path(options.document_frequencies or options.targets).name}"
             f"|refs:{'all' if most is None else f'first {most}'}",
-            "gold": _named(options.gold),
+            "targets": _named(options.targets),
             "predictions": _named(options.predictions),
-            "document_frequencies": _named(options.document_frequencies or options.gold),
+            "document_frequencies": _named(options.document_frequencies or options.targets),
             "pictures": len(references),
             "references": sum(len(texts[:most]) for texts in submission.references),
         },

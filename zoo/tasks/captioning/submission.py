@@ -20,8 +20,8 @@ class CaptionSubmission(Submission):
 
     def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
         """Start with no captions."""
-        self.gold = data.gold(data.predict_split)
-        self.captions = CaptionScores([()] * len(self.gold.image_ids)).to(task.device)
+        self.targets = data.targets(data.predict_split)
+        self.captions = CaptionScores([()] * len(self.targets.image_ids)).to(task.device)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -34,8 +34,8 @@ class CaptionSubmission(Submission):
         _, captions = self.captions.gathered()
         if not trainer.is_global_zero:
             return
-        path = self.path(trainer, f"IC_{self.gold.split}.jsonl")
-        pairs = list(zip(self.gold.image_ids, captions, strict=True))
+        path = self.path(trainer, f"IC_{self.targets.split}.jsonl")
+        pairs = list(zip(self.targets.image_ids, captions, strict=True))
         write_json_lines(path, ({"image_id": image_id, "text": text} for image_id, text in pairs))
         print(f"{path}: captions of {len(captions)} pictures")
         for what, poor in (

@@ -36,11 +36,11 @@ class CaptionSubmission:
     notes: list[str] = field(default_factory=list)  # what is accepted but probably not meant
 
 
-def read_caption_submission(gold: Path | str, predictions: Path | str) -> CaptionSubmission:
+def read_caption_submission(targets: Path | str, predictions: Path | str) -> CaptionSubmission:
     """Read both files, whatever is in them.
 
     Args:
-        gold: ``{"image_id": …, "text": [reference, …]}`` a line, as ``IC_valid.jsonl``.
+        targets: ``{"image_id": …, "text": [reference, …]}`` a line, as ``IC_valid.jsonl``.
         predictions: ``{"image_id": …, "text": "…"}`` a line, in any order. Line ends may be CRLF.
 
     Returns:
@@ -49,16 +49,16 @@ def read_caption_submission(gold: Path | str, predictions: Path | str) -> Captio
     """
     submission = CaptionSubmission()
     errors = submission.errors
-    answers = _read(gold, lambda record: caption_errors(record, labelled=True), errors)
+    answers = _read(targets, lambda record: caption_errors(record, labelled=True), errors)
     said = _read(predictions, _prediction_errors, errors, known=None if errors else answers)
     if any(error.kind == "missing_file" for error in errors):
         return submission
     for image_id, line in answers.items():
         if image_id not in said:
             message = "no prediction; add a line for it to the predictions"
-            errors.append(_error(message, gold, line.number, image_id, kind="no_prediction"))
+            errors.append(_error(message, targets, line.number, image_id, kind="no_prediction"))
     if not answers and not errors:
-        errors.append(_error("has no lines; it must have one for each image", gold, kind="empty_file"))
+        errors.append(_error("has no lines; it must have one for each image", targets, kind="empty_file"))
     submission.notes = list(_notes([line for line in said.values() if isinstance(line.text, str)]))
     if not errors:
         submission.image_ids = list(answers)

@@ -14,7 +14,7 @@ from rich.table import Table
 from zoo.core.evaluation import data_module, steps_done
 from zoo.errors import UserError
 from zoo.io import write_text
-from zoo.tasks.captioning.contracts import CaptionGold
+from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.metrics.ngrams import Tokenization
 from zoo.tasks.captioning.metrics.scores import CaptionScores
 
@@ -55,14 +55,14 @@ class CaptionSweep(Callback):
         self.collected = []
         if trainer.state.fn != "validate":
             return
-        gold: CaptionGold = data_module(trainer, self).gold("valid")
-        assert gold.references is not None
+        targets: CaptionTargets = data_module(trainer, self).targets("valid")
+        assert targets.references is not None
         loader: Any = trainer.val_dataloaders
         complete = trainer.strategy.reduce_boolean_decision(trainer.num_val_batches[0] == len(loader), all=True)
         first: Any = CaptionScores(
-            [gold.references[row] for row in gold.rows], tokenization=self.tokenization, complete=complete
+            [targets.references[row] for row in targets.rows], tokenization=self.tokenization, complete=complete
         )
-        self.place_of = {row: place for place, row in enumerate(gold.rows)}
+        self.place_of = {row: place for place, row in enumerate(targets.rows)}
         self.collected = [first.clone().to(pl_module.device) for _ in self.grid]
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:

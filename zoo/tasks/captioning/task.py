@@ -129,7 +129,7 @@ class CaptioningTask(Task):
                 " weights draw nothing that could be rewarded; start from a trained run, or learn references first and"
                 " set model.reward_from_epoch"
             )
-        references = self.trainer.datamodule.gold("train").references  # type: ignore[attr-defined]
+        references = self.trainer.datamodule.targets("train").references  # type: ignore[attr-defined]
         if self.trainer.is_global_zero:
             print(f"Counting the n-grams of {len(references):,} training pictures' references", file=sys.stderr)
         words = Tokenization(lowercase=True)

@@ -13,11 +13,11 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, Part, data_module, parameter_count, save_image_grid
-from zoo.core.grids import SheetRow, contact_sheet
+from zoo.core.grids import GridRow, image_grid
 from zoo.data.images import resize
-from zoo.tasks.text_to_image.contracts import GenerationGold
+from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.evaluation import ScorerOptions
-from zoo.tasks.text_to_image.feature_extractors import Judges, true_features
+from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
 from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
 from zoo.tasks.text_to_image.metrics.scores import distribution_scores, r_precision_scores
 from zoo.tasks.text_to_image.report import check_monitored, print_scores
@@ -42,9 +42,9 @@ class ReconstructionEvaluation(Evaluation):
 
     Logged as ``val/psnr`` (decibels) and ``val/ssim`` (percent), means over the pictures, at 8 bits;
     ``val/codebook_usage`` (the share of the codes that the split uses, in percent); ``val/rfid`` of Inception,
-    ``val/fd_<judge>`` of any other judge; with a matcher ``val/r_precision``, a ceiling of any generator that writes
+    ``val/fd_NAME`` of any other extractor; with a matcher ``val/r_precision``, a ceiling of any generator that writes
     these codes, beside the true pictures'; ``test/…`` likewise, and ``val_train/…`` of training pictures where the data
-    module has ``train_pictures``. The same on any number of processes. ``pictures/`` in the run gets a
+    module has ``train_images``. The same on any number of processes. ``pictures/`` in the run gets a
     sheet of pictures with their reconstructions.
 
     Args:
@@ -53,28 +53,33 @@ class ReconstructionEvaluation(Evaluation):
 
     def __init__(self, options: ReconstructionEvaluationOptions = DEFAULTS) -> None:
         super().__init__(options)
-        self.judges: Judges = None  # type: ignore[assignment]  # loaded by setup()
+        self.extractors: FeatureExtractors = None  # type: ignore[assignment]  # loaded by setup()
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Load the judges."""
-        if stage == "predict" or self.judges is not None:
+        """Load the extractors."""
+        if stage == "predict" or self.extractors is not None:
             return
-        self.judges = self.options.load()
+        self.extractors = self.options.load()
         if stage == "fit":
-            check_monitored(trainer, self.judges, data_module(trainer, self).gold("valid"))
-        if self.judges.lacking and trainer.is_global_zero:
-            print(f"No rFID: {self.judges.lacking}", file=sys.stderr)
+            check_monitored(trainer, self.extractors, data_module(trainer, self).targets("valid"))
+        if self.extractors.lacking and trainer.is_global_zero:
+            print(f"No rFID: {self.extractors.lacking}", file=sys.stderr)
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> CollectedRows:
         """Make what collects codes, features and likenesses."""
-        self.judges.to(task.device)
-        names = [*self.judges.judges, *(["logits"] if "inception" in self.judges.judges else []), "codes", "psnr"]
+        self.extractors.to(task.device)
+        names = [
+            *self.extractors.by_name,
+            *(["logits"] if "inception" in self.extractors.by_name else []),
+            "codes",
+            "psnr",
+        ]
         names += ["ssim"] if task.image_size >= SSIM_WINDOW else []
-        return CollectedRows(part.gold.rows, names=names, complete=part.complete).to(task.device)
+        return CollectedRows(part.targets.rows, names=names, complete=part.complete).to(task.device)
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Look at a batch of reconstructions."""
-        looked = self.judges.look(outputs["pictures"])
+        looked = self.extractors.extract_features(outputs["pictures"])
         likeness = picture_likeness(outputs["pictures"], batch["image"])
         part.rows.update(batch["row"], codes=outputs["codes"].flatten(1), **looked, **likeness)
         return {
@@ -89,56 +94,56 @@ class ReconstructionEvaluation(Evaluation):
         rows, gathered = part.rows.gathered()
         rows, values = rows.cpu(), {name: value.cpu() for name, value in gathered.items()}
         true = true_features(
-            self.judges,
+            self.extractors,
             data_module(trainer, self),
             part.split,
             agree=lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
             write=trainer.is_global_zero,
         )
         scores = distribution_scores(values, true)
-        if self.judges.matcher is not None:
-            texts = part.gold.texts
-            read, distractors = self.judges.read(texts).cpu(), draw_distractors(texts)
+        if self.extractors.matcher is not None:
+            texts = part.targets.texts
+            read, distractors = self.extractors.read(texts).cpu(), draw_distractors(texts)
             scores |= r_precision_scores(values["clip"], rows, texts, read, true["clip"], distractors)
         scores |= {name: values[name].double().mean().item() for name in ("psnr", "ssim") if name in values}
-        scores["codebook_usage"] = 100 * len(values["codes"].unique()) / task.first_stage.num_codes
+        scores["codebook_usage"] = 100 * len(values["codes"].unique()) / task.image_tokenizer.num_codes
         return {"rfid" if name == "fid" else name: value for name, value in scores.items()}
 
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
         """Say how many pictures were compared, by whom, and through which codes."""
         return {
             "generated": len(part.rows.gathered()[0]),
-            "true": len(part.gold.texts),
-            "judges": self.judges.protocol,
-            "first_stage": task.hparams.get("first_stage", type(task.first_stage).__name__),
-            "first_stage_options": task.hparams["first_stage_options"],
-            "parameters": parameter_count(task.first_stage),
-            "codes_per_picture": (task.image_size // task.first_stage.factor) ** 2,
-            "codebook": task.first_stage.num_codes,
+            "true": len(part.targets.texts),
+            "extractors": self.extractors.protocol,
+            "image_tokenizer": task.hparams.get("image_tokenizer", type(task.image_tokenizer).__name__),
+            "image_tokenizer_options": task.hparams["image_tokenizer_options"],
+            "parameters": parameter_count(task.image_tokenizer),
+            "codes_per_picture": (task.image_size // task.image_tokenizer.factor) ** 2,
+            "codebook": task.image_tokenizer.num_codes,
         }
 
     def report(
         self, trainer: L.Trainer, task: Any, part: Part, numbers: dict[str, float], protocol: dict[str, Any]
     ) -> None:
         """Print the scores, save the image grid."""
-        sheet = self._sheet(data_module(trainer, self), task, part.gold)
+        sheet = self._sheet(data_module(trainer, self), task, part.targets)
         if not trainer.is_global_zero:
             return
         scores = {"fid" if name == "rfid" else name: value for name, value in numbers.items()}
         print_scores(scores, title=f"{part.name}, step {protocol['step']}: reconstructions", protocol=protocol)
         save_image_grid(trainer, sheet, part.name, f"{part.name}/reconstructions", protocol["step"])
 
-    def _sheet(self, data: Any, task: Any, gold: GenerationGold) -> Image:
+    def _sheet(self, data: Any, task: Any, targets: GenerationTargets) -> Image:
         """Pictures of the split, spread evenly, and their reconstructions below them."""
-        spread = torch.linspace(0, len(gold.rows) - 1, min(SHEET_ROWS, len(gold.rows))).round().long()
-        rows = [gold.rows[place] for place in spread.tolist()]
-        squares = [resize(data.picture(gold.split, row), task.image_size) for row in rows]
+        spread = torch.linspace(0, len(targets.rows) - 1, min(SHEET_ROWS, len(targets.rows))).round().long()
+        rows = [targets.rows[place] for place in spread.tolist()]
+        squares = [resize(data.image(targets.split, row), task.image_size) for row in rows]
         pictures = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(task.device)
-        decoded = task.first_stage.decode(task.first_stage.encode(pictures))
+        decoded = task.image_tokenizer.decode(task.image_tokenizer.encode(pictures))
         lines = [("true", pictures), ("reconstruction", decoded)]
-        return contact_sheet(
+        return image_grid(
             [
-                SheetRow(text=name, pictures=list(each.permute(0, 2, 3, 1).cpu().numpy()), hits=[False] * len(rows))
+                GridRow(text=name, pictures=list(each.permute(0, 2, 3, 1).cpu().numpy()), hits=[False] * len(rows))
                 for name, each in lines
             ],
             titles=[""] * len(rows),

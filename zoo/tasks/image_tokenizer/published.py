@@ -41,9 +41,9 @@ def read_vqgan(source: str, contents: Any) -> Published | None:
         return None
     arguments = architecture(state, source)
     task = ImageTokenizerTask(**arguments)
-    task.first_stage.to(device="meta")
+    task.image_tokenizer.to(device="meta")
     weights = {name: value for name, value in task.state_dict().items() if not value.is_meta}
-    weights |= {f"first_stage.{name}": value for name, value in to_zoo(state).items()}
+    weights |= {f"image_tokenizer.{name}": value for name, value in to_zoo(state).items()}
     weights |= {f"discriminator.{name}": value for name, value in discriminator(state).items()}
     return Published(
         task=ImageTokenizerTask,
@@ -99,7 +99,7 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
             " that were published, f16 with 1024 or 16384 codes and Gumbel f8 are read"
         )
     name = "taming_vqgan_f8_gumbel" if gumbel else "taming_vqgan_f16"
-    arguments: dict[str, Any] = {"first_stage": name, "first_stage_options": {"num_codes": num_codes}}
+    arguments: dict[str, Any] = {"image_tokenizer": name, "image_tokenizer_options": {"num_codes": num_codes}}
     layers = [value for value in discriminator(state).values() if value.ndim == 4]
     if layers:  # the first, those that halve the picture but it, and two that do not
         arguments |= {"discriminator_width": layers[0].shape[0], "discriminator_layers": len(layers) - 2}

@@ -13,7 +13,7 @@ from zoo.core.optim import adamw, warmup_cosine
 from zoo.core.task import Task
 from zoo.data.images import to_pixels
 from zoo.errors import UserError
-from zoo.registry import FIRST_STAGES
+from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks.image_tokenizer.evaluation import DEFAULTS, ReconstructionEvaluation, ReconstructionEvaluationOptions
 from zoo.tasks.image_tokenizer.loss import adaptive_weight, hinge_loss, laplacian_loss
 from zoo.tasks.image_tokenizer.lpips import find_vgg, load_lpips
@@ -23,7 +23,7 @@ DISCRIMINATOR_WEIGHT = 0.8  # of its opinion, once that pulls as hard at the las
 
 
 class ImageTokenizerTask(Task):
-    """A VQGAN: the first stage of an autoregressive generator, which learns its codes.
+    """A VQGAN: the image tokenizer of an autoregressive generator, which learns its codes.
 
     Training lowers the reconstruction's absolute error and perceptual distance, and the codebook's loss; later it also
     has to pass for true before a discriminator that learns beside it. Codes that no picture uses any more are put where
@@ -32,8 +32,8 @@ class ImageTokenizerTask(Task):
     Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (2020), arXiv:2012.09841.
 
     Args:
-        first_stage: A registered VQGAN, or a built one.
-        first_stage_options: Arguments of its builder.
+        image_tokenizer: A registered VQGAN, or a built one.
+        image_tokenizer_options: Arguments of its builder.
         image_size: Side of the square pictures in pixels.
         init_from: Weights to start from: a checkpoint of this zoo, a run's folder, or a file of taming-transformers.
         learning_rate: Peak learning rate of AdamW, of both networks.
@@ -55,9 +55,9 @@ class ImageTokenizerTask(Task):
 
     def __init__(
         self,
-        first_stage: str | nn.Module,
+        image_tokenizer: str | nn.Module,
         *,
-        first_stage_options: dict[str, Any] | None = None,
+        image_tokenizer_options: dict[str, Any] | None = None,
         image_size: int = 256,
         init_from: str | None = None,
         learning_rate: float = 1e-4,
@@ -83,13 +83,16 @@ class ImageTokenizerTask(Task):
         if perceptual not in ("auto", "lpips", "laplacian"):
             raise UserError(f"perceptual is {perceptual!r}: give auto, lpips or laplacian")
         self.automatic_optimization = False  # two optimisers
-        self.save_hyperparameters(ignore=["first_stage"] if isinstance(first_stage, nn.Module) else [], logger=False)
+        modules = ["image_tokenizer"] if isinstance(image_tokenizer, nn.Module) else []
+        self.save_hyperparameters(ignore=modules, logger=False)
         self.take_options("evaluation", ReconstructionEvaluationOptions)
-        self.first_stage: Any = FIRST_STAGES.build_or_take("first_stage", first_stage, first_stage_options)
-        if getattr(self.first_stage, "num_codes", None) is None:
-            raise UserError(f"first_stage: {type(self.first_stage).__name__} has no codes: it is no VQGAN")
-        if image_size < 1 or image_size % self.first_stage.factor:
-            raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.first_stage.factor}")
+        self.image_tokenizer: Any = IMAGE_TOKENIZERS.build_or_take(
+            "image_tokenizer", image_tokenizer, image_tokenizer_options
+        )
+        if getattr(self.image_tokenizer, "num_codes", None) is None:
+            raise UserError(f"image_tokenizer: {type(self.image_tokenizer).__name__} has no codes: it is no VQGAN")
+        if image_size < 1 or image_size % self.image_tokenizer.factor:
+            raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.image_tokenizer.factor}")
         if discriminator_layers < 1 or image_size < 3 * 2**discriminator_layers:
             raise UserError(
                 f"discriminator_layers is {discriminator_layers}: give 1 or more, of which each halves the picture; of"
@@ -102,8 +105,8 @@ class ImageTokenizerTask(Task):
         self.discriminator.apply(weights_init)
         self.idle: Tensor
         self.counts: Tensor
-        self.register_buffer("idle", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # batches without use
-        self.register_buffer("counts", torch.zeros(self.first_stage.num_codes, dtype=torch.int64))  # of this epoch
+        self.register_buffer("idle", torch.zeros(self.image_tokenizer.num_codes, dtype=torch.int64))  # batches unused
+        self.register_buffer("counts", torch.zeros(self.image_tokenizer.num_codes, dtype=torch.int64))  # of this epoch
         self._lpips: list[Any] = []  # a list, for it is no part of this task's weights
 
     def own_callbacks(self) -> list[Callback]:
@@ -133,8 +136,8 @@ class ImageTokenizerTask(Task):
         latents = getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
         if latents is not None:
             raise UserError(f"data.latents is {latents.folder}, and an image tokenizer learns pictures: leave it out")
-        if not hasattr(self.first_stage.quantize, "replace"):
-            raise UserError("first_stage: a Gumbel codebook is read, not trained: take vqgan_f16, or another one")
+        if not hasattr(self.image_tokenizer.quantize, "replace"):
+            raise UserError("image_tokenizer: a Gumbel codebook is read, not trained: take vqgan_f16, or another one")
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
             raise UserError(
@@ -156,7 +159,7 @@ class ImageTokenizerTask(Task):
         discriminator_optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
         scheduler, discriminator_scheduler = self.lr_schedulers()  # type: ignore[misc]
         pixels = to_pixels(batch["image"])
-        reconstruction, codes, codebook_loss, latents = self.first_stage(pixels)
+        reconstruction, codes, codebook_loss, latents = self.image_tokenizer(pixels)
         likeness = self._likeness(reconstruction, pixels)
         loss = likeness + codebook_loss
         losses = {"likeness": likeness, "codebook": codebook_loss}
@@ -201,7 +204,7 @@ class ImageTokenizerTask(Task):
 
     def _adversarial_weight(self, likeness: Tensor, opinion: Tensor) -> Tensor:
         """The same on all processes: of the gradients of the whole batch."""
-        last = self.first_stage.last_layer
+        last = self.image_tokenizer.last_layer
         gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].float() for loss in (likeness, opinion)]
         gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
         return DISCRIMINATOR_WEIGHT * adaptive_weight(*gradients)
@@ -209,7 +212,7 @@ class ImageTokenizerTask(Task):
     @torch.no_grad()
     def _keep_in_use(self, codes: Tensor, latents: Tensor) -> None:
         """Count which codes were used, on all processes; put those that are idle too long where pictures are."""
-        used = torch.bincount(codes.flatten(), minlength=self.first_stage.num_codes)
+        used = torch.bincount(codes.flatten(), minlength=self.image_tokenizer.num_codes)
         used = self.trainer.strategy.reduce(used, reduce_op="sum")
         self.counts += used
         self.idle = torch.where(used > 0, 0, self.idle + 1)
@@ -220,7 +223,7 @@ class ImageTokenizerTask(Task):
         gathered: Any = self.all_gather(rows)  # those of all processes
         rows = gathered.reshape(-1, latents.shape[1])
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.global_step))[: len(idle)]
-        self.first_stage.quantize.replace(idle[: len(order)], rows[order.to(rows.device)])
+        self.image_tokenizer.quantize.replace(idle[: len(order)], rows[order.to(rows.device)])
         self.idle[idle[: len(order)]] = 0
 
     def on_train_epoch_end(self) -> None:
@@ -231,7 +234,7 @@ class ImageTokenizerTask(Task):
         """AdamW for each network; from its own beginning warm-up, then cosine to zero, a batch at a time."""
         total = int(self.trainer.estimated_stepping_batches)
         starts = (0, self.hparams["discriminator_start"] or 0)
-        optimizers = [adamw(network, self.hparams) for network in (self.first_stage, self.discriminator)]
+        optimizers = [adamw(network, self.hparams) for network in (self.image_tokenizer, self.discriminator)]
         warmup = self.hparams["warmup_steps"]
         schedulers = [
             warmup_cosine(optimizer, warmup, max(1, total - start))
@@ -243,8 +246,8 @@ class ImageTokenizerTask(Task):
 
     def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Reconstruct a batch: ``pictures [B, 3, S, S] uint8`` and the ``codes [B, h, w] int64`` between."""
-        codes = self.first_stage.encode(batch["image"])
-        return {"pictures": self.first_stage.decode(codes), "codes": codes}
+        codes = self.image_tokenizer.encode(batch["image"])
+        return {"pictures": self.image_tokenizer.decode(codes), "codes": codes}
 
     test_step = validation_step
 

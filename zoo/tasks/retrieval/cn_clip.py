@@ -87,14 +87,14 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
         needed = {"visual.conv1.weight": 4, "visual.class_embedding": 1, "visual.positional_embedding": 2}
         projection = {"visual.proj": 2}
     needed |= projection | {"bert.embeddings.word_embeddings.weight": 2}
-    faults = [f"missing     {key}" for key in needed if key not in state]
-    faults += [
+    errors = [f"missing     {key}" for key in needed if key not in state]
+    errors += [
         f"mis-shaped  {key} {list(state[key].shape)}, wanted {dimensions} dimensions"
         for key, dimensions in needed.items()
         if key in state and state[key].ndim != dimensions
     ]
-    if faults:
-        shown = "\n  ".join(faults)
+    if errors:
+        shown = "\n  ".join(errors)
         raise UserError(f"{source}: weights that tell CN-CLIP's architecture are not there:\n  {shown}")
     arguments = _resnet(state, source) if resnet else _vision_transformer(state, source)
     width = state["bert.embeddings.word_embeddings.weight"].shape[1]

@@ -16,7 +16,7 @@ class PairBatch(TypedDict):
     image_id: Tensor  # [B] int64
     query_id: Tensor  # [B] int64
     positives: NotRequired[Tensor]  # [B, P] int64, the ids of all pictures that each query names, -1 fills; P > 1
-    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
 
 
 class QueryBatch(TypedDict):
@@ -34,7 +34,7 @@ class ImageBatch(TypedDict):
 
 
 @dataclass(frozen=True)
-class RetrievalGold:
+class RetrievalTargets:
     """What a retrieval evaluation is held against: the queries and the gallery of one split, both in file order."""
 
     split: str
@@ -54,10 +54,10 @@ class RetrievalData(Protocol):
     predict_split: str
     submission_schema: str
 
-    def gold(self, split: str) -> RetrievalGold:
+    def targets(self, split: str) -> RetrievalTargets:
         """The queries, gallery and answers of a split."""
 
-    def picture(self, split: str, image_id: int) -> np.ndarray:
+    def image(self, split: str, image_id: int) -> np.ndarray:
         """One gallery picture as ``[H, W, 3] uint8`` RGB."""
 
     def training_pairs(self) -> np.ndarray:
@@ -66,5 +66,5 @@ class RetrievalData(Protocol):
     def training_loaders(self) -> Sequence[Iterable[QueryBatch | ImageBatch]]:
         """All queries, then all pictures that are trained on, each once, not augmented: this process's share."""
 
-    def deal(self, groups: Callable[[int], np.ndarray | None]) -> None:
+    def regroup(self, groups: Callable[[int], np.ndarray | None]) -> None:
         """Ask ``groups``, as each epoch begins, which of its rows are dealt together: ``[P]`` integers, or None."""

@@ -12,7 +12,7 @@ from zoo.core.loading import check_probabilities, decode
 from zoo.data.formats import Schema
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.errors import UserError
-from zoo.tasks.retrieval.contracts import RetrievalGold
+from zoo.tasks.retrieval.contracts import RetrievalTargets
 from zoo.tasks.retrieval.datasets import GalleryDataset, PairDataset, QueryDataset, RetrievalSplit, Split, TrainingPairs
 
 
@@ -83,11 +83,11 @@ class RetrievalDataModule(MugeDataModule):
         """Name the splits that are trained on."""
         return self.train_splits
 
-    def gold(self, split: str) -> RetrievalGold:
+    def targets(self, split: str) -> RetrievalTargets:
         """The queries, gallery and answers of a split."""
-        return self.open(split).gold()
+        return self.open(split).targets()
 
-    def picture(self, split: str, image_id: int) -> np.ndarray:
+    def image(self, split: str, image_id: int) -> np.ndarray:
         """One gallery image as ``[H, W, 3] uint8`` RGB."""
         opened = self.open(split)
         return decode(opened.pictures, opened.row_of[image_id])
@@ -130,7 +130,7 @@ class RetrievalDataModule(MugeDataModule):
         """Say which pairs are sampled together."""
         return {"groups": self._training[2], "group_size": self.group_size, "regroup": self._regroup}
 
-    def deal(self, groups: Callable[[int], np.ndarray | None]) -> None:
+    def regroup(self, groups: Callable[[int], np.ndarray | None]) -> None:
         """Ask ``groups``, as each epoch begins, which of its rows are dealt together; before the loader is built.
 
         Args:

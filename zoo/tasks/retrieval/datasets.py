@@ -18,7 +18,7 @@ from zoo.data.formats import Query, read_queries
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.data.tsv import ImageTsv, JoinedTsv
 from zoo.errors import FileError, UserError, nearest, raise_or_list
-from zoo.tasks.retrieval.contracts import ImageBatch, PairBatch, QueryBatch, RetrievalGold
+from zoo.tasks.retrieval.contracts import ImageBatch, PairBatch, QueryBatch, RetrievalTargets
 
 Split = Literal["train", "valid", "test"]
 
@@ -134,7 +134,7 @@ class RetrievalSplit:
         folder: A ``Multimodal_Retrieval`` folder.
         split: ``train``, ``valid`` or ``test``.
         on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
-            broken ones and malformed and repeated lines; ``faults`` lists them.
+            broken ones and malformed and repeated lines; ``errors`` lists them.
 
     Raises:
         UserError: A file is missing or has nothing that can be used; at the first broken row, if ``on_error`` is
@@ -145,40 +145,40 @@ class RetrievalSplit:
         images_path, queries_path, answers_path = MULTIMODAL_RETRIEVAL.files(folder, split)
         self.folder = folder.parent if folder.name == MULTIMODAL_RETRIEVAL.folder else folder
         self.split = split
-        self.faults: list[FileError] = []
-        faults = self.faults if on_error == "skip" else None
-        self.pictures = ImageTsv(images_path, int, faults)
-        self.queries = read_queries(queries_path, faults)
+        self.errors: list[FileError] = []
+        errors = self.errors if on_error == "skip" else None
+        self.pictures = ImageTsv(images_path, int, errors)
+        self.queries = read_queries(queries_path, errors)
         broken = broken_pictures(self.pictures) if on_error == "skip" else {}
-        self.faults += broken.values()
+        self.errors += broken.values()
         self.rows = np.array([row for row in range(len(self.pictures)) if row not in broken], dtype=np.int64)
-        self.answers = self.queries if answers_path is None else self._answers(answers_path, faults)
+        self.answers = self.queries if answers_path is None else self._answers(answers_path, errors)
         self.labelled = any(query.item_ids for query in self.answers)
-        self._check_items(answers_path or queries_path, {int(self.pictures.ids[row]) for row in broken}, faults)
+        self._check_items(answers_path or queries_path, {int(self.pictures.ids[row]) for row in broken}, errors)
 
-    def _answers(self, path: Path, faults: list[FileError] | None) -> list[Query]:
+    def _answers(self, path: Path, errors: list[FileError] | None) -> list[Query]:
         """The answer of each query, in their order; one without pictures where there is none."""
-        answers = {query.query_id: query for query in read_queries(path, faults)}
+        answers = {query.query_id: query for query in read_queries(path, errors)}
         for query in self.queries:
             if query.query_id not in answers:
                 error = FileError("no answer", file=path, id=query.query_id, noun="query", kind="no_answer")
-                raise_or_list(error, faults)
+                raise_or_list(error, errors)
                 answers[query.query_id] = Query(query.query_id, query.text, kind=query.kind)
         return [answers[query.query_id] for query in self.queries]
 
-    def _check_items(self, path: Path, broken: set[int], faults: list[FileError] | None) -> None:
+    def _check_items(self, path: Path, broken: set[int], errors: list[FileError] | None) -> None:
         """See that the pictures that queries name are there."""
         row_of = self.row_of
-        hint = ". Add the picture, or leave such rows out with data.on_error=skip" if faults is None else ""
+        hint = ". Add the picture, or leave such rows out with data.on_error=skip" if errors is None else ""
         for query in self.answers:
             where: dict[str, Any] = {"file": path, "line": query.line, "id": query.query_id, "noun": "query"}
             for item in query.item_ids:
                 if item not in row_of and item not in broken:
                     message = f"names picture {item}, which {self.pictures.path} lacks{hint}"
-                    raise_or_list(FileError(message, kind="dangling_id", **where), faults)
-            if faults is not None and self.labelled and query.line and not query.item_ids:
+                    raise_or_list(FileError(message, kind="dangling_id", **where), errors)
+            if errors is not None and self.labelled and query.line and not query.item_ids:
                 message = "names no picture: it is not trained on, and counts as missed"
-                faults.append(FileError(message, kind="no_picture", **where))
+                errors.append(FileError(message, kind="no_picture", **where))
 
     @cached_property
     def row_of(self) -> dict[int, int]:
@@ -186,10 +186,10 @@ class RetrievalSplit:
         ids = self.pictures.ids[self.rows]
         return {int(image_id): int(row) for image_id, row in zip(ids, self.rows, strict=True)}
 
-    def gold(self) -> RetrievalGold:
+    def targets(self) -> RetrievalTargets:
         """What an evaluation of this split is held against."""
         digest = hashlib.sha256("\n".join(f"{answer}" for answer in self.answers).encode()).hexdigest()[:12]
-        return RetrievalGold(
+        return RetrievalTargets(
             split=self.split,
             source=f"{self.folder.name}, queries {digest}",
             query_ids=[query.query_id for query in self.queries],

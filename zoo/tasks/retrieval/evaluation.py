@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid, write_json
-from zoo.core.grids import SheetRow, contact_sheet
+from zoo.core.grids import GridRow, image_grid
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, check_precisions
 
@@ -68,10 +68,10 @@ class RetrievalEvaluation(Evaluation):
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> RetrievalRecall:
         """Make the metric that collects embeddings."""
         return RetrievalRecall(
-            query_ids=part.gold.query_ids,
-            image_ids=part.gold.image_ids,
-            positives=part.gold.positives,
-            groups=part.gold.kinds,
+            query_ids=part.targets.query_ids,
+            image_ids=part.targets.image_ids,
+            positives=part.targets.positives,
+            groups=part.targets.kinds,
             complete=part.complete,
         ).to(task.device)
 
@@ -84,7 +84,7 @@ class RetrievalEvaluation(Evaluation):
 
     def compute(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any] | None:
         """Compute recall, and the loss of the matched pairs."""
-        if part.gold.positives is None:
+        if part.targets.positives is None:
             return None
         numbers = part.rows.compute()
         query_embeddings, image_embeddings, query_ids, image_ids = part.rows.matched_pairs()
@@ -120,16 +120,16 @@ class RetrievalEvaluation(Evaluation):
             save_image_grid(trainer, sheet, part.name, f"{part.name}/top10", protocol["step"])
 
     def _draw(self, data: Any, part: Part, ranking: tuple[Tensor, Tensor, Tensor]) -> Any:
-        places = {query_id: place for place, query_id in enumerate(part.gold.query_ids)}
+        places = {query_id: place for place, query_id in enumerate(part.targets.query_ids)}
         chosen = torch.linspace(0, len(ranking[0]) - 1, min(self.options.grid_queries, len(ranking[0]))).round().long()
         rows = []
         for query_id, image_ids in zip(ranking[0][chosen].tolist(), ranking[1][chosen].tolist(), strict=True):
             place = places[query_id]
-            hits = [image_id in part.gold.positives[place] for image_id in image_ids]
+            hits = [image_id in part.targets.positives[place] for image_id in image_ids]
             first = f"first true picture at {hits.index(True) + 1}" if any(hits) else "no true picture in the first 10"
-            pictures = [data.picture(part.split, image_id) for image_id in image_ids]
-            rows.append(SheetRow(text=part.gold.texts[place], pictures=pictures, hits=hits, note=first))
-        return contact_sheet(rows)
+            pictures = [data.image(part.split, image_id) for image_id in image_ids]
+            rows.append(GridRow(text=part.targets.texts[place], pictures=pictures, hits=hits, note=first))
+        return image_grid(rows)
 
 
 def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ class HardNegatives(Callback):
                     f"HardNegatives: the {what} {type(owner).__name__} has no {', '.join(missing)}: train a"
                     " RetrievalTask on a RetrievalDataModule, or leave the callback out"
                 )
-        data.deal(partial(self.groups_of, trainer, pl_module))
+        data.regroup(partial(self.groups_of, trainer, pl_module))
 
     def groups_of(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> np.ndarray | None:
         """The groups that an epoch is dealt by, ``[P] int32``, mined where it is time; None: the data's own.

@@ -105,9 +105,9 @@ def check_computation(configuration: ChineseCLIPConfig, task: Any, source: str) 
         ("text_config.hidden_act", text.hidden_act, ours.hidden_act),
         ("text_config.layer_norm_eps", text.layer_norm_eps, ours.layer_norm_eps),
     ]
-    faults = [f"{name} is {came}, its tower here has {known}" for name, came, known in wanted if came != known]
-    if faults:
-        raise UserError(f"{source}: no registered tower computes this: {'; '.join(faults)}")
+    errors = [f"{name} is {came}, its tower here has {known}" for name, came, known in wanted if came != known]
+    if errors:
+        raise UserError(f"{source}: no registered tower computes this: {'; '.join(errors)}")
 
 
 def _configuration(path: Path, source: str) -> ChineseCLIPConfig:

@@ -1,7 +1,7 @@
 """``python -m zoo score retrieval``: MUGE's verdict to the last digit, and every error of a file that fails; no torch.
 
 Two evaluators are public and alike but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
-(``text_id``, ``image_ids``). The gold file's schema decides which one is followed, so predictions in the other schema
+(``text_id``, ``image_ids``). The schema of the targets decides which one is followed, so predictions in the other one
 are refused, as they would be there. What they accept silently is accepted here and told in ``notes``: a query predicted
 twice (the last line counts), queries that are not asked, ids that no picture has, ``true`` as an integer.
 MUGE's own evaluator opens files in the system's encoding; this one, like cn-clip's, in UTF-8.
@@ -17,7 +17,7 @@ from typing import Any
 from zoo.core.command import CommandParser, check_output, write_output
 from zoo.data.lines import Kind
 from zoo.errors import FileError
-from zoo.tasks.retrieval.submission_files import Schema, SubmissionFile, find_schema, read_gold, read_predictions
+from zoo.tasks.retrieval.submission_files import Schema, SubmissionFile, find_schema, read_predictions, read_targets
 
 CUTOFFS = (1, 5, 10)
 SHOWN_IDS = 10  # ids that a note names
@@ -42,13 +42,13 @@ def main(argv: list[str]) -> int:
         UserError: ``--output`` is one of the inputs or cannot be written.
     """
     options = scoring_parser().parse_args(argv)
-    evaluation = evaluate_retrieval(options.gold, options.predictions)
+    evaluation = evaluate_retrieval(options.targets, options.predictions)
     for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.errors):
         print(line, file=sys.stderr)
     text = json.dumps(evaluation.result)
     print(text)
     if options.output is not None:
-        check_output(options.output, [options.gold, options.predictions])
+        check_output(options.output, [options.targets, options.predictions])
         write_output(options.output, text)
     if evaluation.errors:
         print(f"The submission is not valid: {len(evaluation.errors)} error(s).", file=sys.stderr)
@@ -67,7 +67,7 @@ def scoring_parser() -> CommandParser:
         "Prints its JSON; the exit code is 1 when a file has errors, each of which is listed with file, line and id.",
     )
     parser.add_argument(
-        "--gold",
+        "--targets",
         type=str,
         required=True,
         help="JSON lines with the answers: query_id and item_ids (MUGE) or text_id and image_ids (Chinese-CLIP). "
@@ -80,11 +80,11 @@ def scoring_parser() -> CommandParser:
     return parser
 
 
-def score_retrieval(gold: Path | str, predictions: Path | str) -> dict[str, Any]:
+def score_retrieval(targets: Path | str, predictions: Path | str) -> dict[str, Any]:
     """The official JSON of a retrieval submission.
 
     Args:
-        gold: JSON lines with each query's id and true pictures, in MUGE's or in Chinese-CLIP's schema.
+        targets: JSON lines with each query's id and true pictures, in MUGE's or in Chinese-CLIP's schema.
         predictions: JSON lines in the same schema with each query's 10 best pictures, best first.
 
     Returns:
@@ -93,15 +93,15 @@ def score_retrieval(gold: Path | str, predictions: Path | str) -> dict[str, Any]
         "success": false}``: ``errorMsg`` is the first error, of the kind at which the official evaluator stops,
         ``errorDetail`` lists all errors, one a line; both in our words.
     """
-    return evaluate_retrieval(gold, predictions).result
+    return evaluate_retrieval(targets, predictions).result
 
 
-def evaluate_retrieval(gold: Path | str, predictions: Path | str) -> Evaluation:
+def evaluate_retrieval(targets: Path | str, predictions: Path | str) -> Evaluation:
     """``score_retrieval`` with the errors, and with notes on what the official evaluator accepts silently."""
-    schema = find_schema(gold, predictions)
-    truth, guess = read_gold(gold, schema), read_predictions(predictions, schema)
-    missing = _missing(gold, truth, guess) if guess.is_readable else []
-    errors = [*truth.errors, *guess.errors, *missing, *_unscorable(gold, truth, schema)]
+    schema = find_schema(targets, predictions)
+    truth, guess = read_targets(targets, schema), read_predictions(predictions, schema)
+    missing = _missing(targets, truth, guess) if guess.is_readable else []
+    errors = [*truth.errors, *guess.errors, *missing, *_unscorable(targets, truth, schema)]
     notes = list(_notes(truth, guess, schema))
     if errors:
         detail, first = "\n".join(map(str, errors)), str(errors[0])
@@ -127,28 +127,28 @@ def _official_score(truth: dict[Any, Any], guess: dict[Any, list[int]]) -> dict[
     }
 
 
-def _missing(gold: Path | str, truth: SubmissionFile, guess: SubmissionFile) -> Iterator[FileError]:
-    """Queries of the gold file without a prediction."""
+def _missing(targets: Path | str, truth: SubmissionFile, guess: SubmissionFile) -> Iterator[FileError]:
+    """Queries of the targets file without a prediction."""
     for query, line in truth.lines.items():
         if query not in guess.entries:
             message = "no prediction; add a line for it to the predictions"
-            yield _query_error(message, gold, line, query, kind="no_prediction")
+            yield _query_error(message, targets, line, query, kind="no_prediction")
 
 
-def _unscorable(gold: Path | str, truth: SubmissionFile, schema: Schema) -> Iterator[FileError]:
+def _unscorable(targets: Path | str, truth: SubmissionFile, schema: Schema) -> Iterator[FileError]:
     """Answers that stop the official evaluator while it scores."""
     for query, images in truth.entries.items():
         try:
             set(images)
         except TypeError as error:
             message = f"{schema.images} is no list of ids ({error}); write a list of integers"
-            yield _query_error(message, gold, truth.lines[query], query, kind="wrong_type")
+            yield _query_error(message, targets, truth.lines[query], query, kind="wrong_type")
     if not truth.entries and not truth.errors:
-        yield FileError("has no lines; it must have one for each query", file=gold, kind="empty_file")
+        yield FileError("has no lines; it must have one for each query", file=targets, kind="empty_file")
 
 
-def _query_error(message: str, gold: Path | str, line: int, query: Any, *, kind: Kind) -> FileError:
-    return FileError(message, file=gold, line=line, id=query, noun="query", kind=kind)
+def _query_error(message: str, targets: Path | str, line: int, query: Any, *, kind: Kind) -> FileError:
+    return FileError(message, file=targets, line=line, id=query, noun="query", kind=kind)
 
 
 def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iterator[str]:
@@ -159,10 +159,10 @@ def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iter
         if not isinstance(images, list) or not any(isinstance(image, int) for image in images)
     ]
     for queries, what in (
-        (truth.repeated, "are in the gold file more than once; the last line counts"),
+        (truth.repeated, "are in the targets file more than once; the last line counts"),
         (guess.repeated, "are predicted more than once; the last line counts"),
-        (unasked, "are predicted but not in the gold file; they count for nothing"),
-        (barren, "have no true picture in the gold file; they count as missed"),
+        (unasked, "are predicted but not in the targets file; they count for nothing"),
+        (barren, "have no true picture in the targets file; they count as missed"),
     ):
         if queries:
             names = ", ".join(map(str, queries[:SHOWN_IDS])) + (", …" if len(queries) > SHOWN_IDS else "")

@@ -23,13 +23,13 @@ class RetrievalSubmission(Submission):
     def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
         """Start with no embeddings; raise UserError where the gallery is too small."""
         self.schema = data.submission_schema
-        self.gold = data.gold(data.predict_split)
-        if len(self.gold.image_ids) < 10:
+        self.targets = data.targets(data.predict_split)
+        if len(self.targets.image_ids) < 10:
             raise UserError(
-                f"the {self.gold.split} split has {len(self.gold.image_ids)} pictures: a submission names 10 a query"
+                f"the {self.targets.split} split has {len(self.targets.image_ids)} images: a submission names 10 a query"
             )
         self.metric = RetrievalRecall(
-            query_ids=self.gold.query_ids, image_ids=self.gold.image_ids, positives=None, groups=None
+            query_ids=self.targets.query_ids, image_ids=self.targets.image_ids, positives=None, groups=None
         ).to(task.device)
 
     def on_predict_batch_end(
@@ -44,13 +44,15 @@ class RetrievalSubmission(Submission):
         _, image_ids, _ = self.metric.ranking(10)
         if trainer.is_global_zero:
             names = {
-                "muge": f"MR_{self.gold.split}_queries.jsonl",
-                "cn_clip": f"{self.gold.split}_texts.jsonl",
+                "muge": f"MR_{self.targets.split}_queries.jsonl",
+                "cn_clip": f"{self.targets.split}_texts.jsonl",
             }
             path = self.path(trainer, names[self.schema])
             submission = [
                 Query(query_id=query_id, text=text, item_ids=tuple(items))
-                for query_id, text, items in zip(self.gold.query_ids, self.gold.texts, image_ids.tolist(), strict=True)
+                for query_id, text, items in zip(
+                    self.targets.query_ids, self.targets.texts, image_ids.tolist(), strict=True
+                )
             ]
             write_queries(path, submission, schema=self.schema)
-            print(f"{path}: {len(submission)} queries, the 10 best of {len(self.gold.image_ids)} pictures each")
+            print(f"{path}: {len(submission)} queries, the 10 best of {len(self.targets.image_ids)} pictures each")

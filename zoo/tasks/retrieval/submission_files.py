@@ -66,7 +66,7 @@ def find_schema(*paths: Path | str) -> Schema:
     return MUGE
 
 
-def read_gold(path: Path | str, schema: Schema) -> SubmissionFile:
+def read_targets(path: Path | str, schema: Schema) -> SubmissionFile:
     """Read the relevant images of each query; an error for each line without them."""
     file = SubmissionFile()
     reader = open_file(path, file)
@@ -99,7 +99,7 @@ def _prediction_errors(record: dict[str, Any], schema: Schema) -> Found:
     """Find each error of one prediction, in the evaluators' order."""
     other = CN_CLIP if schema is MUGE else MUGE
     if schema.query not in record:
-        hint = f"it has {other.query}: the gold file is in the other schema" if other.query in record else "add it"
+        hint = f"it has {other.query}: the targets file is in the other schema" if other.query in record else "add it"
         yield "missing_key", f"no {schema.query}; {hint}"
     elif not isinstance(record[schema.query], int):
         yield "wrong_type", f"{schema.query} is {shown(record[schema.query])}; write an integer, without quotes"

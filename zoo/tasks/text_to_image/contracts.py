@@ -15,9 +15,9 @@ class TextImageBatch(TypedDict):
     image_id: list[str]  # B ids
     row: Tensor  # [B] int64, the description's place among the split's, in file order
     image: NotRequired[Tensor]  # [B, 3, S, S] uint8, RGB
-    latent: NotRequired[Tensor]  # [B, C, h, w] float32: what a first stage made of the picture, instead of it
-    codes: NotRequired[Tensor]  # [B, h, w] int64: what a first stage with a codebook made of it
-    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, mirrored and taken out on the device
+    latent: NotRequired[Tensor]  # [B, C, h, w] float32: what an image tokenizer made of the picture, instead of it
+    codes: NotRequired[Tensor]  # [B, h, w] int64: what an image tokenizer with a codebook made of it
+    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
 
 
 @runtime_checkable
@@ -37,7 +37,7 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True)
-class GenerationGold:
+class GenerationTargets:
     """What generated pictures are held against: a split's descriptions in file order; a row is a place among them."""
 
     split: str
@@ -45,7 +45,7 @@ class GenerationGold:
     image_ids: list[str]
     texts: list[str]
     rows: list[int]  # the rows that an evaluation draws, in file order: all, or some spread evenly
-    has_pictures: bool  # MUGE's test split has none
+    has_images: bool  # MUGE's test split has none
 
 
 @runtime_checkable
@@ -56,14 +56,14 @@ class GenerationData(Protocol):
     predict_split: str
     skip_rows: set[int]  # rows of ``predict_split`` that ``predict`` leaves out: they are drawn already
 
-    def gold(self, split: str) -> GenerationGold:
+    def targets(self, split: str) -> GenerationTargets:
         """The descriptions of a split, and which of them an evaluation draws."""
 
     def evaluated_splits(self, split: str) -> list[str]:
         """Whose descriptions an evaluation of ``valid`` or ``test`` draws, a loader each: its own first."""
 
-    def picture(self, split: str, row: int) -> np.ndarray:
+    def image(self, split: str, row: int) -> np.ndarray:
         """One true picture as ``[H, W, 3] uint8`` RGB."""
 
-    def pictures_loader(self, split: str) -> Iterable[TextImageBatch]:
+    def images_loader(self, split: str) -> Iterable[TextImageBatch]:
         """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""

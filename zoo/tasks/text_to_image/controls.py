@@ -10,7 +10,7 @@ from zoo.tasks.text_to_image.scoring import (
     add_judges,
     load_judges,
     names_of,
-    open_gold,
+    open_targets,
     progress,
     protocol_of,
     read_distractors,
@@ -20,8 +20,8 @@ from zoo.tasks.text_to_image.scoring import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.tasks.text_to_image.contracts import GenerationGold
-    from zoo.tasks.text_to_image.feature_extractors import Judges
+    from zoo.tasks.text_to_image.contracts import GenerationTargets
+    from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 
     Spoil = Callable[[Tensor, Tensor], Tensor]  # pictures [B, 3, S, S] uint8, their rows [B]
     Seen = tuple[Tensor, dict[str, Tensor]]  # rows [n], features by name [n, width]
@@ -50,17 +50,17 @@ def main(argv: list[str]) -> int:
     options = controls_parser().parse_args(argv)
     if options.image_size < LEAST_SIZE:
         raise UserError(f"--image_size is {options.image_size}: give {LEAST_SIZE} or more pixels")
-    data, gold = open_gold(options, options.split)
-    data.open(options.split).need_pictures()
+    data, targets = open_targets(options, options.split)
+    data.open(options.split).need_images()
     data.image_size = options.image_size
     check_output(options.output, [options.matcher, options.inception, *data.folder.iterdir()])
-    judges = load_judges(options)
-    distractors = read_distractors(None, gold)
+    extractors = load_judges(options)
+    distractors = read_distractors(None, targets)
     controls = {
-        name: score_features(judges, data, gold, options.split, distractors, rows, values)
-        for name, (rows, values) in look_at_controls(judges, data, gold).items()
+        name: score_features(extractors, data, targets, options.split, distractors, rows, values)
+        for name, (rows, values) in look_at_controls(extractors, data, targets).items()
     }
-    protocol = protocol_of(judges, data, gold, options.split, len(gold.rows), None, distractors)
+    protocol = protocol_of(extractors, data, targets, options.split, len(targets.rows), None, distractors)
     result = {"controls": controls, "protocol": protocol}
     print(controls_table([result]))
     print("\n".join(f"{name}: {value}" for name, value in protocol.items()))
@@ -69,44 +69,46 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def look_at_controls(judges: "Judges", data: Any, gold: "GenerationGold") -> "dict[str, Seen]":
+def look_at_controls(extractors: "FeatureExtractors", data: Any, targets: "GenerationTargets") -> "dict[str, Seen]":
     """Features of the true pictures and of spoiled ones, with the rows whose pictures they stand for."""
     import torch
 
     from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
 
-    rows, values = look(judges, data, gold.split, gold.rows, lambda pictures, _: pictures)
+    rows, values = look(extractors, data, targets.split, targets.rows, lambda pictures, _: pictures)
     tenth = torch.arange(len(rows)) // 10 * 10
     controls = {
         "true": (rows, values),
-        "blurred to a quarter": look(judges, data, gold.split, gold.rows, blurred),
-        "noise of 40 levels": look(judges, data, gold.split, gold.rows, noised),
-        "noise alone": look(judges, data, gold.split, gold.rows, noise_alone),
+        "blurred to a quarter": look(extractors, data, targets.split, targets.rows, blurred),
+        "noise of 40 levels": look(extractors, data, targets.split, targets.rows, noised),
+        "noise alone": look(extractors, data, targets.split, targets.rows, noise_alone),
         "each tenth, ten times": (rows, {name: value[tenth] for name, value in values.items()}),
-        "exchanged": (torch.tensor(shuffled_rows(gold.texts, rows.tolist())), values),
+        "exchanged": (torch.tensor(shuffled_rows(targets.texts, rows.tolist())), values),
     }
-    if gold.split != "train":
-        training = len(data.gold("train").texts)
+    if targets.split != "train":
+        training = len(data.targets("train").texts)
         chosen = torch.linspace(0, training - 1, min(training, len(rows))).round().long().tolist()
-        _, seen = look(judges, data, "train", chosen, lambda pictures, _: pictures)
+        _, seen = look(extractors, data, "train", chosen, lambda pictures, _: pictures)
         controls["training pictures"] = (rows[: len(chosen)], seen)
     return controls
 
 
-def look(judges: "Judges", data: Any, split: str, rows: list[int], spoil: "Spoil") -> "Seen":
+def look(extractors: "FeatureExtractors", data: Any, split: str, rows: list[int], spoil: "Spoil") -> "Seen":
     """Features of some of a split's pictures, spoiled."""
     import torch
 
     from zoo.core.collected import CollectedRows
 
     wanted = torch.tensor(rows)
-    collected = CollectedRows(rows, names=names_of(judges))
-    loader = data.pictures_loader(split)
+    collected = CollectedRows(rows, names=names_of(extractors))
+    loader = data.images_loader(split)
     for batch in progress(loader, f"{split} pictures", len(loader)):
         chosen = torch.isin(batch["row"], wanted)
         if chosen.any():
             own = batch["row"][chosen]
-            collected.update(own, **judges.look(spoil(batch["image"][chosen], own).to(judges.device)))
+            collected.update(
+                own, **extractors.extract_features(spoil(batch["image"][chosen], own).to(extractors.device))
+            )
     return collected.gathered()
 
 

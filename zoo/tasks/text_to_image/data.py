@@ -11,7 +11,7 @@ from zoo.core.datamodule import MugeDataModule
 from zoo.core.loading import check_least
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.contracts import GenerationGold
+from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.datasets import Descriptions, TextToImageSplit, TrainingLatents, TrainingPictures
 from zoo.tasks.text_to_image.latents import Latents
 
@@ -25,9 +25,9 @@ class TextToImageDataModule(MugeDataModule):
     Args:
         root: An ``ECommerce-T2I`` folder or its parent. ``auto``: ``$MUGE_ROOT``, else ``data/MUGE``, else the
             embedded data.
-        val_pictures: Descriptions of the validation split that an evaluation generates images of, spread evenly over
+        valid_images: Descriptions of the validation split that an evaluation generates images of, spread evenly over
             the file; by default all.
-        train_pictures: Training descriptions, spread evenly, that evaluations generate images of too, and score apart;
+        train_images: Training descriptions, spread evenly, that evaluations generate images of too, and score apart;
             or none.
         latents: What training reads instead of images: a folder that ``data encode`` wrote, or its name in ``root``.
         **shared: Options of every data module: see ``MugeDataModule``.
@@ -42,21 +42,21 @@ class TextToImageDataModule(MugeDataModule):
         self,
         root: str = "auto",
         *,
-        val_pictures: int | None = None,
-        train_pictures: int | None = None,
+        valid_images: int | None = None,
+        train_images: int | None = None,
         latents: str | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(root, **shared)
         check_least(
-            val_pictures=(1 if val_pictures is None else val_pictures, 1),
-            train_pictures=(1 if train_pictures is None else train_pictures, 1),
+            valid_images=(1 if valid_images is None else valid_images, 1),
+            train_images=(1 if train_images is None else train_images, 1),
         )
         if latents is not None and self.crop_scale != (1.0, 1.0):
             raise UserError(
                 f"data.crop_scale is {list(self.crop_scale)} and data.latents {latents}: latents are not cropped"
             )
-        self.drawn = {"valid": val_pictures, "train": train_pictures}
+        self.drawn = {"valid": valid_images, "train": train_images}
         self.latents_folder = latents
         self.skip_rows: set[int] = set()
 
@@ -66,11 +66,11 @@ class TextToImageDataModule(MugeDataModule):
 
     def require_labels(self, opened: TextToImageSplit) -> None:
         """See that the split has images."""
-        opened.need_pictures()
+        opened.need_images()
 
-    def gold(self, split: str) -> GenerationGold:
+    def targets(self, split: str) -> GenerationTargets:
         """The descriptions of a split, and which of them an evaluation generates images of."""
-        return self.open(split).gold(self.drawn.get(split))
+        return self.open(split).targets(self.drawn.get(split))
 
     def evaluated_splits(self, split: str) -> list[str]:
         """Name the splits whose descriptions an evaluation generates images of, its own first."""
@@ -87,22 +87,22 @@ class TextToImageDataModule(MugeDataModule):
             return None
         inside = self.folder / self.latents_folder
         latents = Latents(inside if inside.is_dir() else Path(self.latents_folder))
-        source = self.gold("train").source
-        if latents.facts.source != source:
+        source = self.targets("train").source
+        if latents.metadata.source != source:
             raise UserError(
-                f"data.latents {latents.folder} are of {latents.facts.source}, and the training pictures are {source}:"
-                " encode these"
+                f"data.latents {latents.folder} are of {latents.metadata.source}, and the training images are"
+                f" {source}: encode these"
             )
-        if self.flip > 0 and not latents.facts.mirrored:
+        if self.flip > 0 and not latents.metadata.flipped:
             raise UserError(
-                f"data.flip is {self.flip} and the latents of {latents.folder} are not mirrored: `data encode"
-                " --mirrored` makes both, or set data.flip=0"
+                f"data.flip is {self.flip} and the latents of {latents.folder} are not flipped: `data encode"
+                " --flipped` makes both, or set data.flip=0"
             )
         return latents
 
-    def picture(self, split: str, row: int) -> np.ndarray:
+    def image(self, split: str, row: int) -> np.ndarray:
         """One true image as ``[H, W, 3] uint8`` RGB."""
-        return self.open(split).picture(row)
+        return self.open(split).image(row)
 
     def training_dataset(self) -> TrainingPictures | TrainingLatents:
         """Make the data set of descriptions and images, or of what stands for the images."""
@@ -118,7 +118,7 @@ class TextToImageDataModule(MugeDataModule):
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data set of the descriptions that an evaluation generates images of, with their true images."""
-        return [self._rows(split, self.gold(split).rows)]
+        return [self._rows(split, self.targets(split).rows)]
 
     def predict_dataloader(self) -> list[DataLoader]:
         """The descriptions of ``predict_split``, without ``skip_rows`` and without images."""
@@ -126,7 +126,7 @@ class TextToImageDataModule(MugeDataModule):
         rows = [row for row in range(len(opened.texts)) if row not in self.skip_rows]
         return self.in_file_order([Descriptions(opened, rows, image_size=None)])
 
-    def pictures_loader(self, split: str, *, first: int = 0) -> DataLoader:
+    def images_loader(self, split: str, *, first: int = 0) -> DataLoader:
         """All images of a split from row ``first`` on, this process's share, in batches in file order."""
         dataset = self._rows(split, list(range(first, len(self.open(split)))))
         return self.in_file_order([dataset], split)[0]

@@ -16,7 +16,7 @@ from zoo.data.formats import read_text_tsv
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
-from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
+from zoo.tasks.text_to_image.contracts import GenerationTargets, TextImageBatch
 from zoo.tasks.text_to_image.latents import Latents
 
 
@@ -30,7 +30,7 @@ class TextToImageSplit:
         folder: An ``ECommerce-T2I`` folder.
         split: ``train``, ``valid`` or ``test``.
         on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
-            broken ones and malformed and repeated lines; ``faults`` lists them.
+            broken ones and malformed and repeated lines; ``errors`` lists them.
 
     Raises:
         UserError: With file, line and id, if a line is malformed, or a description has no picture or a picture no
@@ -43,17 +43,17 @@ class TextToImageSplit:
         self.pictures_path = files.images
         self.folder = folder.parent if folder.name == ECOMMERCE_T2I.folder else folder
         self.split = split
-        self.faults: list[FileError] = []
-        faults = self.faults if on_error == "skip" else None
-        descriptions = read_text_tsv(self.texts_path, faults)
+        self.errors: list[FileError] = []
+        errors = self.errors if on_error == "skip" else None
+        descriptions = read_text_tsv(self.texts_path, errors)
         self.image_ids = [description.image_id for description in descriptions]
         self.texts = [description.text for description in descriptions]
-        has_pictures = self.pictures_path.is_file()
-        self.pictures = ImageTsv(self.pictures_path, str, faults) if has_pictures else None
+        has_images = self.pictures_path.is_file()
+        self.pictures = ImageTsv(self.pictures_path, str, errors) if has_images else None
         if self.pictures is not None:
             lines = [description.line for description in descriptions]
             usable = join_pictures(
-                self.pictures, self.image_ids, lines, path=self.texts_path, what="description", faults=faults
+                self.pictures, self.image_ids, lines, path=self.texts_path, what="description", errors=errors
             )
             self.picture_rows = list(usable.values())
             self.image_ids = [self.image_ids[place] for place in usable]
@@ -62,7 +62,7 @@ class TextToImageSplit:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def need_pictures(self) -> ImageTsv:
+    def need_images(self) -> ImageTsv:
         """The pictures.
 
         Raises:
@@ -74,9 +74,9 @@ class TextToImageSplit:
             )
         return self.pictures
 
-    def picture(self, row: int) -> np.ndarray:
+    def image(self, row: int) -> np.ndarray:
         """One description's picture as ``[H, W, 3] uint8`` RGB."""
-        return decode(self.need_pictures(), self.picture_rows[row])
+        return decode(self.need_images(), self.picture_rows[row])
 
     def batch(self, rows: Sequence[int]) -> TextImageBatch:
         """The descriptions of some rows."""
@@ -86,20 +86,20 @@ class TextToImageSplit:
             row=torch.tensor(rows, dtype=torch.int64),
         )
 
-    def gold(self, count: int | None = None) -> GenerationGold:
+    def targets(self, count: int | None = None) -> GenerationTargets:
         """What an evaluation of this split is held against.
 
         Args:
             count: Descriptions to draw, spread evenly over the file; None: all.
         """
         rows = range(len(self)) if count is None else spread(len(self), count).tolist()
-        return GenerationGold(
+        return GenerationTargets(
             split=self.split,
             source=f"{self.folder.name}, t2i {self.digest}",
             image_ids=self.image_ids,
             texts=self.texts,
             rows=list(rows),
-            has_pictures=self.pictures is not None,
+            has_images=self.pictures is not None,
         )
 
     @cached_property
@@ -127,7 +127,7 @@ class TrainingPictures(Dataset[TextImageBatch]):
     def __init__(
         self, opened: TextToImageSplit, *, image_size: int, crop_scale: tuple[float, float], flip: float, seed: int
     ) -> None:
-        opened.need_pictures()
+        opened.need_images()
         self.opened = opened
         self.image_size = image_size
         self.crop_scale = crop_scale
@@ -144,7 +144,7 @@ class TrainingPictures(Dataset[TextImageBatch]):
         for place, ((epoch, _), row) in enumerate(zip(keys, rows, strict=True)):
             generator = np.random.default_rng((self.seed, epoch, row))
             pixels[place] = images.random_crop_resize(
-                self.opened.picture(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
+                self.opened.image(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
             )
             flip[place] = generator.random() < self.flip
         batch = self.opened.batch(rows)
@@ -155,12 +155,12 @@ class TrainingPictures(Dataset[TextImageBatch]):
 
 
 class TrainingLatents(Dataset[TextImageBatch]):
-    """Descriptions and latents, or codes, to train on: keys are ``(epoch, row)``, which say whether it is mirrored.
+    """Descriptions and latents, or codes, to train on: keys are ``(epoch, row)``, which say whether it is flipped.
 
     Args:
         opened: The split.
         latents: Those of its pictures.
-        flip: Probability of the mirrored one.
+        flip: Probability of the flipped one.
         seed: Seed of the choice.
     """
 
@@ -196,7 +196,7 @@ class Descriptions(Dataset[TextImageBatch]):
 
     def __init__(self, opened: TextToImageSplit, rows: list[int], *, image_size: int | None) -> None:
         if image_size is not None:
-            opened.need_pictures()
+            opened.need_images()
         self.opened = opened
         self.rows = rows
         self.image_size = image_size
@@ -208,6 +208,6 @@ class Descriptions(Dataset[TextImageBatch]):
         rows = [self.rows[place] for place in places]
         batch = self.opened.batch(rows)
         if self.image_size is not None:
-            pixels = np.stack([images.resize(self.opened.picture(row), self.image_size) for row in rows])
+            pixels = np.stack([images.resize(self.opened.image(row), self.image_size) for row in rows])
             batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return batch

@@ -1,4 +1,4 @@
-"""``python -m zoo data encode``: pictures through a first stage, once, into what training reads: latents or codes."""
+"""``python -m zoo data encode``: images through an image tokenizer, once, into what training reads."""
 
 import sys
 from pathlib import Path
@@ -15,22 +15,23 @@ def encode_parser() -> CommandParser:
     """The options of ``data encode``."""
     parser = CommandParser(
         prog="python -m zoo data encode",
-        description="Encode the training pictures of a text-to-image folder by a first stage, for `--data.latents`:"
-        " into a VQGAN's codes, or into latents, with the mean and deviation of each channel. An interrupted run goes"
+        description="Encode the training pictures of a text-to-image folder by an image tokenizer, for"
+        " `--data.latents`: into a VQGAN's codes, or into latents, with the mean and deviation of each channel. An"
+        " interrupted run goes"
         " on where it stopped.",
     )
     parser.add_argument(
         "root", type=str, metavar="ROOT", help="The ECommerce-T2I folder, or its parent; auto: the embedded data."
     )
     parser.add_argument(
-        "--first_stage",
+        "--image_tokenizer",
         type=str,
         required=True,
         help="A trained image tokenizer (a run's folder or an experiment's, such as runs/vqgan_demo, a checkpoint, a"
         " file of taming-transformers), or diffusers:FOLDER, diffusers:HUB/NAME.",
     )
     parser.add_argument("--image_size", type=int, default=256, help="Side of the square pictures in pixels.")
-    parser.add_argument("--mirrored", action="store_true", help="Encode each picture mirrored too, for --data.flip.")
+    parser.add_argument("--flipped", action="store_true", help="Encode each picture flipped too, for --data.flip.")
     parser.add_argument("--batch_size", type=int, default=16, help="Pictures that are encoded together.")
     parser.add_argument("--num_workers", type=int, default=2, help="Processes that decode pictures.")
     parser.add_argument(
@@ -71,12 +72,14 @@ def encode(options: "Namespace") -> str:
 
     from zoo.core.weights import weights_hash
     from zoo.tasks.text_to_image.data import TextToImageDataModule
-    from zoo.tasks.text_to_image.latents import ARRAY, FACTS, LatentFacts, LatentsWriter
+    from zoo.tasks.text_to_image.latents import ARRAY, FACTS, LatentMetadata, LatentsWriter
 
-    stage, name = open_first_stage(options.first_stage)
-    codes = stage.num_codes is not None
-    if options.image_size % stage.factor:
-        raise UserError(f"--image_size is {options.image_size}: this first stage takes multiples of {stage.factor}")
+    tokenizer, name = open_image_tokenizer(options.image_tokenizer)
+    codes = tokenizer.num_codes is not None
+    if options.image_size % tokenizer.factor:
+        raise UserError(
+            f"--image_size is {options.image_size}: this image tokenizer takes multiples of {tokenizer.factor}"
+        )
     data = TextToImageDataModule(
         options.root,
         image_size=options.image_size,
@@ -84,34 +87,36 @@ def encode(options: "Namespace") -> str:
         num_workers=options.num_workers,
         on_error=options.on_error,
     )
-    gold = data.gold("train")
+    targets = data.targets("train")
     what = "codes" if codes else "latents"
     folder = Path(options.out) if options.out else Path(data.folder) / f"{what}-{options.image_size}"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file: give a folder")
-    stage = stage.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-    facts = LatentFacts(gold.source, options.image_size, name, weights_hash(stage), mirrored=options.mirrored)
+    tokenizer = tokenizer.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    facts = LatentMetadata(targets.source, options.image_size, name, weights_hash(tokenizer), flipped=options.flipped)
     if written_facts(folder) == facts:
         return f"{folder}: these {what} are there already"
-    side = options.image_size // stage.factor
-    each = (side, side) if codes else (stage.channels, side, side)
-    shape = (len(gold.texts), 2 if options.mirrored else 1, *each)
+    side = options.image_size // tokenizer.factor
+    each = (side, side) if codes else (tokenizer.channels, side, side)
+    shape = (len(targets.texts), 2 if options.flipped else 1, *each)
     try:
         writer = LatentsWriter(folder, facts, shape)
     except OSError as error:
         raise UserError(f"--out {folder} cannot be written: {error.strerror}. Give a folder of yours") from None
     if writer.done:
-        print(f"{folder}: {writer.done} of {len(gold.texts)} pictures are encoded already: going on", file=sys.stderr)
-    batches: Any = data.pictures_loader("train", first=writer.done) if writer.done < shape[0] else []
+        print(
+            f"{folder}: {writer.done} of {len(targets.texts)} pictures are encoded already: going on", file=sys.stderr
+        )
+    batches: Any = data.images_loader("train", first=writer.done) if writer.done < shape[0] else []
     with torch.inference_mode():
         for batch in _progress(batches, options.batch_size):
-            images = batch["image"].to(next(stage.parameters()).device)
-            views = [images, images.flip(-1)] if options.mirrored else [images]
-            encoded = torch.stack([stage.encode(view) for view in views], dim=1)
+            images = batch["image"].to(next(tokenizer.parameters()).device)
+            views = [images, images.flip(-1)] if options.flipped else [images]
+            encoded = torch.stack([tokenizer.encode(view) for view in views], dim=1)
             writer.write((encoded.int() if codes else encoded.half()).cpu().numpy())
     writer.finish()
     size = (folder / ARRAY).stat().st_size
-    return f"{folder}: {len(gold.texts)} pictures as {list(shape[2:])}, {size / 1e6:.1f} MB; {FACTS} says of what"
+    return f"{folder}: {len(targets.texts)} pictures as {list(shape[2:])}, {size / 1e6:.1f} MB; {FACTS} says of what"
 
 
 def written_facts(folder: Path) -> Any:
@@ -119,34 +124,36 @@ def written_facts(folder: Path) -> Any:
     from zoo.tasks.text_to_image.latents import Latents
 
     try:
-        return Latents(folder).facts
+        return Latents(folder).metadata
     except UserError:
         return None
 
 
-def open_first_stage(source: str) -> tuple[Any, str]:
-    """A first stage with its weights, and its registered name.
+def open_image_tokenizer(source: str) -> tuple[Any, str]:
+    """An image tokenizer with its weights, and its registered name.
 
     Args:
-        source: As of ``--first_stage``.
+        source: As of ``--image_tokenizer``.
 
     Raises:
         UserError: It is none, or its weights cannot be had.
     """
     import zoo
     from zoo.core.weights import load_pretrained
-    from zoo.registry import FIRST_STAGES
+    from zoo.registry import IMAGE_TOKENIZERS
 
-    if any(source.startswith(prefix) for prefix in FIRST_STAGES.prefixes):
-        stage = FIRST_STAGES.build(source)
-        load_pretrained(stage, True)
-        return stage, source
-    if source in FIRST_STAGES.names():
-        raise UserError(f"--first_stage {source}: that is its kind; give a trained one: a run's folder, a checkpoint")
+    if any(source.startswith(prefix) for prefix in IMAGE_TOKENIZERS.prefixes):
+        tokenizer = IMAGE_TOKENIZERS.build(source)
+        load_pretrained(tokenizer, True)
+        return tokenizer, source
+    if source in IMAGE_TOKENIZERS.names():
+        raise UserError(
+            f"--image_tokenizer {source}: that is its kind; give a trained one: a run's folder, a checkpoint"
+        )
     task = zoo.load(source)
-    if not hasattr(task, "first_stage"):
-        raise UserError(f"--first_stage {source}: it is of {type(task).__name__}, and a first stage is wanted")
-    return task.first_stage, task.hparams["first_stage"]
+    if not hasattr(task, "image_tokenizer"):
+        raise UserError(f"--image_tokenizer {source}: it is of {type(task).__name__}, and an image tokenizer is wanted")
+    return task.image_tokenizer, task.hparams["image_tokenizer"]
 
 
 def _progress(batches: Any, batch_size: int) -> Any:

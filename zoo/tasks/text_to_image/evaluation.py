@@ -21,8 +21,8 @@ from zoo.core.evaluation import (
 )
 from zoo.errors import UserError
 from zoo.io import write_json_lines
-from zoo.tasks.text_to_image.contracts import GenerationGold
-from zoo.tasks.text_to_image.feature_extractors import Judges, true_features
+from zoo.tasks.text_to_image.contracts import GenerationTargets
+from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
 from zoo.tasks.text_to_image.grids import grid, nearest_sheet
 from zoo.tasks.text_to_image.metrics.r_precision import distractor_records, draw_distractors
 from zoo.tasks.text_to_image.metrics.scores import (
@@ -56,9 +56,9 @@ class ScorerOptions(EvaluationOptions):
     inception: str = "auto"
     features: list[str] = field(default_factory=list)
 
-    def load(self) -> Judges:
+    def load(self) -> FeatureExtractors:
         """Load the models that score."""
-        return Judges(matcher=self.matcher, inception=self.inception, features=self.features)
+        return FeatureExtractors(matcher=self.matcher, inception=self.inception, features=self.features)
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class _Drawn:
 class GenerationEvaluation(Evaluation):
     """Draws the descriptions of a split and scores the pictures, at every validation and at test.
 
-    Logged as ``val/fid``, ``val/kid``, ``val/is`` (of Inception alone), ``val/fd_<judge>``, ``val/precision_<judge>``,
-    ``val/recall_<judge>``, ``val/r_precision`` with its controls (``_std``, ``_true``: the ceiling of the true
+    Logged as ``val/fid``, ``val/kid``, ``val/is`` (of Inception alone), ``val/fd_NAME``, ``val/precision_NAME``,
+    ``val/recall_NAME``, ``val/r_precision`` with its controls (``_std``, ``_true``: the ceiling of the true
     pictures, ``_shuffled``, ``_chance``), ``val/copied`` and ``val/nearest_training`` (memorisation), ``val/loss``;
-    ``test/…`` likewise, and there of a generator with a first stage ``r_precision_first_stage`` and
-    ``fd_<judge>_first_stage``, of the true pictures through it: the ceiling; ``val_train/…`` and ``test_train/…``, of
-    training descriptions, where the data module has ``train_pictures``. The true side is every picture of the split, at
+    ``test/…`` likewise, and there of a generator with an image tokenizer ``r_precision_first_stage`` and
+    ``fd_NAME_first_stage``, of the true pictures through it: the ceiling; ``val_train/…`` and ``test_train/…``, of
+    training descriptions, where the data module has ``train_images``. The true side is every picture of the split, at
     the generator's size, and its features are cached.
     With ``EMA`` the averaged weights are scored. The same on any number of processes.
     ``pictures/`` in the run gets a grid of fixed descriptions, each by the same seeds every time, and a sheet of the
@@ -117,10 +117,10 @@ class GenerationEvaluation(Evaluation):
 
     def __init__(self, options: GenerationEvaluationOptions = DEFAULTS) -> None:
         super().__init__(options)
-        self.judges: Judges = None  # type: ignore[assignment]  # loaded by setup()
+        self.extractors: FeatureExtractors = None  # type: ignore[assignment]  # loaded by setup()
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Load the judges, before anything is trained that they could not score."""
+        """Load the extractors, before anything is trained that they could not score."""
         if stage == "predict":
             return
         data = data_module(trainer, self)
@@ -129,32 +129,39 @@ class GenerationEvaluation(Evaluation):
                 f"data.image_size is {data.image_size} and the generator draws {pl_module.image_size} px: the pictures"
                 " are compared at one size; leave it at auto"
             )
-        if self.judges is not None:
+        if self.extractors is not None:
             return
-        self.judges = self.options.load()
-        self.judges.refuse(pl_module.sampling["reranker"])
+        self.extractors = self.options.load()
+        self.extractors.refuse(pl_module.sampling["reranker"])
         if stage == "fit":
-            check_monitored(trainer, self.judges, data.gold("valid"))
-        if self.judges.lacking and trainer.is_global_zero:
-            print(f"No FID, KID and IS: {self.judges.lacking}", file=sys.stderr)
+            check_monitored(trainer, self.extractors, data.targets("valid"))
+        if self.extractors.lacking and trainer.is_global_zero:
+            print(f"No FID, KID and IS: {self.extractors.lacking}", file=sys.stderr)
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> _Drawn:
         """Make what collects the features of the generated pictures."""
-        self.judges.to(task.device)
-        names = [*self.judges.judges, *(["logits"] if "inception" in self.judges.judges else []), "loss"]
-        if trainer.testing and getattr(task.generator, "first_stage", None) is not None:
-            names += [f"{FIRST_STAGE}{judge}" for judge in self.judges.judges]
-        collected = CollectedRows(part.gold.rows, names=names, complete=part.complete).to(task.device)
-        if self.judges.matcher is None:
+        self.extractors.to(task.device)
+        names = [
+            *self.extractors.by_name,
+            *(["logits"] if "inception" in self.extractors.by_name else []),
+            "loss",
+        ]
+        if trainer.testing and getattr(task.generator, "image_tokenizer", None) is not None:
+            names += [f"{FIRST_STAGE}{extractor}" for extractor in self.extractors.by_name]
+        collected = CollectedRows(part.targets.rows, names=names, complete=part.complete).to(task.device)
+        if self.extractors.matcher is None:
             return _Drawn(collected, None, None)
-        return _Drawn(collected, self.judges.read(part.gold.texts).cpu(), draw_distractors(part.gold.texts))
+        return _Drawn(collected, self.extractors.read(part.targets.texts).cpu(), draw_distractors(part.targets.texts))
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Look at a batch of pictures."""
-        values = {**self.judges.look(outputs["pictures"]), "loss": outputs["loss"].float().expand(len(batch["row"]))}
+        values = {
+            **self.extractors.extract_features(outputs["pictures"]),
+            "loss": outputs["loss"].float().expand(len(batch["row"])),
+        }
         if "reconstructions" in outputs:
-            looked = self.judges.look(outputs["reconstructions"])
-            values |= {f"{FIRST_STAGE}{judge}": looked[judge] for judge in self.judges.judges}
+            looked = self.extractors.extract_features(outputs["reconstructions"])
+            values |= {f"{FIRST_STAGE}{extractor}": looked[extractor] for extractor in self.extractors.by_name}
         part.rows.collected.update(batch["row"], **values)
         part.rows.seconds += outputs["seconds"]
         part.rows.pictures += len(batch["row"])
@@ -173,8 +180,8 @@ class GenerationEvaluation(Evaluation):
         scores = distribution_scores(values, true)
         read, distractors = part.rows.read, part.rows.distractors
         if read is not None and distractors is not None:
-            scores |= r_precision_scores(values["clip"], rows, part.gold.texts, read, true["clip"], distractors)
-        scores |= self._first_stage_scores(values, rows, part.gold, read, true, distractors)
+            scores |= r_precision_scores(values["clip"], rows, part.targets.texts, read, true["clip"], distractors)
+        scores |= self._image_tokenizer_scores(values, rows, part.targets, read, true, distractors)
         scores["loss"] = values["loss"].mean().item()
         if self.options.memorisation and part.split != "train":
             scores |= self._memorisation(trainer, task, part, rows, values, true)
@@ -188,8 +195,8 @@ class GenerationEvaluation(Evaluation):
             measured["parameters"] = parameter_count(task.generator)
         return {
             "generated": len(part.rows.collected.gathered()[0]),
-            "true": len(part.gold.texts),
-            "judges": self.judges.protocol,
+            "true": len(part.targets.texts),
+            "extractors": self.extractors.protocol,
             "sampling": task.sampling,
             "averaged_weights": any(isinstance(each, EMA) and each.swapped for each in trainer.callbacks),  # type: ignore[attr-defined]
             **measured,
@@ -206,10 +213,10 @@ class GenerationEvaluation(Evaluation):
         sheet = grid(
             task.generator,
             data_module(trainer, self),
-            part.gold,
+            part.targets,
             prompts=self.options.prompts or None,
             seeds=self.options.grid_seeds,
-            judges=self.judges,
+            extractors=self.extractors,
             read=part.rows.read,
             distractors=part.rows.distractors,
         )
@@ -217,33 +224,33 @@ class GenerationEvaluation(Evaluation):
             save_image_grid(trainer, sheet, part.name, f"{part.name}/grid", protocol["step"])
             path = Path(trainer.default_root_dir) / f"distractors_{part.split}.jsonl"
             if part.rows.distractors is not None and not path.exists():
-                records = distractor_records(part.gold.image_ids, part.gold.texts, part.rows.distractors)
+                records = distractor_records(part.targets.image_ids, part.targets.texts, part.rows.distractors)
                 write_json_lines(path, records)
 
-    def _first_stage_scores(
+    def _image_tokenizer_scores(
         self,
         values: dict[str, Tensor],
         rows: Tensor,
-        gold: GenerationGold,
+        targets: GenerationTargets,
         read: Tensor | None,
         true: dict[str, Tensor],
         distractors: Tensor | None,
     ) -> dict[str, float]:
-        """The ceiling that the first stage sets, where there is one: the scores of the true pictures through it."""
+        """The ceiling that the image tokenizer sets, where there is one: the scores of the true pictures through it."""
         seen = {name.removeprefix(FIRST_STAGE): value for name, value in values.items() if name.startswith(FIRST_STAGE)}
         if not seen:
             return {}
         of_it = {name: features for name, features in true.items() if name != "inception"}
         found = distribution_scores(seen, of_it)
         if read is not None and distractors is not None:
-            found |= r_precision_scores(seen["clip"], rows, gold.texts, read, None, distractors)
+            found |= r_precision_scores(seen["clip"], rows, targets.texts, read, None, distractors)
         kept = {name: value for name, value in found.items() if name.startswith("fd_") or name == "r_precision"}
         return {f"{name}_first_stage": value for name, value in kept.items()}
 
     def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
         """Those of all pictures of a split; all processes read them together, or all find them in the cache."""
         return true_features(
-            self.judges,
+            self.extractors,
             data_module(trainer, self),
             split,
             names=names,
@@ -261,10 +268,10 @@ class GenerationEvaluation(Evaluation):
         true: dict[str, Tensor],
     ) -> dict[str, float]:
         """Compare with the training pictures, in the matcher's features, or else the first that there are."""
-        name = self.judges.first
+        name = self.extractors.first
         training = self._true_features(trainer, "train", [name])[name]
         likeness, places = nearest(values[name], training)
-        sheet = nearest_sheet(task, data_module(trainer, self), part.gold, rows, likeness, places)
+        sheet = nearest_sheet(task, data_module(trainer, self), part.targets, rows, likeness, places)
         if trainer.is_global_zero:
             save_image_grid(trainer, sheet, f"{part.name}-nearest", f"{part.name}/nearest", steps_done(trainer, task))
         return memorisation_scores(likeness, nearest(true[name], training)[0])

@@ -1,4 +1,4 @@
-"""The networks that judge generated pictures: Inception, a matcher of pictures and texts, any image tower."""
+"""The networks that extractor generated pictures: Inception, a matcher of pictures and texts, any image tower."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from zoo.tasks.text_to_image.inception import NoInceptionError, load_inception
 
 
 @dataclass(frozen=True)
-class Judge:
+class FeatureExtractor:
     """One network and what is asked of it."""
 
     name: str  # of its features in the names of numbers: ``inception``, ``clip``, a tower's name
@@ -32,7 +32,7 @@ class Judge:
     network: Any
 
 
-class Judges:
+class FeatureExtractors:
     """The networks that are there, asked together.
 
     Args:
@@ -55,7 +55,7 @@ class Judges:
         features: Sequence[str] = (),
         device: str | torch.device = "cpu",
     ) -> None:
-        self.judges: dict[str, Judge] = {}
+        self.by_name: dict[str, FeatureExtractor] = {}
         self.lacking: str | None = None  # why there is no Inception
         self.matcher: Any = None
         if inception != "none":
@@ -64,36 +64,36 @@ class Judges:
             self._add_matcher(matcher)
         for name in [features] if isinstance(features, str) else features:
             self._add_tower(name)
-        if not self.judges:
+        if not self.by_name:
             raise UserError(
-                "nobody is there to judge the pictures: "
+                "nobody is there to extractor the pictures: "
                 + (f"{self.lacking} Or give" if self.lacking else "give Inception's weights,")
                 + " a matcher (a retrieval checkpoint) or features (an image tower)"
             )
         self.to(device)
 
-    def to(self, device: str | torch.device) -> "Judges":
+    def to(self, device: str | torch.device) -> "FeatureExtractors":
         """Move all networks."""
         self.device = torch.device(device)
-        for judge in self.judges.values():
-            judge.network.to(device)
+        for extractor in self.by_name.values():
+            extractor.network.to(device)
         return self
 
     @torch.no_grad()
-    def look(self, pictures: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def extract_features(self, pictures: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Give the features of ``[B, 3, S, S] uint8``, fp32, whatever the precision around.
 
         Args:
             pictures: The pictures, on the networks' device.
-            names: The judges that are asked; by default all.
+            names: The extractors that are asked; by default all.
 
         Returns:
-            ``[B, width]`` by judge, and ``logits [B, 1008]`` where Inception is one.
+            ``[B, width]`` by extractor, and ``logits [B, 1008]`` where Inception is one.
         """
         found = {}
         with full_float32(pictures.device):
-            for name in self.judges if names is None else names:
-                network = self.judges[name].network
+            for name in self.by_name if names is None else names:
+                network = self.by_name[name].network
                 if name == "inception":
                     found["inception"], found["logits"] = network(pictures)
                 elif name == "clip":
@@ -118,7 +118,7 @@ class Judges:
         Raises:
             UserError: It is the matcher's.
         """
-        if reranker is not None and self.matcher is not None and self.judges["clip"].hash == reranker:
+        if reranker is not None and self.matcher is not None and self.by_name["clip"].hash == reranker:
             raise UserError(
                 f"the matcher (weights {reranker}) is the model that re-ranked these pictures: it would score its own"
                 " choice. Score with another one"
@@ -126,14 +126,15 @@ class Judges:
 
     @property
     def first(self) -> str:
-        """The judge whose features tell one picture from another: the matcher, or else the first that there is."""
-        return "clip" if self.matcher is not None else next(iter(self.judges))
+        """The extractor whose features tell one picture from another: the matcher, or else the first that there is."""
+        return "clip" if self.matcher is not None else next(iter(self.by_name))
 
     @property
     def protocol(self) -> dict[str, str]:
-        """Who judges: by judge its width, hash and resizing."""
+        """Who extractors: by extractor its width, hash and resizing."""
         return {
-            name: f"{judge.width} features, weights {judge.hash}, {judge.resize}" for name, judge in self.judges.items()
+            name: f"{extractor.width} features, weights {extractor.hash}, {extractor.resize}"
+            for name, extractor in self.by_name.items()
         }
 
     def _add_inception(self, source: str) -> None:
@@ -145,7 +146,7 @@ class Judges:
         except UserError as error:
             raise UserError(f"inception {error}") from None
         resize = "TF1 bilinear to 299 px inside" + ("" if network.published else ", NOT THE PUBLISHED WEIGHTS: no FID")
-        self.judges["inception"] = Judge("inception", network.width, network.hash, resize, network)
+        self.by_name["inception"] = FeatureExtractor("inception", network.width, network.hash, resize, network)
 
     def _add_matcher(self, source: str) -> None:
         try:
@@ -156,7 +157,7 @@ class Judges:
             raise UserError(f"matcher {error}") from None
         width, size = self.matcher.image_projection.out_features, self.matcher.image_size
         digest = weights_hash(self.matcher)
-        self.judges["clip"] = Judge("clip", width, digest, f"bicubic to {size} px", self.matcher)
+        self.by_name["clip"] = FeatureExtractor("clip", width, digest, f"bicubic to {size} px", self.matcher)
 
     def _add_tower(self, name: str) -> None:
         try:
@@ -172,11 +173,11 @@ class Judges:
         tower.eval().requires_grad_(False)
         short = name.rpartition(":")[2].replace(".", "_")
         resize = f"bicubic to {tower.image_size} px"
-        self.judges[short] = Judge(short, tower.width, weights_hash(tower), resize, tower)
+        self.by_name[short] = FeatureExtractor(short, tower.width, weights_hash(tower), resize, tower)
 
 
 def true_features(
-    judges: Judges,
+    extractors: FeatureExtractors,
     data: GenerationData,
     split: str,
     *,
@@ -187,28 +188,28 @@ def true_features(
     """Give the features of all true pictures of a split, in file order, from the cache where they were seen before.
 
     Args:
-        judges: Who looks.
+        extractors: Who looks.
         data: Whose pictures; each process reads its share of them.
         split: Of the data.
-        names: The judges that are asked; by default all.
+        names: The extractors that are asked; by default all.
         agree: Whether all processes say yes; by default there is only this one.
         write: Whether this process writes the cache.
 
     Returns:
-        ``[N, width] float32`` on the CPU, by judge.
+        ``[N, width] float32`` on the CPU, by extractor.
     """
-    gold = data.gold(split)
+    targets = data.targets(split)
     paths = {}
-    for name in judges.judges if names is None else names:
-        judge = judges.judges[name]
-        place = [gold.source, split, str(len(gold.texts)), str(data.image_size), judge.hash, judge.resize]
+    for name in extractors.by_name if names is None else names:
+        extractor = extractors.by_name[name]
+        place = [targets.source, split, str(len(targets.texts)), str(data.image_size), extractor.hash, extractor.resize]
         paths[name] = cache_folder() / "features" / f"{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:24]}.pt"
     missing = [name for name, path in paths.items() if not agree(path.is_file())]
     if missing:
-        metric = CollectedRows(range(len(gold.texts)), names=missing)
-        metric.to(judges.device)
-        for batch in data.pictures_loader(split):
-            seen = judges.look(batch["image"].to(judges.device), missing)
+        metric = CollectedRows(range(len(targets.texts)), names=missing)
+        metric.to(extractors.device)
+        for batch in data.images_loader(split):
+            seen = extractors.extract_features(batch["image"].to(extractors.device), missing)
             metric.update(batch["row"], **{name: seen[name] for name in missing})
         _, values = metric.gathered()
         features = {name: value.cpu() for name, value in values.items()}

@@ -117,14 +117,14 @@ def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
     """Write the sheet, and into a folder the single pictures too; atomically."""
     from PIL import Image
 
-    from zoo.core.grids import SheetRow, contact_sheet
+    from zoo.core.grids import GridRow, image_grid
 
     rows = [
-        SheetRow(text=text, pictures=list(row), hits=[False] * len(seeds))
+        GridRow(text=text, pictures=list(row), hits=[False] * len(seeds))
         for text, row in zip(texts, pictures, strict=True)
     ]
     titles = [f"seed {seed}" for seed in seeds]
-    sheet = contact_sheet(rows, picture_size=PICTURE_SIZE, titles=titles)
+    sheet = image_grid(rows, picture_size=PICTURE_SIZE, titles=titles)
     try:
         if out.suffix.lower() == ".png":
             _save(sheet, out)

@@ -15,26 +15,26 @@ ARRAY, FACTS, PARTIAL = "train.npy", "latents.json", "train.partial.npy"
 
 
 @dataclass(frozen=True)
-class LatentFacts:
+class LatentMetadata:
     """What latents are of.
 
     Args:
         source: The split: its data set's name and digest.
         image_size: Side of the square pictures that were encoded, in pixels.
-        first_stage: The registered name of what encoded them.
+        image_tokenizer: The registered name of what encoded them.
         weights: The hash of its weights.
-        mirrored: Whether every picture was also encoded mirrored.
+        flipped: Whether every picture was also encoded flipped.
     """
 
     source: str
     image_size: int
-    first_stage: str
+    image_tokenizer: str
     weights: str
-    mirrored: bool
+    flipped: bool
 
 
 class Latents:
-    """The latents of the training pictures, in file order; of a first stage with a codebook, their codes.
+    """The latents of the training pictures, in file order; of an image tokenizer with a codebook, their codes.
 
     Args:
         folder: What ``data encode`` wrote.
@@ -54,7 +54,7 @@ class Latents:
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             self.mean, self.std = np.array(facts.pop("mean")), np.array(facts.pop("std"))
-            self.facts = LatentFacts(**facts)
+            self.metadata = LatentMetadata(**facts)
             self.are_codes = self.array.dtype.kind == "i"
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -64,7 +64,7 @@ class Latents:
 
     @cached_property
     def array(self) -> np.ndarray:
-        """Mapped: ``[N, V, C, h, w] float16``, or codes ``[N, V, h, w] int32``; V is 2 with mirrored ones, else 1."""
+        """Mapped: ``[N, V, C, h, w] float16``, or codes ``[N, V, h, w] int32``; V is 2 with flipped ones, else 1."""
         return np.load(self.folder / ARRAY, mmap_mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,8 +81,8 @@ class LatentsWriter:
         shape: Of all of them, ``[N, V, C, h, w]``, or of codes ``[N, V, h, w]``.
     """
 
-    def __init__(self, folder: Path, facts: LatentFacts, shape: tuple[int, ...]) -> None:
-        self.folder, self.facts = folder, facts
+    def __init__(self, folder: Path, facts: LatentMetadata, shape: tuple[int, ...]) -> None:
+        self.folder, self.metadata = folder, facts
         self.partial, self.progress = folder / PARTIAL, folder / "progress.json"
         folder.mkdir(parents=True, exist_ok=True)
         self._begun = {"facts": asdict(facts), "shape": list(shape)}
@@ -121,7 +121,7 @@ class LatentsWriter:
         (self.folder / FACTS).unlink(missing_ok=True)
         self.progress.unlink()
         self.partial.replace(self.folder / ARRAY)
-        facts = {**asdict(self.facts), "mean": mean, "std": std}
+        facts = {**asdict(self.metadata), "mean": mean, "std": std}
         write_text(self.folder / FACTS, json.dumps(facts, indent=2) + "\n")
 
     def _measure(self) -> tuple[list[float], list[float]]:
@@ -134,5 +134,7 @@ class LatentsWriter:
         mean = total / count
         variance = squares / count - mean**2
         if not (np.isfinite(variance) & (variance > 0)).all():
-            raise UserError(f"{self.folder}: the latents' channels have variances {variance.tolist()}: no first stage")
+            raise UserError(
+                f"{self.folder}: the latents' channels have variances {variance.tolist()}: no image tokenizer"
+            )
         return mean.tolist(), np.sqrt(variance).tolist()

@@ -8,22 +8,22 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.contracts import GenerationGold
-from zoo.tasks.text_to_image.feature_extractors import Judges
+from zoo.tasks.text_to_image.contracts import GenerationTargets
+from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 
 
 def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, Any]) -> None:
-    """Print the scores of generated pictures, each judge's on a line, with what they are to be held against.
+    """Print the scores of generated pictures, each extractor's on a line, with what they are to be held against.
 
     Args:
         scores: As ``zoo.tasks.text_to_image.metrics.scores`` names them.
         title: Above the table.
-        protocol: How they were measured; ``judges``, ``generated`` and ``true`` are printed.
+        protocol: How they were measured; ``extractors``, ``generated`` and ``true`` are printed.
     """
     table = Table(title=title, title_justify="left")
-    for column in ("judge", "FID or FD", "KID", "IS", "precision", "recall"):
-        table.add_column(column, justify="left" if column == "judge" else "right")
-    for name in protocol["judges"]:
+    for column in ("extractor", "FID or FD", "KID", "IS", "precision", "recall"):
+        table.add_column(column, justify="left" if column == "extractor" else "right")
+    for name in protocol["extractors"]:
         inception = name == "inception"
         table.add_row(
             "Inception" if inception else name,
@@ -35,18 +35,20 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
         )
     console = Console()
     console.print(table)
-    refused = [name for name in protocol["judges"] if ("fid" if name == "inception" else f"fd_{name}") not in scores]
+    refused = [
+        name for name in protocol["extractors"] if ("fid" if name == "inception" else f"fd_{name}") not in scores
+    ]
     if refused:
         console.print(
             f"No Fréchet distance by {', '.join(refused)}: it needs more pictures than there are features; of these"
             f" there are {min(protocol['generated'], protocol['true'])}"
         )
-    first_stage = "r_precision_first_stage"
+    ceiling = "r_precision_first_stage"
     if "r_precision" in scores:
         console.print(
             f"R-precision {_spell(scores, 'r_precision', 'r_precision_std')} %: true pictures"
             f" {_spell(scores, 'r_precision_true')}"
-            + (f", through the first stage {_spell(scores, first_stage)}" if first_stage in scores else "")
+            + (f", through the image tokenizer {_spell(scores, ceiling)}" if ceiling in scores else "")
             + f", shuffled descriptions {_spell(scores, 'r_precision_shuffled')},"
             f" chance {_spell(scores, 'r_precision_chance')}"
         )
@@ -63,7 +65,7 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
         )
     console.print(
         f"{protocol['generated']} generated pictures, {protocol['true']} true ones; precision and recall in percent",
-        *(f"\n{name}: {line}" for name, line in protocol["judges"].items()),
+        *(f"\n{name}: {line}" for name, line in protocol["extractors"].items()),
         style="dim",
         soft_wrap=True,
     )
@@ -76,17 +78,17 @@ def _spell(scores: dict[str, float], key: str, spread: str | None = None) -> str
     return f"{round(scores[key], 9):.4g}{more}"
 
 
-def check_monitored(trainer: L.Trainer, judges: Judges, gold: GenerationGold) -> None:
+def check_monitored(trainer: L.Trainer, extractors: FeatureExtractors, targets: GenerationTargets) -> None:
     """See that the Fréchet distance by which checkpoints are chosen will be there.
 
     Raises:
         UserError: An evaluation has too few pictures for it.
     """
-    count = min(len(gold.rows), len(gold.texts))
+    count = min(len(targets.rows), len(targets.texts))
     for monitor in (getattr(callback, "monitor", None) or "" for callback in trainer.checkpoint_callbacks):
-        judge = judges.judges.get(monitor.removeprefix("val/fd_").replace("val/fid", "inception"))
-        if judge is not None and count <= judge.width:
+        extractor = extractors.by_name.get(monitor.removeprefix("val/fd_").replace("val/fid", "inception"))
+        if extractor is not None and count <= extractor.width:
             raise UserError(
-                f"checkpoints are chosen by {monitor}, which needs more pictures than its {judge.width} features, and a"
-                f" validation has {count}: raise data.val_pictures, or monitor something else"
+                f"checkpoints are chosen by {monitor}, which needs more images than its {extractor.width} features, and"
+                f" a validation has {count}: raise data.valid_images, or monitor something else"
             )

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from zoo.core.results import Result, ResultsTable, by_experiment, markdown, number
 
 TITLES = (
-    *("parameters", "descriptions", "R-precision", "first stage", "true pictures", "shuffled", "fd_clip"),
-    *("first stage", "before training", "a picture"),
+    *("parameters", "descriptions", "R-precision", "image tokenizer", "true pictures", "shuffled", "fd_clip"),
+    *("image tokenizer", "before training", "a picture"),
 )
 
 

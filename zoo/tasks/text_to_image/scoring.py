@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
     from torch import Tensor
 
-    from zoo.tasks.text_to_image.contracts import GenerationGold
-    from zoo.tasks.text_to_image.feature_extractors import Judges
+    from zoo.tasks.text_to_image.contracts import GenerationTargets
+    from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 
 
 def scoring_parser() -> CommandParser:
@@ -56,8 +56,8 @@ def scoring_parser() -> CommandParser:
 
 
 def add_judges(parser: CommandParser) -> None:
-    """Add the options that say who judges and where the descriptions are."""
-    parser.add_argument("--gold", type=str, required=True, help="The ECommerce-T2I folder, or its parent.")
+    """Add the options that say who extractors and where the descriptions are."""
+    parser.add_argument("--targets", type=str, required=True, help="The ECommerce-T2I folder, or its parent.")
     parser.add_argument(
         "--matcher",
         type=str,
@@ -79,7 +79,7 @@ def add_judges(parser: CommandParser) -> None:
         default=[],
         help="Image towers with published weights, for further Fréchet distances: timm:NAME.",
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="Pictures that the judges look at together.")
+    parser.add_argument("--batch_size", type=int, default=64, help="Pictures that the extractors look at together.")
     parser.add_argument("--output", type=str, default=None, help="Also write numbers and protocol to this JSON file.")
 
 
@@ -91,26 +91,26 @@ def main(argv: list[str]) -> int:
 
     options = scoring_parser().parse_args(argv)
     split = _split(options)
-    data, gold = open_gold(options, split)
+    data, targets = open_targets(options, split)
     reference = options.reference
     if reference == "auto":
-        reference = split if gold.has_pictures else "valid"
-    data.open(reference).need_pictures()
-    distractors = read_distractors(options.distractors, gold)
+        reference = split if targets.has_images else "valid"
+    data.open(reference).need_images()
+    distractors = read_distractors(options.distractors, targets)
     beside = Path(options.predictions).with_suffix(".json")
     inputs = [options.predictions, beside, options.distractors, options.matcher, options.inception]
     check_output(options.output, [*inputs, *Path(data.folder).iterdir()])
-    submission = T2ISubmission(options.predictions, gold)
+    submission = T2ISubmission(options.predictions, targets)
     if submission.errors:
         submission.check()
     else:
-        judges = load_judges(options)
-        judges.refuse(_reranker(beside))
-        collected = CollectedRows(gold.rows, names=names_of(judges))
+        extractors = load_judges(options)
+        extractors.refuse(_reranker(beside))
+        collected = CollectedRows(targets.rows, names=names_of(extractors))
         batches = submission.pictures(batch_size=options.batch_size)
-        for batch in progress(batches, "Looking", math.ceil(len(gold.texts) / options.batch_size)):
+        for batch in progress(batches, "Looking", math.ceil(len(targets.texts) / options.batch_size)):
             if not submission.errors:  # else it is read on for the other errors alone
-                collected.update(batch["row"], **judges.look(batch["image"].to(judges.device)))
+                collected.update(batch["row"], **extractors.extract_features(batch["image"].to(extractors.device)))
     if submission.errors:
         for error in submission.errors:
             print(error, file=sys.stderr)
@@ -118,8 +118,8 @@ def main(argv: list[str]) -> int:
         return 1
     data.image_size = submission.image_size
     rows, values = collected.gathered()
-    scores = score_features(judges, data, gold, reference, distractors, rows, values)
-    protocol = protocol_of(judges, data, gold, reference, len(rows), options.distractors, distractors)
+    scores = score_features(extractors, data, targets, reference, distractors, rows, values)
+    protocol = protocol_of(extractors, data, targets, reference, len(rows), options.distractors, distractors)
     protocol = {"predictions": Path(options.predictions).name, **protocol}
     print_scores(scores, title=f"{options.predictions}, descriptions of {split}", protocol=protocol)
     if options.output is not None:
@@ -133,15 +133,15 @@ def main(argv: list[str]) -> int:
 
 
 def score_features(
-    judges: "Judges",
+    extractors: "FeatureExtractors",
     data: Any,
-    gold: "GenerationGold",
+    targets: "GenerationTargets",
     reference: str,
     distractors: "Tensor",
     rows: "Tensor",
     values: "dict[str, Tensor]",
 ) -> dict[str, float]:
-    """All scores of generated pictures' features, those of rows of ``gold``; the true side is ``reference``."""
+    """All scores of generated pictures' features, those of rows of ``targets``; the true side is ``reference``."""
     from zoo.tasks.text_to_image.feature_extractors import true_features
     from zoo.tasks.text_to_image.metrics.scores import (
         distribution_scores,
@@ -151,57 +151,57 @@ def score_features(
     )
 
     values = {name: value.cpu() for name, value in values.items()}
-    true = true_features(judges, data, reference)
+    true = true_features(extractors, data, reference)
     scores = distribution_scores(values, true)
-    name = judges.first
-    own = true[name] if reference == gold.split else None
-    if own is None and gold.has_pictures:
-        own = true_features(judges, data, gold.split, names=[name])[name]
-    if judges.matcher is not None:
-        read = judges.read(gold.texts).cpu()
-        scores |= r_precision_scores(values["clip"], rows.cpu(), gold.texts, read, own, distractors)
-    if own is not None and gold.split != "train" and _has_training_pictures(data):
-        training = true_features(judges, data, "train", names=[name])[name]
+    name = extractors.first
+    own = true[name] if reference == targets.split else None
+    if own is None and targets.has_images:
+        own = true_features(extractors, data, targets.split, names=[name])[name]
+    if extractors.matcher is not None:
+        read = extractors.read(targets.texts).cpu()
+        scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own, distractors)
+    if own is not None and targets.split != "train" and _has_training_pictures(data):
+        training = true_features(extractors, data, "train", names=[name])[name]
         scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
     return {key: value for key, value in scores.items() if not math.isnan(value)}
 
 
 def _has_training_pictures(data: Any) -> bool:
     try:
-        data.open("train").need_pictures()
+        data.open("train").need_images()
     except UserError as error:
         print(f"No memorisation report: {error}", file=sys.stderr)
         return False
     return True
 
 
-def names_of(judges: "Judges") -> list[str]:
-    """What the judges give of each picture."""
-    return [*judges.judges, *(["logits"] if "inception" in judges.judges else [])]
+def names_of(extractors: "FeatureExtractors") -> list[str]:
+    """What the extractors give of each picture."""
+    return [*extractors.by_name, *(["logits"] if "inception" in extractors.by_name else [])]
 
 
 def protocol_of(
-    judges: "Judges",
+    extractors: "FeatureExtractors",
     data: Any,
-    gold: "GenerationGold",
+    targets: "GenerationTargets",
     reference: str,
     generated: int,
     listed: str | None,
     distractors: "Tensor",
 ) -> dict[str, Any]:
     """What numbers were measured on and how; ``listed`` is the file of the distractors, if one was given."""
-    true = data.gold(reference)
+    true = data.targets(reference)
     drawn = "drawn by seed 0"
     if listed is not None:
         drawn = f"of {Path(listed).name}, SHA-256 {hashlib.sha256(Path(listed).read_bytes()).hexdigest()[:12]}"
     return {
-        "data": gold.source,
-        "split": gold.split,
+        "data": targets.source,
+        "split": targets.split,
         "generated": generated,
         "reference": f"{reference} of {true.source}",
         "true": len(true.texts),
         "image_size": data.image_size,
-        "judges": judges.protocol,
+        "extractors": extractors.protocol,
         "r_precision": f"1 true and {distractors.shape[1]} mismatched descriptions, {drawn}; ties are misses; 10 folds",
     }
 
@@ -224,32 +224,36 @@ def _split(options: "Namespace") -> str:
     return splits[named[1]]
 
 
-def open_gold(options: "Namespace", split: str) -> "tuple[Any, GenerationGold]":
+def open_targets(options: "Namespace", split: str) -> "tuple[Any, GenerationTargets]":
     """The data module and the descriptions of a split."""
     import torch
 
     from zoo.tasks.text_to_image.data import TextToImageDataModule
 
-    if not options.gold or not Path(options.gold).is_dir():
-        raise UserError(f"--gold {options.gold!r}: there is no such folder. Give an ECommerce-T2I folder or its parent")
+    if not options.targets or not Path(options.targets).is_dir():
+        raise UserError(
+            f"--targets {options.targets!r}: there is no such folder. Give an ECommerce-T2I folder or its parent"
+        )
     if options.batch_size < 1:
         raise UserError(f"--batch_size is {options.batch_size}: give 1 or more")
     workers = min(2, torch.get_num_threads())
-    data = TextToImageDataModule(options.gold, image_size=1, eval_batch_size=options.batch_size, num_workers=workers)
-    return data, data.gold(split)
+    data = TextToImageDataModule(options.targets, image_size=1, eval_batch_size=options.batch_size, num_workers=workers)
+    return data, data.targets(split)
 
 
-def load_judges(options: "Namespace") -> "Judges":
-    """The judges that the options name, on the GPU where there is one."""
+def load_judges(options: "Namespace") -> "FeatureExtractors":
+    """The extractors that the options name, on the GPU where there is one."""
     import torch
 
-    from zoo.tasks.text_to_image.feature_extractors import Judges
+    from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    judges = Judges(inception=options.inception, matcher=options.matcher, features=options.features, device=device)
-    if judges.lacking:
-        print(f"No FID, KID and IS: {judges.lacking}", file=sys.stderr)
-    return judges
+    extractors = FeatureExtractors(
+        inception=options.inception, matcher=options.matcher, features=options.features, device=device
+    )
+    if extractors.lacking:
+        print(f"No FID, KID and IS: {extractors.lacking}", file=sys.stderr)
+    return extractors
 
 
 def _reranker(predictions: Path) -> str | None:
@@ -263,7 +267,7 @@ def _reranker(predictions: Path) -> str | None:
         raise UserError(f"{beside}: it does not say how the pictures were drawn; mend it, or take it away") from None
 
 
-def read_distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
+def read_distractors(path: str | None, targets: "GenerationTargets") -> "Tensor":
     """The mismatched descriptions of each row: drawn, or those of a file.
 
     Raises:
@@ -275,8 +279,8 @@ def read_distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
     from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
 
     if path is None:
-        return draw_distractors(gold.texts)
-    row_of = {image_id: row for row, image_id in enumerate(gold.image_ids)}
+        return draw_distractors(targets.texts)
+    row_of = {image_id: row for row, image_id in enumerate(targets.image_ids)}
     listed: dict[str, list[int]] = {}
     for number, _, record in LineReader(path, noun="picture").records():
         where, image_id, ids = f"--distractors {path}:{number}", record.get("image_id"), record.get("distractors")
@@ -284,9 +288,9 @@ def read_distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
             raise UserError(f"{where}: give an object with image_id, a string, and distractors, a list of ids")
         unknown = [name for name in (image_id, *ids) if name not in row_of]
         if unknown:
-            raise UserError(f"{where}: {unknown[0]!r} is no id of the {gold.split} split")
-        texts = {gold.texts[row_of[name]] for name in ids}
-        if image_id in listed or len(texts) < len(ids) or gold.texts[row_of[image_id]] in texts:
+            raise UserError(f"{where}: {unknown[0]!r} is no id of the {targets.split} split")
+        texts = {targets.texts[row_of[name]] for name in ids}
+        if image_id in listed or len(texts) < len(ids) or targets.texts[row_of[image_id]] in texts:
             what = "is listed twice" if image_id in listed else "has a description twice, or its own, among them"
             raise UserError(f"{where}: {image_id} {what}; distractors are other descriptions, all different")
         listed[image_id] = [row_of[name] for name in ids]
@@ -295,9 +299,9 @@ def read_distractors(path: str | None, gold: "GenerationGold") -> "Tensor":
         numbers = " or ".join(map(str, counts)) or "no"
         raise UserError(
             f"--distractors {path}: it lists {len(listed)} ids with {numbers} distractors: each of the {len(row_of)}"
-            f" ids of the {gold.split} split needs the same number, 99 as a rule"
+            f" ids of the {targets.split} split needs the same number, 99 as a rule"
         )
-    return torch.tensor([listed[image_id] for image_id in gold.image_ids])
+    return torch.tensor([listed[image_id] for image_id in targets.image_ids])
 
 
 def progress(batches: "Iterable[Any]", what: str, total: int) -> "Iterator[Any]":

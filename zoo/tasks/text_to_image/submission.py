@@ -20,7 +20,7 @@ from zoo.data.formats import write_image_tsv
 from zoo.data.images import decode_base64, encode_base64
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.io import write_text
-from zoo.tasks.text_to_image.contracts import GenerationGold
+from zoo.tasks.text_to_image.contracts import GenerationTargets
 
 
 class TextToImageSubmission(Submission):
@@ -43,10 +43,10 @@ class TextToImageSubmission(Submission):
         if stage != "predict":
             return
         data = data_module(trainer, self)
-        self.gold: GenerationGold = data.gold(data.predict_split)
+        self.targets: GenerationTargets = data.targets(data.predict_split)
         self.protocol = {
-            "data": self.gold.source,
-            "split": self.gold.split,
+            "data": self.targets.source,
+            "split": self.targets.split,
             "image_size": pl_module.image_size,
             "checkpoint": _file_hash(trainer.ckpt_path) if trainer.ckpt_path else weights_hash(pl_module),
             "averaged_weights": any(isinstance(callback, EMA) for callback in trainer.callbacks),  # type: ignore[attr-defined]
@@ -54,14 +54,14 @@ class TextToImageSubmission(Submission):
             "precision": str(trainer.precision),
         }
         digest = hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
-        self.file = self.path(trainer, f"T2I_{ECOMMERCE_T2I.split_name(self.gold.split)}.tsv")
+        self.file = self.path(trainer, f"T2I_{ECOMMERCE_T2I.split_name(self.targets.split)}.tsv")
         self.parts = self.file.with_name(f".{self.file.stem}.{digest}.parts")
         done = sorted({row for row, _ in self._drawn()})
-        done = done[: max(0, len(self.gold.texts) - trainer.world_size)]  # each process must have something to do
+        done = done[: max(0, len(self.targets.texts) - trainer.world_size)]  # each process must have something to do
         done = trainer.strategy.broadcast(done)  # others may draw already
         data.skip_rows = set(done)
         if done and trainer.is_global_zero:
-            print(f"{self.file}: {len(done)} of {len(self.gold.texts)} pictures are drawn already: going on")
+            print(f"{self.file}: {len(done)} of {len(self.targets.texts)} pictures are drawn already: going on")
 
     def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
         """Open the file that this process adds to."""
@@ -87,13 +87,13 @@ class TextToImageSubmission(Submission):
         if not trainer.is_global_zero:
             return
         found = dict(self._drawn())
-        missing = [self.gold.image_ids[row] for row in range(len(self.gold.texts)) if row not in found]
+        missing = [self.targets.image_ids[row] for row in range(len(self.targets.texts)) if row not in found]
         if missing:
             raise RuntimeError(f"{len(missing)} pictures were not drawn (ids {', '.join(missing[:5])})")
-        write_image_tsv(self.file, ((self.gold.image_ids[row], found[row]) for row in sorted(found)))
+        write_image_tsv(self.file, ((self.targets.image_ids[row], found[row]) for row in sorted(found)))
         write_text(self.file.with_suffix(".json"), json.dumps(self.protocol, indent=2, ensure_ascii=False) + "\n")
         shutil.rmtree(self.parts)
-        print(f"{self.file}: {len(found)} pictures of {self.gold.split}'s descriptions")
+        print(f"{self.file}: {len(found)} pictures of {self.targets.split}'s descriptions")
 
     def _drawn(self) -> Iterator[tuple[int, bytes]]:
         """Rows and pictures that are kept; a line that was cut short is none."""

@@ -1,4 +1,4 @@
-"""A text-to-image submission, ``T2I_test.tsv``, anyone's: read in the gold's order, with every error.
+"""A text-to-image submission, ``T2I_test.tsv``, anyone's: read in the targets's order, with every error.
 
 MUGE publishes no evaluator: the rules are those of its task page, one line of id, tab and base64 PNG or JPEG for every
 description, and what a comparison of pictures needs: RGB, square, all of one size.
@@ -18,7 +18,7 @@ import torch
 from zoo.data import images
 from zoo.data.lines import Kind, LineReader
 from zoo.errors import FileError
-from zoo.tasks.text_to_image.contracts import GenerationGold, TextImageBatch
+from zoo.tasks.text_to_image.contracts import GenerationTargets, TextImageBatch
 
 FORMATS = ("PNG", "JPEG")
 ACCEPTED: tuple[Kind, ...] = ("crlf",)
@@ -42,19 +42,19 @@ class T2ISubmission:
 
     Args:
         path: Lines of id, tab and base64 picture. Line ends may be CRLF and the last may be missing.
-        gold: The descriptions that were drawn; a line is wanted for each.
+        targets: The descriptions that were drawn; a line is wanted for each.
 
     Raises:
         FileError: The file is not there.
     """
 
-    def __init__(self, path: Path | str, gold: GenerationGold) -> None:
+    def __init__(self, path: Path | str, targets: GenerationTargets) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             message = f"is {'a folder' if self.path.is_dir() else 'not there'}; give a .tsv file"
             raise FileError(message, file=path, kind="missing_file")
-        self.gold = gold
-        self.row_of = {image_id: row for row, image_id in enumerate(gold.image_ids)}
+        self.targets = targets
+        self.row_of = {image_id: row for row, image_id in enumerate(targets.image_ids)}
         self._errors: list[FileError] = []
         self._reader = LineReader(self.path, noun="picture", accepted=ACCEPTED, errors=self._errors)
         self._data = map_file(self.path)
@@ -83,7 +83,7 @@ class T2ISubmission:
         return self.errors
 
     def pictures(self, *, batch_size: int = 64, num_workers: int | None = None) -> Iterator[TextImageBatch]:
-        """The pictures in the order of the gold's rows; those with errors are left out.
+        """The pictures in the order of the targets's rows; those with errors are left out.
 
         Args:
             batch_size: Pictures of a batch.
@@ -111,7 +111,7 @@ class T2ISubmission:
         first = []
         for line in lines:
             if line.image_id not in self.row_of:
-                self._report("unknown_id", f"no description of the {self.gold.split} split has this id", line)
+                self._report("unknown_id", f"no description of the {self.targets.split} split has this id", line)
             elif self._reader.claim(line.number, line.image_id):
                 first.append(line)
         if not len(self._data):
@@ -166,8 +166,8 @@ class T2ISubmission:
     def _batch(self, pictures: list[tuple[int, np.ndarray]]) -> TextImageBatch:
         rows = [row for row, _ in pictures]
         return TextImageBatch(
-            text=[self.gold.texts[row] for row in rows],
-            image_id=[self.gold.image_ids[row] for row in rows],
+            text=[self.targets.texts[row] for row in rows],
+            image_id=[self.targets.image_ids[row] for row in rows],
             row=torch.tensor(rows),
             image=torch.from_numpy(np.stack([pixels for _, pixels in pictures])).permute(0, 3, 1, 2),
         )

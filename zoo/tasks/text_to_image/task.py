@@ -155,30 +155,30 @@ class TextToImageTask(Task):
         return {"text_tower": ("text_pretrained", self.generator.text_tower)} if has_tower else {}
 
     def read_weights(self) -> None:
-        """Read the weights to start from, those of the first stage too, unless ``init_from`` brings them."""
+        """Read the weights to start from, those of the image tokenizer too, unless ``init_from`` brings them."""
         super().read_weights()
-        if self.hparams["init_from"] is None and getattr(self.generator, "first_stage", None) is not None:
+        if self.hparams["init_from"] is None and getattr(self.generator, "image_tokenizer", None) is not None:
             try:
-                self.weights["first_stage"] = self._read_first_stage()
+                self.weights["image_tokenizer"] = self._read_image_tokenizer()
                 if self.trainer.is_global_zero:
-                    print(f"The first stage: {self.weights['first_stage']}", file=sys.stderr)
+                    print(f"The image tokenizer: {self.weights['image_tokenizer']}", file=sys.stderr)
             except UserError as error:
-                raise UserError(f"model.generator_options.first_stage: {error}") from None
+                raise UserError(f"model.generator_options.image_tokenizer: {error}") from None
             standardises = hasattr(self.generator, "take_statistics")
             if standardises and self._latents is not None and not self._latents.are_codes:  # else it is refused below
                 self.generator.take_statistics(self._latents.mean, self._latents.std)
 
-    def _read_first_stage(self) -> str:
-        """Its trained weights into the generator's first stage; where from."""
-        stage: Any = self.generator.first_stage
-        if stage.num_codes is None:
-            return load_pretrained(stage, True).text
-        if stage.published is None:
+    def _read_image_tokenizer(self) -> str:
+        """Its trained weights into the generator's image tokenizer; where from."""
+        tokenizer: Any = self.generator.image_tokenizer
+        if tokenizer.num_codes is None:
+            return load_pretrained(tokenizer, True).text
+        if tokenizer.published is None:
             raise UserError(
                 "its weights are not named: train one, python -m zoo fit --config experiments/vqgan_demo.yaml, and set"
-                " model.generator_options.first_stage_weights=runs/vqgan_demo"
+                " model.generator_options.image_tokenizer_weights=runs/vqgan_demo"
             )
-        return load_part(stage, stage.published, "first_stage")
+        return load_part(tokenizer, tokenizer.published, "image_tokenizer")
 
     @property
     def _latents(self) -> Any:
@@ -186,28 +186,29 @@ class TextToImageTask(Task):
         return getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
-        """See that the latents, or codes, are those of the generator's first stage, wherever its weights came from.
+        """See that the latents, or codes, are those of the generator's image tokenizer, wherever its weights came from.
 
         Raises:
             UserError: They are not, or it learns latents and there are none, or it learns pixels.
         """
-        stage, latents = getattr(self.generator, "first_stage", None), self._latents
-        if stage is None and latents is not None:
+        tokenizer, latents = getattr(self.generator, "image_tokenizer", None), self._latents
+        if tokenizer is None and latents is not None:
             raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
-        if stage is None or (latents is None and stage.num_codes is not None):
+        if tokenizer is None or (latents is None and tokenizer.num_codes is not None):
             return  # codes need no measured mean: they are made as they are needed
         if latents is None:
             raise UserError(
-                "this generator learns the latents of a first stage, and data.latents names none: write them once with"
-                f" `python -m zoo data encode ROOT --first_stage {self.hparams['generator_options']['first_stage']}"
+                "this generator learns the latents of an image tokenizer, and data.latents names none: write them once"
+                " with `python -m zoo data encode ROOT --image_tokenizer"
+                f" {self.hparams['generator_options']['image_tokenizer']}"
                 f" --image_size {self.image_size}`, then set data.latents"
             )
-        digest = weights_hash(stage)
-        if latents.facts.weights != digest or latents.facts.image_size != self.image_size:
+        digest = weights_hash(tokenizer)
+        if latents.metadata.weights != digest or latents.metadata.image_size != self.image_size:
             raise UserError(
-                f"data.latents {latents.folder} were made by {latents.facts.first_stage} (weights"
-                f" {latents.facts.weights}) at {latents.facts.image_size} px, and this generator has weights {digest}"
-                f" at {self.image_size} px: encode the pictures again, or name the same ones"
+                f"data.latents {latents.folder} were made by {latents.metadata.image_tokenizer} (weights"
+                f" {latents.metadata.weights}) at {latents.metadata.image_size} px, and this generator has weights"
+                f" {digest} at {self.image_size} px: encode the pictures again, or name the same ones"
             )
 
     def training_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
@@ -235,11 +236,11 @@ class TextToImageTask(Task):
         return {"pictures": pictures, "loss": loss, "seconds": time.perf_counter() - started}
 
     def test_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """As ``validation_step``; of a generator with a first stage, ``reconstructions`` of the true pictures too."""
+        """As ``validation_step``; of a generator with an image tokenizer, ``reconstructions`` of true pictures too."""
         outputs = self.validation_step(batch, batch_idx, dataloader_idx)
-        stage = getattr(self.generator, "first_stage", None)
-        if stage is not None:
-            outputs["reconstructions"] = stage.decode(stage.encode(batch["image"]))
+        tokenizer = getattr(self.generator, "image_tokenizer", None)
+        if tokenizer is not None:
+            outputs["reconstructions"] = tokenizer.decode(tokenizer.encode(batch["image"]))
         return outputs
 
     def predict_step(self, batch: TextImageBatch, batch_idx: int) -> Tensor:

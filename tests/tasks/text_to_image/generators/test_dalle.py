@@ -18,7 +18,7 @@ SMALL = {
     "num_layers": 2,
     "num_heads": 2,
     "context_length": LENGTH,
-    "first_stage_options": {"width": 32, "multipliers": (1, 2), "patch_size": 1, "num_codes": CODES},
+    "image_tokenizer_options": {"width": 32, "multipliers": (1, 2), "patch_size": 1, "num_codes": CODES},
 }
 
 
@@ -28,7 +28,7 @@ def build(seed=0, **options):
     generator = GENERATORS.build("dalle_tiny", **{**SMALL, **options})
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
-            if not name.startswith("first_stage.") and parameter.ndim > 1:
+            if not name.startswith("image_tokenizer.") and parameter.ndim > 1:
                 parameter.normal_(std=0.3)
     return generator.eval()
 
@@ -170,7 +170,7 @@ def test_a_picture_is_what_its_codes_decode_to(generator):
     assert pictures.dtype == torch.uint8
     assert pictures.shape == (3, 3, 8, 8)
     written = generator.write(TEXTS, seeds=[0, 1, 2])
-    assert torch.equal(pictures, generator.first_stage.decode(written))
+    assert torch.equal(pictures, generator.image_tokenizer.decode(written))
 
 
 def test_a_nearly_greedy_choice_is_the_greedy_one(generator):
@@ -239,8 +239,8 @@ def test_pictures_are_learnt_as_their_codes(generator):
     images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         found = generator.loss(batch(image=images))["loss"]
-        cached = generator.loss(batch(codes=generator.first_stage.encode(images)))["loss"]
-        others = generator.loss(batch(codes=generator.first_stage.encode(255 - images)))["loss"]
+        cached = generator.loss(batch(codes=generator.image_tokenizer.encode(images)))["loss"]
+        others = generator.loss(batch(codes=generator.image_tokenizer.encode(255 - images)))["loss"]
     assert torch.equal(found, cached)
     assert not torch.equal(found, others)
 
@@ -261,14 +261,14 @@ def test_texts_are_dropped_in_training_alone(codes, monkeypatch):
     assert seen.count("") + seen.count("红") == 400
 
 
-def test_a_gradient_reaches_every_parameter_but_the_first_stages(codes):
+def test_a_gradient_reaches_every_parameter_but_the_image_tokenizers(codes):
     generator = build().train()
     generator.loss(batch(codes=codes))["loss"].backward()
     without = {name for name, parameter in generator.named_parameters() if parameter.grad is None}
-    assert without == {f"first_stage.{name}" for name, _ in generator.first_stage.named_parameters()}
-    assert not any(parameter.requires_grad for parameter in generator.first_stage.parameters())
+    assert without == {f"image_tokenizer.{name}" for name, _ in generator.image_tokenizer.named_parameters()}
+    assert not any(parameter.requires_grad for parameter in generator.image_tokenizer.parameters())
     assert generator.trunk.training
-    assert not generator.first_stage.training
+    assert not generator.image_tokenizer.training
 
 
 def test_it_learns_texts_and_their_codes_by_heart(codes):
@@ -291,13 +291,13 @@ def test_it_learns_texts_and_their_codes_by_heart(codes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 7}, "image_size is 7: this first stage takes multiples of 2"),
+        ({"image_size": 7}, "image_size is 7: this image tokenizer takes multiples of 2"),
         ({"image_size": 0}, "image_size is 0"),
         ({"width": 30, "num_heads": 4}, "give 1 or more, and a width that its heads divide into even parts"),
         ({"num_layers": 0}, "num_layers 0"),
         ({"context_length": 0}, "context_length 0: give 1 or more"),
-        ({"first_stage": "vqgan"}, "There is no first stage 'vqgan'. Did you mean vqgan_"),
-        ({"first_stage_options": {"codes": 4}}, "first stage 'vqgan_tiny' has no option 'codes'"),
+        ({"image_tokenizer": "vqgan"}, "There is no image tokenizer 'vqgan'. Did you mean vqgan_"),
+        ({"image_tokenizer_options": {"codes": 4}}, "image tokenizer 'vqgan_tiny' has no option 'codes'"),
         ({"sampling": {"top_q": 4}}, "sampling has no 'top_q'. Did you mean top_"),
         ({"sampling": {"steps": 4}}, "sampling has no 'steps'. It has guidance, temperature, top_k, top_p"),
         ({"sampling": {"guidance": 0.5}}, "guidance is 0.5: give 1 (none) or more"),
@@ -332,11 +332,11 @@ def autoencoder_folder(tmp_path):
 
 
 def test_codes_and_latents_are_not_mistaken_for_each_other(autoencoder_folder):
-    without_codes = {**SMALL, "first_stage": f"diffusers:{autoencoder_folder}", "first_stage_options": None}
+    without_codes = {**SMALL, "image_tokenizer": f"diffusers:{autoencoder_folder}", "image_tokenizer_options": None}
     with pytest.raises(UserError, match="it has no codes; take a VQGAN, such as vqgan_tiny"):
         GENERATORS.build("dalle_tiny", **without_codes)
     with pytest.raises(UserError, match="vqgan_tiny"):
-        GENERATORS.build("dit_tiny", image_size=32, first_stage="vqgan_tiny")
+        GENERATORS.build("dit_tiny", image_size=32, image_tokenizer="vqgan_tiny")
 
 
 def test_what_cannot_be_drawn_is_refused(generator):
@@ -353,7 +353,7 @@ def test_what_cannot_be_drawn_is_refused(generator):
 
 
 @pytest.mark.parametrize("name", [name for name in GENERATORS.names() if name.startswith("dalle_")])
-def test_every_generator_of_codes_is_built_and_foretells_those_of_its_first_stage(name):
+def test_every_generator_of_codes_is_built_and_foretells_those_of_its_image_tokenizer(name):
     """On the meta device: nothing is allocated."""
     with torch.device("meta"):
         generator = GENERATORS.build(name, image_size=32, num_layers=1)
@@ -361,6 +361,6 @@ def test_every_generator_of_codes_is_built_and_foretells_those_of_its_first_stag
         found = generator.head(generator._read(embedded, None))
     assert isinstance(generator, Generator)
     assert generator.image_size == 32
-    assert found.shape == (2, generator.context_length + 1, generator.first_stage.num_codes)
+    assert found.shape == (2, generator.context_length + 1, generator.image_tokenizer.num_codes)
     assert GENERATORS.describe(name).startswith("Build a DALL·E ")
-    assert generator.first_stage.published is None
+    assert generator.image_tokenizer.published is None

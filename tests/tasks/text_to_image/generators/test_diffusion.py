@@ -205,7 +205,7 @@ def test_a_frozen_text_tower_stays_and_drops_nothing_out():
         ({"sampling": {"guidance": 0.5}}, "guidance is 0.5: give 1 (none) or more"),
         ({"sampling": {"guidance": float("nan")}}, "guidance is nan: give 1 (none) or more"),
         ({"patch_size": 0}, "patch_size: give 1 or more"),
-        ({"first_stage": "diffusers:/nowhere"}, "'diffusers:/nowhere': there is no such folder"),
+        ({"image_tokenizer": "diffusers:/nowhere"}, "'diffusers:/nowhere': there is no such folder"),
         ({"sampling": {"guidance_until": 2}}, "guidance_until is 2: give a time from 0"),
         ({"sampling": {"steps": 2.5}}, "steps is 2.5: give something like 25"),
         ({"sampling": {"guidance": "high"}}, "guidance is 'high': give something like 4.0"),

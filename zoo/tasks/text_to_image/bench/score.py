@@ -108,18 +108,20 @@ def distances(a: "Tensor", b: "Tensor") -> dict[str, dict[str, Callable[[], floa
 def reading_row(pictures: int, blocks: int) -> Row:
     """Measure images a second from a TSV through Inception, beside Inception on images that are ready."""
     from zoo.data.formats import write_image_tsv
-    from zoo.tasks.text_to_image.contracts import GenerationGold
+    from zoo.tasks.text_to_image.contracts import GenerationTargets
     from zoo.tasks.text_to_image.inception import Inception, random_weights
     from zoo.tasks.text_to_image.submission_files import T2ISubmission
 
     inception = Inception(random_weights(), "random")
     ids = [str(number) for number in range(pictures)]
-    gold = GenerationGold("test", "generated", image_ids=ids, texts=ids, rows=list(range(pictures)), has_pictures=False)
+    targets = GenerationTargets(
+        "test", "generated", image_ids=ids, texts=ids, rows=list(range(pictures)), has_images=False
+    )
     with temporary_folder() as folder:
         write_image_tsv(folder / "T2I_test.tsv", zip(ids, map(product_png, range(pictures)), strict=True))
 
         def read() -> "Iterator[Tensor]":
-            for batch in T2ISubmission(folder / "T2I_test.tsv", gold).pictures(batch_size=BATCH_SIZE):
+            for batch in T2ISubmission(folder / "T2I_test.tsv", targets).pictures(batch_size=BATCH_SIZE):
                 yield batch["image"]
 
         ready = list(read())

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from zoo.core.options import options_of
 from zoo.errors import UserError
 from zoo.models.tokenizer import BertChineseTokenizer
-from zoo.registry import FIRST_STAGES
+from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.sampling import CodeSampling, draw_codes, guide, seeded_noise
 from zoo.tasks.text_to_image.registry import GENERATORS
@@ -30,7 +30,7 @@ class DALLE(nn.Module):
 
     Args:
         trunk: A ``Qwen3Model``, whose own table embeds the text's tokens.
-        first_stage: Between pictures and grids of codes (``VQGAN``). It stays as it is.
+        image_tokenizer: Between pictures and grids of codes (``VQGAN``). It stays as it is.
         image_size: Side of the square pictures in pixels.
         context_length: Tokens of a text; a longer one is cut.
         sampling: How codes are drawn.
@@ -41,7 +41,7 @@ class DALLE(nn.Module):
     def __init__(
         self,
         trunk: Any,
-        first_stage: Any,
+        image_tokenizer: Any,
         *,
         image_size: int,
         context_length: int,
@@ -49,26 +49,26 @@ class DALLE(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk = trunk
-        self.first_stage = first_stage.requires_grad_(False)
+        self.image_tokenizer = image_tokenizer.requires_grad_(False)
         self.image_size = image_size
         self.context_length = context_length
         self.options = sampling or CodeSampling()
-        self.side: int = image_size // first_stage.factor  # of the grid of codes
+        self.side: int = image_size // image_tokenizer.factor  # of the grid of codes
         width = trunk.config.hidden_size
         self.no_token = nn.Parameter(0.02 * torch.randn(context_length, width))  # for places that no token fills
         self.start = nn.Parameter(0.02 * torch.randn(width))  # between the text and the codes
-        self.code = nn.Embedding(first_stage.num_codes, width)
+        self.code = nn.Embedding(image_tokenizer.num_codes, width)
         self.row = nn.Parameter(0.02 * torch.randn(self.side, 1, width))  # of the code that is written next
         self.column = nn.Parameter(0.02 * torch.randn(1, self.side, width))
-        self.head = nn.Linear(width, first_stage.num_codes, bias=False)
+        self.head = nn.Linear(width, image_tokenizer.num_codes, bias=False)
         nn.init.normal_(self.code.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
         self._tokenizer = BertChineseTokenizer()
 
     def train(self, mode: bool = True) -> "DALLE":
-        """The first stage never changes."""
+        """The image tokenizer never changes."""
         super().train(mode)
-        self.first_stage.eval()
+        self.image_tokenizer.eval()
         return self
 
     # --- training ----------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class DALLE(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """``[B, 3, S, S] uint8`` as codes ``[B, side, side] int64``."""
-        return self.first_stage.encode(images)
+        return self.image_tokenizer.encode(images)
 
     def logits(self, texts: list[str], codes: Tensor) -> Tensor:
         """Of every code, given its text and the true codes before it.
@@ -123,7 +123,7 @@ class DALLE(nn.Module):
         Returns:
             ``[B, 3, S, S] uint8``.
         """
-        return self.first_stage.decode(self.write(texts, seeds=seeds, **sampling))
+        return self.image_tokenizer.decode(self.write(texts, seeds=seeds, **sampling))
 
     @torch.no_grad()
     def write(self, texts: list[str], *, seeds: Sequence[int], **sampling: Any) -> Tensor:
@@ -223,24 +223,24 @@ def assemble(
     width: int,
     num_layers: int,
     num_heads: int,
-    first_stage: str,
-    first_stage_options: dict[str, Any] | None,
-    first_stage_weights: str | None,
+    image_tokenizer: str,
+    image_tokenizer_options: dict[str, Any] | None,
+    image_tokenizer_weights: str | None,
     context_length: int,
     sampling: dict[str, Any] | None,
 ) -> DALLE:
     """Put a generator together: what all its builders share; see ``dalle_tiny`` for the arguments."""
-    stage = FIRST_STAGES.build(first_stage, **(first_stage_options or {}))
-    if stage.num_codes is None:
-        raise UserError(f"first_stage is {first_stage}: it has no codes; take a VQGAN, such as vqgan_tiny")
-    if image_size < 1 or image_size % stage.factor:
-        raise UserError(f"image_size is {image_size}: this first stage takes multiples of {stage.factor}")
+    tokenizer = IMAGE_TOKENIZERS.build(image_tokenizer, **(image_tokenizer_options or {}))
+    if tokenizer.num_codes is None:
+        raise UserError(f"image_tokenizer is {image_tokenizer}: it has no codes; take a VQGAN, such as vqgan_tiny")
+    if image_size < 1 or image_size % tokenizer.factor:
+        raise UserError(f"image_size is {image_size}: this image tokenizer takes multiples of {tokenizer.factor}")
     if min(num_layers, num_heads, context_length) < 1 or width % (2 * num_heads):
         raise UserError(
             f"width {width}, num_layers {num_layers}, num_heads {num_heads}, context_length {context_length}: give 1 or"
             " more, and a width that its heads divide into even parts"
         )
-    stage.published = first_stage_weights
+    tokenizer.published = image_tokenizer_weights
     config = Qwen3Config(
         vocab_size=len(BertChineseTokenizer()),
         hidden_size=width,
@@ -253,7 +253,7 @@ def assemble(
     )
     return DALLE(
         Qwen3Model(config),
-        stage,
+        tokenizer,
         image_size=image_size,
         context_length=context_length,
         sampling=options_of(CodeSampling, sampling, what="sampling"),
@@ -272,9 +272,9 @@ def dalle_tiny(
     width: int = 256,
     num_layers: int = 6,
     num_heads: int = 4,
-    first_stage: str = "vqgan_tiny",
-    first_stage_options: dict[str, Any] | None = None,
-    first_stage_weights: str | None = None,
+    image_tokenizer: str = "vqgan_tiny",
+    image_tokenizer_options: dict[str, Any] | None = None,
+    image_tokenizer_weights: str | None = None,
     context_length: int = 16,
     sampling: dict[str, Any] | None = None,
 ) -> DALLE:
@@ -285,10 +285,10 @@ def dalle_tiny(
         width: Of the transformer.
         num_layers: Of the transformer.
         num_heads: Of its attention; each takes an even share of the width.
-        first_stage: A registered VQGAN, whose codes are learnt.
-        first_stage_options: Options of its builder.
-        first_stage_weights: Its trained weights: a run's folder or an experiment's (``runs/vqgan_demo``), a checkpoint,
-            or a file of taming-transformers. Training needs them; a checkpoint of the generator has them in it.
+        image_tokenizer: A registered VQGAN, whose codes are learnt.
+        image_tokenizer_options: Options of its builder.
+        image_tokenizer_weights: Its trained weights: a run's folder or an experiment's (``runs/vqgan_demo``), a
+            checkpoint, or a file of taming-transformers. Training needs them; a checkpoint of the generator has them.
         context_length: Tokens of a text; a longer one is cut.
         sampling: How codes are drawn: ``guidance``, ``temperature``, ``top_k``, ``top_p``.
 
@@ -300,9 +300,9 @@ def dalle_tiny(
         width=width,
         num_layers=num_layers,
         num_heads=num_heads,
-        first_stage=first_stage,
-        first_stage_options=first_stage_options,
-        first_stage_weights=first_stage_weights,
+        image_tokenizer=image_tokenizer,
+        image_tokenizer_options=image_tokenizer_options,
+        image_tokenizer_weights=image_tokenizer_weights,
         context_length=context_length,
         sampling=sampling,
     )
@@ -315,9 +315,9 @@ def dalle_base(
     width: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
-    first_stage: str = "vqgan_f16",
-    first_stage_options: dict[str, Any] | None = None,
-    first_stage_weights: str | None = None,
+    image_tokenizer: str = "vqgan_f16",
+    image_tokenizer_options: dict[str, Any] | None = None,
+    image_tokenizer_weights: str | None = None,
     context_length: int = 52,
     sampling: dict[str, Any] | None = None,
 ) -> DALLE:
@@ -328,9 +328,9 @@ def dalle_base(
         width: As of ``dalle_tiny``.
         num_layers: As of ``dalle_tiny``.
         num_heads: As of ``dalle_tiny``.
-        first_stage: As of ``dalle_tiny``.
-        first_stage_options: As of ``dalle_tiny``.
-        first_stage_weights: As of ``dalle_tiny``.
+        image_tokenizer: As of ``dalle_tiny``.
+        image_tokenizer_options: As of ``dalle_tiny``.
+        image_tokenizer_weights: As of ``dalle_tiny``.
         context_length: As of ``dalle_tiny``.
         sampling: As of ``dalle_tiny``.
 
@@ -342,9 +342,9 @@ def dalle_base(
         width=width,
         num_layers=num_layers,
         num_heads=num_heads,
-        first_stage=first_stage,
-        first_stage_options=first_stage_options,
-        first_stage_weights=first_stage_weights,
+        image_tokenizer=image_tokenizer,
+        image_tokenizer_options=image_tokenizer_options,
+        image_tokenizer_weights=image_tokenizer_weights,
         context_length=context_length,
         sampling=sampling,
     )

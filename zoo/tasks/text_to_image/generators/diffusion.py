@@ -12,7 +12,7 @@ from torch.nn.functional import max_pool2d, mse_loss
 from zoo.core.options import options_of
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
-from zoo.registry import FIRST_STAGES, TEXT_TOWERS
+from zoo.registry import IMAGE_TOKENIZERS, TEXT_TOWERS
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.flow import check_sampling, draw_times, mix, path_velocity, solve, start_time
 from zoo.tasks.text_to_image.generators.sampling import guide, seeded_noise
@@ -57,7 +57,7 @@ class RectifiedFlow(nn.Module):
         network: Gives the velocity of states ``[B, C, h, w]``, pixels or latents, at times ``[B]``, given a text
             tower's sequence ``[B, N, W]`` and its mask.
         text_tower: Its sequence is what the network sees of a text.
-        first_stage: Between pictures and the latents that the network sees; None: it sees pixels. It stays as it is.
+        image_tokenizer: Between pictures and the latents that the network sees, frozen; None: it sees pixels.
         image_size: Side of the square pictures in pixels.
         freeze_text: Whether the text tower stays as it is.
         sampling: How pictures are drawn.
@@ -71,14 +71,14 @@ class RectifiedFlow(nn.Module):
         text_tower: Any,
         *,
         image_size: int,
-        first_stage: Any = None,
+        image_tokenizer: Any = None,
         freeze_text: bool = False,
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.text_tower = text_tower
-        self.first_stage = first_stage
+        self.image_tokenizer = image_tokenizer
         self.image_size = image_size
         self.options = sampling or Sampling()
         self.no_text = nn.Parameter(0.02 * torch.randn(text_tower.width))  # stands for a text that is not there
@@ -86,22 +86,22 @@ class RectifiedFlow(nn.Module):
         if freeze_text:
             text_tower.requires_grad_(False)
         self.state_shape = (3, image_size, image_size)
-        if first_stage is not None:
-            first_stage.requires_grad_(False)
-            side = image_size // first_stage.factor
-            self.state_shape = (first_stage.channels, side, side)
+        if image_tokenizer is not None:
+            image_tokenizer.requires_grad_(False)
+            side = image_size // image_tokenizer.factor
+            self.state_shape = (image_tokenizer.channels, side, side)
             self.latent_mean: Tensor
             self.latent_std: Tensor
-            self.register_buffer("latent_mean", torch.zeros(first_stage.channels))  # measured: see take_statistics
-            self.register_buffer("latent_std", torch.ones(first_stage.channels))
+            self.register_buffer("latent_mean", torch.zeros(image_tokenizer.channels))  # measured: see take_statistics
+            self.register_buffer("latent_std", torch.ones(image_tokenizer.channels))
 
     def train(self, mode: bool = True) -> "RectifiedFlow":
         """What is frozen never drops anything out."""
         super().train(mode)
         if self._freeze_text:
             self.text_tower.eval()
-        if self.first_stage is not None:
-            self.first_stage.eval()
+        if self.image_tokenizer is not None:
+            self.image_tokenizer.eval()
         return self
 
     def take_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -258,15 +258,15 @@ class RectifiedFlow(nn.Module):
 
     def _from_pictures(self, images: Tensor) -> Tensor:
         """``[B, 3, S, S] uint8`` as pixels from -1 to 1, or as standardised latents: ``[B, C, h, w] float32``."""
-        if self.first_stage is None:
+        if self.image_tokenizer is None:
             return to_pixels(images)
         with torch.no_grad():
-            return self._standard(self.first_stage.encode(images))
+            return self._standard(self.image_tokenizer.encode(images))
 
     def _to_pictures(self, data: Tensor) -> Tensor:
-        if self.first_stage is None:
+        if self.image_tokenizer is None:
             return to_images(data)
-        return self.first_stage.decode(data * self.latent_std[:, None, None] + self.latent_mean[:, None, None])
+        return self.image_tokenizer.decode(data * self.latent_std[:, None, None] + self.latent_mean[:, None, None])
 
 
 def assemble(
@@ -274,7 +274,7 @@ def assemble(
     *,
     image_size: int,
     multiple: int,
-    first_stage: str | None,
+    image_tokenizer: str | None,
     text_tower: str,
     text_tower_options: dict[str, Any] | None,
     freeze_text: bool,
@@ -286,19 +286,21 @@ def assemble(
         network: Builds the network, told ``channels`` and ``side`` of the states and ``text_width``.
         image_size: Side of the square pictures in pixels.
         multiple: What the side of the states must be a multiple of.
-        first_stage: A registered first stage, or None for pixels.
+        image_tokenizer: A registered image tokenizer, or None for pixels.
         text_tower: A registered text tower.
         text_tower_options: Options of its builder.
         freeze_text: As ``RectifiedFlow``'s.
         sampling: As ``Sampling``'s arguments.
 
     Raises:
-        UserError: An option is out of its range, or there is no such tower or first stage.
+        UserError: An option is out of its range, or there is no such tower or image tokenizer.
     """
-    stage = None if first_stage is None else FIRST_STAGES.build(first_stage)
-    if stage is not None and stage.num_codes is not None:
-        raise UserError(f"first_stage is {first_stage}: it gives codes, and diffusion learns latents: diffusers:FOLDER")
-    channels, factor = (3, 1) if stage is None else (stage.channels, stage.factor)
+    tokenizer = None if image_tokenizer is None else IMAGE_TOKENIZERS.build(image_tokenizer)
+    if tokenizer is not None and tokenizer.num_codes is not None:
+        raise UserError(
+            f"image_tokenizer is {image_tokenizer}: it gives codes, and diffusion learns latents: diffusers:FOLDER"
+        )
+    channels, factor = (3, 1) if tokenizer is None else (tokenizer.channels, tokenizer.factor)
     if multiple < 1:
         raise UserError("patch_size: give 1 or more")
     if image_size < 1 or image_size % (factor * multiple):
@@ -309,7 +311,7 @@ def assemble(
         network(channels=channels, side=image_size // factor, text_width=tower.width),
         tower,
         image_size=image_size,
-        first_stage=stage,
+        image_tokenizer=tokenizer,
         freeze_text=freeze_text,
         sampling=options,
     )

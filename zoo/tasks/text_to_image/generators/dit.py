@@ -73,7 +73,7 @@ def dit_tiny(
     patch_size: int = 4,
     num_layers: int = 8,
     num_heads: int = 4,
-    first_stage: str | None = None,
+    image_tokenizer: str | None = None,
     text_tower: str = "bert_tiny_chinese",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = False,
@@ -86,7 +86,7 @@ def dit_tiny(
         patch_size: Side of the square, of pixels or latents, that becomes one token.
         num_layers: Transformer blocks.
         num_heads: Attention heads, each 64 wide.
-        first_stage: As ``unet_tiny``'s; so are the other options.
+        image_tokenizer: As ``unet_tiny``'s; so are the other options.
         text_tower: A text tower's name.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
@@ -101,7 +101,7 @@ def dit_tiny(
         partial(Transformer, patch_size=patch_size, num_layers=num_layers, num_heads=num_heads),
         image_size=image_size,
         multiple=patch_size,
-        first_stage=first_stage,
+        image_tokenizer=image_tokenizer,
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
@@ -114,7 +114,7 @@ def dit_small(
     *,
     image_size: int = 256,
     patch_size: int = 2,
-    first_stage: str | None = None,
+    image_tokenizer: str | None = None,
     text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
@@ -128,7 +128,7 @@ def dit_small(
         partial(Transformer, patch_size=patch_size, num_layers=12, num_heads=6),
         image_size=image_size,
         multiple=patch_size,
-        first_stage=first_stage,
+        image_tokenizer=image_tokenizer,
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
@@ -141,7 +141,7 @@ def dit_base(
     *,
     image_size: int = 256,
     patch_size: int = 2,
-    first_stage: str | None = None,
+    image_tokenizer: str | None = None,
     text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
@@ -155,7 +155,7 @@ def dit_base(
         partial(Transformer, patch_size=patch_size, num_layers=12, num_heads=12),
         image_size=image_size,
         multiple=patch_size,
-        first_stage=first_stage,
+        image_tokenizer=image_tokenizer,
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
@@ -168,7 +168,7 @@ def dit_large(
     *,
     image_size: int = 256,
     patch_size: int = 2,
-    first_stage: str | None = None,
+    image_tokenizer: str | None = None,
     text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
@@ -182,7 +182,7 @@ def dit_large(
         partial(Transformer, patch_size=patch_size, num_layers=24, num_heads=16),
         image_size=image_size,
         multiple=patch_size,
-        first_stage=first_stage,
+        image_tokenizer=image_tokenizer,
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,

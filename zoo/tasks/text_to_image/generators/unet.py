@@ -67,7 +67,7 @@ def unet_tiny(
     *,
     image_size: int = 32,
     widths: tuple[int, ...] = (64, 128, 192),
-    first_stage: str | None = None,
+    image_tokenizer: str | None = None,
     text_tower: str = "bert_tiny_chinese",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = False,
@@ -78,7 +78,7 @@ def unet_tiny(
     Args:
         image_size: Side of the square pictures in pixels. States halve for each width but the first.
         widths: Channels at each size, multiples of 32.
-        first_stage: A first stage, ``diffusers:FOLDER``, whose latents the network learns; None: it learns pixels.
+        image_tokenizer: One of latents, ``diffusers:FOLDER``, which the network learns; None: it learns pixels.
         text_tower: A text tower's name; the network attends to its sequence.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
@@ -93,7 +93,7 @@ def unet_tiny(
         partial(UNet, widths=widths),
         image_size=image_size,
         multiple=2 ** (len(widths) - 1),
-        first_stage=first_stage,
+        image_tokenizer=image_tokenizer,
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,

@@ -22,12 +22,12 @@ def distribution_scores(generated: Mapping[str, Tensor], true: Mapping[str, Tens
     """How near generated pictures are to true ones as distributions, in every feature space that both have.
 
     Args:
-        generated: ``[n, width]`` by judge; Inception's ``logits`` too.
-        true: ``[N, width]`` by judge.
+        generated: ``[n, width]`` by extractor; Inception's ``logits`` too.
+        true: ``[N, width]`` by extractor.
 
     Returns:
-        Of Inception ``fid``, ``kid``, ``kid_std``, ``is``, ``is_std``; of any other judge ``fd_<judge>``; of each
-        ``precision_<judge>`` and ``recall_<judge>`` in percent. A Fréchet distance is left out where there are no more
+        Of Inception ``fid``, ``kid``, ``kid_std``, ``is``, ``is_std``; of any other extractor ``fd_NAME``; of each
+        ``precision_NAME`` and ``recall_NAME`` in percent. A Fréchet distance is left out where there are no more
         pictures than features, IS where there are fewer than its ten splits, precision and recall of three pictures.
     """
     scores: dict[str, float] = {}
