@@ -224,7 +224,7 @@ model:
     text_pretrained: false
     embedding_dim: 16
     learning_rate: 1e-3
-    warmup_steps: 2
+    optimizer: {warmup_steps: 2}
     evaluation: {grid_queries: 0}
 data:
   class_path: RetrievalDataModule

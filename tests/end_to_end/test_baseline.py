@@ -61,7 +61,7 @@ model:
     text_pretrained: false
     embedding_dim: 16
     learning_rate: 1e-3
-    warmup_steps: 4
+    optimizer: {warmup_steps: 4}
     evaluation: {grid_queries: 0}
 """
 RETRIEVAL_DATA = """\
@@ -121,7 +121,7 @@ model:
     image_pretrained: false
     language_pretrained: false
     learning_rate: 2e-2
-    warmup_steps: 2
+    optimizer: {warmup_steps: 2}
     reward_samples: 5
     reward_from_epoch: 3
     reward_learning_rate: 1e-3
@@ -151,7 +151,7 @@ model:
       sampling: {steps: 3}
     text_pretrained: false
     learning_rate: 3e-3
-    warmup_steps: 2
+    optimizer: {warmup_steps: 2}
     evaluation: {matcher: MATCHER, inception: none, grid_seeds: 1}
 """
     + T2I_DATA
@@ -165,7 +165,7 @@ model:
     {FIRST_STAGE}\
     image_size: 16
     learning_rate: 1e-3
-    warmup_steps: 2
+    optimizer: {{warmup_steps: 2}}
     perceptual: laplacian
     discriminator_start: 6
     discriminator_width: 8
@@ -190,7 +190,7 @@ model:
       image_tokenizer_weights: RUNS/tokenizer
     text_pretrained: false
     learning_rate: 3e-3
-    warmup_steps: 2
+    optimizer: {{warmup_steps: 2}}
     evaluation: {{matcher: MATCHER, inception: none, grid_seeds: 1}}
 """
     + T2I_DATA

@@ -39,7 +39,7 @@ def place(tmp_path_factory, muge_root):
                 "image_pretrained": False,
                 "language_pretrained": False,
                 "learning_rate": 0.003,
-                "warmup_steps": 2,
+                "optimizer": {"warmup_steps": 2},
                 "evaluation": {"nearest_copy": True, "grid_images": 3},
             },
         },

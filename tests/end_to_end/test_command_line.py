@@ -209,7 +209,7 @@ def test_help_fits_80_columns(monkeypatch, capsys, command):
 
 def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace, only_run):
     (workplace / "experiments" / "over.yaml").write_text(
-        "model: {init_args: {weight_decay: 0.5}}\ndata: {init_args: {batch_size: 8, flip: 0.5}}\n"
+        "model: {init_args: {optimizer: {weight_decay: 0.5}}}\ndata: {init_args: {batch_size: 8, flip: 0.5}}\n"
     )
     code, _, err = zoo_main(
         "fit", *TINY, "--config", "experiments/over.yaml", "--data.flip=0.25", "--trainer.max_epochs=1"
@@ -219,7 +219,7 @@ def test_base_then_experiment_then_overlays_then_flags(zoo_main, workplace, only
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
     assert trainer["use_distributed_sampler"] is False  # the base's
     assert trainer["log_every_n_steps"] == 1  # the experiment's, over the base's 10
-    assert model["weight_decay"] == 0.5  # the overlay's
+    assert model["optimizer"]["weight_decay"] == 0.5  # the overlay's
     assert data["batch_size"] == 8  # the overlay's, over the experiment's 16
     assert data["flip"] == 0.25  # the flag's, over the overlay's
     assert model["text_tower_options"] == {"width": 32, "num_layers": 1, "num_heads": 2}

@@ -60,7 +60,7 @@ def place(tmp_path_factory, muge_root, matcher_file):
                     "sampling": {"steps": 3},
                 },
                 "learning_rate": 3e-3,
-                "warmup_steps": 2,
+                "optimizer": {"warmup_steps": 2},
                 "evaluation": {"matcher": str(matcher_file()), "inception": "none", "grid_seeds": 2},
             },
         },

@@ -26,7 +26,7 @@ MODEL = {
         "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2, "dropout": 0.0},
         "embedding_dim": 16,
         "learning_rate": 1.0e-3,
-        "warmup_steps": 1,
+        "optimizer": {"warmup_steps": 1},
     },
 }
 

@@ -59,7 +59,7 @@ def place(tmp_path_factory, inception_file, matcher_file):
                 "generator": "copying",
                 "generator_options": {"root": str(place / "data")},
                 "learning_rate": 0.1,
-                "warmup_steps": 1,
+                "optimizer": {"warmup_steps": 1},
                 "evaluation": {
                     "monitor": "val/fd_clip",
                     "matcher": str(place / "matcher.ckpt"),

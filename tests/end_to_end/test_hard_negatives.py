@@ -163,7 +163,7 @@ def test_an_epoch_is_dealt_by_the_weights_that_it_begins_with(muge_root, monkeyp
         image_pretrained=False,
         text_pretrained=False,
         learning_rate=0.05,  # every epoch has its own neighbours
-        warmup_steps=1,
+        optimizer={"warmup_steps": 1},
     )
     data = RetrievalDataModule(str(muge_root), batch_size=8, num_workers=2, train_splits=("valid",))
     diary = Diary()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,23 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """How AdamW goes, beside its peak learning rate.
+
+    Args:
+        weight_decay: Weight decay of matrices, at least 0; biases, norms and scales have none.
+        warmup_steps: Steps of linear warm-up before the cosine to zero, at least 0.
+        betas: AdamW's decay rates of its averages of the gradient and of its square.
+        eps: AdamW's epsilon.
+    """
+
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
 
 
 def parameter_groups(
@@ -62,25 +80,27 @@ def layer_rates(layers: Sequence[Sequence[nn.Parameter]], rate: float, decay: fl
     return {p: rate * decay ** (len(layers) - place) for place, layer in enumerate(layers) for p in layer}
 
 
-def adamw(module: nn.Module, options: Mapping[str, Any], rates: Mapping[nn.Parameter, float] | None = None) -> AdamW:
+def adamw(
+    module: nn.Module,
+    learning_rate: float,
+    options: OptimizerOptions,
+    rates: Mapping[nn.Parameter, float] | None = None,
+) -> AdamW:
     """Make AdamW over a module's decayed and undecayed parameters.
 
     Args:
         module: Whose parameters.
-        options: ``learning_rate``, ``weight_decay``, ``betas`` and ``eps``.
+        learning_rate: The peak, at least 0.
+        options: The rest.
         rates: The peak learning rate of parameters that have one of their own.
 
     Raises:
         UserError: The learning rate is negative.
     """
-    if options["learning_rate"] < 0:
-        raise UserError(f"learning_rate: {options['learning_rate']} came; use 0 or more.")
-    return AdamW(
-        parameter_groups(module, options["weight_decay"], rates),
-        lr=options["learning_rate"],
-        betas=options["betas"],
-        eps=options["eps"],
-    )
+    if learning_rate < 0:
+        raise UserError(f"learning_rate: {learning_rate} came; use 0 or more.", argument="learning_rate")
+    groups = parameter_groups(module, options.weight_decay, rates)
+    return AdamW(groups, lr=learning_rate, betas=options.betas, eps=options.eps)
 
 
 def warmup_cosine_ratio(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 
 from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
-from zoo.core.optim import adamw, warmup_cosine
+from zoo.core.optim import OptimizerOptions, adamw, warmup_cosine
 from zoo.core.options import options_of, plain
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
@@ -25,7 +25,7 @@ class Task(L.LightningModule):
     """A LightningModule that starts from named weights, resumes exactly, and says in its checkpoint what it is.
 
     Constructors build modules and read neither weights nor the network. A task has the hyper-parameters ``init_from``,
-    ``learning_rate``, ``weight_decay``, ``warmup_steps``, ``betas``, ``eps`` and ``evaluation``.
+    ``learning_rate``, ``optimizer`` and ``evaluation``.
 
     It brings its own callbacks: the evaluation, the submission and the best checkpoint, ``checkpoints/best.ckpt`` under
     the trainer's ``default_root_dir``. One of the same class in the trainer's list takes its place.
@@ -115,8 +115,9 @@ class Task(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make AdamW over decayed and undecayed parameters; warm-up, then a cosine to zero, a step at a time."""
-        optimizer = adamw(self, self.hparams, self.learning_rates())
-        scheduler = warmup_cosine(optimizer, self.hparams["warmup_steps"], int(self.trainer.estimated_stepping_batches))
+        options: OptimizerOptions = self.hparams["optimizer"]
+        optimizer = adamw(self, self.hparams["learning_rate"], options, self.learning_rates())
+        scheduler = warmup_cosine(optimizer, options.warmup_steps, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # --- checkpoints -------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ SMALL = {
     "image_tokenizer_options": VQGAN_OPTIONS,
     "image_size": SIZE,
     "learning_rate": 1e-3,
-    "warmup_steps": 3,
+    "optimizer": {"warmup_steps": 3},
     "perceptual": "laplacian",
     "discriminator_start": 3,
     "discriminator_width": 8,

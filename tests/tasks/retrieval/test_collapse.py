@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from zoo.core.optim import OptimizerOptions
 from zoo.tasks.retrieval.collapse import CollapseAlarm
 from zoo.tasks.retrieval.task import RetrievalTask
 
 TASK = SimpleNamespace(
-    hparams={"learning_rate": 1.0, "warmup_steps": 0}, collapsed_loss=lambda batch: torch.tensor(math.log(64))
+    hparams={"learning_rate": 1.0, "optimizer": OptimizerOptions(warmup_steps=0)},
+    collapsed_loss=lambda batch: torch.tensor(math.log(64)),
 )
 
 
@@ -50,7 +52,7 @@ def fit(steps, *callbacks, **options):
         image_pretrained=False,
         text_pretrained=False,
         embedding_dim=16,
-        warmup_steps=0,
+        optimizer={"warmup_steps": 0},
         **options,
     )
     batch = {

@@ -20,7 +20,7 @@ OPTIONS = {
     "text_pretrained": False,
     "embedding_dim": 16,
     "learning_rate": 1e-3,
-    "warmup_steps": 0,
+    "optimizer": {"warmup_steps": 0},
 }
 RESNET = {"image_tower": "resnet10t", "image_tower_options": {"image_size": 32}}
 WORDS = "红蓝绿黄黑白长短裙裤鞋帽"

@@ -191,7 +191,7 @@ def fit(task, tmp_path, **options):
 
 
 def test_the_logit_scale_stays_within_its_bounds(tmp_path):
-    task = RetrievalTask(**OPTIONS, learning_rate=0.01, warmup_steps=0)
+    task = RetrievalTask(**OPTIONS, learning_rate=0.01, optimizer={"warmup_steps": 0})
     task.logit_scale.data.fill_(math.log(100))
     fit(task, tmp_path, max_epochs=1)
     assert 0 <= task.logit_scale.item() <= math.log(100) + 1e-6
@@ -199,7 +199,9 @@ def test_the_logit_scale_stays_within_its_bounds(tmp_path):
 
 def test_a_temperature_that_is_not_learned_stays(tmp_path):
     for learned in (True, False):
-        task = RetrievalTask(**OPTIONS, temperature=0.1, learn_temperature=learned, learning_rate=0.01, warmup_steps=0)
+        task = RetrievalTask(
+            **OPTIONS, temperature=0.1, learn_temperature=learned, learning_rate=0.01, optimizer={"warmup_steps": 0}
+        )
         fit(task, tmp_path, max_epochs=1)
         assert (task.logit_scale.exp().item() == pytest.approx(10, abs=1e-4)) is not learned
 
@@ -232,7 +234,7 @@ def test_warm_up_then_cosine_to_zero(tmp_path):
         def on_train_batch_start(self, trainer, *_):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    task = RetrievalTask(**OPTIONS, learning_rate=1.0e-3, warmup_steps=2)
+    task = RetrievalTask(**OPTIONS, learning_rate=1.0e-3, optimizer={"warmup_steps": 2})
     trainer = fit(task, tmp_path, max_epochs=2, callbacks=[Watch()])
     assert rates[:2] == pytest.approx([0.5e-3, 1e-3])
     assert rates[2] == pytest.approx(1e-3)

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 
+from zoo.core.optim import OptimizerOptions
 from zoo.errors import UserError
 from zoo.tasks.retrieval.evaluation import RetrievalEvaluation, RetrievalEvaluationOptions
 from zoo.tasks.retrieval.zero_shot import ZeroShotGuard, starts_trained
@@ -26,7 +27,9 @@ class Run:
 
     def __init__(self, guard, *, weights=PUBLISHED, rate=2e-5, batch=48, processes=2, accumulate=1, ckpt_path=None):
         self.guard, self.evaluation = guard, RetrievalEvaluation()
-        self.task = SimpleNamespace(weights=weights, hparams={"learning_rate": rate, "warmup_steps": 7})
+        self.task = SimpleNamespace(
+            weights=weights, hparams={"learning_rate": rate, "optimizer": OptimizerOptions(warmup_steps=7)}
+        )
         self.trainer = SimpleNamespace(
             state=SimpleNamespace(fn="fit"),
             callbacks=[guard, self.evaluation],
@@ -116,7 +119,12 @@ def test_a_learning_rate_that_suits_gets_other_advice(rate):
     (said,) = after_step_0(batch=128, processes=8, rate=rate).validate(10.0, step=100)
     assert f"suggests a learning rate of 5e-05; model.learning_rate is {rate:g}" in said
     assert "Lower it" not in said
-    for name in ("trainer.max_epochs 3", "model.warmup_steps 7", "model.image_trainable_layers", "model.layer_decay"):
+    for name in (
+        "trainer.max_epochs 3",
+        "model.optimizer.warmup_steps 7",
+        "model.image_trainable_layers",
+        "model.layer_decay",
+    ):
         assert name in said
 
 

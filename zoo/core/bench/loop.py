@@ -18,18 +18,11 @@ WANTED_LOOP = 0.97  # Lightning costs at most 3 %
 
 def bare_step(task: Any, loss: Callable[[Any], Any], precision: str) -> Callable[[Any], None]:
     """A bare loop's step of a task of ours, with the optimiser and the schedule that Lightning would be given."""
-    import torch
+    from zoo.core.optim import adamw, warmup_cosine
 
-    from zoo.core.optim import parameter_groups, warmup_cosine
-
-    settings = task.hparams
-    optimizer = torch.optim.AdamW(
-        parameter_groups(task, settings["weight_decay"]),
-        lr=settings["learning_rate"],
-        betas=settings["betas"],
-        eps=settings["eps"],
-    )
-    schedule = warmup_cosine(optimizer, settings["warmup_steps"], 1000)
+    options = task.hparams["optimizer"]
+    optimizer = adamw(task, task.hparams["learning_rate"], options)
+    schedule = warmup_cosine(optimizer, options.warmup_steps, 1000)
 
     def step(batch: Any) -> None:
         optimizer.zero_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo.core.optim import two_cosines_ratio
+from zoo.core.optim import OptimizerOptions, two_cosines_ratio
 from zoo.core.task import Task
 from zoo.errors import UserError
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
@@ -23,6 +23,9 @@ from zoo.tasks.captioning.submission import CaptionSubmission
 
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
 LABEL_SMOOTHING = 0.1  # share of each target that is spread evenly over the vocabulary while training
+
+
+ADAMW = OptimizerOptions(weight_decay=0.05, betas=(0.9, 0.98), eps=1e-6)
 
 
 class CaptioningTask(Task):
@@ -44,10 +47,7 @@ class CaptioningTask(Task):
         learning_rate: Peak learning rate of AdamW.
         image_learning_rate: The image tower's own; by default the same.
         language_learning_rate: The language model's own; by default the same.
-        weight_decay: Weight decay of matrices; biases and norms have none.
-        warmup_steps: Steps of linear warm-up before the cosine to zero.
-        betas: AdamW's.
-        eps: AdamW's.
+        optimizer: How AdamW goes, beside its peak learning rate.
         reward_samples: Captions drawn of each picture for the reward, 2 or more, dropout off; 0: no reward.
         reward_from_epoch: The epoch, from 0, in which the reward takes the references' place; 0, from the start, needs
             ``init_from``.
@@ -70,10 +70,7 @@ class CaptioningTask(Task):
         learning_rate: float = 1e-4,
         image_learning_rate: float | None = None,
         language_learning_rate: float | None = None,
-        weight_decay: float = 0.05,
-        warmup_steps: int = 100,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-6,
+        optimizer: OptimizerOptions = ADAMW,
         reward_samples: int = 0,
         reward_from_epoch: int = 0,
         reward_learning_rate: float | None = None,
@@ -88,6 +85,7 @@ class CaptioningTask(Task):
                 " more, and how many captions are drawn"
             )
         self.save_hyperparameters(ignore=["captioner"] if isinstance(captioner, nn.Module) else [], logger=False)
+        self.take_options("optimizer", OptimizerOptions)
         self.take_options("evaluation", CaptionEvaluationOptions)
         self.captioner: Any = CAPTIONERS.build_or_take("captioner", captioner, captioner_options)
         if not isinstance(self.captioner, Captioner):
@@ -205,7 +203,7 @@ class CaptioningTask(Task):
             peak, second_peak = self.hparams["learning_rate"], self.hparams["reward_learning_rate"]
             ratio = partial(
                 two_cosines_ratio,
-                warmup_steps=self.hparams["warmup_steps"],
+                warmup_steps=self.hparams["optimizer"].warmup_steps,
                 first_steps=total * self.hparams["reward_from_epoch"] // (self.trainer.max_epochs or 1),
                 total_steps=total,
                 second_ratio=1.0 if second_peak is None else second_peak / peak,

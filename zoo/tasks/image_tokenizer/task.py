@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from zoo.core.optim import adamw, warmup_cosine
+from zoo.core.optim import OptimizerOptions, adamw, warmup_cosine
 from zoo.core.task import Task
 from zoo.data.images import to_pixels
 from zoo.errors import UserError
@@ -20,6 +20,9 @@ from zoo.tasks.image_tokenizer.lpips import find_vgg, load_lpips
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 
 DISCRIMINATOR_WEIGHT = 0.8  # of its opinion, once that pulls as hard at the last layer as the reconstruction does
+
+
+ADAMW = OptimizerOptions(weight_decay=0.0, betas=(0.5, 0.9), eps=1e-8)
 
 
 class ImageTokenizerTask(Task):
@@ -37,10 +40,7 @@ class ImageTokenizerTask(Task):
         image_size: Side of the square pictures in pixels.
         init_from: Weights to start from: a checkpoint of this zoo, a run's folder, or a file of taming-transformers.
         learning_rate: Peak learning rate of AdamW, of both networks.
-        weight_decay: Weight decay of matrices; biases and norms have none.
-        warmup_steps: Batches of linear warm-up before the cosine to zero.
-        betas: AdamW's.
-        eps: AdamW's.
+        optimizer: How AdamW goes, beside its peak learning rate.
         perceptual: ``lpips``; ``laplacian``, the absolute error of edges of all sizes, which needs no weights; or
             ``auto``: LPIPS where VGG-16 lies in torch's cache, else the other, and says so.
         discriminator_start: The batch, from 0, with which the discriminator begins; null: there is none.
@@ -61,10 +61,7 @@ class ImageTokenizerTask(Task):
         image_size: int = 256,
         init_from: str | None = None,
         learning_rate: float = 1e-4,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 100,
-        betas: tuple[float, float] = (0.5, 0.9),
-        eps: float = 1e-8,
+        optimizer: OptimizerOptions = ADAMW,
         perceptual: Literal["auto", "lpips", "laplacian"] = "auto",
         discriminator_start: int | None = 10_000,
         discriminator_width: int = 64,
@@ -85,6 +82,7 @@ class ImageTokenizerTask(Task):
         self.automatic_optimization = False  # two optimisers
         modules = ["image_tokenizer"] if isinstance(image_tokenizer, nn.Module) else []
         self.save_hyperparameters(ignore=modules, logger=False)
+        self.take_options("optimizer", OptimizerOptions)
         self.take_options("evaluation", ReconstructionEvaluationOptions)
         self.image_tokenizer: Any = IMAGE_TOKENIZERS.build_or_take(
             "image_tokenizer", image_tokenizer, image_tokenizer_options
@@ -234,8 +232,9 @@ class ImageTokenizerTask(Task):
         """AdamW for each network; from its own beginning warm-up, then cosine to zero, a batch at a time."""
         total = int(self.trainer.estimated_stepping_batches)
         starts = (0, self.hparams["discriminator_start"] or 0)
-        optimizers = [adamw(network, self.hparams) for network in (self.image_tokenizer, self.discriminator)]
-        warmup = self.hparams["warmup_steps"]
+        rate, options = self.hparams["learning_rate"], self.hparams["optimizer"]
+        optimizers = [adamw(network, rate, options) for network in (self.image_tokenizer, self.discriminator)]
+        warmup = self.hparams["optimizer"].warmup_steps
         schedulers = [
             warmup_cosine(optimizer, warmup, max(1, total - start))
             for optimizer, start in zip(optimizers, starts, strict=True)

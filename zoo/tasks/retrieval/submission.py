@@ -26,7 +26,7 @@ class RetrievalSubmission(Submission):
         self.targets = data.targets(data.predict_split)
         if len(self.targets.image_ids) < 10:
             raise UserError(
-                f"the {self.targets.split} split has {len(self.targets.image_ids)} images: a submission names 10 a query"
+                f"the {self.targets.split} split has {len(self.targets.image_ids)} images: a submission names 10"
             )
         self.metric = RetrievalRecall(
             query_ids=self.targets.query_ids, image_ids=self.targets.image_ids, positives=None, groups=None

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from zoo.core.contracts import asked
-from zoo.core.optim import layer_rates
+from zoo.core.optim import OptimizerOptions, layer_rates
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.core.task import Task
 from zoo.models.lora import merged
@@ -22,6 +22,8 @@ from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, Retrie
 from zoo.tasks.retrieval.finetuning import check_options, prepare_tower
 from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE, clip_loss, siglip_loss
 from zoo.tasks.retrieval.submission import RetrievalSubmission
+
+ADAMW = OptimizerOptions(weight_decay=1e-3, betas=(0.9, 0.98), eps=1e-6)
 
 
 class RetrievalTask(Task):
@@ -48,10 +50,7 @@ class RetrievalTask(Task):
         learning_rate: Peak learning rate of AdamW.
         layer_decay: What each layer of a tower has of the next one's learning rate, in (0, 1]; the projections behind
             the last have the full one.
-        weight_decay: Weight decay of matrices; biases, norms and the logit scale have none.
-        warmup_steps: Steps of linear warm-up before the cosine to zero.
-        betas: AdamW's.
-        eps: AdamW's.
+        optimizer: How AdamW goes, beside its peak learning rate.
         loss: ``softmax``, CLIP's cross-entropy, or ``sigmoid``, SigLIP's yes or no of each pair, which wants a
             ``temperature`` of 0.1 that is learned.
         temperature: Initial temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
@@ -93,10 +92,7 @@ class RetrievalTask(Task):
         image_projection_bias: bool = False,
         learning_rate: float = 5e-5,
         layer_decay: float = 1.0,
-        weight_decay: float = 1e-3,
-        warmup_steps: int = 100,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-6,
+        optimizer: OptimizerOptions = ADAMW,
         loss: Literal["softmax", "sigmoid"] = "softmax",
         temperature: float = 0.07,
         learn_temperature: bool = True,
@@ -117,6 +113,7 @@ class RetrievalTask(Task):
         super().__init__()
         modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
+        self.take_options("optimizer", OptimizerOptions)
         self.take_options("evaluation", RetrievalEvaluationOptions)
         check_options(self.hparams)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)

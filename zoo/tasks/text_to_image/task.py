@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from zoo.core.checkpoint import load, load_part
+from zoo.core.optim import OptimizerOptions
 from zoo.core.task import Task
 from zoo.core.weights import load_pretrained, weights_hash
 from zoo.data.images import resize_batch
@@ -18,6 +19,8 @@ from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
 from zoo.tasks.text_to_image.evaluation import DEFAULTS, GenerationEvaluation, GenerationEvaluationOptions
 from zoo.tasks.text_to_image.registry import GENERATORS
 from zoo.tasks.text_to_image.submission import TextToImageSubmission
+
+ADAMW = OptimizerOptions(weight_decay=0.01, betas=(0.9, 0.99), eps=1e-8)
 
 
 class TextToImageTask(Task):
@@ -35,10 +38,7 @@ class TextToImageTask(Task):
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
             optimiser nor place in training is taken: for that, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.
-        weight_decay: Weight decay of matrices; biases and norms have none.
-        warmup_steps: Steps of linear warm-up before the cosine to zero.
-        betas: AdamW's.
-        eps: AdamW's.
+        optimizer: How AdamW goes, beside its peak learning rate.
         sample_seed: Seed of the pictures that are drawn.
         candidates: Pictures drawn of each description, of which the reranker keeps the nearest to it.
         reranker: A retrieval checkpoint, a run's folder or published weights that chooses among the candidates. It
@@ -57,10 +57,7 @@ class TextToImageTask(Task):
         text_pretrained: Literal["auto"] | bool | str = "auto",
         init_from: str | None = None,
         learning_rate: float = 1e-4,
-        weight_decay: float = 0.01,
-        warmup_steps: int = 100,
-        betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-8,
+        optimizer: OptimizerOptions = ADAMW,
         sample_seed: int = 0,
         candidates: int = 1,
         reranker: str | None = None,
@@ -75,6 +72,7 @@ class TextToImageTask(Task):
                 " among them, and a reranker needs several"
             )
         self.save_hyperparameters(ignore=["generator"] if isinstance(generator, nn.Module) else [], logger=False)
+        self.take_options("optimizer", OptimizerOptions)
         self.take_options("evaluation", GenerationEvaluationOptions)
         self.generator: Any = GENERATORS.build_or_take("generator", generator, generator_options)
         if not isinstance(self.generator, Generator):
