@@ -4,7 +4,7 @@
     zoo.list_models("vit_*")
     task = zoo.load("runs/clip_demo/20260102-030405")  # or "clip_cn_vit-b-16.pt", or a hub name of Chinese CLIP
     task.encode_text(["红色连衣裙"])
-    task.encode_image([picture])
+    task.encode_image([image])
 
 Everything is imported when it is first used: the tasks, their data modules and registries as their specs name them.
 """

@@ -33,7 +33,7 @@ def drawn(text, size=40):
 def test_true_pictures_are_framed_and_others_are_not():
     hits = [[False, True, False], [True, False, True]]
     rows = [GridRow("红色连衣裙", [solid((200, 30, 30))] * 3, own, "first true picture at 2") for own in hits]
-    pixels = np.asarray(image_grid(rows, picture_size=SIZE))
+    pixels = np.asarray(image_grid(rows, image_size=SIZE))
     for row, own in enumerate(hits):
         for column, hit in enumerate(own):
             x, y = cell(column, row)
@@ -45,7 +45,7 @@ def test_true_pictures_are_framed_and_others_are_not():
 def test_pictures_keep_their_proportions_order_and_transparency():
     wide, clear = Image.fromarray(solid((0, 0, 255), 20, 80)), Image.new("RGBA", (9, 9), (0, 0, 0, 0))
     grey = np.full((8, 8), 90, dtype=np.uint8)
-    pixels = np.asarray(image_grid([GridRow("图", [wide, clear, grey], [False] * 3)], picture_size=SIZE))
+    pixels = np.asarray(image_grid([GridRow("图", [wide, clear, grey], [False] * 3)], image_size=SIZE))
     middle, upper = [], []
     for column in range(3):
         x, y = cell(column)
@@ -60,7 +60,7 @@ def test_rows_may_have_fewer_pictures_and_longer_texts():
     long = GridRow(
         "男女童纯棉短裤夏季新款" * 20, [solid((1, 2, 3))] * 10, [False] * 10, "no true picture in the first 10"
     )
-    one, both = image_grid([short], picture_size=SIZE), image_grid([short, long], picture_size=SIZE)
+    one, both = image_grid([short], image_size=SIZE), image_grid([short, long], picture_size=SIZE)
     assert both.width == one.width + 9 * (SIZE + module.GAP)
     assert both.height > one.height + SIZE + module.ROW_GAP  # the long text has made room
     assert both.mode == "RGB"

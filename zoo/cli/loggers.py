@@ -108,7 +108,7 @@ def wandb_logger(plan: Plan, command: str, config: dict[str, Any]) -> WandbLogge
     run = None
     if getattr(rank_zero_only, "rank", 0) == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ["WANDB_DATA_DIR"] = str(folder)  # or pictures in tables are kept in the home folder
+        os.environ["WANDB_DATA_DIR"] = str(folder)  # or images in tables are kept in the home folder
         model, data = config["model"], config["data"]
         tags = [plan.experiment, *towers(model["init_args"]), f"data:{Path(data['init_args']['root']).name}"]
         try:

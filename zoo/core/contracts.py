@@ -10,7 +10,7 @@ from zoo.errors import UserError
 
 @runtime_checkable
 class ImageTower(Protocol):
-    """A picture encoder. It owns its mean, standard deviation and size; callers hand it raw pixels."""
+    """An image encoder. It owns its mean, standard deviation and size; callers hand it raw pixels."""
 
     width: int  # of the pooled output and of the sequence
     image_size: int  # the square side in pixels it was built for
@@ -22,7 +22,7 @@ class ImageTower(Protocol):
         """Encode ``[B, 3, H, W] uint8`` into ``[B, N, width]`` and its mask ``[B, N] bool`` (true = real)."""
 
     def preprocess(self, images: list[Image]) -> Tensor:
-        """Turn PIL pictures into the ``[B, 3, image_size, image_size] uint8`` the tower reads."""
+        """Turn PIL images into the ``[B, 3, image_size, image_size] uint8`` the tower reads."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Texts with the pictures found or drawn for them, as one picture; Chinese is legible also without a system font."""
+"""Texts with the images found or drawn for them, as one image; Chinese is legible also without a system font."""
 
 import importlib.util
 import re
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from zoo.errors import UserError
 
 MARGIN = 24
-GAP = 12  # between pictures
+GAP = 12  # between images
 ROW_GAP = 26
 TEXT_WIDTH = 300
 TEXT_LINES = 6  # a longer query ends in an ellipsis
@@ -26,57 +26,57 @@ INK, PALE, TRUE, MISSED = "#16191d", "#717880", "#12914a", "#b4481e"
 
 @dataclass(frozen=True)
 class GridRow:
-    """One query of a contact sheet."""
+    """One query of an image grid."""
 
     text: str
-    pictures: Sequence[np.ndarray | Image.Image]  # best first: [H, W, 3] or [H, W] uint8, or PIL pictures, any size
-    hits: Sequence[bool]  # whether each picture is a true one
-    note: str = ""  # a word on the row, such as the rank of the first true picture
+    images: Sequence[np.ndarray | Image.Image]  # best first: [H, W, 3] or [H, W] uint8, or PIL images, any size
+    hits: Sequence[bool]  # whether each image is a true one
+    note: str = ""  # a word on the row, such as the rank of the first true image
 
 
-def image_grid(rows: Sequence[GridRow], *, picture_size: int = 128, titles: Sequence[str] | None = None) -> Image.Image:
-    """Draw one line a query: its text, then its pictures, best first, the true ones framed in green.
+def image_grid(rows: Sequence[GridRow], *, image_size: int = 128, titles: Sequence[str] | None = None) -> Image.Image:
+    """Draw one line a query: its text, then its images, best first, the true ones framed in green.
 
-    Long texts are wrapped; pictures keep their proportions and stand on white. Fonts and line breaks are Pillow's basic
+    Long texts are wrapped; images keep their proportions and stand on white. Fonts and line breaks are Pillow's basic
     layout with Noto Sans CJK from the wheel ``manimgx-fonts-cjk``, so the sheet is the same on every system.
 
     Args:
         rows: The queries, at least one.
-        picture_size: Side of the square that each picture is fitted into, pixels.
+        image_size: Side of the square that each image is fitted into, pixels.
         titles: What stands above the columns; by default their numbers.
 
     Returns:
-        The sheet in RGB, about 1,750 pixels wide for ten pictures.
+        The image grid in RGB, about 1,750 pixels wide for ten images.
 
     Raises:
-        ValueError: There is no row, or a row has not one hit for each picture.
+        ValueError: There is no row, or a row has not one hit for each image.
         UserError: The font is not installed.
     """
     if not rows:
-        raise ValueError("rows is empty; a contact sheet needs at least one query.")
+        raise ValueError("rows is empty; an image grid needs at least one query.")
     for row in rows:
-        if len(row.pictures) != len(row.hits):
-            raise ValueError(f"the row {row.text!r} has {len(row.pictures)} pictures but {len(row.hits)} hits.")
-    columns = max(len(row.pictures) for row in rows)
+        if len(row.images) != len(row.hits):
+            raise ValueError(f"the row {row.text!r} has {len(row.images)} images but {len(row.hits)} hits.")
+    columns = max(len(row.images) for row in rows)
     texts = [wrap(row.text, font(QUERY_SIZE, 500), TEXT_WIDTH) for row in rows]
     notes = [wrap(row.note, font(NOTE_SIZE, 400), TEXT_WIDTH) for row in rows]
-    heights = [max(picture_size, _text_height(*lines)) for lines in zip(texts, notes, strict=True)]
+    heights = [max(image_size, _text_height(*lines)) for lines in zip(texts, notes, strict=True)]
     header = line_height(NOTE_SIZE) + ROW_GAP // 2 + 4
     left = MARGIN + TEXT_WIDTH + 2 * GAP
-    width = left + columns * (picture_size + GAP) - GAP + MARGIN
+    width = left + columns * (image_size + GAP) - GAP + MARGIN
     sheet = Image.new("RGB", (width, MARGIN + header + sum(heights) + ROW_GAP * len(rows)), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for column in range(columns):
-        middle = left + column * (picture_size + GAP) + picture_size // 2
+        middle = left + column * (image_size + GAP) + image_size // 2
         title = titles[column] if titles else str(column + 1)
         draw.text((middle, MARGIN), title, PALE, font(NOTE_SIZE, 400), anchor="ma")
     top = MARGIN + header
     for row, text, note, height in zip(rows, texts, notes, heights, strict=True):
         draw.line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], RULE)
         _draw_text(draw, top, text, note, found=any(row.hits))
-        for column, (picture, hit) in enumerate(zip(row.pictures, row.hits, strict=True)):
-            place = (left + column * (picture_size + GAP), top)
-            _draw_picture(sheet, draw, place, picture, picture_size, hit=hit)
+        for column, (image, hit) in enumerate(zip(row.images, row.hits, strict=True)):
+            place = (left + column * (image_size + GAP), top)
+            _draw_image(sheet, draw, place, image, image_size, hit=hit)
         top += height + ROW_GAP
     return sheet
 
@@ -94,17 +94,17 @@ def _draw_text(draw: ImageDraw.ImageDraw, top: int, text: list[str], note: list[
         top += line_height(NOTE_SIZE)
 
 
-def _draw_picture(
+def _draw_image(
     sheet: Image.Image,
     draw: ImageDraw.ImageDraw,
     place: tuple[int, int],
-    picture: np.ndarray | Image.Image,
+    image: np.ndarray | Image.Image,
     size: int,
     *,
     hit: bool,
 ) -> None:
-    """One picture, fitted into a square; a thick green frame just outside it when true, else a hairline."""
-    opened = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    """One image, fitted into a square; a thick green frame just outside it when true, else a hairline."""
+    opened = image if isinstance(image, Image.Image) else Image.fromarray(image)
     fitted = ImageOps.contain(opened.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
     x, y = place
     sheet.paste(fitted, (x + (size - fitted.width) // 2, y + (size - fitted.height) // 2), fitted)
@@ -184,5 +184,5 @@ def font_file() -> Path:
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     files = [path for folder in folders for path in sorted(Path(folder).glob("*CJK*.[ot]t[cf]*"))]
     if not files:
-        raise UserError("the Chinese font of contact sheets is not installed: pip install manimgx-fonts-cjk")
+        raise UserError("the Chinese font of image grids is not installed: pip install manimgx-fonts-cjk")
     return files[0]

@@ -1,4 +1,4 @@
-"""What the data modules share: finding the data, checking options, building loaders, mirroring on the device."""
+"""What the data modules share: finding the data, checking options, building loaders, flips on the device."""
 
 import multiprocessing
 import os
@@ -46,12 +46,12 @@ def resolve_root(root: str) -> Path:
 
     folder = demo_root()
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"No MUGE data ($MUGE_ROOT, data/MUGE): using the embedded pictures at {folder}", file=sys.stderr)
+        print(f"No MUGE data ($MUGE_ROOT, data/MUGE): using the embedded images at {folder}", file=sys.stderr)
     return folder
 
 
 def resolve_image_size(image_size: int | str, trainer: "Trainer | None") -> int:
-    """The side of the pictures in pixels; ``auto`` is what the trainer's task reads.
+    """The side of the images in pixels; ``auto`` is what the trainer's task reads.
 
     Raises:
         UserError: It is ``auto`` and there is no trainer.
@@ -93,28 +93,28 @@ def check_crop_scale(crop_scale: tuple[float, float]) -> None:
 # --- rows ------------------------------------------------------------------------------------------------------
 
 
-def decode(pictures: ImageTsv | JoinedTsv, row: int) -> np.ndarray:
-    """One picture of a TSV as ``[H, W, 3] uint8`` RGB; what is wrong with it names file, line and id."""
+def decode(tsv: ImageTsv | JoinedTsv, row: int) -> np.ndarray:
+    """One image of a TSV as ``[H, W, 3] uint8`` RGB; what is wrong with it names file, line and id."""
     try:
-        return images.decode(pictures[row])
+        return images.decode(tsv[row])
     except images.ImageError as error:
-        hint = "Mend the row, or leave such rows out with data.on_error=skip"
-        raise pictures.error(row, f"{str(error).rstrip('.')}. {hint}", kind="bad_picture") from None
+        hint = "Fix the row, or leave such rows out with data.on_error=skip"
+        raise tsv.error(row, f"{str(error).rstrip('.')}. {hint}", kind="bad_picture") from None
 
 
-def broken_pictures(pictures: ImageTsv) -> dict[int, FileError]:
-    """The rows of a TSV whose pictures cannot be decoded, and what is wrong with each; reads all of them."""
+def broken_images(tsv: ImageTsv) -> dict[int, FileError]:
+    """The rows of a TSV whose images cannot be decoded, and what is wrong with each; reads all of them."""
     broken = {}
-    for row in range(len(pictures)):
+    for row in range(len(tsv)):
         try:
-            images.decode(pictures[row])
+            images.decode(tsv[row])
         except images.ImageError as error:
-            broken[row] = pictures.error(row, str(error), kind="bad_picture")
+            broken[row] = tsv.error(row, str(error), kind="bad_picture")
     return broken
 
 
-def join_pictures(
-    pictures: ImageTsv,
+def join_images(
+    tsv: ImageTsv,
     image_ids: Sequence[str],
     lines: Sequence[int],
     *,
@@ -122,47 +122,47 @@ def join_pictures(
     what: str,
     errors: list[FileError] | None,
 ) -> dict[int, int]:
-    """Find the picture of each line of a text file.
+    """Find the image of each line of a text file.
 
     Args:
-        pictures: The split's pictures.
+        tsv: The split's images.
         image_ids: Of the text file's lines, each once.
         lines: Their line numbers.
         path: The text file.
         what: One of its lines, such as ``description``.
-        errors: Where lines without a picture, pictures without a line and pictures that cannot be decoded are listed,
+        errors: Where lines without an image, images without a line and images that cannot be decoded are listed,
             for which all are read; None: the first of the former two is an error.
 
     Returns:
-        The picture's row by the place among ``image_ids``, rising, of all that can be used.
+        The image's row by the place among ``image_ids``, rising, of all that can be used.
 
     Raises:
         UserError: There is a fault and no list for it, or nothing can be used.
     """
-    row_of = {str(image_id): row for row, image_id in enumerate(pictures.ids)}
+    row_of = {str(image_id): row for row, image_id in enumerate(tsv.ids)}
     known = set(image_ids)
     apart = [
-        FileError(f"has no picture in {pictures.path}", file=path, line=line, id=image_id, noun=what, kind="no_picture")
+        FileError(f"has no image in {tsv.path}", file=path, line=line, id=image_id, noun=what, kind="no_picture")
         for image_id, line in zip(image_ids, lines, strict=True)
         if image_id not in row_of
     ]
     apart += [
-        pictures.error(row, f"has no {what} in {path}", kind="no_text")
+        tsv.error(row, f"has no {what} in {path}", kind="no_text")
         for image_id, row in row_of.items()
         if image_id not in known
     ]
     if apart and errors is None:
         more = f" (and {len(apart) - 1} more such rows)" if len(apart) > 1 else ""
         first = apart[0]
-        message = f"{first.message}{more}. Mend them, or leave such rows out with data.on_error=skip"
+        message = f"{first.message}{more}. Fix them, or leave such rows out with data.on_error=skip"
         raise FileError(message, file=first.file, line=first.line, kind=first.kind)
-    broken = {} if errors is None else broken_pictures(pictures)
+    broken = {} if errors is None else broken_images(tsv)
     if errors is not None:
         errors += [*apart, *broken.values()]
     found = {place: row_of[image_id] for place, image_id in enumerate(image_ids) if image_id in row_of}
     usable = {place: row for place, row in found.items() if row not in broken}
     if not usable:
-        raise FileError(f"has no {what} with a picture that can be used", file=path, kind="empty_file")
+        raise FileError(f"has no {what} with an image that can be used", file=path, kind="empty_file")
     return usable
 
 
@@ -213,7 +213,7 @@ def training_loader(
         num_workers: Processes that read ahead.
         seed: Seed of the order.
         groups: What each row belongs to; see ``TrainingBatchSampler``.
-        group_size: Rows of a group that are dealt together.
+        group_size: Rows of a group that are sampled together.
         regroup: Gives an epoch's own groups, when the epoch begins.
     """
     num_rows = len(dataset)  # type: ignore[arg-type]
@@ -316,7 +316,7 @@ def _end_with(owner: Any) -> None:
 
 
 def flip_images(batch: Any) -> Any:
-    """Mirror the pictures that the worker drew for it, on the batch's device; a batch without draws stays as it is."""
+    """Mirror the images that the worker drew for it, on the batch's device; a batch without draws stays as it is."""
     if "flip" in batch:
         flip, pixels = batch.pop("flip"), batch["image"]
         if pixels.device.type == "cpu":  # one by one each stays in the processor's cache: 30 times as fast

@@ -1,4 +1,4 @@
-"""Towers that are shared out over the processes (FSDP2), for those that one GPU cannot hold and train."""
+"""Towers that are sharded over the processes (FSDP2), for those that one GPU cannot hold and train."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -37,16 +37,14 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def setup(self, trainer: L.Trainer) -> None:
-        """Set up a task that ``shard_towers`` has shared out.
+        """Set up a task that ``shard_towers`` has sharded.
 
         Raises:
             UserError: The task is of another kind.
         """
         if not is_overridden("configure_model", self.lightning_module):
             name = type(self.lightning_module).__name__
-            raise UserError(
-                f"trainer.strategy: {name} cannot be shared out; RetrievalTask can. Leave the strategy out."
-            )
+            raise UserError(f"trainer.strategy: {name} cannot be sharded; RetrievalTask can. Leave the strategy out.")
         super().setup(trainer)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -71,7 +69,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def _part(value: Any, own: Tensor) -> Any:
-    """What of a checkpoint's value belongs here: the part of a tensor that is shared out as this one is, or all."""
+    """What of a checkpoint's value belongs here: the part of a tensor that is sharded as this one is, or all."""
     if not isinstance(own, DTensor) or value.shape != own.shape:  # AdamW's count of steps is shared by nobody
         return value
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
@@ -94,7 +92,7 @@ def is_sharded(task: L.LightningModule) -> bool:
 
 
 def shard_towers(task: L.LightningModule, towers: Iterable[tuple[str, nn.Module]]) -> None:
-    """Share out a task's towers, where the trainer's strategy asks for it.
+    """Shard a task's towers, where the trainer's strategy asks for it.
 
     In training a process gathers each block while it computes it. In evaluation, of which the processes may have
     different numbers of batches, it gathers a tower at its first batch and keeps it until training goes on. What is
@@ -127,7 +125,7 @@ def _keep_in_evaluation(tower: Any, _: Any) -> None:
 
 
 def average_gradients(task: L.LightningModule) -> None:
-    """Average over the processes the gradients of what all keep whole, as FSDP does those of what is shared out."""
+    """Average over the processes the gradients of what all keep whole, as FSDP does those of what is sharded."""
     for parameter in task.parameters():
         if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
             torch.distributed.all_reduce(parameter.grad)
@@ -135,7 +133,7 @@ def average_gradients(task: L.LightningModule) -> None:
 
 
 def clip_gradients(task: L.LightningModule, largest: float, algorithm: str) -> None:
-    """Clip the gradients as a whole; torch's functions take those that are shared out or the others, not both.
+    """Clip the gradients as a whole; torch's functions take those that are sharded or the others, not both.
 
     Args:
         task: Its gradients are changed.

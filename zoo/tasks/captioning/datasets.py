@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.core.loading import decode, join_pictures, spread
+from zoo.core.loading import decode, join_images, spread
 from zoo.data import images
 from zoo.data.formats import Caption, read_captions
 from zoo.data.layouts import ECOMMERCE_IC
@@ -50,7 +50,7 @@ class CaptioningSplit:
         errors = self.errors if on_error == "skip" else None
         captions = self._alike(read_captions(self.captions_path, errors), errors)
         self.pictures = ImageTsv(pictures_path, str, errors)
-        usable = join_pictures(
+        usable = join_images(
             self.pictures,
             [caption.image_id for caption in captions],
             [caption.line for caption in captions],

@@ -176,7 +176,7 @@ class CaptionEvaluation(Evaluation):
             row = part.targets.rows[places[index]]
             references, picture = part.targets.references[row], data.image(part.split, row)
             text, note = captions[index] or "(empty)", " / ".join(references)
-            rows.append(GridRow(text=text, pictures=[picture], hits=[captions[index] in references], note=note))
+            rows.append(GridRow(text=text, images=[picture], hits=[captions[index] in references], note=note))
         return image_grid(rows, titles=[""])
 
 

@@ -143,7 +143,7 @@ class ReconstructionEvaluation(Evaluation):
         lines = [("true", pictures), ("reconstruction", decoded)]
         return image_grid(
             [
-                GridRow(text=name, pictures=list(each.permute(0, 2, 3, 1).cpu().numpy()), hits=[False] * len(rows))
+                GridRow(text=name, images=list(each.permute(0, 2, 3, 1).cpu().numpy()), hits=[False] * len(rows))
                 for name, each in lines
             ],
             titles=[""] * len(rows),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.core.loading import broken_pictures, decode
+from zoo.core.loading import broken_images, decode
 from zoo.data import images
 from zoo.data.augment import auto_augment, degrade
 from zoo.data.formats import Query, read_queries
@@ -149,7 +149,7 @@ class RetrievalSplit:
         errors = self.errors if on_error == "skip" else None
         self.pictures = ImageTsv(images_path, int, errors)
         self.queries = read_queries(queries_path, errors)
-        broken = broken_pictures(self.pictures) if on_error == "skip" else {}
+        broken = broken_images(self.pictures) if on_error == "skip" else {}
         self.errors += broken.values()
         self.rows = np.array([row for row in range(len(self.pictures)) if row not in broken], dtype=np.int64)
         self.answers = self.queries if answers_path is None else self._answers(answers_path, errors)

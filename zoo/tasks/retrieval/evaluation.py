@@ -128,7 +128,7 @@ class RetrievalEvaluation(Evaluation):
             hits = [image_id in part.targets.positives[place] for image_id in image_ids]
             first = f"first true picture at {hits.index(True) + 1}" if any(hits) else "no true picture in the first 10"
             pictures = [data.image(part.split, image_id) for image_id in image_ids]
-            rows.append(GridRow(text=part.targets.texts[place], pictures=pictures, hits=hits, note=first))
+            rows.append(GridRow(text=part.targets.texts[place], images=pictures, hits=hits, note=first))
         return image_grid(rows)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.core.loading import decode, join_pictures, spread
+from zoo.core.loading import decode, join_images, spread
 from zoo.data import images
 from zoo.data.formats import read_text_tsv
 from zoo.data.layouts import ECOMMERCE_T2I
@@ -52,7 +52,7 @@ class TextToImageSplit:
         self.pictures = ImageTsv(self.pictures_path, str, errors) if has_images else None
         if self.pictures is not None:
             lines = [description.line for description in descriptions]
-            usable = join_pictures(
+            usable = join_images(
                 self.pictures, self.image_ids, lines, path=self.texts_path, what="description", errors=errors
             )
             self.picture_rows = list(usable.values())

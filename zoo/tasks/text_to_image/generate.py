@@ -120,11 +120,11 @@ def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
     from zoo.core.grids import GridRow, image_grid
 
     rows = [
-        GridRow(text=text, pictures=list(row), hits=[False] * len(seeds))
+        GridRow(text=text, images=list(row), hits=[False] * len(seeds))
         for text, row in zip(texts, pictures, strict=True)
     ]
     titles = [f"seed {seed}" for seed in seeds]
-    sheet = image_grid(rows, picture_size=PICTURE_SIZE, titles=titles)
+    sheet = image_grid(rows, image_size=PICTURE_SIZE, titles=titles)
     try:
         if out.suffix.lower() == ".png":
             _save(sheet, out)

@@ -55,7 +55,7 @@ def grid(
         sheet_rows.append(
             GridRow(
                 text=text,
-                pictures=[*true, *(column[place] for column in columns)],
+                images=[*true, *(column[place] for column in columns)],
                 hits=[*([False] * len(true)), *(column[place] for column in framed)],
             )
         )
@@ -82,7 +82,7 @@ def nearest_sheet(
     sheet_rows = [
         GridRow(
             text=targets.texts[row],
-            pictures=[picture, data.image("train", int(places[place])), data.image(targets.split, row)],
+            images=[picture, data.image("train", int(places[place])), data.image(targets.split, row)],
             hits=[False] * 3,
             note=f"cosine {likeness[place]:.3f}",
         )
