@@ -248,11 +248,14 @@ def t2i_score_words(targets, predictions, matcher, output):
 
 
 SCORED = ("metrics", "shuffled", "human_ceiling", "scoreJson")  # what holds numbers in the JSON of a score
-FAULT_COUNT = re.compile(r"not valid: (\d+) fault")  # on the error stream
+FAULT_COUNT = re.compile(r"not valid: (\d+) error")  # on the error stream
+
+
+TASKS = {"retrieval": "retrieval", "t2i": "text_to_image", "caption": "captioning"}  # what commands call them
 
 
 def check_words(task, root):
-    return ["data", "check", task, root, "--json"]
+    return ["data", "check", TASKS[task], root, "--json"]
 
 
 def kinds_of(printed):
@@ -261,14 +264,14 @@ def kinds_of(printed):
 
 def import_words(task, table, images, out, *more):
     shares = ["--valid", "0.25", "--test", "0.25"]
-    return ["data", "import", task, "--table", table, "--images", images, *shares, *more, out]
+    return ["data", "import", TASKS[task], "--table", table, "--images", images, *shares, *more, out]
 
 
 SMALLER = ("--max_size", "6")
 
 
 def export_words(task, root, out):
-    return ["data", "export", task, root, out]
+    return ["data", "export", TASKS[task], root, out]
 
 
 def demo_words(root):
@@ -704,7 +707,7 @@ def test_data_check(tmp_path, muge_root, zoo_process):
             code, out, err = zoo_process(tmp_path, *check_words(task, root))
             assert code in (0, 1), err
             kinds = kinds_of(json.loads(out))
-            found |= {f"{task}/{name}/exit": code, f"{task}/{name}/errors": len(kinds)}
+            found |= {f"{task}/{name}/exit": code, f"{task}/{name}/faults": len(kinds)}
             found |= {f"{task}/{name}/kinds/{kind}": count for kind, count in sorted(Counter(kinds).items())}
     verify("data/check", found)
 
