@@ -88,6 +88,10 @@ class MugeDataModule(L.LightningDataModule):
     def require_labels(self, opened: Any) -> None:
         """See that an opened split can be trained on or scored; raise UserError where it can only be predicted."""
 
+    def targets(self, split: str) -> Any:
+        """Give what an evaluation of a split compares with, and where it comes from, its ``source``."""
+        return self.open(split)
+
     def training_splits(self) -> Sequence[str]:
         """Name the splits that are trained on."""
         return ["train"]
