@@ -72,7 +72,7 @@ class MugeDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
-        self.crop_scale = tuple(crop_scale)
+        self.crop_scale = (crop_scale[0], crop_scale[1])
         self.flip = flip
         self.predict_split: str = predict_split
         self.on_error: Literal["raise", "skip"] = on_error

@@ -157,9 +157,7 @@ def import_folder(
         pairs = _read(pictures, store, table, report, max_size=options.max_size, on_progress=on_progress)
         splits: dict[str, list[Pair]] = {}
         if columns.split:
-            splits = split_by_column(
-                pairs, report.errors, joined=layout.joined, labels=layout.labels, table=table.path
-            )
+            splits = split_by_column(pairs, report.errors, joined=layout.joined, labels=layout.labels, table=table.path)
         report.errors.sort(key=lambda error: error.line or 0)
         if report.errors and options.on_error == "raise":
             return report
