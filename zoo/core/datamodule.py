@@ -72,7 +72,7 @@ class MugeDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
-        self.crop_scale = tuple(crop_scale)
+        self.crop_scale = (crop_scale[0], crop_scale[1])
         self.flip = flip
         self.predict_split: str = predict_split
         self.on_error: Literal["raise", "skip"] = on_error
@@ -87,6 +87,10 @@ class MugeDataModule(L.LightningDataModule):
 
     def require_labels(self, opened: Any) -> None:
         """See that an opened split can be trained on or scored; raise UserError where it can only be predicted."""
+
+    def targets(self, split: str) -> Any:
+        """Give what an evaluation of a split compares with, and where it comes from, its ``source``."""
+        return self.open(split)
 
     def training_splits(self) -> Sequence[str]:
         """Name the splits that are trained on."""

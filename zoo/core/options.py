@@ -63,6 +63,8 @@ class Parameter(NamedTuple):
 
 def parameters_of(kind: type) -> dict[str, Parameter]:
     """Give the parameters of a class, those that it hands on to its base too; those in dataclasses are dotted."""
+    if "__init__" not in vars(kind):
+        return parameters_of(kind.__mro__[1])
     documented = docstring_parser.parse(inspect.getdoc(kind) or "").params
     descriptions = {entry.arg_name: entry.description or "" for entry in documented}
     found: dict[str, Parameter] = {}

@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
     line: int
     id: Id | None
-    text: bytes | None = None  # a digest; None where there is no text
+    text: bytes | None = None  # a digest; None where there is no text, or a label
     image_ids: tuple[Id, ...] = ()
 
 
@@ -76,7 +76,8 @@ class DataFile(LineReader):
         for row in layout.rows(self, labelled=labelled):
             if self.path.suffix == ".tsv" and (tabs := "".join(row.texts).count("\t")):
                 self.report("wrong_columns", f"{tabs + 1} tabs; write an id, one tab and a text", row.line, row.id)
-            self.rows.append(Row(row.line, row.id, _digest(row.texts), row.image_ids))
+            digest = None if layout.labels else _digest(row.texts)
+            self.rows.append(Row(row.line, row.id, digest, row.image_ids))
 
     def scan_images(self, pool: Executor) -> None:
         """Read a file of images, and decode every one whole.

@@ -65,6 +65,7 @@ class Layout(ABC):
         without_images: The splits whose images MUGE keeps to itself.
         copies: Whether each text of an image has a copy of it in the file of images.
         joined: Whether several texts of an image are one line.
+        labels: Whether texts are labels, which images of all splits share.
         names_images: Whether a line names its images, and has an id of its own.
         least_images: The images that a split needs for a submission.
     """
@@ -78,6 +79,7 @@ class Layout(ABC):
     without_images: tuple[str, ...] = ()
     copies: bool = False
     joined: bool = False
+    labels: bool = False
     names_images: bool = False
     least_images: int = 0
 

@@ -21,7 +21,7 @@ from zoo.data.convert.importing import ImportOptions, import_folder
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table
 from zoo.data.formats import read_captions, read_queries, read_text_tsv
-from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL
+from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL, ECommerceT2I
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError
 
@@ -467,3 +467,18 @@ def test_what_an_import_left_that_was_stopped_at_its_end_is_removed(full_shop):
     with pytest.raises(UserError, match="is there already"):
         full_shop.get(ECOMMERCE_T2I)
     assert not os.path.exists(full_shop.root / ".out.import")
+
+
+@pytest.mark.parametrize("split", ["by its column", "by shares"])
+def test_images_of_all_splits_share_labels(shop, split):
+    """A text that is a label ties no images together, and stands in every split."""
+    layout = ECommerceT2I(folder="Labels", names=(("{}.img.tsv", "{}.txt.tsv"),), noun="label", labels=True)
+    for number in range(40):
+        of = ("train", "valid", "test")[number % 3] if split == "by its column" else None
+        shop.add(f"{number}.jpg", ("短裤", "裙子")[number // 20], split=of)
+    report = shop.get(layout)
+    assert not report.errors
+    assert not report.notes
+    expected = (14, 13, 13) if split == "by its column" else (32, 4, 4)
+    assert tuple(report.counts[name]["pictures"] for name in ("train", "valid", "test")) == expected
+    assert not check_folder(report.folder, layout).errors

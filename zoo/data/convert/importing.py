@@ -129,7 +129,7 @@ def import_folder(
     Raises:
         UserError: The folder is there, the table cannot be read, or no row can be taken.
     """
-    out = Path(out).absolute()
+    out, layout = Path(out).absolute(), options.layout
     work = work_folder(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         shutil.rmtree(work, ignore_errors=True)  # what is left of an import that was stopped when all was in its place
@@ -157,18 +157,20 @@ def import_folder(
         pairs = _read(pictures, store, table, report, max_size=options.max_size, on_progress=on_progress)
         splits: dict[str, list[Pair]] = {}
         if columns.split:
-            splits = split_by_column(pairs, report.errors, joined=options.layout.joined, table=table.path)
+            splits = split_by_column(pairs, report.errors, joined=layout.joined, labels=layout.labels, table=table.path)
         report.errors.sort(key=lambda error: error.line or 0)
         if report.errors and options.on_error == "raise":
             return report
         if pairs and not columns.split:
-            splits = split_by_shares(pairs, **options.shares, seed=options.seed, notes=report.notes)
+            splits = split_by_shares(
+                pairs, labels=layout.labels, **options.shares, seed=options.seed, notes=report.notes
+            )
         if not any(splits.values()):
             first = f" {report.errors[0]}" if report.errors else ""
             raise UserError(
                 f"{table.path} has no row that can be taken.{first}", argument="--table", value=str(table.path)
             )
-        _write(out, options.layout, {name: part for name, part in splits.items() if part}, store, on_progress)
+        _write(out, layout, {name: part for name, part in splits.items() if part}, store, on_progress)
     shutil.rmtree(work)
     report.counts.update({name: _count(part) for name, part in splits.items() if part})
     report.notes.extend(
@@ -176,7 +178,7 @@ def import_folder(
         for name, part in splits.items()
         if not part
     )
-    report.notes.extend(_small_pools(report.counts, options.layout.least_images))
+    report.notes.extend(_small_pools(report.counts, layout.least_images))
     return report
 
 

@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
 
 def split_by_shares(
-    pairs: Sequence[Pair], *, valid: float, test: float, seed: int, notes: list[str]
+    pairs: Sequence[Pair], *, labels: bool = False, valid: float, test: float, seed: int, notes: list[str]
 ) -> dict[str, list[Pair]]:
     """Deal pictures out by a hash of what they are; those tied by a text they share go together.
 
@@ -31,6 +31,7 @@ def split_by_shares(
 
     Args:
         pairs: The rows.
+        labels: Whether texts are labels, which tie no images.
         valid: The share of the pictures to validate on, 0 to 1.
         test: The share of the pictures to test on, 0 to 1.
         seed: Another one deals them out otherwise.
@@ -42,7 +43,7 @@ def split_by_shares(
     Raises:
         UserError: Nothing is left to train on.
     """
-    groups = _groups(pairs)
+    groups = [[image] for image in dict.fromkeys(pair.picture for pair in pairs)] if labels else _groups(pairs)
     num_pictures = sum(map(len, groups))
     wanted = {
         split: max(1, round(share * num_pictures)) if share else 0
@@ -68,7 +69,7 @@ def split_by_shares(
 
 
 def split_by_column(
-    pairs: Sequence[Pair], errors: list[FileError], *, joined: bool, table: Path
+    pairs: Sequence[Pair], errors: list[FileError], *, joined: bool, labels: bool = False, table: Path
 ) -> dict[str, list[Pair]]:
     """Take the splits that the table names.
 
@@ -77,6 +78,7 @@ def split_by_column(
         errors: Where rows are listed whose picture or text is in valid or test too; those are left out.
         joined: Whether the texts of a picture are one line of references, which counts as the text then: one slogan
             fits several products.
+        labels: Whether texts are labels, which images of all splits share.
         table: The table, for the errors.
 
     Returns:
@@ -93,7 +95,7 @@ def split_by_column(
     def text(pair: Pair) -> Hashable:
         return lists[pair.split, pair.picture] if joined else pair.text
 
-    leaks = _leaks(pairs, image, "picture") | _leaks(pairs, text, "text")
+    leaks = _leaks(pairs, image, "picture") | ({} if labels else _leaks(pairs, text, "text"))
     for place, message in sorted(leaks.items()):
         errors.append(FileError(message, file=table, line=pairs[place].line))
     kept = [pair for place, pair in enumerate(pairs) if place not in leaks]

@@ -74,7 +74,7 @@ class CaptioningDataModule(MugeDataModule):
         return TrainingCaptions(
             self.open("train"),
             image_size=self.image_size,
-            crop_scale=self.crop_scale,  # type: ignore[arg-type]
+            crop_scale=self.crop_scale,
             flip=self.flip,
             captions_per_image=self.captions_per_image,
             seed=self.seed,

@@ -119,7 +119,7 @@ class RetrievalDataModule(MugeDataModule):
             training.queries,
             pairs,
             image_size=self.image_size,
-            crop_scale=self.crop_scale,  # type: ignore[arg-type]
+            crop_scale=self.crop_scale,
             flip=self.flip,
             auto_augment=self.auto_augment,
             degrade=self.degrade,

@@ -111,7 +111,7 @@ class TextToImageDataModule(MugeDataModule):
         return TrainingPictures(
             self.open("train"),
             image_size=self.image_size,
-            crop_scale=self.crop_scale,  # type: ignore[arg-type]
+            crop_scale=self.crop_scale,
             flip=self.flip,
             seed=self.seed,
         )
