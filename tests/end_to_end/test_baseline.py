@@ -83,6 +83,7 @@ data:
     num_workers: 0
     flip: 0.5
 """
+IMAGE_DATA = T2I_DATA.replace("text_to_image.data.TextToImage", "image_tokenizer.data.ImageTokenizer")
 AVERAGES = """\
   callbacks+:
     - class_path: zoo.callbacks.ema.EMA
@@ -173,7 +174,7 @@ model:
     restart_after: 3
     evaluation: {{matcher: MATCHER, inception: none}}
 """
-    + T2I_DATA
+    + IMAGE_DATA
     + TRAINER,
     "t2i/dalle": f"""\
 model:

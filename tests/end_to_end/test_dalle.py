@@ -30,12 +30,12 @@ def callback(path, **options):
     return {"class_path": path, "init_args": options}
 
 
-def experiment(task, *callbacks, **data):
+def experiment(task, data_module, *callbacks, **data):
     return {
         "save_every": 2,
         "model": task,
         "data": {
-            "class_path": "zoo.tasks.text_to_image.data.TextToImageDataModule",
+            "class_path": f"zoo.tasks.{data_module}",
             "init_args": {"batch_size": 6, "eval_batch_size": 5, "num_workers": 1, "flip": 0.5, **data},
         },
         "trainer": {
@@ -71,6 +71,7 @@ def place(tmp_path_factory, muge_root, matcher_file):
             restart_after=2,
             evaluation=extractors,
         ),
+        "image_tokenizer.data.ImageTokenizerDataModule",
         root=str(place / "data"),
     )
     generator = {
@@ -92,6 +93,7 @@ def place(tmp_path_factory, muge_root, matcher_file):
             optimizer={"warmup_steps": 2},
             evaluation={**extractors, "grid_seeds": 2},
         ),
+        "text_to_image.data.TextToImageDataModule",
         callback("zoo.callbacks.ema.EMA", decay=0.9),
         root=str(place / "data"),
         train_images=7,
@@ -408,9 +410,6 @@ def autoencoder_folder(tmp_path_factory):
 
 
 def test_codes_are_learnt_by_a_generator_of_codes_alone(here, codes, autoencoder_folder, tmp_path):
-    code, _, err = here(*TOKENIZER, "--runs", tmp_path / "runs", "--data.latents", "codes-16")
-    assert code == 1
-    assert "an image tokenizer learns pictures: leave it out" in err
     diffusion = {
         "image_size": SIZE,
         "patch_size": 2,

@@ -382,7 +382,7 @@ def test_latents_of_other_pictures_are_refused(copy, latents, lines):
     ):
         module(copy, latents="latents", crop_scale=(0.5, 1.0))
     lines("T2I_train.txt.tsv", [line + "。" for line in lines("T2I_train.txt.tsv")])
-    with pytest.raises(UserError, match="and the training pictures are .*: encode these"):
+    with pytest.raises(UserError, match="and the training images are .*: encode these"):
         module(copy, latents="latents").latents  # noqa: B018
 
 

@@ -125,7 +125,7 @@ def test_an_experiment_stands_for_its_newest_run(tmp_path, monkeypatch):
     for run in ("20260101-000000", "20260102-000000"):
         save(tmp_path / "runs" / "extractor" / run / "checkpoints" / "best.ckpt")
     assert newest_run("runs/extractor") == Path("runs/extractor/20260102-000000")
-    assert FeatureExtractors(inception="none", matcher="runs/extractor").extractors["clip"].width == 6
+    assert FeatureExtractors(inception="none", matcher="runs/extractor").by_name["clip"].width == 6
     assert newest_run("runs/extractor/20260101-000000") == "runs/extractor/20260101-000000"
     assert newest_run("OFA-Sys/chinese-clip") == "OFA-Sys/chinese-clip"
     with pytest.raises(UserError, match="matcher runs/none: no run is there. Train it first: python -m zoo fit"):

@@ -60,10 +60,13 @@ class ReconstructionEvaluation(Evaluation):
         if stage == "predict" or self.extractors is not None:
             return
         self.extractors = self.options.load()
+        targets = data_module(trainer, self).targets("test" if stage == "test" else "valid")
         if stage == "fit":
-            check_monitored(trainer, self.extractors, data_module(trainer, self).targets("valid"))
+            check_monitored(trainer, self.extractors, targets)
         if self.extractors.lacking and trainer.is_global_zero:
             print(f"No rFID: {self.extractors.lacking}", file=sys.stderr)
+        if self.extractors.matcher is not None and not targets.texts and trainer.is_global_zero:
+            print(f"No R-precision: {targets.source} have no descriptions of their own", file=sys.stderr)
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> CollectedRows:
         """Make what collects codes, features and likenesses."""
@@ -101,8 +104,8 @@ class ReconstructionEvaluation(Evaluation):
             write=trainer.is_global_zero,
         )
         scores = distribution_scores(values, true)
-        if self.extractors.matcher is not None:
-            texts = part.targets.texts
+        texts = part.targets.texts
+        if self.extractors.matcher is not None and texts:
             read, distractors = self.extractors.read(texts).cpu(), draw_distractors(texts)
             scores |= r_precision_scores(values["clip"], rows, texts, read, true["clip"], distractors)
         scores |= {name: values[name].double().mean().item() for name in ("psnr", "ssim") if name in values}
@@ -113,7 +116,7 @@ class ReconstructionEvaluation(Evaluation):
         """Say how many pictures were compared, by whom, and through which codes."""
         return {
             "generated": len(part.rows.gathered()[0]),
-            "true": len(part.targets.texts),
+            "true": len(part.targets.image_ids),
             "extractors": self.extractors.protocol,
             "image_tokenizer": task.hparams.get("image_tokenizer", type(task.image_tokenizer).__name__),
             "image_tokenizer_options": task.hparams["image_tokenizer_options"],

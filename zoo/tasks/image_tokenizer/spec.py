@@ -5,6 +5,7 @@ from zoo.spec import TaskSpec
 SPEC = TaskSpec(
     name="image_tokenizer",
     task="zoo.tasks.image_tokenizer.task:ImageTokenizerTask",
+    data="zoo.tasks.image_tokenizer.data:ImageTokenizerDataModule",
     callbacks=("zoo.tasks.image_tokenizer.evaluation:ReconstructionEvaluation",),
     monitors={"val/psnr": "max", "val/ssim": "max", "val/fd_clip": "min"},
     results=("zoo.tasks.image_tokenizer.results:RESULTS",),

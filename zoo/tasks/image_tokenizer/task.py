@@ -14,10 +14,10 @@ from zoo.core.task import Task
 from zoo.data.images import to_pixels
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOKENIZERS
+from zoo.tasks.image_tokenizer.contracts import ImageBatch
 from zoo.tasks.image_tokenizer.evaluation import DEFAULTS, ReconstructionEvaluation, ReconstructionEvaluationOptions
 from zoo.tasks.image_tokenizer.loss import adaptive_weight, hinge_loss, laplacian_loss
 from zoo.tasks.image_tokenizer.lpips import find_vgg, load_lpips
-from zoo.tasks.text_to_image.contracts import TextImageBatch
 
 DISCRIMINATOR_WEIGHT = 0.8  # of its opinion, once that pulls as hard at the last layer as the reconstruction does
 
@@ -128,12 +128,8 @@ class ImageTokenizerTask(Task):
         """See that this can be trained here.
 
         Raises:
-            UserError: The codebook is of the published Gumbel kind, there are no pictures, or strategy or precision
-                cannot do two optimisers.
+            UserError: The codebook is of the published Gumbel kind, or strategy or precision cannot do two optimisers.
         """
-        latents = getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
-        if latents is not None:
-            raise UserError(f"data.latents is {latents.folder}, and an image tokenizer learns pictures: leave it out")
         if not hasattr(self.image_tokenizer.quantize, "replace"):
             raise UserError("image_tokenizer: a Gumbel codebook is read, not trained: take vqgan_f16, or another one")
         strategy = self.trainer.strategy
@@ -145,13 +141,13 @@ class ImageTokenizerTask(Task):
         if self.trainer.precision == "16-mixed":
             raise UserError("trainer.precision is 16-mixed, which scales one optimiser's losses: give bf16-mixed or 32")
 
-    def on_train_batch_start(self, batch: TextImageBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
         """Seed the step; count the use of codes anew in each epoch."""
         super().on_train_batch_start(batch, batch_idx)
         if batch_idx == 0:
             self.counts.zero_()
 
-    def training_step(self, batch: TextImageBatch, batch_idx: int) -> None:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """The discriminator's step, once it has begun; then the VQGAN's."""
         optimizer: Any = self.optimizers()[0]  # type: ignore[index]
         discriminator_optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
@@ -243,14 +239,14 @@ class ImageTokenizerTask(Task):
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Reconstruct a batch: ``pictures [B, 3, S, S] uint8`` and the ``codes [B, h, w] int64`` between."""
         codes = self.image_tokenizer.encode(batch["image"])
         return {"pictures": self.image_tokenizer.decode(codes), "codes": codes}
 
     test_step = validation_step
 
-    def predict_step(self, batch: TextImageBatch, batch_idx: int) -> None:
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """There is nothing to submit.
 
         Raises:

@@ -1,8 +1,8 @@
 """What the parts of the text-to-image task hand each other: batches, a split's descriptions, a generator, its data."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -36,6 +36,21 @@ class Generator(Protocol):
         """Draw a picture of each of B texts, ``[B, 3, S, S] uint8``, a function of its text and its seed alone."""
 
 
+class ImageRows(Protocol):
+    """An opened split, as its data sets read it: one image a row."""
+
+    def __len__(self) -> int: ...
+
+    def need_images(self) -> Any:
+        """See that there are images; raise UserError where there are none."""
+
+    def image(self, row: int) -> np.ndarray:
+        """Read one image as ``[H, W, 3] uint8`` RGB."""
+
+    def batch(self, rows: Sequence[int]) -> Any:
+        """Make a batch of some rows, without their images: a dictionary."""
+
+
 @dataclass(frozen=True)
 class GenerationTargets:
     """What generated pictures are held against: a split's descriptions in file order; a row is a place among them."""
@@ -43,7 +58,7 @@ class GenerationTargets:
     split: str
     source: str  # the data set: its folder's name and a hash of its ids, descriptions and encoded pictures
     image_ids: list[str]
-    texts: list[str]
+    texts: list[str]  # one an image; none where images have no descriptions of their own
     rows: list[int]  # the rows that an evaluation draws, in file order: all, or some spread evenly
     has_images: bool  # MUGE's test split has none
 

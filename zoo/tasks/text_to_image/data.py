@@ -12,7 +12,7 @@ from zoo.core.loading import check_least
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationTargets
-from zoo.tasks.text_to_image.datasets import Descriptions, TextToImageSplit, TrainingLatents, TrainingPictures
+from zoo.tasks.text_to_image.datasets import EvaluationRows, TextToImageSplit, TrainingImages, TrainingLatents
 from zoo.tasks.text_to_image.latents import Latents
 
 
@@ -104,11 +104,11 @@ class TextToImageDataModule(MugeDataModule):
         """One true image as ``[H, W, 3] uint8`` RGB."""
         return self.open(split).image(row)
 
-    def training_dataset(self) -> TrainingPictures | TrainingLatents:
+    def training_dataset(self) -> TrainingImages | TrainingLatents:
         """Make the data set of descriptions and images, or of what stands for the images."""
         if self.latents is not None:
             return TrainingLatents(self.open("train"), self.latents, flip=self.flip, seed=self.seed)
-        return TrainingPictures(
+        return TrainingImages(
             self.open("train"),
             image_size=self.image_size,
             crop_scale=self.crop_scale,
@@ -124,12 +124,12 @@ class TextToImageDataModule(MugeDataModule):
         """The descriptions of ``predict_split``, without ``skip_rows`` and without images."""
         opened = self.open(self.predict_split)
         rows = [row for row in range(len(opened.texts)) if row not in self.skip_rows]
-        return self.in_file_order([Descriptions(opened, rows, image_size=None)])
+        return self.in_file_order([EvaluationRows(opened, rows, image_size=None)])
 
     def images_loader(self, split: str, *, first: int = 0) -> DataLoader:
         """All images of a split from row ``first`` on, this process's share, in batches in file order."""
         dataset = self._rows(split, list(range(first, len(self.open(split)))))
         return self.in_file_order([dataset], split)[0]
 
-    def _rows(self, split: str, rows: list[int]) -> Descriptions:
-        return Descriptions(self.open(split), rows, image_size=self.image_size)
+    def _rows(self, split: str, rows: list[int]) -> EvaluationRows:
+        return EvaluationRows(self.open(split), rows, image_size=self.image_size)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from zoo.data.formats import read_text_tsv
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
-from zoo.tasks.text_to_image.contracts import GenerationTargets, TextImageBatch
+from zoo.tasks.text_to_image.contracts import GenerationTargets, ImageRows, TextImageBatch
 from zoo.tasks.text_to_image.latents import Latents
 
 
@@ -113,19 +113,19 @@ class TextToImageSplit:
         return digest.hexdigest()[:12]
 
 
-class TrainingPictures(Dataset[TextImageBatch]):
-    """Descriptions and pictures to train on: keys are ``(epoch, row)``; augmentation is a function of epoch and row.
+class TrainingImages(Dataset[Any]):
+    """Images to train on: keys are ``(epoch, row)``; augmentation is a function of epoch and row.
 
     Args:
         opened: The split.
-        image_size: Side of the square pictures in pixels.
-        crop_scale: The least and greatest share of the picture that a crop keeps.
-        flip: Probability of mirroring.
+        image_size: Side of the square images in pixels.
+        crop_scale: Least and greatest share of the image's area that a crop keeps, in (0, 1].
+        flip: Probability of a horizontal flip, in [0, 1].
         seed: Seed of the augmentation.
     """
 
     def __init__(
-        self, opened: TextToImageSplit, *, image_size: int, crop_scale: tuple[float, float], flip: float, seed: int
+        self, opened: ImageRows, *, image_size: int, crop_scale: tuple[float, float], flip: float, seed: int
     ) -> None:
         opened.need_images()
         self.opened = opened
@@ -137,7 +137,7 @@ class TrainingPictures(Dataset[TextImageBatch]):
     def __len__(self) -> int:
         return len(self.opened)
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> TextImageBatch:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Any:
         rows = [row for _, row in keys]
         pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
         flip = torch.zeros(len(keys), dtype=torch.bool)
@@ -185,16 +185,16 @@ class TrainingLatents(Dataset[TextImageBatch]):
         return batch
 
 
-class Descriptions(Dataset[TextImageBatch]):
-    """Some rows as they are, a whole batch at a time.
+class EvaluationRows(Dataset[Any]):
+    """Some rows of a split as they are, a whole batch at a time.
 
     Args:
         opened: The split.
         rows: Which of its rows.
-        image_size: Side of the square pictures in pixels; None: descriptions without pictures.
+        image_size: Side of the square images in pixels; None: prompts without images.
     """
 
-    def __init__(self, opened: TextToImageSplit, rows: list[int], *, image_size: int | None) -> None:
+    def __init__(self, opened: ImageRows, rows: Sequence[int], *, image_size: int | None) -> None:
         if image_size is not None:
             opened.need_images()
         self.opened = opened
@@ -204,7 +204,7 @@ class Descriptions(Dataset[TextImageBatch]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, places: list[int]) -> TextImageBatch:
+    def __getitems__(self, places: list[int]) -> Any:
         rows = [self.rows[place] for place in places]
         batch = self.opened.batch(rows)
         if self.image_size is not None:

@@ -199,14 +199,22 @@ def true_features(
         ``[N, width] float32`` on the CPU, by extractor.
     """
     targets = data.targets(split)
+    count = len(targets.image_ids)
     paths = {}
     for name in extractors.by_name if names is None else names:
         extractor = extractors.by_name[name]
-        place = [targets.source, split, str(len(targets.texts)), str(data.image_size), extractor.hash, extractor.resize]
+        place = [
+            targets.source,
+            split,
+            str(count),
+            str(data.image_size),
+            extractor.hash,
+            extractor.resize,
+        ]
         paths[name] = cache_folder() / "features" / f"{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:24]}.pt"
     missing = [name for name, path in paths.items() if not agree(path.is_file())]
     if missing:
-        metric = CollectedRows(range(len(targets.texts)), names=missing)
+        metric = CollectedRows(range(count), names=missing)
         metric.to(extractors.device)
         for batch in data.images_loader(split):
             seen = extractors.extract_features(batch["image"].to(extractors.device), missing)

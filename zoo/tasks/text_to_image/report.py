@@ -84,7 +84,7 @@ def check_monitored(trainer: L.Trainer, extractors: FeatureExtractors, targets: 
     Raises:
         UserError: An evaluation has too few pictures for it.
     """
-    count = min(len(targets.rows), len(targets.texts))
+    count = min(len(targets.rows), len(targets.image_ids))
     for monitor in (getattr(callback, "monitor", None) or "" for callback in trainer.checkpoint_callbacks):
         extractor = extractors.by_name.get(monitor.removeprefix("val/fd_").replace("val/fid", "inception"))
         if extractor is not None and count <= extractor.width:
