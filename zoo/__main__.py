@@ -17,7 +17,7 @@ COMMANDS = {  # those that no task owns
     "list": Command("zoo.cli.list:main", "the models that an experiment can name"),
     "data": Command("zoo.cli.data:main", "check, import, export, encode data; make the embedded data set"),
     "bench": Command("zoo.cli.bench:main", "measure speed against the originals"),
-    "results": Command("zoo.cli.results:main", "collect scored runs, write the README's tables"),
+    "results": Command("zoo.cli.results:main", "collect scored runs, write the tables of docs/pages"),
 }
 
 

@@ -1,4 +1,4 @@
-"""``python -m zoo results``: scored runs → ``experiments/results/*.json`` → the README's table."""
+"""``python -m zoo results``: scored runs → ``experiments/results/*.json`` → the tables of the documentation."""
 
 import csv
 import json
@@ -22,13 +22,13 @@ def main(argv: list[str]) -> int:
         argv: The words after ``python -m zoo results``.
 
     Returns:
-        0, or 1 when ``--check`` finds a README's table out of date.
+        0, or 1 when ``--check`` finds a table out of date.
     """
     from zoo.core.command import CommandParser
 
     parser = CommandParser(
         prog="python -m zoo results",
-        description="Write the tables of the READMEs from experiments/results/*.json.",
+        description="Write the tables of docs/pages from experiments/results/*.json.",
     )
     parser.add_argument(
         "--add",
@@ -37,20 +37,15 @@ def main(argv: list[str]) -> int:
         default=[],
         help="Folders of one experiment's runs, each scored by `test`: store them and their mean first.",
     )
-    parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 when the table is out of date.")
+    parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 when a table is out of date.")
     parser.add_argument("--results", type=str, default="experiments/results", help="Folder of the JSON files.")
-    parser.add_argument(
-        "--readme",
-        nargs="+",
-        default=[name for name in ("README.md", "README.zh.md") if name == "README.md" or Path(name).is_file()],
-        help="Files that hold the tables.",
-    )
     options = parser.parse_args(argv)
     folder = Path(options.results)
     if options.add:
         add_runs([Path(run) for run in options.add], folder)
     tables = make_tables(folder)
-    outdated = [readme for readme in options.readme if not up_to_date(readme, tables, write=not options.check)]
+    pages = sorted({table.page for table in tables})
+    outdated = [page for page in pages if not up_to_date(page, tables, write=not options.check)]
     if options.check and outdated:
         print(f"{', '.join(outdated)}: the tables are out of date: run `python -m zoo results`", file=sys.stderr)
         return 1
@@ -61,7 +56,7 @@ def main(argv: list[str]) -> int:
 def find_tables() -> list[ResultsTable]:
     """Find the tables of all tasks; the last is of what ``python -m zoo bench`` measured."""
     of_tasks = [load_object(place) for spec in find_specs() for place in spec.results]
-    return [*of_tasks, ResultsTable("speed", speed_table, folder="bench")]
+    return [*of_tasks, ResultsTable("speed", speed_table, folder="bench", page="docs/pages/speed.md")]
 
 
 def make_tables(folder: Path) -> dict[ResultsTable, str]:
@@ -76,21 +71,22 @@ def make_tables(folder: Path) -> dict[ResultsTable, str]:
     return contents
 
 
-def up_to_date(readme: str, tables: dict[ResultsTable, str], *, write: bool) -> bool:
-    """Whether a file holds these tables; otherwise put them in, where ``write`` says so.
+def up_to_date(page: str, tables: dict[ResultsTable, str], *, write: bool) -> bool:
+    """Whether a page holds its tables; otherwise put them in, where ``write`` says so.
 
     Raises:
-        UserError: There is no such file, or it has no place for one of them.
+        UserError: There is no such page, or it has no place for one of them.
     """
     from zoo.io import write_text
 
-    if not Path(readme).is_file():
-        raise UserError(f"--readme {readme}: there is no such file; run this at the top of the repository")
-    text = updated = Path(readme).read_text(encoding="utf-8")
+    if not Path(page).is_file():
+        raise UserError(f"{page}: there is no such page; run this at the top of the repository")
+    text = updated = Path(page).read_text(encoding="utf-8")
     for table, contents in tables.items():
-        updated = replace_table(updated, contents, table.markers, readme)
+        if table.page == page:
+            updated = replace_table(updated, contents, table.markers, page)
     if write and updated != text:
-        write_text(readme, updated)
+        write_text(page, updated)
     return updated == text
 
 
@@ -190,9 +186,9 @@ def speed_table(results: list[Result]) -> str:
     return markdown(["bench", "what", "ours", "beside it", "ratio"], lines)
 
 
-def replace_table(text: str, new: str, markers: tuple[str, str], name: str) -> str:
-    """Put a table between two markers of a text."""
+def replace_table(text: str, new: str, markers: tuple[str, str], page: str) -> str:
+    """Put a table between two markers of a page's text."""
     pattern = re.compile(f"{re.escape(markers[0])}.*?{re.escape(markers[1])}", re.DOTALL)
     if not pattern.search(text):
-        raise UserError(f"--readme {name}: it has no place for a table: add the lines {markers[0]} and {markers[1]}")
+        raise UserError(f"{page}: it has no place for a table: add the lines {markers[0]} and {markers[1]}")
     return pattern.sub(lambda _: f"{markers[0]}\n{new}\n{markers[1]}", text)

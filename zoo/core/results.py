@@ -1,4 +1,4 @@
-"""How results become the READMEs' tables: what ``python -m zoo results`` and the tasks share."""
+"""How results become the tables of the documentation: what ``python -m zoo results`` and the tasks share."""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ Result = dict[str, Any]  # the contents of one JSON file
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """A table of the READMEs, between ``<!-- NAME: python -m zoo results -->`` and ``<!-- /NAME -->``.
+    """A table of the documentation, between ``<!-- NAME: python -m zoo results -->`` and ``<!-- /NAME -->``.
 
     Attributes:
         name: Its name in the markers.
@@ -18,6 +18,7 @@ class ResultsTable:
         metrics: The keys that a result must have to be in it; none: all are.
         folder: The folder of its files, below that of all results.
         untrained: Whether a run's entry also keeps what was measured before its first step.
+        page: The Markdown file that it stands in, from the top of the repository.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ResultsTable:
     metrics: frozenset[str] = frozenset()
     folder: str = "."
     untrained: bool = False
+    page: str = "docs/pages/results.md"
 
     @property
     def markers(self) -> tuple[str, str]:

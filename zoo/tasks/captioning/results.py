@@ -1,9 +1,9 @@
-"""The README's table of captioning."""
+"""The table of results in captioning."""
 
 from zoo.core.results import Result, ResultsTable, by_experiment, number
 
 # The captions of a line, and how their metrics' names end.
-CAPTIONS = {"the model's": "", "nearest copied": "_nearest", "of other pictures": "_shuffled"}
+CAPTIONS = {"the model's": "", "nearest copied": "_nearest", "of other images": "_shuffled"}
 COLUMNS = {"CIDEr-D": "cider", "BLEU-4": "bleu4", "ROUGE-L": "rouge_l", "different captions, %": "different"}
 
 
@@ -20,6 +20,6 @@ def rows(result: Result) -> list[list[str]]:
 
 RESULTS = ResultsTable(
     "captions",
-    by_experiment(["test pictures, references", "captions", *COLUMNS], rows),
+    by_experiment(["test images, references", "captions", *COLUMNS], rows),
     metrics=frozenset({"test/cider"}),
 )

@@ -1,15 +1,15 @@
-"""The README's table of image tokenizers."""
+"""The table of image tokenizers."""
 
 from zoo.core.results import Result, ResultsTable, by_experiment, number
 
 TITLES = (
-    *("parameters", "test pictures", "codes a picture, of", "PSNR, dB", "SSIM, %", "fd_clip", "R-precision"),
-    *("true pictures", "codes used, %"),
+    *("parameters", "test images", "codes per image, of", "PSNR, dB", "SSIM, %", "fd_clip", "R-precision"),
+    *("real images", "codes used, %"),
 )
 
 
 def rows(result: Result) -> list[list[str]]:
-    """One line: what is left of the test split's pictures."""
+    """One line: what is left of the test split's images."""
     protocol = result["runs"][0]["protocol"]
     cells = [f"{protocol['parameters'] / 1e6:.0f} M", f"{protocol['generated']:,}"]
     cells.append(f"{protocol['codes_per_picture']:,}, {protocol['codebook']:,}")

@@ -1,4 +1,4 @@
-"""The README's table of retrieval."""
+"""The table of results in retrieval."""
 
 from zoo.core.results import Result, ResultsTable, by_experiment, number
 
@@ -20,6 +20,6 @@ def rows(result: Result) -> list[list[str]]:
 
 RESULTS = ResultsTable(
     "results",
-    by_experiment(["test data: queries / pictures", *COLUMNS], rows),
+    by_experiment(["test data: queries / images", *COLUMNS], rows),
     metrics=frozenset({"test/mean_recall"}),
 )

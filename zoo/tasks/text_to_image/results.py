@@ -1,4 +1,4 @@
-"""The README's tables of text to image: experiments, and what the scores say of pictures that are known."""
+"""The tables of text to image: experiments, and what the scores say of images that are known."""
 
 import statistics
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from zoo.core.results import Result, ResultsTable, by_experiment, markdown, number
 
 TITLES = (
-    *("parameters", "descriptions", "R-precision", "image tokenizer", "true pictures", "shuffled", "fd_clip"),
-    *("image tokenizer", "before training", "a picture"),
+    *("parameters", "prompts", "R-precision", "image tokenizer", "real images", "shuffled", "fd_clip"),
+    *("image tokenizer", "before training", "an image"),
 )
 
 
@@ -45,7 +45,7 @@ def controls_table(results: list[Result]) -> str:
             if "r_precision_std" in scores:
                 cells[-1] = f"{scores['r_precision']:.1f} ± {scores['r_precision_std']:.1f}"
             lines.append([f"{protocol['split']}, {protocol['generated']:,}", name, *cells])
-    return markdown(["split", "pictures", *columns], lines)
+    return markdown(["split", "images", *columns], lines)
 
 
 RESULTS = ResultsTable(
@@ -54,4 +54,4 @@ RESULTS = ResultsTable(
     metrics=frozenset({"test/r_precision", "test/loss"}),
     untrained=True,
 )
-CONTROLS = ResultsTable("controls", controls_table, folder="controls")
+CONTROLS = ResultsTable("controls", controls_table, folder="controls", page="docs/pages/evaluation.md")
