@@ -123,9 +123,7 @@ model:
     language_pretrained: false
     learning_rate: 2e-2
     optimizer: {warmup_steps: 2}
-    reward_samples: 5
-    reward_from_epoch: 3
-    reward_learning_rate: 1e-3
+    reward: {samples: 5, from_epoch: 3, learning_rate: 1e-3}
     evaluation: {nearest_copy: true, grid_images: 0}
 data:
   class_path: zoo.tasks.captioning.data.CaptioningDataModule

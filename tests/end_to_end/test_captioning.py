@@ -147,9 +147,9 @@ def test_a_training_goes_on_as_if_never_interrupted(
 ):
     """Learning references, with dropout, or the reward, which draws captions."""
     words = ["fit", "--config", "experiments/interrupted.yaml", "--data.batch_size", str(6 // processes)]
-    words += ["--model.reward_samples", "3"] if reward else []
+    words += ["--model.reward.samples", "3"] if reward else []
     words += ["--model.init_from", trained[0]] if reward == "from the start" else []
-    words += ["--model.reward_from_epoch", "1"] if reward == "from the second epoch" else []
+    words += ["--model.reward.from_epoch", "1"] if reward == "from the second epoch" else []
     code, _, err = zoo_process(place, *words, "--runs", tmp_path / "whole", processes=processes)
     assert code == 0, err
     words += ["--runs", tmp_path / "runs"]
@@ -163,10 +163,10 @@ def test_a_training_goes_on_as_if_never_interrupted(
 
 
 def test_the_reward_needs_trained_weights(place, tmp_path, zoo_process):
-    words = ("fit", "--config", "experiments/tiny.yaml", "--runs", tmp_path, "--model.reward_samples", "3")
+    words = ("fit", "--config", "experiments/tiny.yaml", "--runs", tmp_path, "--model.reward.samples", "3")
     code, _, err = zoo_process(place, *words)
     assert code == 1
-    assert "model.reward_samples is 3 and model.init_from is not set" in err
+    assert "model.reward.samples is 3 and model.init_from is not set" in err
 
 
 @pytest.mark.slow

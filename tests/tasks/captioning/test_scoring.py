@@ -158,7 +158,7 @@ def test_faults_are_listed_and_nothing_is_written(score, files, tmp_path):
         f"{files[1]}:5: picture d4: is not among the answers; take the line out",
         "The submission is not valid: 3 error(s).",
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["targets.jsonl", "predictions.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", "targets.jsonl"]
 
 
 def test_what_the_rules_leave_open_is_told(score, files):

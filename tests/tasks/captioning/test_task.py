@@ -7,7 +7,7 @@ from torch import nn
 from zoo.errors import UserError
 from zoo.tasks import CaptioningTask
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
-from zoo.tasks.captioning.task import END
+from zoo.tasks.captioning.task import END, RewardOptions
 
 SMALL = {
     "image_tower": "timm:test_vit",
@@ -78,7 +78,7 @@ def test_several_references_of_a_picture_weigh_as_its_copies_would():
 
 
 def test_the_reward_counts_the_end_as_a_token():
-    built = task(reward_samples=2, init_from="x")
+    built = task(reward=RewardOptions(samples=2), init_from="x")
     words = Tokenization(lowercase=True)
     tokens = [[[*words.tokenize(text), END] for text in texts] for texts in (["红裙"], ["白色长裙", "长裙"])]
     built._rewards = CaptionReferences(tokens)
@@ -93,7 +93,7 @@ def test_the_reward_counts_the_end_as_a_token():
 
 
 def test_reward_steps_make_what_is_rewarded_likelier():
-    built = task(reward_samples=8, init_from="x").eval()
+    built = task(reward=RewardOptions(samples=8), init_from="x").eval()
     images = batch()["image"]
     built._rewards = _OneCharacter()
     built.log = lambda *_, **__: None
@@ -144,15 +144,16 @@ def test_parts_have_their_own_learning_rates():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"reward_samples": 1}, "reward_samples is 1: give 2 or more, each held against the others, or 0"),
-        ({"reward_samples": -2}, "reward_samples is -2"),
-        ({"reward_from_epoch": 3}, "reward_from_epoch is 3 and reward_samples 0: give an epoch, 0 or more, and how"),
-        ({"reward_from_epoch": -1, "reward_samples": 2}, "reward_from_epoch is -1"),
+        ({"samples": 1}, "model.reward.samples is 1: give 2 or more, each held against the others, or 0"),
+        ({"samples": -2}, "model.reward.samples is -2"),
+        ({"from_epoch": 3}, "model.reward.from_epoch is 3 and samples 0: give an epoch, 0 or more, and how"),
+        ({"from_epoch": -1, "samples": 2}, "model.reward.from_epoch is -1"),
+        ({"sample": 2}, r"model.reward has no 'sample'\. Did you mean samples\?"),
     ],
 )
-def test_options_out_of_range_are_refused(options, words):
+def test_reward_options_out_of_range_are_refused(options, words):
     with pytest.raises(UserError, match=words):
-        task(**options)
+        task(reward=options)
 
 
 def test_what_is_no_captioner_is_refused():

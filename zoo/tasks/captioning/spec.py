@@ -12,7 +12,12 @@ SPEC = TaskSpec(
         "zoo.tasks.captioning.submission:CaptionSubmission",
         "zoo.tasks.captioning.sweep:CaptionSweep",
     ),
-    metrics=("zoo.tasks.captioning.metrics.scores:CaptionScores",),
+    metrics=(
+        "zoo.tasks.captioning.metrics.captions:CiderD",
+        "zoo.tasks.captioning.metrics.captions:Bleu",
+        "zoo.tasks.captioning.metrics.captions:RougeL",
+        "zoo.tasks.captioning.metrics.scores:CaptionScores",
+    ),
     registries=("zoo.tasks.captioning.registry:CAPTIONERS",),
     monitors={"val/cider": "max", "val/bleu4": "max", "val/rouge_l": "max"},
     results=("zoo.tasks.captioning.results:RESULTS",),

@@ -1,6 +1,7 @@
 """Captioning: a picture → Chinese copy, learnt from references, then by the reward of its own captions."""
 
 import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -24,14 +25,51 @@ from zoo.tasks.captioning.submission import CaptionSubmission
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
 LABEL_SMOOTHING = 0.1  # share of each target that is spread evenly over the vocabulary while training
 
-
 ADAMW = OptimizerOptions(weight_decay=0.05, betas=(0.9, 0.98), eps=1e-6)
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    """How captions are learnt by the reward of CIDEr-D, if at all.
+
+    Args:
+        samples: Captions sampled of each image, 2 or more, dropout off; 0: no reward.
+        from_epoch: The epoch, from 0, in which the reward takes the references' place; 0, from the start, needs
+            ``model.init_from``.
+        learning_rate: Peak learning rate from that epoch on, which falls along a cosine of its own; null: the task's.
+            The parts' own rates keep their proportion.
+
+    Raises:
+        UserError: A number is out of its range.
+    """
+
+    samples: int = 0
+    from_epoch: int = 0
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 0 or self.samples == 1:
+            raise UserError(
+                f"model.reward.samples is {self.samples}: give 2 or more, each held against the others, or 0",
+                argument="model.reward.samples",
+                value=self.samples,
+            )
+        if self.from_epoch < 0 or (self.from_epoch and not self.samples):
+            raise UserError(
+                f"model.reward.from_epoch is {self.from_epoch} and samples {self.samples}: give an epoch, 0 or more,"
+                " and how many captions are sampled",
+                argument="model.reward.from_epoch",
+                value=self.from_epoch,
+            )
+
+
+NO_REWARD = RewardOptions()
 
 
 class CaptioningTask(Task):
     """A writer of Chinese captions.
 
-    Training lowers the cross-entropy of the references' tokens. With ``reward_samples`` it then raises CIDEr-D
+    Training lowers the cross-entropy of the references' tokens. With ``reward.samples`` it then raises CIDEr-D
     (self-critical sequence training, Rennie et al. 2016, arXiv:1612.00563): the model draws captions of each picture
     and learns from those that score above the picture's others; document frequencies are those of the training
     references. ``CaptionEvaluation`` scores what it writes.
@@ -48,11 +86,7 @@ class CaptioningTask(Task):
         image_learning_rate: The image tower's own; by default the same.
         language_learning_rate: The language model's own; by default the same.
         optimizer: How AdamW goes, beside its peak learning rate.
-        reward_samples: Captions drawn of each picture for the reward, 2 or more, dropout off; 0: no reward.
-        reward_from_epoch: The epoch, from 0, in which the reward takes the references' place; 0, from the start, needs
-            ``init_from``.
-        reward_learning_rate: Peak learning rate from that epoch on, which falls along a cosine of its own; by default
-            ``learning_rate``. The parts' own rates keep their proportion.
+        reward: Whether, when and how captions are learnt by the reward of CIDEr-D.
         evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
@@ -71,21 +105,13 @@ class CaptioningTask(Task):
         image_learning_rate: float | None = None,
         language_learning_rate: float | None = None,
         optimizer: OptimizerOptions = ADAMW,
-        reward_samples: int = 0,
-        reward_from_epoch: int = 0,
-        reward_learning_rate: float | None = None,
+        reward: RewardOptions = NO_REWARD,
         evaluation: CaptionEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
-        if reward_samples < 0 or reward_samples == 1:
-            raise UserError(f"reward_samples is {reward_samples}: give 2 or more, each held against the others, or 0")
-        if reward_from_epoch < 0 or (reward_from_epoch and not reward_samples):
-            raise UserError(
-                f"reward_from_epoch is {reward_from_epoch} and reward_samples {reward_samples}: give an epoch, 0 or"
-                " more, and how many captions are drawn"
-            )
         self.save_hyperparameters(ignore=["captioner"] if isinstance(captioner, nn.Module) else [], logger=False)
         self.take_options("optimizer", OptimizerOptions)
+        self.reward = self.take_options("reward", RewardOptions)
         self.take_options("evaluation", CaptionEvaluationOptions)
         self.captioner: Any = CAPTIONERS.build_or_take("captioner", captioner, captioner_options)
         if not isinstance(self.captioner, Captioner):
@@ -118,14 +144,14 @@ class CaptioningTask(Task):
 
     def on_fit_start(self) -> None:
         """Count the training references' n-grams, where their CIDEr-D is the reward."""
-        if self.hparams["reward_samples"] == 0:
+        if self.reward.samples == 0:
             return
-        trained = self.hparams["reward_from_epoch"] or self.hparams["init_from"] or self.trainer.ckpt_path
+        trained = self.reward.from_epoch or self.hparams["init_from"] or self.trainer.ckpt_path
         if not trained:
             raise UserError(
-                f"model.reward_samples is {self.hparams['reward_samples']} and model.init_from is not set: random"
+                f"model.reward.samples is {self.reward.samples} and model.init_from is not set: random"
                 " weights draw nothing that could be rewarded; start from a trained run, or learn references first and"
-                " set model.reward_from_epoch"
+                " set model.reward.from_epoch"
             )
         references = self.trainer.datamodule.targets("train").references  # type: ignore[attr-defined]
         if self.trainer.is_global_zero:
@@ -151,11 +177,11 @@ class CaptioningTask(Task):
 
     @property
     def _by_reward(self) -> bool:
-        return self._rewards is not None and self.current_epoch >= self.hparams["reward_from_epoch"]
+        return self._rewards is not None and self.current_epoch >= self.reward.from_epoch
 
     def _reward_loss(self, encoded: Tensor, batch: CaptionBatch) -> Tensor:
         """Of captions that are drawn for the batch's pictures, ``encoded [B, N, W]``."""
-        count = self.hparams["reward_samples"]
+        count = self.reward.samples
         ids, mask = self.captioner.sample(encoded.detach(), count)  # [B · k, T]
         rewards = self._score(batch, ids, mask, count)
         targets, places = ids[:, 1:], mask[:, 1:]
@@ -198,13 +224,13 @@ class CaptioningTask(Task):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make AdamW and its schedule: a cosine to zero for each phase."""
         configured: Any = super().configure_optimizers()
-        if self.hparams["reward_from_epoch"]:
+        if self.reward.from_epoch:
             total = int(self.trainer.estimated_stepping_batches)
-            peak, second_peak = self.hparams["learning_rate"], self.hparams["reward_learning_rate"]
+            peak, second_peak = self.hparams["learning_rate"], self.reward.learning_rate
             ratio = partial(
                 two_cosines_ratio,
                 warmup_steps=self.hparams["optimizer"].warmup_steps,
-                first_steps=total * self.hparams["reward_from_epoch"] // (self.trainer.max_epochs or 1),
+                first_steps=total * self.reward.from_epoch // (self.trainer.max_epochs or 1),
                 total_steps=total,
                 second_ratio=1.0 if second_peak is None else second_peak / peak,
             )

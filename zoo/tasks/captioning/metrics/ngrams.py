@@ -151,6 +151,17 @@ class CaptionReferences:
         nothing = np.full(len(rows), -1)
         return self._cider_d(self._match(hypotheses, rows, nothing), rows, nothing)
 
+    def bleu(self, hypotheses: Sequence[Tokens]) -> np.ndarray:
+        """BLEU-1 to 4 alone, ``[4] float64`` from 0 to 1, of one caption for each image in file order.
+
+        Raises:
+            ValueError: There are not as many captions as images.
+        """
+        rows = self._checked(hypotheses, None)
+        nothing = np.full(len(rows), -1)
+        counts = self._bleu_counts(self._match(hypotheses, rows, nothing), rows, nothing)
+        return bleu(*(count.sum(axis=0) for count in counts))
+
     def others(self, rows: Rows) -> np.ndarray:
         """For each row another picture's, half a file further on: for the control of captions with wrong pictures.
 

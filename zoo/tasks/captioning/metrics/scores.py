@@ -1,17 +1,13 @@
 """CIDEr-D, BLEU and ROUGE-L of a split's captions, with how much they vary, exact on any number of processes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zoo.core.gathering import check_ids, file_order
 from zoo.errors import UserError
+from zoo.tasks.captioning.metrics.collected import CollectedTexts
 from zoo.tasks.captioning.metrics.ngrams import (
     CaptionReferences,
     CaptionScore,
@@ -21,10 +17,8 @@ from zoo.tasks.captioning.metrics.ngrams import (
     variety,
 )
 
-_STATES = {"rows": torch.int64, "lengths": torch.int64, "text": torch.uint8}
 
-
-class CaptionScores(Metric):
+class CaptionScores(CollectedTexts):
     """The captions of a split's pictures, collected on every process, and their scores.
 
     Feed it with ``update``, on each process the rows that this process saw, in any order and number; then call
@@ -48,10 +42,6 @@ class CaptionScores(Metric):
         UserError: Some pictures have references and others have none.
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
     def __init__(
         self,
         references: Sequence[Sequence[str]],
@@ -71,8 +61,6 @@ class CaptionScores(Metric):
         self._gathered: tuple[list[int], list[str]] | None = None
         self._score: CaptionScore | None = None
         self._ceiling: HumanCeiling | None = None
-        for name in _STATES:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, rows: Tensor, captions: Sequence[str]) -> None:
         """Take one batch.
@@ -86,12 +74,8 @@ class CaptionScores(Metric):
         """
         if rows.ndim != 1 or len(rows) != len(captions):
             raise ValueError(f"rows is {list(rows.shape)} and there are {len(captions)} captions: give [B] and B.")
-        encoded = [caption.encode("utf-8", "surrogatepass") for caption in captions]
         self._gathered = self._score = None
-        text = torch.from_numpy(np.frombuffer(b"".join(encoded), dtype=np.uint8).copy())
-        lengths = torch.tensor([len(caption) for caption in encoded], dtype=torch.int64)
-        for name, value in {"rows": rows.detach(), "lengths": lengths, "text": text}.items():
-            getattr(self, name).append(value.to(self.device, _STATES[name]))
+        self._collect(rows, [[caption] for caption in captions])
 
     def gathered(self) -> tuple[list[int], list[str]]:
         """Every process's rows and captions, in file order.
@@ -102,16 +86,10 @@ class CaptionScores(Metric):
         if self._gathered is None:
             own = not self._is_synced
             with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=own, should_unsync=own):
-                rows, lengths, text = (self._joined(name) for name in _STATES)
-            came = rows.tolist()
+                came, captions = self._collected()
             check_ids(came, self.place_of, metric="CaptionScores", what="rows", complete=self.complete)
-            ends, encoded = np.cumsum(lengths.cpu().numpy()), text.cpu().numpy().tobytes()
-            captions = [
-                encoded[end - length : end].decode("utf-8", "surrogatepass")
-                for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
-            ]
             order = file_order(came, self.place_of)
-            self._gathered = [came[place] for place in order], [captions[place] for place in order]
+            self._gathered = [came[place] for place in order], [captions[place][0] for place in order]
         return self._gathered
 
     def compute(self) -> dict[str, Tensor]:
@@ -194,19 +172,6 @@ class CaptionScores(Metric):
         if self.references is None:
             raise UserError("CaptionScores was built without references: captions are collected, but cannot be scored.")
         return self.references
-
-    def _joined(self, name: str) -> Tensor:
-        """All that a state holds now."""
-        batches = getattr(self, name)
-        if isinstance(batches, list) and not batches:
-            return torch.empty(0, dtype=_STATES[name], device=self.device)
-        return dim_zero_cat(batches)
-
-    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
-        """Gather, also from processes without rows."""
-        for name, dtype in _STATES.items():
-            getattr(self, name).append(torch.empty(0, dtype=dtype, device=self.device))
-        super()._sync_dist(dist_sync_fn, process_group=process_group)
 
 
 def _percent(scores: Mapping[str, float]) -> dict[str, Tensor]:
