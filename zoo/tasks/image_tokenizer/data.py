@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
-from zoo.core.loading import broken_pictures, check_least, decode, resolve_root, spread
+from zoo.core.loading import broken_images, check_least, decode, resolve_root, spread
 from zoo.data.layouts import ECOMMERCE_T2I, Layout, find_layouts, find_task_folder
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
@@ -41,7 +41,7 @@ class ImageSplit:
         self.errors: list[FileError] = []
         path = layout.find(folder, split).images
         self.images = ImageTsv(path, layout.id_type, self.errors if on_error == "skip" else None)
-        broken = broken_pictures(self.images) if on_error == "skip" else {}
+        broken = broken_images(self.images) if on_error == "skip" else {}
         self.errors += broken.values()
         self.rows = [row for row in range(len(self.images)) if row not in broken]
         if not self.rows:
