@@ -35,7 +35,7 @@ def controls_parser() -> CommandParser:
         prog="python -m zoo score text_to_image-controls",
         description="What the scores of text to image say of pictures that are known: the true ones, which are the"
         " matcher's ceiling; the same blurred, noised, repeated, exchanged; noise alone; and as many training pictures,"
-        " whose Fréchet distance is the least that pictures of other things can have. Prints their table.",
+        " whose Fréchet distance is the least that pictures of other things can have. Prints the README's table.",
     )
     add_judges(parser)
     parser.add_argument("--split", choices=["train", "valid", "test"], default="valid", help="Whose pictures.")
