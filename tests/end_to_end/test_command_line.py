@@ -49,6 +49,10 @@ def is_short(err):
         ("--trainer.max_epoch=2", "no option 'trainer.max_epoch'. Did you mean trainer.max_epochs"),
         ("--model.learning_rat 1", "no option 'model.learning_rat'. Did you mean model.learning_rate?"),
         ("--model.init_args.learning_rat 1", "no option 'model.learning_rat'. Did you mean model.learning_rate?"),
+        (
+            "--model.evaluation.grid_querys 3",
+            "no option 'model.evaluation.grid_querys'. Did you mean model.evaluation.grid_queries?",
+        ),
         ("--data.rot x", "no option 'data.rot'. Did you mean data.root?"),
         ("--data.flp 0.1", "no option 'data.flp'. Did you mean data.flip?"),
         ("--learning_rate 1", "Did you mean model.learning_rate,"),
@@ -58,6 +62,8 @@ def is_short(err):
         ("--data.image_size big", "data.image_size is 'big': give auto or a whole number."),
         ("--data.batch_size 1.5", "data.batch_size is '1.5': give a whole number."),
         ("--model.learning_rate fast", "model.learning_rate is 'fast': give a number."),
+        ("--model.evaluation.precisions few", "model.evaluation.precisions is 'few': give a list, each a number."),
+        ("--model.evaluation.mode mx", "model.evaluation.mode is 'mx': give max or min. Did you mean max?"),
         ("--data.on_error skp", "data.on_error is 'skp': give raise or skip. Did you mean skip?"),
         ("--data.crop_scale 0.9", "data.crop_scale is '0.9': give a list of 2, each a number."),
         ("--trainer.max_epochs two", "trainer.max_epochs is 'two': give a whole number."),
@@ -83,6 +89,14 @@ def test_a_wrong_flag_is_answered_in_one_line(zoo_main, words, said):
         (
             "model:\n  init_args:\n    learning_rat: 1",
             ":3: there is no option 'model.learning_rat'. Did you mean model.l",
+        ),
+        (
+            "model:\n  init_args:\n    evaluation: {grid_querys: 3}",
+            ":3: there is no option 'model.evaluation.grid_querys'. Did you mean model.evaluation.grid_queries?",
+        ),
+        (
+            "model:\n  init_args:\n    evaluation:\n      precisions: few",
+            ":4: model.evaluation.precisions is 'few': give a list, each a number.",
         ),
         ("data: {init_args: {rot: 1}}", ":1: there is no option 'data.rot'. Did you mean data.root?"),
         ("optimiser: 1", ":1: there is no option 'optimiser': they begin with model, data or trainer"),

@@ -132,9 +132,11 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
     if extra := re.search(r"unrecognized arguments: ([^\s=]+)", message):
         if not extra[1].startswith("--"):
             return f"{extra[1]!r} is no option: options begin with --"
-        return no_option(extra[1][2:], options)
-    if unknown := re.search(r"ption '([\w.+]+)' is not accepted|not accept option '([\w.+]+)'", message):
-        name = next(filter(None, unknown.groups()))
+        return no_option(".".join([*keys, extra[1][2:]]), options)
+    if unknown := re.search(
+        r"ption '([\w.+]+)' is not accepted|(?:Group '([\w.]+)' does )?not accept option '([\w.+]+)'", message
+    ):
+        name = ".".join(filter(None, unknown.groups()))
         if not paths:
             return where(name, "", words) + no_option(name, options)
         valid = parameters_of(load_class(paths[-1]))
@@ -150,10 +152,12 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     if keys and value:
         owner = load_class(paths[-1]) if paths else classes["trainer"]
-        parameter = parameters_of(owner).get(keys[-1].rpartition(".")[2])
+        last = keys[-1].rpartition(".")[2]
+        parameters = parameters_of(owner)
+        parameter = parameters.get(keys[-1]) or parameters.get(last)  # an option of a dataclass, or of the class itself
         wanted = parameter.annotation if parameter else int if key == "save_every" else bool | int  # seed_everything
         near = nearest(value[1], map(str, choices(wanted)))
-        return f"{where(keys[-1], value[1], words)}{key} is {value[1]!r}: give {in_words(wanted)}.{near}"
+        return f"{where(last, value[1], words)}{key} is {value[1]!r}: give {in_words(wanted)}.{near}"
     if required := re.search(r"arguments are required: \w+\.(model|data)", message):
         return f"no configuration names the {required[1]}: it needs `{required[1]}: {{class_path: …}}`"
     return " ".join(message.split())

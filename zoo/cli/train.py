@@ -252,8 +252,8 @@ class ZooCLI(LightningCLI):
         """Build task, data and trainer, and see that the checkpoint is this task's."""
         try:
             super().instantiate_classes()
-        except ValueError:
-            raise self.fault or sys.exception() from None  # type: ignore[misc]
+        except ValueError as error:
+            raise self.fault or user_error_behind(error) or error from None
         if self.trained is not None:
             load_strictly(self.model, self.trained, f"--ckpt_path {self.plan.checkpoint}")
             self.trained = None
@@ -315,6 +315,13 @@ class ZooCLI(LightningCLI):
         """The whole configuration as plain data, without what belongs to this command alone."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key not in NOT_OF_THE_RUN}
+
+
+def user_error_behind(error: BaseException | None) -> UserError | None:
+    """Give the mistake that an error of jsonargparse buries: one that a dataclass of options raised."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def as_list(value: Any) -> list[Any]:

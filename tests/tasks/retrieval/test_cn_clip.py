@@ -131,7 +131,7 @@ def test_initial_weights_win_over_the_towers_own(file, state, tmp_path, monkeypa
     def fail(*_, **__):
         raise AssertionError("the towers' pretrained weights were asked for")
 
-    monkeypatch.setattr("zoo.tasks.retrieval.task.load_pretrained", fail)
+    monkeypatch.setattr("zoo.core.task.load_pretrained", fail)
     task = fitting_task(image_pretrained=True, text_pretrained=True, init_from=str(file))
     task.trainer = type("Trainer", (), {"ckpt_path": None})()
     task.setup("fit")

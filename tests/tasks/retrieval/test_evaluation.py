@@ -97,8 +97,7 @@ def test_validate_then_test_write_the_thresholds_of_both(zoo_main, trained, muge
 def test_precisions_are_options(zoo_main, trained, workplace):
     overlay = workplace / "experiments" / "_overlays" / "other.yaml"
     words = ("validate", "--config", "experiments/_overlays/other.yaml")
-    usual = [50, 80, 90, 95]
-    for given, wanted in (("{}", usual), ("{precisions: [30, 62.5]}", [30, 62.5]), ("{precisions: []}", None)):
+    for given, wanted in (("{}", WANTED), ("{precisions: [30, 62.5]}", [30, 62.5]), ("{precisions: []}", None)):
         overlay.write_text(f"model: {{init_args: {{evaluation: {given}}}}}\n")
         (trained / "thresholds.json").unlink(missing_ok=True)
         code, out, err = zoo_main(*words)
@@ -113,11 +112,14 @@ def test_precisions_are_options(zoo_main, trained, workplace):
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("[100]", "precisions is [100.0]: give percents above 0 and below 100"), ("few", "give a list, each a number")],
+    [
+        ("[100]", "precisions is [100.0]: give percents above 0 and below 100"),
+        ("few", "model.evaluation.precisions is 'few': give a list, each a number"),
+    ],
 )
 def test_faulty_precisions_are_said(zoo_main, workplace, given, said):
     tiny = workplace / "experiments" / "tiny.yaml"
-    tiny.write_text(tiny.read_text().replace("sheet_queries: 0}", f"precisions: {given}}}"))
+    tiny.write_text(tiny.read_text().replace("grid_queries: 0}", f"precisions: {given}}}"))
     code, _, err = zoo_main("fit", *TINY)
     assert code != 0
     assert said in err

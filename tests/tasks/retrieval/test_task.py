@@ -151,7 +151,7 @@ def test_a_checkpoint_names_a_task_and_nothing_else_to_call(checkpoint, tmp_path
         3,
     ):
         torch.save({**content, "task": task, "hyper_parameters": arguments}, checkpoint)
-        with pytest.raises(UserError, match="which neither zoo nor an installed package has"):
+        with pytest.raises(UserError, match="which this zoo does not have"):
             load(checkpoint)
     assert not (tmp_path / "ran").exists()
 

@@ -196,15 +196,12 @@ def trained(zoo_main, workplace):
     return run
 
 
-def guarded(workplace, place):
-    """Put the guard before, or behind, the evaluation in the tiny experiment."""
+def guarded(workplace, evaluation):
+    """Put the guard into the tiny experiment, before the task's evaluation or behind one of the trainer's."""
     path = workplace / "experiments" / "tiny.yaml"
-    text, guard = path.read_text(), "    - class_path: ZeroShotGuard\n"
-    mark = {"before": "    - class_path: zoo.tasks.retrieval.evaluation", "behind": "    - class_path: lightning."}[
-        place
-    ]
-    assert mark in text
-    path.write_text(text.replace(mark, guard + mark))
+    callbacks = {"task": ["ZeroShotGuard"], "trainer": ["RetrievalEvaluation", "ZeroShotGuard"]}[evaluation]
+    lines = ["  callbacks+:", *(f"    - class_path: {callback}" for callback in callbacks)]
+    path.write_text(path.read_text() + "\n".join(lines) + "\n")
 
 
 def fit(zoo_main, *words):
@@ -217,9 +214,9 @@ def fit(zoo_main, *words):
     return [str(warning.message) for warning in caught if "of step 0" in str(warning.message)], recalls
 
 
-@pytest.mark.parametrize("place", ["before", "behind"])
-def test_an_absurd_learning_rate_is_told_also_by_a_run_that_goes_on(zoo_main, workplace, trained, place):
-    guarded(workplace, place)
+@pytest.mark.parametrize("evaluation", ["task", "trainer"])
+def test_an_absurd_learning_rate_is_told_also_by_a_resumed_run(zoo_main, workplace, trained, evaluation):
+    guarded(workplace, evaluation)
     said, recalls = fit(zoo_main, "--model.init_from", trained, "--model.learning_rate", 0.05)
     zero_shot, *later = recalls
     below = [recall for recall in later if recall < zero_shot]
@@ -268,7 +265,7 @@ def test_a_trainer_in_python_that_resumes_compares_with_step_0(workplace, traine
 
 
 def test_random_weights_and_a_harmless_rate_are_left_alone(zoo_main, workplace, trained):
-    guarded(workplace, "behind")
+    guarded(workplace, "task")
     said, _ = fit(zoo_main, "--model.learning_rate", 0.05)
     assert said == []
     said, recalls = fit(zoo_main, "--model.init_from", trained, "--model.learning_rate", 0)

@@ -45,6 +45,7 @@ class CollapseAlarm(Callback):
             rank_zero_warn(
                 f"train/loss has been {loss:.3f}, about ln(batch), for {STEPS} steps: the embeddings have "
                 f"collapsed. Lower model.learning_rate ({pl_module.hparams['learning_rate']}), lengthen "
-                f"model.optimizer.warmup_steps ({pl_module.hparams['optimizer'].warmup_steps}), or start from pretrained weights.",
+                f"model.optimizer.warmup_steps ({pl_module.hparams['optimizer'].warmup_steps}), or start from "
+                "pretrained weights.",
                 category=RuntimeWarning,
             )

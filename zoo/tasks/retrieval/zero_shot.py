@@ -84,8 +84,8 @@ class ZeroShotGuard(Callback):
             return f"{measured} Lower it, --model.learning_rate {suggested:g}, or enlarge the batch."
         return (
             f"{measured} That is low enough: take fewer steps (trainer.max_epochs {trainer.max_epochs}), a longer"
-            f" warm-up (model.optimizer.warmup_steps {task.hparams['optimizer'].warmup_steps}), or hold the image tower back"
-            " (model.image_trainable_layers, model.layer_decay)."
+            f" warm-up (model.optimizer.warmup_steps {task.hparams['optimizer'].warmup_steps}), or hold the image"
+            " tower back (model.image_trainable_layers, model.layer_decay)."
         )
 
     # --- checkpoints -------------------------------------------------------------------------------------------
