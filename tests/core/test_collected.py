@@ -155,3 +155,11 @@ def test_every_process_raises_when_one_is_at_fault(run_processes):
         assert "8 rows for a split of 7: 1 repeated (40)" in repeated
         assert "0 rows for a split of 7: 7 missing" in nothing
         assert "the processes hold different rows of embedding" in differing
+
+
+def test_without_expected_rows_whatever_came_is_kept_once_in_the_order_of_its_rows():
+    metric = CollectedRows(None, names=["value"])
+    for rows in ([5, 2], [9, 2]):
+        metric.update(torch.tensor(rows), value=torch.tensor(rows).float())
+    rows, values = metric.gathered()
+    assert rows.tolist() == values["value"].tolist() == [2, 5, 9]

@@ -22,7 +22,8 @@ class CollectedRows(Metric):
     evaluation. Move it to the device of the values first, as with every torchmetrics metric.
 
     Args:
-        expected_rows: The rows that an evaluation goes over, in file order.
+        expected_rows: The rows that an evaluation goes over, in file order. None: whatever comes, in the order of its
+            numbers; a row that comes twice, as samplers repeat some, is kept once.
         names: What is collected of each row, such as ``("embedding", "inception", "logits")``.
         complete: Whether exactly ``expected_rows`` must have come. ``False`` for a partial evaluation
             (``limit_val_batches``): then what came is handed out.
@@ -34,12 +35,12 @@ class CollectedRows(Metric):
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, expected_rows: Sequence[int], names: Sequence[str], *, complete: bool = True) -> None:
+    def __init__(self, expected_rows: Sequence[int] | None, names: Sequence[str], *, complete: bool = True) -> None:
         super().__init__(sync_on_compute=False)  # gathered once, by gathered, for all that is computed from it
-        repeated = [row for row, count in Counter(expected_rows).items() if count > 1]
+        repeated = [row for row, count in Counter(expected_rows or ()).items() if count > 1]
         if repeated:
             raise UserError(f"expected_rows has {some(repeated)} more than once; each row is expected once.")
-        self.place_of = {int(row): place for place, row in enumerate(expected_rows)}
+        self.place_of = None if expected_rows is None else {int(row): place for place, row in enumerate(expected_rows)}
         self.names = tuple(names)
         self.complete = complete
         self._gathered: tuple[Tensor, dict[str, Tensor]] | None = None
@@ -112,7 +113,8 @@ class CollectedRows(Metric):
 
     def _in_file_order(self, rows: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         came = rows.tolist()
-        check_ids(came, self.place_of, metric="CollectedRows", what="rows", complete=self.complete)
+        if self.place_of is not None:
+            check_ids(came, self.place_of, metric="CollectedRows", what="rows", complete=self.complete)
         for name, value in values.items():
             broken = rows_not_finite(value)
             if broken:
@@ -121,7 +123,12 @@ class CollectedRows(Metric):
                     f"{some([came[row] for row in broken])}): no score can be computed from it. The training, or the "
                     "model that scores, has diverged."
                 )
-        order = torch.tensor(file_order(came, self.place_of), dtype=torch.int64, device=rows.device)
+        if self.place_of is None:
+            first = {row: place for place, row in reversed(list(enumerate(came)))}
+            found = [first[row] for row in sorted(first)]
+        else:
+            found = file_order(came, self.place_of)
+        order = torch.tensor(found, dtype=torch.int64, device=rows.device)
         return rows[order], {name: value[order] for name, value in values.items()}
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:

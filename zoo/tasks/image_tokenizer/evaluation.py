@@ -8,13 +8,12 @@ import lightning as L
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, Part, data_module, parameter_count, save_image_grid
 from zoo.core.grids import GridRow, image_grid
 from zoo.data.images import resize
+from zoo.tasks.image_tokenizer.metrics import SSIM_WINDOW, image_similarity
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.evaluation import ScorerOptions
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
@@ -23,7 +22,6 @@ from zoo.tasks.text_to_image.metrics.scores import distribution_scores, r_precis
 from zoo.tasks.text_to_image.report import check_monitored, print_scores
 
 SHEET_ROWS = 10
-SSIM_WINDOW = 11  # pixels, the usual one; smaller pictures have no SSIM
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class ReconstructionEvaluation(Evaluation):
             print(f"No R-precision: {targets.source} have no descriptions of their own", file=sys.stderr)
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> CollectedRows:
-        """Make what collects codes, features and likenesses."""
+        """Make what collects codes, features and similarities."""
         self.extractors.to(task.device)
         names = [
             *self.extractors.by_name,
@@ -83,8 +81,8 @@ class ReconstructionEvaluation(Evaluation):
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Look at a batch of reconstructions."""
         looked = self.extractors.extract_features(outputs["pictures"])
-        likeness = picture_likeness(outputs["pictures"], batch["image"])
-        part.rows.update(batch["row"], codes=outputs["codes"].flatten(1), **looked, **likeness)
+        similarity = image_similarity(outputs["pictures"], batch["image"])
+        part.rows.update(batch["row"], codes=outputs["codes"].flatten(1), **looked, **similarity)
         return {
             "images": outputs["pictures"],
             "true_images": batch["image"],
@@ -151,23 +149,3 @@ class ReconstructionEvaluation(Evaluation):
             ],
             titles=[""] * len(rows),
         )
-
-
-def picture_likeness(pictures: Tensor, true: Tensor) -> dict[str, Tensor]:
-    """How like its true one each picture is, by torchmetrics.
-
-    Args:
-        pictures: ``[B, 3, S, S] uint8``.
-        true: ``[B, 3, S, S] uint8``.
-
-    Returns:
-        ``psnr [B]`` in decibels, 100 at most (equal pictures have none), and ``ssim [B]`` in percent, where pictures
-        are as large as its window.
-    """
-    a, b = pictures.float(), true.float()
-    psnr = peak_signal_noise_ratio(a, b, data_range=255.0, reduction="none", dim=(1, 2, 3))
-    found = {"psnr": psnr.clamp(max=100)}
-    if a.shape[-1] >= SSIM_WINDOW:
-        ssim = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
-        found["ssim"] = 100 * ssim.reshape(len(a))  # type: ignore[union-attr]
-    return found

@@ -11,6 +11,13 @@ SPEC = TaskSpec(
         "zoo.tasks.text_to_image.evaluation:GenerationEvaluation",
         "zoo.tasks.text_to_image.submission:TextToImageSubmission",
     ),
+    metrics=(
+        "zoo.tasks.text_to_image.metrics.frechet:FrechetDistance",
+        "zoo.tasks.text_to_image.metrics.kernel_distance:KernelDistance",
+        "zoo.tasks.text_to_image.metrics.inception_score:InceptionScore",
+        "zoo.tasks.text_to_image.metrics.precision_recall:PrecisionRecall",
+        "zoo.tasks.text_to_image.metrics.scores:RPrecision",
+    ),
     registries=("zoo.tasks.text_to_image.registry:GENERATORS",),
     monitors={"val/fd_clip": "min", "val/r_precision": "max"},
     results=("zoo.tasks.text_to_image.results:RESULTS", "zoo.tasks.text_to_image.results:CONTROLS"),

@@ -1,23 +1,72 @@
 """The Inception score (Salimans et al., "Improved Techniques for Training GANs", arXiv:1606.03498)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from zoo.core.precision import float64_device
 from zoo.errors import UserError
+from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSets
 
 
-class InceptionScore(NamedTuple):
+class InceptionScoreResult(NamedTuple):
     """What an Inception score is printed with."""
 
     mean: float  # over the splits: 1 to the number of classes
     deviation: float  # standard deviation over the splits, ddof 0
 
 
-def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> InceptionScore:
+class InceptionScore(Metric):
+    """The Inception score of generated images.
+
+    ``compute`` gives ``mean`` and ``std``, over the splits, float64, on every process the same. Who is in which split
+    depends on the order of the images: give ``update`` their ``rows``.
+
+    Args:
+        extractor: ``inception``, or a function of images ``[B, 3, S, S] uint8`` that gives logits. None: logits
+            ``[B, C]`` come in the place of images.
+        splits: Parts that are scored each alone, at least 1.
+        seed: Seed of the splits.
+
+    Raises:
+        UserError: The extractor cannot be had.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    def __init__(self, extractor: str | Extract | None = None, *, splits: int = 10, seed: int = 2020) -> None:
+        super().__init__(sync_on_compute=False)  # gathered once, by its sets
+        self.sets = ImageSets(extractor, logits=True)
+        self.options = {"splits": splits, "seed": seed}
+
+    def update(self, images: Tensor | None = None, rows: Tensor | None = None) -> None:
+        """Take a batch of generated images; see ``ImageSets.update``."""
+        self.sets.update(images, None, rows)
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Take a batch, as ``update``: a part of a set has no score of its own."""
+        self.update(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.sets.reset()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Give the score; see ``inception_score``."""
+        found = inception_score(self.sets.features("generated"), **self.options)
+        return {
+            "mean": torch.tensor(found.mean, dtype=torch.float64),
+            "std": torch.tensor(found.deviation, dtype=torch.float64),
+        }
+
+
+def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> InceptionScoreResult:
     """The exponential of how much, on average, a picture's classes differ from all pictures' classes, split by split.
 
     The splits are those that torch-fidelity 0.4 draws with the same seed. Computed in fp64.
@@ -46,4 +95,4 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> In
         log_shares = rows.log_softmax(dim=1)  # [n, C]
         log_marginal = log_shares.logsumexp(dim=0) - np.log(len(rows))  # [C]
         scores[part] = (log_shares.exp() * (log_shares - log_marginal)).sum(dim=1).mean().exp().item()
-    return InceptionScore(float(scores.mean()), float(scores.std()))
+    return InceptionScoreResult(float(scores.mean()), float(scores.std()))

@@ -3,19 +3,21 @@
 It is called KID only where Inception made the features (Bińkowski et al., "Demystifying MMD GANs", arXiv:1801.01401).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from zoo.core.precision import float64_device, full_float32
 from zoo.errors import UserError
+from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSets
 
 PAIRS_PER_BLOCK = 1 << 21
 
 
-class KernelDistance(NamedTuple):
+class KernelDistanceResult(NamedTuple):
     """What a kernel distance is printed with."""
 
     mean: float  # over the subsets; may lie a little below 0
@@ -23,9 +25,61 @@ class KernelDistance(NamedTuple):
     subset_size: int  # pictures of each side in a subset
 
 
+class KernelDistance(Metric):
+    """The kernel distance of generated and true images: KID, where Inception is the extractor.
+
+    ``compute`` gives ``mean`` and ``std``, over the subsets, float64, on every process the same. Who is in which subset
+    depends on the order of the images: give ``update`` their ``rows``.
+
+    Args:
+        extractor: ``inception``, an image tower with published weights (``timm:NAME``), or a function
+            of images ``[B, 3, S, S] uint8``. None: features ``[B, D]`` come in the place of images.
+        subsets: Number of subsets, at least 1.
+        subset_size: Images of each side in a subset, at least 2; fewer, where a side has fewer.
+        seed: Seed of the subsets.
+
+    Raises:
+        UserError: The extractor cannot be had.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    def __init__(
+        self, extractor: str | Extract | None = None, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
+    ) -> None:
+        super().__init__(sync_on_compute=False)  # gathered once, by its sets
+        self.sets = ImageSets(extractor)
+        self.options = {"subsets": subsets, "subset_size": subset_size, "seed": seed}
+
+    def update(
+        self, images: Tensor | None = None, true_images: Tensor | None = None, rows: Tensor | None = None
+    ) -> None:
+        """Take a batch of either side, or of both; see ``ImageSets.update``."""
+        self.sets.update(images, true_images, rows)
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Take a batch, as ``update``: a part of a set has no score of its own."""
+        self.update(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.sets.reset()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Give the distance; see ``kernel_distance``."""
+        found = kernel_distance(self.sets.features("generated"), self.sets.features("true"), **self.options)
+        return {
+            "mean": torch.tensor(found.mean, dtype=torch.float64),
+            "std": torch.tensor(found.deviation, dtype=torch.float64),
+        }
+
+
 def kernel_distance(
     features_a: Tensor, features_b: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
-) -> KernelDistance:
+) -> KernelDistanceResult:
     """The unbiased squared maximum mean discrepancy under the kernel (a·b / D + 1)³, averaged over random subsets.
 
     The subsets are those that torch-fidelity 0.4 draws with the same seed. Products are computed in fp32 and summed in
@@ -62,7 +116,7 @@ def kernel_distance(
     with torch.no_grad(), full_float32(device):
         within = sum(_sums(x, x, members, members) - members @ _self_kernel(x) for x, members in ((a, in_a), (b, in_b)))
         distances = within / (size * (size - 1)) - 2 * _sums(a, b, in_a, in_b) / size**2  # [subsets]
-    return KernelDistance(distances.mean().item(), distances.std(correction=0).item(), size)
+    return KernelDistanceResult(distances.mean().item(), distances.std(correction=0).item(), size)
 
 
 def _draw(pictures_a: int, pictures_b: int, *, subsets: int, size: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,73 @@
 """Improved precision and recall of generated pictures (Kynkäänniemi et al., arXiv:1904.06991)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from zoo.core.precision import full_float32
 from zoo.errors import UserError
+from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSets
 
 ROWS_PER_BLOCK = 4096
 
 
-class PrecisionRecall(NamedTuple):
+class PrecisionRecallResult(NamedTuple):
     """Two shares, 0 to 1."""
 
     precision: float  # of the generated pictures that lie where true ones are
     recall: float  # of the true pictures that lie where generated ones are
 
 
+class PrecisionRecall(Metric):
+    """Improved precision and recall of generated images.
+
+    ``compute`` gives ``precision`` and ``recall``, float64, in [0, 1], on every process the same.
+
+    Args:
+        extractor: ``inception``, an image tower with published weights (``timm:NAME``), or a function
+            of images ``[B, 3, S, S] uint8``. None: features ``[B, D]`` come in the place of images.
+        neighbours: The neighbour that an image's ball reaches to, at least 1.
+
+    Raises:
+        UserError: The extractor cannot be had.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    def __init__(self, extractor: str | Extract | None = None, *, neighbours: int = 3) -> None:
+        super().__init__(sync_on_compute=False)  # gathered once, by its sets
+        self.sets = ImageSets(extractor)
+        self.neighbours = neighbours
+
+    def update(
+        self, images: Tensor | None = None, true_images: Tensor | None = None, rows: Tensor | None = None
+    ) -> None:
+        """Take a batch of either side, or of both; see ``ImageSets.update``."""
+        self.sets.update(images, true_images, rows)
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Take a batch, as ``update``: a part of a set has no score of its own."""
+        self.update(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.sets.reset()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Give both shares; see ``precision_recall``."""
+        generated, true = self.sets.features("generated"), self.sets.features("true")
+        found = precision_recall(generated, true, neighbours=self.neighbours)._asdict()
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
+
+
 def precision_recall(
     generated: Tensor, real: Tensor, *, neighbours: int = 3, block_size: int = ROWS_PER_BLOCK
-) -> PrecisionRecall:
+) -> PrecisionRecallResult:
     """Which share of each set lies within the other, a set being balls around its pictures.
 
     A picture's ball reaches to its ``neighbours``-th nearest picture of the same set. Distances are Euclidean, in fp32.
@@ -61,7 +108,7 @@ def precision_recall(
                 distances = torch.cdist(generated[rows], real[columns])
                 inside_real[rows] |= (distances <= real_radii[columns]).any(dim=1)
                 inside_generated[columns] |= (distances <= generated_radii[rows, None]).any(dim=0)
-    return PrecisionRecall(inside_real.double().mean().item(), inside_generated.double().mean().item())
+    return PrecisionRecallResult(inside_real.double().mean().item(), inside_generated.double().mean().item())
 
 
 def _radii(features: Tensor, neighbours: int, block_size: int) -> Tensor:

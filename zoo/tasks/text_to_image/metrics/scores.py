@@ -1,16 +1,20 @@
 """All scores of generated pictures from features that are already there: pure functions of tensors."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torchmetrics import Metric
 
+from zoo.core.collected import CollectedRows
+from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 from zoo.tasks.text_to_image.metrics.frechet import frechet_distance_of
 from zoo.tasks.text_to_image.metrics.inception_score import inception_score
 from zoo.tasks.text_to_image.metrics.kernel_distance import kernel_distance
 from zoo.tasks.text_to_image.metrics.precision_recall import precision_recall
-from zoo.tasks.text_to_image.metrics.r_precision import hits, over_folds, shuffled_rows
+from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors, hits, over_folds, shuffled_rows
 
 SPLITS = 10  # of the Inception score
 NEIGHBOURS = 3  # of precision and recall
@@ -44,6 +48,73 @@ def distribution_scores(generated: Mapping[str, Tensor], true: Mapping[str, Tens
             precision, recall = precision_recall(drawn, features, neighbours=NEIGHBOURS)
             scores[f"precision_{name}"], scores[f"recall_{name}"] = 100 * precision, 100 * recall
     return scores
+
+
+class RPrecision(Metric):
+    """R-precision of images generated from a split's prompts, with its controls.
+
+    ``compute`` gives what ``r_precision_scores`` names, in percent, float64, on every process the same.
+
+    Args:
+        prompts: The N prompts of the split.
+        matcher: A retrieval checkpoint, a run's folder or a published model. None: the unit vectors of images
+            ``[B, D]`` come in the place of images.
+        prompt_features: ``[N, D]`` unit vectors of the prompts, where there is no matcher.
+
+    Raises:
+        UserError: The matcher cannot be had, or all prompts are the same.
+        ValueError: Neither, or both, of ``matcher`` and ``prompt_features`` are given.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    def __init__(
+        self, prompts: Sequence[str], *, matcher: str | None = None, prompt_features: Tensor | None = None
+    ) -> None:
+        super().__init__(sync_on_compute=False)  # gathered once, by what collects the images
+        if (matcher is None) == (prompt_features is None):
+            raise ValueError("give matcher or prompt_features, one of both.")
+        self.prompts = list(prompts)
+        self.extractors = None if matcher is None else FeatureExtractors(inception="none", matcher=matcher)
+        self.prompt_features = prompt_features
+        self.distractors = draw_distractors(self.prompts)
+        self.collected = CollectedRows(None, names=["features"])
+
+    def update(self, images: Tensor, rows: Tensor) -> None:
+        """Take a batch.
+
+        Args:
+            images: Generated images ``[B, 3, S, S] uint8``, or their unit vectors ``[B, D]``.
+            rows: ``[B] int64``, the index of each image's prompt.
+        """
+        if self.extractors is not None:
+            images = self.extractors.to(images.device).extract_features(images)["clip"]
+        self.collected.update(rows, features=images)
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Take a batch, as ``update``: a part of a split has no score of its own."""
+        self.update(*args, **kwargs)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Give the scores."""
+        rows, values = self.collected.gathered()
+        read = self.prompt_features if self.extractors is None else self.extractors.read(self.prompts)
+        scores = r_precision_scores(
+            values["features"].cpu(),
+            rows.cpu(),
+            self.prompts,
+            read.cpu(),  # type: ignore[union-attr]
+            None,
+            self.distractors,
+        )
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in scores.items()}
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.collected.reset()
 
 
 def r_precision_scores(
