@@ -170,7 +170,7 @@ class ImageTokenizerDataModule(MugeDataModule):
         return TrainingImages(
             self.open("train"),
             image_size=self.image_size,
-            crop_scale=self.crop_scale,  # type: ignore[arg-type]
+            crop_scale=self.crop_scale,
             flip=self.flip,
             seed=self.seed,
         )
