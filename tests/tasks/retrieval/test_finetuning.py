@@ -128,13 +128,13 @@ def test_the_last_layers_alone_are_trained(tmp_path):
     image = {name.removeprefix("image_tower.model.") for name in moved if name.startswith("image_tower")}
     assert {name.partition(".attn")[0] for name in image if ".attn.qkv.weight" in name} == {"blocks.4", "blocks.5"}
     assert {name.split(".")[0] for name in image} == {"blocks", "norm"}
-    assert {"image_projection.weight", "text_projection.weight", "logit_scale"} <= moved
+    assert {"image_projection.weight", "text_projection.weight", "loss.logit_scale"} <= moved
 
 
 def test_a_frozen_tower_has_no_dropout_and_its_statistics_keep_still(tmp_path):
     task = built(**RESNET, image_trainable_layers=0, text_trainable_layers=0)
     moved = changed(tmp_path, task.train())
-    assert moved == {"image_projection.weight", "text_projection.weight", "logit_scale"}
+    assert moved == {"image_projection.weight", "text_projection.weight", "loss.logit_scale"}
     assert not task.text_tower.training
     assert task.training
 
@@ -164,7 +164,7 @@ def test_each_layer_learns_slower_than_the_next(tmp_path):
     names = {parameter: name for name, parameter in task.named_parameters()}
     bases = {names[p]: group["initial_lr"] for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert bases.keys() == set(names.values())
-    assert bases["image_projection.weight"] == bases["logit_scale"] == 0.8
+    assert bases["image_projection.weight"] == bases["loss.logit_scale"] == 0.8
     assert bases["image_tower.model.norm.weight"] == bases["image_tower.model.blocks.5.attn.qkv.weight"] == 0.4
     assert bases["image_tower.model.blocks.0.attn.qkv.weight"] == pytest.approx(0.8 * 0.5**6)
     assert bases["image_tower.model.pos_embed"] == pytest.approx(0.8 * 0.5**7)
@@ -186,7 +186,7 @@ def test_adapters_begin_as_nothing_and_they_alone_are_trained(tmp_path):
     towers = {name for name in moved if "tower" in name}
     assert towers
     assert all(".lora_" in name for name in towers)
-    assert moved - towers == {"image_projection.weight", "text_projection.weight", "logit_scale"}
+    assert moved - towers == {"image_projection.weight", "text_projection.weight", "loss.logit_scale"}
 
 
 def test_a_checkpoint_of_adapters_loads_as_plain_weights(tmp_path, monkeypatch):
@@ -279,9 +279,9 @@ def test_a_tower_of_ones_own_that_cannot_says_so(tmp_path, option):
     ("options", "message"),
     [
         ({"layer_decay": 0.0}, "layer_decay: 0.0 came; it is a share, above 0"),
-        ({"label_smoothing": 1.0}, "label_smoothing: 1.0 came"),
-        ({"loss": "sigmoid", "label_smoothing": 0.1}, "label_smoothing: the sigmoid loss has none"),
-        ({"loss": "siglip"}, "loss: siglip came; use softmax or sigmoid"),
+        ({"loss_options": {"label_smoothing": 1.0}}, "label_smoothing: 1.0 came"),
+        ({"loss": "sigmoid", "loss_options": {"label_smoothing": 0.1}}, "'sigmoid' has no option 'label_smoothing'"),
+        ({"loss": "sigmod"}, "no retrieval loss 'sigmod'. Did you mean sigmoid"),
         ({"chunk_size": 0}, "chunk_size: 0 came; use 1 pair or more"),
         ({"lora_rank": -1}, "lora_rank: -1 came"),
     ],

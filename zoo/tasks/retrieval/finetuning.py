@@ -17,21 +17,15 @@ def check_options(options: Mapping[str, Any]) -> None:
         UserError: One is not.
     """
     ranges = {
-        "temperature": (lambda value: 0.01 <= value <= 1, "it is from 0.01 (a logit scale of 100) to 1"),
-        "text_to_image_weight": (lambda value: 0 <= value <= 1, "it is a share, from 0 to 1"),
-        "label_smoothing": (lambda value: 0 <= value < 1, "it is a share, from 0 to below 1"),
         "lora_dropout": (lambda value: 0 <= value < 1, "it is a share, from 0 to below 1"),
         "layer_decay": (lambda value: 0 < value <= 1, "it is a share, above 0 and up to 1"),
         "chunk_size": (lambda value: value is None or value >= 1, "use 1 pair or more, or null for the whole batch"),
         "lora_alpha": (lambda value: value > 0, "use a number above 0"),
         "lora_rank": (lambda value: value >= 0, "use 1 or more, or 0 for no adapters"),
-        "loss": (lambda value: value in ("softmax", "sigmoid"), "use softmax or sigmoid"),
     }
     for name, (valid, words) in ranges.items():
         if not valid(options[name]):
             raise UserError(f"{name}: {options[name]} came; {words}.")
-    if options["loss"] == "sigmoid" and options["label_smoothing"]:
-        raise UserError("label_smoothing: the sigmoid loss has none. Set it 0, or loss to softmax.")
 
 
 def prepare_tower(tower: nn.Module, side: str, options: Mapping[str, Any]) -> list[nn.Module]:
