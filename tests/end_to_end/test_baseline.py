@@ -102,7 +102,7 @@ EXPERIMENTS = {
     + "    group_size: 4\n    crop_scale: [0.5, 1.0]\n    flip: 0.5\n"
     + TRAINER,
     "retrieval/sigmoid": RETRIEVAL
-    + "    loss: sigmoid\n    loss_options: {temperature: 0.1}\n    chunk_size: 5\n    layer_decay: 0.9\n"
+    + "    loss: sigmoid\n    loss_options: {temperature: 0.1}\n    chunk_size: 5\n    finetuning: {layer_decay: 0.9}\n"
     + RETRIEVAL_DATA
     + TRAINER,
     "captioning": """\

@@ -18,12 +18,13 @@ from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
 from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
-from zoo.tasks.retrieval.finetuning import check_options, prepare_tower
+from zoo.tasks.retrieval.finetuning import FinetuningOptions, check, prepare_tower
 from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE
 from zoo.tasks.retrieval.registry import LOSSES
 from zoo.tasks.retrieval.submission import RetrievalSubmission
 
 ADAMW = OptimizerOptions(weight_decay=1e-3, betas=(0.9, 0.98), eps=1e-6)
+FINETUNING = FinetuningOptions()
 
 
 class RetrievalTask(Task):
@@ -48,8 +49,6 @@ class RetrievalTask(Task):
         embedding_dim: Width of the shared space.
         image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
-        layer_decay: What each layer of a tower has of the next one's learning rate, in (0, 1]; the projections behind
-            the last have the full one.
         optimizer: How AdamW goes, beside its peak learning rate.
         loss: A registered loss (``softmax``, CLIP's; ``sigmoid``, SigLIP's), or a built module.
         loss_options: Arguments of the loss's builder (``temperature``, ``label_smoothing``, …).
@@ -59,13 +58,7 @@ class RetrievalTask(Task):
         gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again. Not
             for towers whose batch norms train.
         compile_towers: Whether ``torch.compile`` makes kernels of the towers' networks; their first steps take minutes.
-        image_trainable_layers: How many of the image tower's last layers are trained; 0 freezes all of it. None: all.
-            Not beside ``lora_rank``, which freezes them all.
-        text_trainable_layers: The same of the text tower.
-        train_norms: Whether the towers' normalisations are trained; if not, batch norms keep their statistics too.
-        lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``); 0: none.
-        lora_alpha: Their scale, over the rank.
-        lora_dropout: Dropout before them, in [0, 1).
+        finetuning: What of the towers is trained, and how far from their initial weights.
         evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
@@ -85,19 +78,13 @@ class RetrievalTask(Task):
         embedding_dim: int = 512,
         image_projection_bias: bool = False,
         learning_rate: float = 5e-5,
-        layer_decay: float = 1.0,
         optimizer: OptimizerOptions = ADAMW,
         loss: str | nn.Module = "softmax",
         loss_options: dict[str, Any] | None = None,
         chunk_size: int | None = None,
         gradient_checkpointing: bool = False,
         compile_towers: bool = False,
-        image_trainable_layers: int | None = None,
-        text_trainable_layers: int | None = None,
-        train_norms: bool = True,
-        lora_rank: int = 0,
-        lora_alpha: float = 16.0,
-        lora_dropout: float = 0.0,
+        finetuning: FinetuningOptions = FINETUNING,
         evaluation: RetrievalEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
@@ -106,7 +93,9 @@ class RetrievalTask(Task):
         self.save_hyperparameters(ignore=modules, logger=False)
         self.take_options("optimizer", OptimizerOptions)
         self.take_options("evaluation", RetrievalEvaluationOptions)
-        check_options(self.hparams)
+        self.take_options("finetuning", FinetuningOptions)
+        chunks = chunk_size is None or chunk_size >= 1
+        check("chunk_size", chunk_size, chunks, "1 pair or more, or null for the whole batch")
         self.loss: Any = LOSSES.build_or_take("loss", loss, loss_options)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
@@ -245,10 +234,11 @@ class RetrievalTask(Task):
     def learning_rates(self) -> dict[nn.Parameter, float]:
         """Give each layer of the towers its peak learning rate, where they differ (``layer_decay``)."""
         rates: dict[nn.Parameter, float] = {}
-        if self.hparams["layer_decay"] < 1:
+        decay = self.hparams["finetuning"].layer_decay
+        if decay < 1:
             for _, tower in self._towers():
-                layers = asked(tower, "layers", "layer_decay")()
-                rates |= layer_rates(layers, self.hparams["learning_rate"], self.hparams["layer_decay"])
+                layers = asked(tower, "layers", "finetuning.layer_decay")()
+                rates |= layer_rates(layers, self.hparams["learning_rate"], decay)
         return rates
 
     # --- evaluation --------------------------------------------------------------------------------------------
@@ -281,7 +271,9 @@ class RetrievalTask(Task):
     def plain_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Add the adapters of a checkpoint that was trained with some to the weights that they adapt."""
         options = checkpoint.get("hyper_parameters", {})
-        if not options.get("lora_rank"):
+        finetuning = options.get("finetuning", {})
+        if not finetuning.get("lora_rank"):
             return checkpoint
-        state = merged(checkpoint["state_dict"], rank=options["lora_rank"], alpha=options["lora_alpha"])
-        return {**checkpoint, "state_dict": state, "hyper_parameters": {**options, "lora_rank": 0}}
+        state = merged(checkpoint["state_dict"], rank=finetuning["lora_rank"], alpha=finetuning["lora_alpha"])
+        options = {**options, "finetuning": {**finetuning, "lora_rank": 0}}
+        return {**checkpoint, "state_dict": state, "hyper_parameters": options}
