@@ -98,12 +98,12 @@ image_tokenizer: vqgan_tiny
 # Of each part that trains: its experiment. ROOT, MATCHER and RUNS are replaced.
 EXPERIMENTS = {
     "retrieval/softmax": RETRIEVAL
-    + "    loss: softmax\n    text_to_image_weight: 0.7\n"
+    + "    loss: softmax\n    loss_options: {text_to_image_weight: 0.7}\n"
     + RETRIEVAL_DATA
     + "    group_size: 4\n    crop_scale: [0.5, 1.0]\n    flip: 0.5\n"
     + TRAINER,
     "retrieval/sigmoid": RETRIEVAL
-    + "    loss: sigmoid\n    temperature: 0.1\n    chunk_size: 5\n    layer_decay: 0.9\n"
+    + "    loss: sigmoid\n    loss_options: {temperature: 0.1}\n    chunk_size: 5\n    finetuning: {layer_decay: 0.9}\n"
     + RETRIEVAL_DATA
     + TRAINER,
     "captioning": """\

@@ -78,8 +78,8 @@ def assert_same(task, encode_image, encode_text, *, size):
     images = pixels(size)
     image, text = normalize(encode_image(floats(images)), dim=-1), normalize(encode_text(TEXTS), dim=-1)
     found = task.encode_image(images), task.encode_text(TEXTS)
-    assert task.logit_scale.item() == 4.0
-    scale = task.logit_scale.exp()
+    assert task.loss.logit_scale.item() == 4.0
+    scale = task.loss.logit_scale.exp()
     pairs = [(found[0], image), (found[1], text), (scale * found[0] @ found[1].T, scale * image @ text.T)]
     errors = [((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs]
     assert all(len(torch.unique(theirs, dim=0)) == len(theirs) for _, theirs in pairs)

@@ -100,7 +100,7 @@ def assert_loaded(task, state):
     block, layer = "image_tower.model.blocks.0", "text_tower.encoder.encoder.layer.0"
     original, bert = "visual.transformer.resblocks.0", "bert.encoder.layer.0"
     for name, other in {
-        "logit_scale": "logit_scale",
+        "loss.logit_scale": "logit_scale",
         "image_tower.model.patch_embed.proj.weight": "visual.conv1.weight",
         f"{block}.attn.qkv.weight": f"{original}.attn.in_proj_weight",
         f"{block}.norm2.bias": f"{original}.ln_2.bias",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import zoo
 from zoo.core.optim import OptimizerOptions
 from zoo.tasks.retrieval.collapse import CollapseAlarm
 from zoo.tasks.retrieval.task import RetrievalTask
@@ -77,13 +78,12 @@ def fit(steps, *callbacks, **options):
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 def test_the_loss_of_guessing_is_computed_for_the_alarm_alone_at_every_tenth_step(monkeypatch, loss):
     computed = []
-    own = RetrievalTask._loss
-    monkeypatch.setattr(
-        RetrievalTask, "_loss", lambda task, *args, **ids: computed.append(1) or own(task, *args, **ids)
-    )
-    fit(11, loss=loss, temperature=0.1)
+    kind = type(zoo.create(loss))
+    own = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda part, *args, **ids: computed.append(1) or own(part, *args, **ids))
+    fit(11, loss=loss, loss_options={"temperature": 0.1})
     assert len(computed) == 11
-    fit(11, CollapseAlarm(), loss=loss, temperature=0.1)
+    fit(11, CollapseAlarm(), loss=loss, loss_options={"temperature": 0.1})
     assert len(computed) == 11 + 11 + 2
 
 

@@ -108,7 +108,7 @@ def test_dropout_is_the_same_when_a_chunk_is_computed_again(tmp_path):
 def test_batch_norms_do_not_see_a_batch_twice_or_in_parts(option):
     with pytest.raises(UserError, match=f"{next(iter(option))}: the image tower has batch norms"):
         built(**RESNET, **option)
-    for frozen in ({"train_norms": False}, {"image_trainable_layers": 0}):
+    for frozen in ({"finetuning": {"train_norms": False}}, {"finetuning": {"image_trainable_layers": 0}}):
         built(**RESNET, **option, **frozen)
 
 
@@ -123,24 +123,24 @@ def changed(folder, task):
 
 
 def test_the_last_layers_alone_are_trained(tmp_path):
-    moved = changed(tmp_path, built(image_trainable_layers=2, text_trainable_layers=0))
+    moved = changed(tmp_path, built(finetuning={"image_trainable_layers": 2, "text_trainable_layers": 0}))
     assert {name for name in moved if name.startswith("text_tower")} == set()
     image = {name.removeprefix("image_tower.model.") for name in moved if name.startswith("image_tower")}
     assert {name.partition(".attn")[0] for name in image if ".attn.qkv.weight" in name} == {"blocks.4", "blocks.5"}
     assert {name.split(".")[0] for name in image} == {"blocks", "norm"}
-    assert {"image_projection.weight", "text_projection.weight", "logit_scale"} <= moved
+    assert {"image_projection.weight", "text_projection.weight", "loss.logit_scale"} <= moved
 
 
 def test_a_frozen_tower_has_no_dropout_and_its_statistics_keep_still(tmp_path):
-    task = built(**RESNET, image_trainable_layers=0, text_trainable_layers=0)
+    task = built(**RESNET, finetuning={"image_trainable_layers": 0, "text_trainable_layers": 0})
     moved = changed(tmp_path, task.train())
-    assert moved == {"image_projection.weight", "text_projection.weight", "logit_scale"}
+    assert moved == {"image_projection.weight", "text_projection.weight", "loss.logit_scale"}
     assert not task.text_tower.training
     assert task.training
 
 
 def test_norms_can_keep_still(tmp_path):
-    moved = changed(tmp_path, built(**RESNET, train_norms=False))
+    moved = changed(tmp_path, built(**RESNET, finetuning={"train_norms": False}))
     task = built(**RESNET)
     norms = {
         f"{place}.{name}"
@@ -155,16 +155,16 @@ def test_norms_can_keep_still(tmp_path):
 
 def test_a_number_of_layers_that_is_not_there():
     with pytest.raises(UserError, match="text_trainable_layers: 4 came; this tower has 3 layers, .*: use 0 to 3"):
-        built(text_trainable_layers=4)
+        built(finetuning={"text_trainable_layers": 4})
 
 
 def test_each_layer_learns_slower_than_the_next(tmp_path):
-    task = built(layer_decay=0.5, learning_rate=0.8)
+    task = built(learning_rate=0.8, finetuning={"layer_decay": 0.5})
     _, trainer = trained(tmp_path, task, steps=1)
     names = {parameter: name for name, parameter in task.named_parameters()}
     bases = {names[p]: group["initial_lr"] for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert bases.keys() == set(names.values())
-    assert bases["image_projection.weight"] == bases["logit_scale"] == 0.8
+    assert bases["image_projection.weight"] == bases["loss.logit_scale"] == 0.8
     assert bases["image_tower.model.norm.weight"] == bases["image_tower.model.blocks.5.attn.qkv.weight"] == 0.4
     assert bases["image_tower.model.blocks.0.attn.qkv.weight"] == pytest.approx(0.8 * 0.5**6)
     assert bases["image_tower.model.pos_embed"] == pytest.approx(0.8 * 0.5**7)
@@ -176,7 +176,7 @@ def test_each_layer_learns_slower_than_the_next(tmp_path):
 
 
 def test_adapters_begin_as_nothing_and_they_alone_are_trained(tmp_path):
-    plain, task = built(), built(lora_rank=2)
+    plain, task = built(), built(finetuning={"lora_rank": 2})
     load_initial_weights(task, saved(plain, tmp_path / "plain.ckpt"))
     pictures, texts = batch()["image"], batch()["text"]
     with torch.no_grad():
@@ -186,11 +186,11 @@ def test_adapters_begin_as_nothing_and_they_alone_are_trained(tmp_path):
     towers = {name for name in moved if "tower" in name}
     assert towers
     assert all(".lora_" in name for name in towers)
-    assert moved - towers == {"image_projection.weight", "text_projection.weight", "logit_scale"}
+    assert moved - towers == {"image_projection.weight", "text_projection.weight", "loss.logit_scale"}
 
 
 def test_a_checkpoint_of_adapters_loads_as_plain_weights(tmp_path, monkeypatch):
-    task = built(lora_rank=2, lora_alpha=6.0)
+    task = built(finetuning={"lora_rank": 2, "lora_alpha": 6.0})
     trained(tmp_path, task)
     path = saved(task, tmp_path / "lora.ckpt")
     monkeypatch.setitem(__import__("sys").modules, "peft", None)  # who only uses it does not need peft
@@ -206,7 +206,7 @@ def test_a_checkpoint_of_adapters_loads_as_plain_weights(tmp_path, monkeypatch):
 
 
 def test_published_weights_find_their_place_under_adapters(tmp_path):
-    plain, task = built(), built(lora_rank=2)
+    plain, task = built(), built(finetuning={"lora_rank": 2})
     torch.save(plain.image_tower.model.state_dict(), tmp_path / "tower.pt")
     assert load_pretrained(task.image_tower, str(tmp_path / "tower.pt")).found
     assert torch.equal(
@@ -215,7 +215,7 @@ def test_published_weights_find_their_place_under_adapters(tmp_path):
 
 
 def test_a_task_with_adapters_starts_from_one_without(tmp_path):
-    plain, task = built(), built(lora_rank=2)
+    plain, task = built(), built(finetuning={"lora_rank": 2})
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter += 1
@@ -227,12 +227,12 @@ def test_a_task_with_adapters_starts_from_one_without(tmp_path):
 
 def test_adapters_that_cannot_be(monkeypatch):
     with pytest.raises(UserError, match="lora_rank: ResNet has no linear layer in its blocks"):
-        built(**RESNET, lora_rank=2)
+        built(**RESNET, finetuning={"lora_rank": 2})
     with pytest.raises(UserError, match="both given"):
-        built(lora_rank=2, text_trainable_layers=1)
+        built(finetuning={"lora_rank": 2, "text_trainable_layers": 1})
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(UserError, match=r"pip install 'muge-zoo\[lora\]'"):
-        built(lora_rank=2)
+        built(finetuning={"lora_rank": 2})
 
 
 def saved(task, path):
@@ -270,7 +270,8 @@ def test_a_tower_of_ones_own_that_cannot_says_so(tmp_path, option):
             return self.convolution(images.float()).flatten(1)
 
     value = {"layer_decay": 0.5, "gradient_checkpointing": True, "lora_rank": 2, "image_trainable_layers": 0}[option]
-    options = {"image_tower": Tower(), "image_tower_options": None, option: value}
+    given = {option: value} if option == "gradient_checkpointing" else {"finetuning": {option: value}}
+    options = {"image_tower": Tower(), "image_tower_options": None, **given}
     with pytest.raises(UserError, match=f"{option}: the tower Tower has no method"):
         trained(tmp_path, built(**options), steps=1)
 
@@ -278,12 +279,12 @@ def test_a_tower_of_ones_own_that_cannot_says_so(tmp_path, option):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer_decay": 0.0}, "layer_decay: 0.0 came; it is a share, above 0"),
-        ({"label_smoothing": 1.0}, "label_smoothing: 1.0 came"),
-        ({"loss": "sigmoid", "label_smoothing": 0.1}, "label_smoothing: the sigmoid loss has none"),
-        ({"loss": "siglip"}, "loss: siglip came; use softmax or sigmoid"),
-        ({"chunk_size": 0}, "chunk_size: 0 came; use 1 pair or more"),
-        ({"lora_rank": -1}, "lora_rank: -1 came"),
+        ({"finetuning": {"layer_decay": 0.0}}, "finetuning.layer_decay is 0.0: give a share, above 0"),
+        ({"loss_options": {"label_smoothing": 1.0}}, "label_smoothing: 1.0 came"),
+        ({"loss": "sigmoid", "loss_options": {"label_smoothing": 0.1}}, "'sigmoid' has no option 'label_smoothing'"),
+        ({"loss": "sigmod"}, "no retrieval loss 'sigmod'. Did you mean sigmoid"),
+        ({"chunk_size": 0}, "chunk_size is 0: give 1 pair or more"),
+        ({"finetuning": {"lora_rank": -1}}, "finetuning.lora_rank is -1"),
     ],
 )
 def test_options_out_of_their_range(options, message):

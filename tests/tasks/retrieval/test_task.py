@@ -161,7 +161,7 @@ def test_the_evaluation_loss_is_the_training_loss_of_each_block(task):
     images, texts = (torch.nn.functional.normalize(torch.randn(7, 16, generator=generator)) for _ in range(2))
     ids = torch.tensor([1, 2, 3, 1, 5, 6, 7])
     loss = task.evaluation_loss(images, texts, ids, torch.arange(7), block=4)
-    scale = task.logit_scale.exp()
+    scale = task.loss.logit_scale.exp()
     first = clip_loss(images[:4], texts[:4], scale, image_ids=ids[:4], query_ids=torch.arange(4))
     second = clip_loss(images[4:], texts[4:], scale, image_ids=ids[4:], query_ids=torch.arange(3))
     torch.testing.assert_close(loss, (4 * first + 3 * second) / 7)
@@ -192,18 +192,21 @@ def fit(task, tmp_path, **options):
 
 def test_the_logit_scale_stays_within_its_bounds(tmp_path):
     task = RetrievalTask(**OPTIONS, learning_rate=0.01, optimizer={"warmup_steps": 0})
-    task.logit_scale.data.fill_(math.log(100))
+    task.loss.logit_scale.data.fill_(math.log(100))
     fit(task, tmp_path, max_epochs=1)
-    assert 0 <= task.logit_scale.item() <= math.log(100) + 1e-6
+    assert 0 <= task.loss.logit_scale.item() <= math.log(100) + 1e-6
 
 
 def test_a_temperature_that_is_not_learned_stays(tmp_path):
     for learned in (True, False):
         task = RetrievalTask(
-            **OPTIONS, temperature=0.1, learn_temperature=learned, learning_rate=0.01, optimizer={"warmup_steps": 0}
+            **OPTIONS,
+            loss_options={"temperature": 0.1, "learn_temperature": learned},
+            learning_rate=0.01,
+            optimizer={"warmup_steps": 0},
         )
         fit(task, tmp_path, max_epochs=1)
-        assert (task.logit_scale.exp().item() == pytest.approx(10, abs=1e-4)) is not learned
+        assert (task.loss.logit_scale.exp().item() == pytest.approx(10, abs=1e-4)) is not learned
 
 
 def test_the_loss_weighs_its_directions_in_training_and_evaluation(tmp_path):
@@ -211,7 +214,7 @@ def test_the_loss_weighs_its_directions_in_training_and_evaluation(tmp_path):
     ids = torch.arange(3)
     for weight in (0.0, 0.5, 1.0):
         torch.manual_seed(0)
-        task = RetrievalTask(**OPTIONS, text_to_image_weight=weight)
+        task = RetrievalTask(**OPTIONS, loss_options={"text_to_image_weight": weight})
         images, texts = task.encode_image(PICTURES), task.encode_text(["红裙"] * 3)
         evaluated[weight] = task.eval().evaluation_loss(images, texts, ids, ids).item()
         trainer = fit(task.train(), tmp_path, max_steps=1)
@@ -224,7 +227,7 @@ def test_the_loss_weighs_its_directions_in_training_and_evaluation(tmp_path):
 @pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("temperature", 3.0), ("text_to_image_weight", 1.2)])
 def test_a_number_out_of_its_range_is_refused(name, value):
     with pytest.raises(UserError, match=f"{name}: {value} came"):
-        RetrievalTask(**OPTIONS, **{name: value})
+        RetrievalTask(**OPTIONS, loss_options={name: value})
 
 
 def test_warm_up_then_cosine_to_zero(tmp_path):

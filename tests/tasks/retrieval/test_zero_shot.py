@@ -122,8 +122,8 @@ def test_a_learning_rate_that_suits_gets_other_advice(rate):
     for name in (
         "trainer.max_epochs 3",
         "model.optimizer.warmup_steps 7",
-        "model.image_trainable_layers",
-        "model.layer_decay",
+        "model.finetuning.image_trainable_layers",
+        "model.finetuning.layer_decay",
     ):
         assert name in said
 

@@ -110,15 +110,16 @@ def to_zoo(state: Mapping[str, Tensor], image_model: nn.Module) -> dict[str, Ten
         state: Plain names to weights.
         image_model: The timm model of the image tower that ``architecture`` names; its memory is not touched.
     """
-    projections = {
+    renamed = {
         "visual.attnpool.c_proj.weight": "image_projection.weight",
         "visual.attnpool.c_proj.bias": "image_projection.bias",
+        "logit_scale": "loss.logit_scale",
     }
     converted: dict[str, Tensor] = {}
     vision: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key in projections:
-            converted[projections[key]] = value
+        if key in renamed:
+            converted[renamed[key]] = value
         elif key in ("visual.proj", "text_projection"):  # [width, D] here, [D, width] there
             name = "image_projection.weight" if key == "visual.proj" else "text_projection.weight"
             converted[name] = value.T if value.ndim == 2 else value

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class PairBatch(TypedDict):
@@ -17,6 +17,20 @@ class PairBatch(TypedDict):
     query_id: Tensor  # [B] int64
     positives: NotRequired[Tensor]  # [B, P] int64, the ids of all pictures that each query names, -1 fills; P > 1
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
+
+
+class RetrievalLoss(Protocol):
+    """A loss of pairs of embeddings, an ``nn.Module`` that owns what it learns.
+
+    ``loss(images, texts, image_ids=…, query_ids=…, positives=…)`` gives the mean over the pairs, a scalar; the last is
+    left out where each query names one image. Images and texts are unit vectors ``[N, D]`` of all processes.
+    """
+
+    logit_scale: nn.Parameter  # logarithm of the factor of the cosines, logged; the task keeps it in [0, ln 100]
+    sharded: bool  # True: called with this process's images [B, D], all texts, and ``first_row``, their index in them
+
+    def __call__(self, images: Tensor, texts: Tensor, **ids: Any) -> Tensor:
+        """Compute the loss."""
 
 
 class QueryBatch(TypedDict):
@@ -67,4 +81,4 @@ class RetrievalData(Protocol):
         """All queries, then all pictures that are trained on, each once, not augmented: this process's share."""
 
     def regroup(self, groups: Callable[[int], np.ndarray | None]) -> None:
-        """Ask ``groups``, as each epoch begins, which of its rows are dealt together: ``[P]`` integers, or None."""
+        """Ask ``groups``, as each epoch begins, which of its rows are sampled together: ``[P]`` integers, or None."""

@@ -131,11 +131,11 @@ class RetrievalDataModule(MugeDataModule):
         return {"groups": self._training[2], "group_size": self.group_size, "regroup": self._regroup}
 
     def regroup(self, groups: Callable[[int], np.ndarray | None]) -> None:
-        """Ask ``groups``, as each epoch begins, which of its rows are dealt together; before the loader is built.
+        """Ask ``groups``, as each epoch begins, which of its rows are sampled together; before the loader is built.
 
         Args:
             groups: Called on every process with the epoch, when its first batch is asked for. It gives ``[P]``
-                integers, the same on every process, whole groups of which are dealt in a run; or None for the data's
+                integers, the same on every process, whole groups of which are sampled in a run; or None for the data's
                 own groups and ``group_size``.
         """
         self._regroup = groups

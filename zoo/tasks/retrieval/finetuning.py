@@ -1,6 +1,7 @@
 """How a tower is trained: which part of it, with what kept on the way; and whether the options of that make sense."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -10,28 +11,44 @@ from zoo.core.contracts import asked
 from zoo.errors import UserError
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """See that a retrieval task's hyper-parameters are in their ranges.
+@dataclass(frozen=True)
+class FinetuningOptions:
+    """What of the towers is trained, and how far from their initial weights.
+
+    Args:
+        image_trainable_layers: Number of the image tower's last layers that are trained; 0 freezes all of it. null:
+            all. Not beside ``lora_rank``, which freezes them all.
+        text_trainable_layers: Number of the text tower's last layers that are trained, likewise.
+        train_norms: Whether the towers' normalisations are trained; if not, batch norms keep their statistics too.
+        layer_decay: Share of the next layer's learning rate that each layer of a tower has, in (0, 1]; the projections
+            behind the last have the full one.
+        lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``), at least 1; 0: none.
+        lora_alpha: Scale of the adapters, over the rank, above 0.
+        lora_dropout: Dropout probability before the adapters, in [0, 1).
 
     Raises:
-        UserError: One is not.
+        UserError: A number is out of its range.
     """
-    ranges = {
-        "temperature": (lambda value: 0.01 <= value <= 1, "it is from 0.01 (a logit scale of 100) to 1"),
-        "text_to_image_weight": (lambda value: 0 <= value <= 1, "it is a share, from 0 to 1"),
-        "label_smoothing": (lambda value: 0 <= value < 1, "it is a share, from 0 to below 1"),
-        "lora_dropout": (lambda value: 0 <= value < 1, "it is a share, from 0 to below 1"),
-        "layer_decay": (lambda value: 0 < value <= 1, "it is a share, above 0 and up to 1"),
-        "chunk_size": (lambda value: value is None or value >= 1, "use 1 pair or more, or null for the whole batch"),
-        "lora_alpha": (lambda value: value > 0, "use a number above 0"),
-        "lora_rank": (lambda value: value >= 0, "use 1 or more, or 0 for no adapters"),
-        "loss": (lambda value: value in ("softmax", "sigmoid"), "use softmax or sigmoid"),
-    }
-    for name, (valid, words) in ranges.items():
-        if not valid(options[name]):
-            raise UserError(f"{name}: {options[name]} came; {words}.")
-    if options["loss"] == "sigmoid" and options["label_smoothing"]:
-        raise UserError("label_smoothing: the sigmoid loss has none. Set it 0, or loss to softmax.")
+
+    image_trainable_layers: int | None = None
+    text_trainable_layers: int | None = None
+    train_norms: bool = True
+    layer_decay: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("finetuning.layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "a share, above 0 and up to 1")
+        check("finetuning.lora_rank", self.lora_rank, self.lora_rank >= 0, "1 or more, or 0 for no adapters")
+        check("finetuning.lora_alpha", self.lora_alpha, self.lora_alpha > 0, "a number above 0")
+        check("finetuning.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "a share, from 0 to below 1")
+
+
+def check(name: str, value: Any, in_range: bool, valid: str) -> None:
+    """Raise UserError where a hyper-parameter is not in its range."""
+    if not in_range:
+        raise UserError(f"model.{name} is {value}: give {valid}", argument=f"model.{name}", value=value, valid=valid)
 
 
 def prepare_tower(tower: nn.Module, side: str, options: Mapping[str, Any]) -> list[nn.Module]:
@@ -48,18 +65,19 @@ def prepare_tower(tower: nn.Module, side: str, options: Mapping[str, Any]) -> li
     Raises:
         UserError: The tower cannot be trained so.
     """
-    trainable_layers = options[f"{side}_trainable_layers"]
+    finetuning: FinetuningOptions = options["finetuning"]
+    trainable_layers = getattr(finetuning, f"{side}_trainable_layers")
     if trainable_layers is not None:
-        if options["lora_rank"]:
+        if finetuning.lora_rank:
             raise UserError(
                 f"{side}_trainable_layers and lora_rank are both given: adapters freeze all layers. Drop one."
             )
-        freeze_layers(tower, f"{side}_trainable_layers", trainable_layers)
-    if not options["train_norms"]:
+        freeze_layers(tower, f"finetuning.{side}_trainable_layers", trainable_layers)
+    if not finetuning.train_norms:
         freeze_norms(tower)
-    if options["lora_rank"]:
-        shape = {"rank": options["lora_rank"], "alpha": options["lora_alpha"], "dropout": options["lora_dropout"]}
-        asked(tower, "add_lora", "lora_rank")(**shape)
+    if finetuning.lora_rank:
+        shape = {"rank": finetuning.lora_rank, "alpha": finetuning.lora_alpha, "dropout": finetuning.lora_dropout}
+        asked(tower, "add_lora", "finetuning.lora_rank")(**shape)
     if options["gradient_checkpointing"]:
         asked(tower, "checkpoint_gradients", "gradient_checkpointing")()
     kept = kept_in_evaluation(tower)
@@ -70,8 +88,8 @@ def prepare_tower(tower: nn.Module, side: str, options: Mapping[str, Any]) -> li
         ):
             if options[option]:
                 raise UserError(
-                    f"{option}: the {side} tower has batch norms, {why}. Set train_norms false or"
-                    f" {side}_trainable_layers 0, take a tower without them, or leave {option} out."
+                    f"{option}: the {side} tower has batch norms, {why}. Set finetuning.train_norms"
+                    f" false or finetuning.{side}_trainable_layers 0, take a tower without them, or leave {option} out."
                 )
     for module in kept:
         module.eval()

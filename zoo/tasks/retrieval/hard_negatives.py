@@ -1,4 +1,4 @@
-"""Batches whose pairs are hard to tell apart: pairs that lie close in the embedding space are dealt together.
+"""Batches whose pairs are hard to tell apart: pairs that lie close in the embedding space are sampled together.
 
 Source: NGAME's mining-aware mini-batches (Dahiya et al. 2022, arXiv:2207.04452).
 """
@@ -40,9 +40,9 @@ class HardNegatives(Callback):
     A run that goes on in the middle of an epoch keeps that epoch's groups, which are in the checkpoint.
 
     Args:
-        group_size: Pairs that are dealt together, 2 or more; best a divisor of the batch over all processes.
-        from_epoch: First epoch that is mined for, from 0; until then the data's own groups are dealt.
-        every_n_epochs: Epochs that the groups of a mining are dealt for.
+        group_size: Pairs that are sampled together, 2 or more; best a divisor of the batch over all processes.
+        from_epoch: First epoch that is mined for, from 0; until then the data's own groups are used.
+        every_n_epochs: Epochs that the groups of a mining are used for.
 
     Raises:
         UserError: A number is out of its range, or the task or the data cannot be mined.
@@ -59,7 +59,7 @@ class HardNegatives(Callback):
         self.group_size = group_size
         self.from_epoch = from_epoch
         self.every_n_epochs = every_n_epochs
-        self.epoch = -1  # the last that was dealt
+        self.epoch = -1  # the last that was grouped
         self.mined = -1  # the epoch that the groups were mined for
         self.groups: Tensor | None = None  # [P] int32; None: the data's own
 
@@ -72,7 +72,7 @@ class HardNegatives(Callback):
         data = data_module(trainer, self)
         for what, owner, methods in (
             ("task", pl_module, ("encode_text", "encode_image")),
-            ("data module", data, ("training_pairs", "training_loaders", "deal")),
+            ("data module", data, ("training_pairs", "training_loaders", "regroup")),
         ):
             missing = [name for name in methods if not hasattr(owner, name)]
             if missing:
@@ -83,7 +83,7 @@ class HardNegatives(Callback):
         data.regroup(partial(self.groups_of, trainer, pl_module))
 
     def groups_of(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> np.ndarray | None:
-        """The groups that an epoch is dealt by, ``[P] int32``, mined where it is time; None: the data's own.
+        """The groups that an epoch is grouped by, ``[P] int32``, mined where it is time; None: the data's own.
 
         The sampler asks when the epoch's first batch is fetched: before each of Lightning's hooks that a resumed epoch
         may skip, and behind everything that still changes the weights. Once begun, an epoch keeps its groups.

@@ -11,9 +11,11 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from torch.utils.checkpoint import checkpoint
+
+from zoo.errors import UserError
 
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's upper bound of the learned parameter, which is the logarithm of the losses' factor."""
@@ -111,6 +113,35 @@ def siglip_loss(
         images, texts, scale = image_embeddings.float(), text_embeddings.float(), logit_scale.float()
         decide = partial(_sigmoids, entering=partial(entering, "image"))
         return _in_blocks(decide, images, texts, scale, logit_bias.float(), first_row=first_row)
+
+
+# --- options of the losses as modules ---------------------------------------------------------------------------------
+
+
+def initial_logit_scale(temperature: float, learned: bool) -> nn.Parameter:
+    """Make a loss's logit scale, the logarithm of the factor of its cosines.
+
+    Args:
+        temperature: Initial temperature, in [0.01, 1].
+        learned: Whether training moves it.
+
+    Raises:
+        UserError: The temperature is out of its range.
+    """
+    valid = "from 0.01 (a logit scale of 100) to 1"
+    if not 0.01 <= temperature <= 1:
+        raise UserError(
+            f"temperature: {temperature} came; it is {valid}.", argument="temperature", value=temperature, valid=valid
+        )
+    return nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learned)
+
+
+def check_share(argument: str, value: float, in_range: bool, valid: str) -> None:
+    """Raise UserError where an option of a loss is not in its range."""
+    if not in_range:
+        raise UserError(
+            f"{argument}: {value} came; it is a share, {valid}.", argument=argument, value=value, valid=valid
+        )
 
 
 # --- blocks of rows ------------------------------------------------------------------------------------------------

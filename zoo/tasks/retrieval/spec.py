@@ -14,6 +14,7 @@ SPEC = TaskSpec(
         "zoo.tasks.retrieval.hard_negatives:HardNegatives",
         "zoo.tasks.retrieval.zero_shot:ZeroShotGuard",
     ),
+    registries=("zoo.tasks.retrieval.registry:LOSSES",),
     metrics=("zoo.tasks.retrieval.metrics:RetrievalRecall",),
     monitors={name: "max" for name in ("val/mean_recall", "val/recall@1", "val/recall@5", "val/recall@10")},
     results=("zoo.tasks.retrieval.results:RESULTS",),

@@ -1,6 +1,5 @@
 """Text-to-image retrieval: two towers, one embedding space (CLIP, Radford et al. 2021, arXiv:2103.00020)."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,11 +18,13 @@ from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
 from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
-from zoo.tasks.retrieval.finetuning import check_options, prepare_tower
-from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE, clip_loss, siglip_loss
+from zoo.tasks.retrieval.finetuning import FinetuningOptions, check, prepare_tower
+from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE
+from zoo.tasks.retrieval.registry import LOSSES
 from zoo.tasks.retrieval.submission import RetrievalSubmission
 
 ADAMW = OptimizerOptions(weight_decay=1e-3, betas=(0.9, 0.98), eps=1e-6)
+FINETUNING = FinetuningOptions()
 
 
 class RetrievalTask(Task):
@@ -48,30 +49,16 @@ class RetrievalTask(Task):
         embedding_dim: Width of the shared space.
         image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
-        layer_decay: What each layer of a tower has of the next one's learning rate, in (0, 1]; the projections behind
-            the last have the full one.
         optimizer: How AdamW goes, beside its peak learning rate.
-        loss: ``softmax``, CLIP's cross-entropy, or ``sigmoid``, SigLIP's yes or no of each pair, which wants a
-            ``temperature`` of 0.1 that is learned.
-        temperature: Initial temperature; the logit scale is ln(1 / temperature), clamped to [0, ln 100].
-        learn_temperature: Whether training moves it.
-        text_to_image_weight: Share of the softmax loss's text-to-picture direction, the one that recall measures, in
-            [0, 1].
-        label_smoothing: Share of the softmax loss's target that is spread over all pictures or texts, in [0, 1).
-        logit_bias: What the sigmoid loss adds to the logits in the beginning; it is learned.
+        loss: A registered loss (``softmax``, CLIP's; ``sigmoid``, SigLIP's), or a built module.
+        loss_options: Arguments of the loss's builder (``temperature``, ``label_smoothing``, …).
         chunk_size: Pairs that the towers encode at a time, and once more on the way back: the memory of a step is then
             that of so many pairs, whatever the batch, for the time of a forward pass more (GradCache, Gao et al. 2021,
             arXiv:2101.06983). None: the whole batch at once. Towers with batch norms must have them frozen.
         gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again. Not
             for towers whose batch norms train.
         compile_towers: Whether ``torch.compile`` makes kernels of the towers' networks; their first steps take minutes.
-        image_trainable_layers: How many of the image tower's last layers are trained; 0 freezes all of it. None: all.
-            Not beside ``lora_rank``, which freezes them all.
-        text_trainable_layers: The same of the text tower.
-        train_norms: Whether the towers' normalisations are trained; if not, batch norms keep their statistics too.
-        lora_rank: Rank of the adapters that are trained in the towers' stead (extra ``lora``); 0: none.
-        lora_alpha: Their scale, over the rank.
-        lora_dropout: Dropout before them, in [0, 1).
+        finetuning: What of the towers is trained, and how far from their initial weights.
         evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
@@ -91,31 +78,25 @@ class RetrievalTask(Task):
         embedding_dim: int = 512,
         image_projection_bias: bool = False,
         learning_rate: float = 5e-5,
-        layer_decay: float = 1.0,
         optimizer: OptimizerOptions = ADAMW,
-        loss: Literal["softmax", "sigmoid"] = "softmax",
-        temperature: float = 0.07,
-        learn_temperature: bool = True,
-        text_to_image_weight: float = 0.5,
-        label_smoothing: float = 0.0,
-        logit_bias: float = -10.0,
+        loss: str | nn.Module = "softmax",
+        loss_options: dict[str, Any] | None = None,
         chunk_size: int | None = None,
         gradient_checkpointing: bool = False,
         compile_towers: bool = False,
-        image_trainable_layers: int | None = None,
-        text_trainable_layers: int | None = None,
-        train_norms: bool = True,
-        lora_rank: int = 0,
-        lora_alpha: float = 16.0,
-        lora_dropout: float = 0.0,
+        finetuning: FinetuningOptions = FINETUNING,
         evaluation: RetrievalEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
-        modules = [n for n, v in (("image_tower", image_tower), ("text_tower", text_tower)) if isinstance(v, nn.Module)]
+        parts = {"image_tower": image_tower, "text_tower": text_tower, "loss": loss}
+        modules = [name for name, part in parts.items() if isinstance(part, nn.Module)]
         self.save_hyperparameters(ignore=modules, logger=False)
         self.take_options("optimizer", OptimizerOptions)
         self.take_options("evaluation", RetrievalEvaluationOptions)
-        check_options(self.hparams)
+        self.take_options("finetuning", FinetuningOptions)
+        chunks = chunk_size is None or chunk_size >= 1
+        check("chunk_size", chunk_size, chunks, "1 pair or more, or null for the whole batch")
+        self.loss: Any = LOSSES.build_or_take("loss", loss, loss_options)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
         self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=image_projection_bias)
@@ -124,9 +105,6 @@ class RetrievalTask(Task):
             nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
         if image_projection_bias:
             nn.init.zeros_(self.image_projection.bias)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learn_temperature)
-        if loss == "sigmoid":
-            self.logit_bias = nn.Parameter(torch.tensor(logit_bias))
         self._kept_in_evaluation: list[nn.Module] = []
         for side, tower in self._towers():
             self._kept_in_evaluation += prepare_tower(tower, side, self.hparams)
@@ -210,8 +188,8 @@ class RetrievalTask(Task):
         images = self._in_chunks(self.encode_image, batch["image"])  # [B, D]
         texts = self._in_chunks(self.encode_text, batch["text"])
         loss = self._gathered_loss(images, texts, batch)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=self.hparams["loss"] == "sigmoid")
-        self.log("train/logit_scale", self.logit_scale.exp())
+        self.log("train/loss", loss, prog_bar=True, sync_dist=self.loss.sharded)
+        self.log("train/logit_scale", self.loss.logit_scale.exp())
         return loss
 
     @torch.no_grad()
@@ -229,9 +207,9 @@ class RetrievalTask(Task):
         }
         if "positives" in batch:
             ids["positives"] = self._gather(batch["positives"])
-        if self.hparams["loss"] == "sigmoid":  # shared by the processes: each has the loss of its own images
-            return self._loss(images, texts, first_row=self.global_rank * len(images), **ids)
-        return self._loss(self._gather(images), texts, **ids)
+        if self.loss.sharded:
+            return self.loss(images, texts, first_row=self.global_rank * len(images), **ids)
+        return self.loss(self._gather(images), texts, **ids)
 
     def _in_chunks(self, encode: Callable[[Any], Tensor], values: Tensor | list[str]) -> Tensor:
         """Encode, ``chunk_size`` values at a time, with nothing kept of a chunk but its embeddings."""
@@ -240,13 +218,6 @@ class RetrievalTask(Task):
             return encode(values)
         chunks = [values[start : start + size] for start in range(0, len(values), size)]
         return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
-
-    def _loss(self, images: Tensor, texts: Tensor, *, first_row: int = 0, **ids: Tensor) -> Tensor:
-        scale = self.logit_scale.exp()
-        if self.hparams["loss"] == "sigmoid":
-            return siglip_loss(images, texts, scale, self.logit_bias, first_row=first_row, **ids)
-        shares: dict[str, Any] = {name: self.hparams[name] for name in ("text_to_image_weight", "label_smoothing")}
-        return clip_loss(images, texts, scale, **(ids | shares))
 
     def _gather(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -258,15 +229,16 @@ class RetrievalTask(Task):
         """Step, then keep the logit scale in [0, ln 100], before anything can be saved."""
         super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
-            self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            self.loss.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def learning_rates(self) -> dict[nn.Parameter, float]:
         """Give each layer of the towers its peak learning rate, where they differ (``layer_decay``)."""
         rates: dict[nn.Parameter, float] = {}
-        if self.hparams["layer_decay"] < 1:
+        decay = self.hparams["finetuning"].layer_decay
+        if decay < 1:
             for _, tower in self._towers():
-                layers = asked(tower, "layers", "layer_decay")()
-                rates |= layer_rates(layers, self.hparams["learning_rate"], self.hparams["layer_decay"])
+                layers = asked(tower, "layers", "finetuning.layer_decay")()
+                rates |= layer_rates(layers, self.hparams["learning_rate"], decay)
         return rates
 
     # --- evaluation --------------------------------------------------------------------------------------------
@@ -284,7 +256,7 @@ class RetrievalTask(Task):
     ) -> Tensor:
         """The training loss of matched pairs ``[P, D]``, in blocks in their order, weighted by the blocks' sizes."""
         losses = [
-            self._loss(
+            self.loss(
                 images[start : start + block],
                 texts[start : start + block],
                 image_ids=image_ids[start : start + block],
@@ -299,7 +271,9 @@ class RetrievalTask(Task):
     def plain_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Add the adapters of a checkpoint that was trained with some to the weights that they adapt."""
         options = checkpoint.get("hyper_parameters", {})
-        if not options.get("lora_rank"):
+        finetuning = options.get("finetuning", {})
+        if not finetuning.get("lora_rank"):
             return checkpoint
-        state = merged(checkpoint["state_dict"], rank=options["lora_rank"], alpha=options["lora_alpha"])
-        return {**checkpoint, "state_dict": state, "hyper_parameters": {**options, "lora_rank": 0}}
+        state = merged(checkpoint["state_dict"], rank=finetuning["lora_rank"], alpha=finetuning["lora_alpha"])
+        options = {**options, "finetuning": {**finetuning, "lora_rank": 0}}
+        return {**checkpoint, "state_dict": state, "hyper_parameters": options}

@@ -85,7 +85,7 @@ class ZeroShotGuard(Callback):
         return (
             f"{measured} That is low enough: take fewer steps (trainer.max_epochs {trainer.max_epochs}), a longer"
             f" warm-up (model.optimizer.warmup_steps {task.hparams['optimizer'].warmup_steps}), or hold the image"
-            " tower back (model.image_trainable_layers, model.layer_decay)."
+            " tower back (model.finetuning.image_trainable_layers, model.finetuning.layer_decay)."
         )
 
     # --- checkpoints -------------------------------------------------------------------------------------------

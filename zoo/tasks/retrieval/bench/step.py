@@ -135,7 +135,7 @@ def matching_loss(task: "RetrievalTask", batch: "PairBatch") -> "Tensor":
     from zoo.tasks.retrieval.loss import clip_loss
 
     images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
-    scale = task.logit_scale.exp()
+    scale = task.loss.logit_scale.exp()
     return clip_loss(images, texts, scale, image_ids=batch["image_id"], query_ids=batch["query_id"])
 
 

@@ -1,0 +1,73 @@
+"""Losses as parts: what owns the learned numbers, and a loss from another file."""
+
+import pytest
+import torch
+import yaml
+
+import zoo
+from zoo.errors import UserError
+
+STRANGER = '''
+import torch
+from torch import nn
+from torch.nn.functional import relu
+
+from zoo.tasks.retrieval.registry import LOSSES
+
+
+class Triplet(nn.Module):
+    sharded = False
+
+    def __init__(self, margin):
+        super().__init__()
+        self.margin = margin
+        self.logit_scale = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+
+    def forward(self, images, texts, *, image_ids, query_ids, positives=None):
+        scores = images @ texts.T
+        return relu(self.margin + scores - scores.diagonal()[:, None]).mean()
+
+
+@LOSSES.register
+def triplet(*, margin: float = 0.2) -> Triplet:
+    """Build a triplet loss of a shop."""
+    return Triplet(margin)
+'''
+
+
+def test_a_loss_owns_what_it_learns():
+    assert set(zoo.create("softmax").state_dict()) == {"logit_scale"}
+    loss = zoo.create("sigmoid", temperature=0.5, learn_temperature=False, logit_bias=-3.0)
+    assert loss.logit_scale.exp().item() == pytest.approx(2)
+    assert not loss.logit_scale.requires_grad
+    assert (loss.logit_bias.item(), loss.logit_bias.requires_grad) == (-3, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("softmax", "temperature", 0.0),
+        ("sigmoid", "temperature", 3.0),
+        ("softmax", "text_to_image_weight", 1.2),
+        ("softmax", "label_smoothing", 1.0),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(name, option, value):
+    with pytest.raises(UserError) as caught:
+        zoo.create(name, **{option: value})
+    assert (caught.value.argument, caught.value.value) == (option, value)
+
+
+@pytest.mark.ddp
+def test_a_loss_from_another_file_trains_by_its_name(zoo_process, workplace, only_run):
+    (workplace / "shop_losses.py").write_text(STRANGER)
+    experiment = yaml.safe_load((workplace / "experiments" / "tiny.yaml").read_text())
+    experiment["imports"] = ["shop_losses"]
+    experiment["model"]["init_args"]["loss"] = "triplet"
+    (workplace / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(experiment))
+    words = ("--config", "experiments/tiny.yaml", "--model.loss_options.margin", "0.3")
+    code, _, err = zoo_process(workplace, "fit", *words, processes=2)
+    assert code == 0, err
+    content = torch.load(only_run(workplace) / "checkpoints" / "best.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["loss_options"] == {"margin": 0.3}
+    assert "loss.logit_scale" in content["state_dict"]
