@@ -154,6 +154,38 @@ def test_the_new_metric_is_one_line_of_yaml_or_one_flag(workplace, zoo_process, 
     assert metrics["test/again"] == metrics["test/mean_similarity"]
 
 
+# --- a loss ----------------------------------------------------------------------------------------------------
+
+
+def test_the_new_loss_is_the_naive_sum(monkeypatch):
+    from zoo.tasks.retrieval.registry import LOSSES
+
+    monkeypatch.setattr(LOSSES, "_builders", dict(LOSSES._builders))
+    namespace = {"__name__": "my_losses"}
+    exec(block("Add a loss", "python"), namespace)
+    images, texts = torch.nn.functional.normalize(torch.randn(2, 4, 6), dim=2)
+    image_ids, query_ids = torch.tensor([1, 2, 3, 1]), torch.tensor([5, 6, 7, 8])
+    expected = 0.0
+    for i in range(4):
+        others = [j for j in range(4) if image_ids[j] != image_ids[i]]
+        rows = torch.stack([10 * images[i] @ texts[j] for j in others]).logsumexp(0)
+        columns = torch.stack([10 * images[j] @ texts[i] for j in others]).logsumexp(0)
+        expected += float((rows + columns) / 2 - 10 * images[i] @ texts[i]) / 4
+    loss = namespace["decoupled"](temperature=0.1)(images, texts, image_ids=image_ids, query_ids=query_ids)
+    assert loss.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_new_loss_is_two_lines_of_yaml(workplace, zoo_process, only_run):
+    (workplace / "my_losses.py").write_text(block("Add a loss", "python"))
+    (workplace / "experiments" / "loss.yaml").write_text(block("Add a loss", "yaml"))
+    layers = ("--config", "experiments/tiny.yaml", "--config", "experiments/loss.yaml")
+    code, out, err = zoo_process(workplace, "fit", *layers, "--trainer.max_epochs", 1)
+    assert code == 0, out + err
+    run = only_run(workplace)
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["loss"] == "decoupled"
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["imports"] == ["my_losses"]
+
+
 # --- a task ----------------------------------------------------------------------------------------------------
 
 
