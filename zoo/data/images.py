@@ -165,7 +165,7 @@ def random_crop_box(
     ratio: tuple[float, float],
     generator: np.random.Generator,
 ) -> Box:
-    """A random box as torchvision's ``RandomResizedCrop`` draws it.
+    """Choose a random box as torchvision's ``RandomResizedCrop`` does.
 
     Args:
         height: Of the image, in pixels.
@@ -219,7 +219,7 @@ def random_crop_resize(
 
 
 def encode_base64(data: bytes) -> bytes:
-    """Base64 in the standard alphabet, padded, on one line."""
+    """Encode as base64 in the standard alphabet, padded, on one line."""
     return pybase64.b64encode(data)
 
 
@@ -245,7 +245,7 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
 
 @contextmanager
 def _open(data: bytes) -> "Iterator[Image]":
-    """An image in Pillow; whatever goes wrong with it is an ImageError."""
+    """Open an image in Pillow; whatever goes wrong with it is an ImageError."""
     from PIL import Image
 
     if not data:

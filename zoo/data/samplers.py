@@ -71,7 +71,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         return self.num_rows // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches that are left of the epoch in which the run stands."""
+        """Give the batches that are left of the epoch in which the run stands."""
         limit = self.limit if isinstance(self.limit, int) else int(len(self) * self.limit)
         epoch, position = divmod(self.progress(), min(limit, len(self)))
         order = self._order(epoch)
@@ -81,7 +81,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(row)) for row in rows]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """A permutation of the rows: single rows, or runs of rows of a group."""
+        """Permute the rows: single rows, or runs of rows of a group."""
         random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self.num_rows)
         of_row, longest = self._groups(epoch)
@@ -96,7 +96,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         return by_group[np.argsort(position, kind="stable")]
 
     def _groups(self, epoch: int) -> tuple[np.ndarray | None, int]:
-        """What each row belongs to in an epoch, and how long a run may be."""
+        """Find what each row belongs to in an epoch, and how long a run may be."""
         groups = None if self.regroup is None else self.regroup(epoch)
         if groups is None:
             return self.groups, self.group_size
@@ -133,6 +133,6 @@ class EvaluationBatchSampler(Sampler[list[int]]):
         return len(range(self.rank * self.batch_size, self.num_rows, self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """This process's batches, in file order."""
+        """Give this process's batches, in file order."""
         for start in range(self.rank * self.batch_size, self.num_rows, self.batch_size * self.world_size):
             yield list(range(start, min(start + self.batch_size, self.num_rows)))

@@ -65,24 +65,24 @@ class ImageTsv:
         return len(self._index)
 
     def __getitem__(self, row: int) -> bytes:
-        """The encoded image (JPEG, PNG, …) of a row; ImageError if it is not base64.
+        """Give the encoded image (JPEG, PNG, …) of a row; ImageError if it is not base64.
 
         Who decodes the image names file, line and id, of this error as of those of the pixels: :meth:`error`.
         """
         return decode_base64(self.base64(row))
 
     def base64(self, row: int) -> bytes:
-        """The text of a row's image, as it stands in the file."""
+        """Give the text of a row's image, as it stands in the file."""
         entry = self._index[row]
         start, length = int(entry["start"]), int(entry["length"])
         return self._map()[start : start + length]
 
     def row_of(self, image_id: int | str) -> int:
-        """The row of an id; UserError if the file does not have it."""
+        """Find the row of an id; UserError if the file does not have it."""
         return int(self.rows_of([image_id])[0])
 
     def rows_of(self, image_ids: ArrayLike) -> np.ndarray:
-        """``[N]`` rows of N ids; UserError naming the first that the file does not have."""
+        """Find the ``[N]`` rows of N ids; UserError naming the first that the file does not have."""
         wanted = np.asarray(image_ids, dtype=None if np.size(image_ids) else self.ids.dtype)
         order, ids = self._index["order"], self._index["sorted_id"]
         indices = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
@@ -95,7 +95,7 @@ class ImageTsv:
         return order[indices]
 
     def line_number(self, row: int) -> int:
-        """The line of a row, from 1."""
+        """Give the line of a row, from 1."""
         return int(self._index["line"][row])
 
     def error(self, row: int, message: str, *, kind: Kind) -> FileError:
@@ -110,7 +110,7 @@ class ImageTsv:
         return FileError(message, file=self.path, line=self.line_number(row), id=image_id, noun="image", kind=kind)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The path, and the index itself only where it could not be cached."""
+        """Give the path, and the index itself only where it could not be cached."""
         kept = None if isinstance(self._index, np.memmap) else self._index
         return {**self.__dict__, "_mapped": None, "_index": kept}
 
@@ -126,7 +126,7 @@ class ImageTsv:
         return self._mapped
 
     def _load_index(self, errors: list[FileError] | None) -> np.ndarray:
-        """The index; cached where nothing is wrong with the file."""
+        """Make the index; cached where nothing is wrong with the file."""
         index = self._read_cached()
         if index is not None:
             return index
@@ -141,7 +141,7 @@ class ImageTsv:
         return index if cached is None else cached
 
     def _read_cached(self) -> np.ndarray | None:
-        """The mapped index, or None if there is none or it does not fit the file."""
+        """Map the cached index, or give None if there is none or it does not fit the file."""
         try:
             index = np.load(self._index_path, mmap_mode="r")
         except (OSError, ValueError, EOFError):
@@ -173,7 +173,7 @@ class JoinedTsv:
         return int(self.ends[-1])
 
     def __getitem__(self, row: int) -> bytes:
-        """The encoded image of a row."""
+        """Give the encoded image of a row."""
         part, own_row = self._find(row)
         return part[own_row]
 
@@ -227,7 +227,7 @@ def build_index(path: Path, id_type: Literal["int", "str"], errors: list[FileErr
 
 
 def _index_path(path: Path, id_type: str) -> Path:
-    """Where the index is cached; the name holds what it depends on, so that a changed file has another."""
+    """Find where the index is cached; the name holds what it depends on, so that a changed file has another."""
     status = path.stat()
     name = hashlib.sha256(str(path).encode()).hexdigest()[:20]
     return cache_folder() / "tsv" / f"{name}-{id_type}-{_INDEX_VERSION}-{status.st_size}-{status.st_mtime_ns}.npy"

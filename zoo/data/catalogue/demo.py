@@ -37,12 +37,12 @@ _MANIFEST = "demo.json"
 
 
 def frozen() -> dict[str, Any]:
-    """What the embedded data must be: wheels, counts and queries by kind of each split, hashes of pixels and files."""
+    """Read the frozen record: wheels, counts and queries by kind of each split, hashes of pixels and files."""
     return json.loads((files("zoo.data.catalogue") / _FROZEN_FILE).read_text(encoding="utf-8"))
 
 
 def demo_root() -> Path:
-    """The folder with the three task folders, made in the cache when it is not there.
+    """Give the folder with the three task folders, made in the cache when it is not there.
 
     Raises:
         UserError: If it must be made and the installed wheels are not those it is frozen with, or the cache folder
@@ -100,7 +100,7 @@ def _write_whole(root: Path) -> None:
 
 
 def _is_complete(root: Path) -> bool:
-    """Whether it is what is frozen now, and every file is there at its full length."""
+    """Tell whether it is what is frozen now, and every file is there at its full length."""
     try:
         manifest = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
         return manifest["files_sha256"] == frozen()["files_sha256"] and all(
@@ -172,7 +172,7 @@ def _writing(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process at a time; where the system has no such lock, renaming alone keeps the folder whole."""
+    """Let in one process at a time; where the system has no such lock, renaming alone keeps the folder whole."""
     try:
         import fcntl
     except ImportError:

@@ -80,7 +80,7 @@ def chinese_name(short_name: str) -> str:
 
 
 def base_emoji(emoji: str) -> str:
-    """The emoji without skin tone, gender, hair, direction and variation selector.
+    """Give the emoji without skin tone, gender, hair, direction and variation selector.
 
     👨, 👩 and 🧑 are one, and so are boy, girl and child, the old, the crowned, the pregnant, Father and Mother
     Christmas; two people in whatever tones and genders are their common sign (👬 becomes 🧑‍🤝‍🧑, 👩🏽‍❤️‍👨🏿
@@ -96,7 +96,7 @@ def base_emoji(emoji: str) -> str:
 
 
 def list_images(names: Mapping[str, str]) -> list[EmojiImage]:
-    """All images, in an order that is fixed and mixes relatives.
+    """List all images, in an order that is fixed and mixes relatives.
 
     Args:
         names: Chinese names by fully qualified emoji.
@@ -110,7 +110,7 @@ def list_images(names: Mapping[str, str]) -> list[EmojiImage]:
 
 
 def split_images(images: Iterable[EmojiImage], looks: Mapping[str, str]) -> dict[str, list[EmojiImage]]:
-    """80/10/10 (of what looks different, nearly) by base emoji, in the order given.
+    """Split 80/10/10 (of what looks different, nearly) by base emoji, in the order given.
 
     Bases that share an image (the flags of Norway and of Svalbard) stay together too, so no image is in two splits.
 

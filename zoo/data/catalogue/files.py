@@ -61,7 +61,7 @@ def write_files(root: Path) -> dict[str, Any]:
 
 
 def render(image: EmojiImage, svg_folder: Path) -> np.ndarray:
-    """One emoji as ``[128, 128, 3]`` uint8 RGB over white."""
+    """Render one emoji as ``[128, 128, 3]`` uint8 RGB over white."""
     import resvg_py
     from PIL import Image
 
@@ -75,7 +75,7 @@ def render(image: EmojiImage, svg_folder: Path) -> np.ndarray:
 
 
 def make_queries(images: Sequence[EmojiImage], image_ids: Mapping[str, int], first_query_id: int) -> list[Query]:
-    """The queries of one split, one for each name, in the order given.
+    """Make the queries of one split, one for each name, in the order given.
 
     Args:
         images: The split.
@@ -117,7 +117,7 @@ def _write_text_to_image(folder: Path, split: str, images: list[EmojiImage], pix
 def _write_captions(
     folder: Path, split: str, images: list[EmojiImage], image_ids: Mapping[str, int], pixels: Pixels
 ) -> None:
-    """Each image's references: its names, and the base names, which are true of it too."""
+    """Write each image's references: its names, and the base names, which are true of it too."""
     references: dict[int, dict[str, None]] = defaultdict(dict)
     for image in images:
         references[image_ids[image.emoji]] |= {image.name: None}
@@ -133,7 +133,7 @@ def _write_captions(
 
 
 def _first_of_each(image_ids: Mapping[str, int]) -> dict[str, int]:
-    """One emoji for each image, the first."""
+    """Give one emoji for each image, the first."""
     first = {image_id: emoji for emoji, image_id in reversed(list(image_ids.items()))}
     return {emoji: image_id for image_id, emoji in sorted(first.items())}
 

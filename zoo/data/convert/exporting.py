@@ -175,7 +175,7 @@ def _read_texts(path: Path, layout: Layout) -> _Texts:
 
 
 def _old_names(folder: Path) -> dict[Id, str]:
-    """What images were called before an import; nothing where there was none."""
+    """Read what images were called before an import; nothing where there was none."""
     path = folder / IDS
     if not path.exists():
         return {}
@@ -193,6 +193,6 @@ def _old_names(folder: Path) -> dict[Id, str]:
 
 
 def _file_name(image_id: Id) -> str:
-    """An id as a file's name: as it is, unless it would lead into a folder."""
+    """Turn an id into a file's name: as it is, unless it would lead into a folder."""
     name = str(image_id)
     return quote(name, safe="") if set(name) & set("/\\:\0") or name.startswith(".") else name

@@ -62,12 +62,12 @@ class ImageStore:
         return len(self._entries)
 
     def holds(self, source: Source) -> bool:
-        """Whether the image is there, as it is now."""
+        """Tell whether the image is there, as it is now."""
         entry = self._entries.get(source.key)
         return entry is not None and entry.stamp == source.stamp
 
     def digest(self, key: str) -> str:
-        """The MD5 of the image's own file."""
+        """Give the MD5 of the image's own file."""
         return self._entries[key].digest
 
     def add(self, source: Source, digest: str, data: bytes) -> None:
@@ -80,7 +80,7 @@ class ImageStore:
         self._note(source.key, _Entry(source.stamp, digest, start, len(encoded)))
 
     def __getitem__(self, digest: str) -> bytes:
-        """The image as it is to be written, by its digest."""
+        """Give the image as it is to be written, by its digest."""
         entry = self._by_digest[digest]
         self._file.seek(entry.start)
         return images.decode_base64(self._file.read(entry.length))
@@ -145,7 +145,7 @@ def read_images(sources: Iterable[Source], store: ImageStore, *, max_size: int |
 
 
 def prepare(data: bytes, max_size: int | None) -> bytes:
-    """An image as it is to be written.
+    """Prepare an image as it is to be written.
 
     Args:
         data: The file's bytes.

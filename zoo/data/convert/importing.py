@@ -181,7 +181,7 @@ def import_folder(
 
 
 def work_folder(out: Path) -> Path:
-    """Where an import keeps what it has read, until it is whole."""
+    """Name the folder where an import keeps what it has read, until it is whole."""
     return out.with_name(f".{out.name}.import")
 
 
@@ -232,7 +232,7 @@ def _image_files(table: Table, rows: list[Row], images: Path | str | None, error
 
 
 def _find(name: str, folder: Path) -> Source | str:
-    """The file that a table means, or why there is none."""
+    """Find the file that a table means, or why there is none."""
     path = os.path.normpath(folder / name)
     if not os.path.exists(path) and "\\" in name:  # a table from Windows
         path = os.path.normpath(folder / name.replace("\\", "/"))
@@ -308,7 +308,7 @@ def _write(out: Path, layout: Layout, splits: dict[str, list[Pair]], store: Imag
 
 
 def _names(pairs: list[Pair]) -> dict[str, list[str]]:
-    """What each image is called, by digest; images in a table may share a name, and then get a number."""
+    """List what each image is called, by digest; images in a table may share a name, and then get a number."""
     names: dict[str, dict[str, None]] = defaultdict(dict)
     owners: dict[str, str] = {}
     for pair in pairs:
@@ -321,7 +321,7 @@ def _names(pairs: list[Pair]) -> dict[str, list[str]]:
 
 
 def _small_pools(counts: dict[str, dict[str, int]], least: int) -> Iterator[str]:
-    """What to say of splits that have too few images for a submission."""
+    """Say what there is to say of splits that have too few images for a submission."""
     for name in ("valid", "test"):
         if name in counts and (found := counts[name]["pictures"]) < least:
             more = f"give it more, by --{name} SHARE or in the column of splits"

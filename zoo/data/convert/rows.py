@@ -74,7 +74,7 @@ def choose_columns(
 
 
 def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *, is_optional: bool = False) -> str:
-    """The column that is given, else the one that is called as usual; empty where there need be none."""
+    """Choose the column that is given, else the one that is called as usual; empty where there need be none."""
     have = f"the columns of {table.path} are {', '.join(table.columns)}"
     if given is not None:
         if given not in table.columns:
@@ -133,5 +133,5 @@ def _as_list(cell: Any) -> list[Any]:
 
 
 def _cell(value: Any) -> str:
-    """A cell as text: tabs and line ends, which MUGE's files cannot have, become a space."""
+    """Give a cell as text: tabs and line ends, which MUGE's files cannot have, become a space."""
     return "" if value is None else re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(value)).strip()

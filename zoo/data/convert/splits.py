@@ -139,7 +139,7 @@ def _groups(pairs: Iterable[Pair]) -> list[list[str]]:
 
 
 def _tie(groups: list[list[str]], pairs: Iterable[Pair]) -> str:
-    """What ties the most images together, and what to do."""
+    """Say what ties the most images together, and what to do."""
     group = max(groups, key=len)
     largest = set(group)
     tied = {(pair.image, pair.text): pair for pair in pairs if pair.image in largest}.values()
