@@ -32,7 +32,7 @@ def test_the_embedded_data_is_clean(demo_root, capsys, task):
 def test_faults_are_listed_and_counted(spoiled, capsys):
     assert main(["check", "text_to_image", str(spoiled)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{spoiled}/T2I_train.img.tsv:2: picture b: not base64")
+    assert lines[0].startswith(f"{spoiled}/T2I_train.img.tsv:2: image b: not base64")
     assert "b'[italic]'" in lines[0]
     assert lines[1].startswith(f"{spoiled}/T2I_train.txt.tsv:2: description b: no text behind the tab; write it")
     assert [line.split() for line in lines[4:8]] == [
@@ -51,7 +51,7 @@ def test_json_takes_the_place_of_words(spoiled, capsys):
         {"file": f"{spoiled}/T2I_train.img.tsv", "line": 2, "id": "b", "kind": "bad_base64", "message": None},
         {"file": f"{spoiled}/T2I_train.txt.tsv", "line": 2, "id": "b", "kind": "empty_text", "message": None},
     ]
-    assert printed["errors"][0]["message"].startswith("picture b: not base64")
+    assert printed["errors"][0]["message"].startswith("image b: not base64")
     assert printed["summary"]["errors"] == 2
     assert printed["summary"]["files"][0] == {
         "file": "T2I_train.img.tsv",

@@ -69,9 +69,7 @@ def test_it_says_how_much_is_in_each_split(shop, capsys):
 
 def test_it_says_where_too_few_pictures_are_for_a_submission(shop, capsys):
     assert main(words(shop, "retrieval")) == 0
-    note = (
-        "note: test has 4 pictures, and a submission names 10 a query: give it more, by --test SHARE or in the column"
-    )
+    note = "note: test has 4 images, and a submission names 10 a query: give it more, by --test SHARE or in the column"
     assert note in capsys.readouterr().out
 
 

@@ -118,7 +118,7 @@ MAKERS = {MULTIMODAL_RETRIEVAL: retrieval, ECOMMERCE_T2I: t2i, ECOMMERCE_IC: cap
 
 
 def plant_pictures(folder, name, first, second, *, ids):
-    """Every fault of a picture file; ``first`` is an id of its own, ``second`` one that it has."""
+    """Every error of an image file; ``first`` is an id of its own, ``second`` one that it has."""
     folder.plant(name, row(ids[0], b"@@@@"), (ids[0], "bad_base64"))
     folder.plant(name, row(ids[1], BASE64[: len(BASE64) // 2]), (ids[1], "bad_picture"))
     folder.plant(name, row(ids[2], base64.b64encode(encoded("PNG")[:-30])), (ids[2], "bad_picture"))
@@ -132,7 +132,7 @@ def plant_pictures(folder, name, first, second, *, ids):
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """A retrieval folder whose training split has 5,000 sound rows, and each kind of fault somewhere."""
+    """A retrieval folder whose training split has 5,000 sound rows, and each kind of error somewhere."""
     folder = retrieval(tmp_path_factory.mktemp("planted") / "Multimodal_Retrieval", train=5000)
     pictures, queries = "MR_train_imgs.tsv", "MR_train_queries.jsonl"
     plant_pictures(folder, pictures, 6000, 7, ids=[6001, 6002, 6003, 6004, 6005, 6006])
@@ -190,7 +190,7 @@ def planted(tmp_path_factory):
 WHOLE_FILES = [("MR_test_imgs.tsv", None, None, "empty_file"), ("MR_test_queries.jsonl", None, None, "missing_file")]
 
 
-def test_every_fault_of_retrieval_is_found_where_it_is_and_nothing_else(planted):
+def test_every_error_of_retrieval_is_found_where_it_is_and_nothing_else(planted):
     assert found(planted.root, MULTIMODAL_RETRIEVAL) == sorted([*planted.errors, *WHOLE_FILES], key=repr)
 
 
@@ -207,7 +207,7 @@ def test_skip_trains_on_the_planted_folder_and_lists_every_row_that_it_leaves_ou
     assert listed == left_out
 
 
-def test_every_fault_of_text_to_image_is_found_where_it_is_and_nothing_else(tmp_path):
+def test_every_error_of_text_to_image_is_found_where_it_is_and_nothing_else(tmp_path):
     folder = t2i(tmp_path, train=5000)
     texts, pictures = "T2I_train.txt.tsv", "T2I_train.img.tsv"
     spoiled = [f"{n:032x}" for n in range(1, 7)]
@@ -243,7 +243,7 @@ def test_every_fault_of_text_to_image_is_found_where_it_is_and_nothing_else(tmp_
     assert found(folder.write(), ECOMMERCE_T2I) == sorted(expected, key=repr)
 
 
-def test_every_fault_of_captions_is_found_where_it_is_and_nothing_else(tmp_path):
+def test_every_error_of_captions_is_found_where_it_is_and_nothing_else(tmp_path):
     folder = caption(tmp_path, train=5000)
     texts, pictures = "IC_train.jsonl", "IC_train.tsv"
     ids = [f"{n:032x}" for n in range(5001)]
@@ -280,7 +280,7 @@ def test_every_fault_of_captions_is_found_where_it_is_and_nothing_else(tmp_path)
     assert found(folder.write(), ECOMMERCE_IC) == sorted(folder.errors, key=repr)
 
 
-# --- what is no fault ------------------------------------------------------------------------------------------
+# --- what is no error ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", MAKERS, ids=lambda layout: layout.folder)
@@ -316,7 +316,7 @@ def test_the_other_ending_of_text_files_is_fine(tmp_path):
     assert found(folder.write(), ECOMMERCE_T2I) == []
 
 
-def test_the_pictures_of_the_test_split_are_checked_where_there_are_some(tmp_path):
+def test_the_images_of_the_test_split_are_checked_where_there_are_some(tmp_path):
     folder = t2i(tmp_path)
     folder.put("T2I_test.img.tsv", [row(f"{id_:032x}", BASE64) for id_ in range(200_001, 200_012)])
     assert found(folder.write(), ECOMMERCE_T2I) == [("T2I_test.txt.tsv", 12, f"{200_012:032x}", "no_picture")]
@@ -329,7 +329,7 @@ def test_a_slogan_in_two_splits_is_fine(tmp_path):
 # --- answers, whole files --------------------------------------------------------------------------------------
 
 
-def test_answers_are_held_against_queries_and_pictures(tmp_path):
+def test_answers_are_held_against_queries_and_images(tmp_path):
     folder = retrieval(tmp_path)
     answers = [record(query_id=id_, query_text="裤", item_ids=[id_]) for id_ in range(200_001, 200_012)]
     folder.put("MR_test_answers.jsonl", answers)
@@ -339,7 +339,7 @@ def test_answers_are_held_against_queries_and_pictures(tmp_path):
     assert found(folder.write(), MULTIMODAL_RETRIEVAL) == sorted(folder.errors, key=repr)
 
 
-def test_a_file_in_utf16_is_one_fault(tmp_path):
+def test_a_file_in_utf16_is_one_error(tmp_path):
     folder = t2i(tmp_path)
     folder.write()
     path = tmp_path / "T2I_train.txt.tsv"
@@ -367,7 +367,7 @@ def test_the_summary_counts_what_is_wrong_and_what_is_fine(tmp_path):
     assert summary["files"][1] == {"file": "MR_train_queries.jsonl", "lines": 60, "fine": 60, "errors": {}}
 
 
-def test_a_fault_says_file_line_id_what_is_wrong_and_the_fix(tmp_path):
+def test_an_error_says_file_line_id_what_is_wrong_and_the_fix(tmp_path):
     folder = retrieval(tmp_path)
     folder.spoil("MR_train_queries.jsonl", 4, lambda line: line.replace(b"[4]", b"[4, 99]"))
     (fault,) = check_folder(folder.write(), MULTIMODAL_RETRIEVAL).errors
@@ -386,7 +386,7 @@ def test_progress_adds_up_to_the_bytes_of_all_files(tmp_path):
     assert {total for _, total in seen} == {size}
 
 
-def test_memory_does_not_hold_the_pictures(tmp_path):
+def test_memory_does_not_hold_the_images(tmp_path):
     folder = retrieval(tmp_path)
     folder.put("MR_train_imgs.tsv", [row(id_, base64.b64encode(JPEG + bytes(15_000))) for id_ in range(1, 2501)])
     folder.write()

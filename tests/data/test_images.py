@@ -117,11 +117,11 @@ def test_exif_orientation_is_applied(picture, orientation, kind):
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_a_truncated_file_is_an_image_error(picture, kind, share):
     data = encode(picture, kind)
-    with pytest.raises(ImageError, match="picture"):
+    with pytest.raises(ImageError, match="image"):
         decode(data[: int(len(data) * share)])
 
 
-@pytest.mark.parametrize(("data", "reason"), [(b"", "empty"), (b"hello, I am text", "not a picture")])
+@pytest.mark.parametrize(("data", "reason"), [(b"", "empty"), (b"hello, I am text", "not an image")])
 def test_other_bytes_are_an_image_error_with_the_reason(data, reason):
     with pytest.raises(ImageError, match=reason):
         decode(data)
@@ -154,7 +154,7 @@ def test_resizing_noise_differs_from_pillows_by_one_level_almost_everywhere(shap
 
 
 @pytest.mark.parametrize("size", [16, 64, 200])
-def test_a_batch_is_resized_as_its_pictures_are(picture, size):
+def test_a_batch_is_resized_as_its_images_are(picture, size):
     pictures = np.stack([images.resize(np.asarray(picture), 96), images.resize(np.asarray(picture)[:50, :50], 96)])
     batch = images.resize_batch(torch.from_numpy(pictures).permute(0, 3, 1, 2), size)
     assert (batch.dtype, batch.shape) == (torch.uint8, (2, 3, size, size))
@@ -169,13 +169,13 @@ def test_nothing_is_computed_at_the_same_size(picture):
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, 0, 91, 5), (0, 139, 5, 2), (0, 0, 0, 5)])
-def test_a_box_outside_the_picture_is_refused(picture, box):
+def test_a_box_outside_the_image_is_refused(picture, box):
     with pytest.raises(ValueError, match="inside"):
         crop_resize(np.asarray(picture), box, 8)
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (60, 200), (1, 1), (500, 20)])
-def test_random_boxes_lie_in_the_picture(shape):
+def test_random_boxes_lie_in_the_image(shape):
     generator = np.random.default_rng(3)
     for _ in range(300):
         top, left, height, width = random_crop_box(*shape, (0.5, 1.0), RATIO, generator)

@@ -58,9 +58,9 @@ def test_rows_of_many_ids(path):
     images = ImageTsv(path)
     assert images.rows_of(np.array([20, 20, 30])).tolist() == [2, 2, 0]
     assert images.rows_of([]).tolist() == []
-    with pytest.raises(UserError, match=r"MR_valid_imgs.*: picture 21: is not among"):
+    with pytest.raises(UserError, match=r"MR_valid_imgs.*: image 21: is not among"):
         images.rows_of([20, 21])
-    with pytest.raises(UserError, match="picture 99"):
+    with pytest.raises(UserError, match="image 99"):
         images.row_of(99)
 
 
@@ -76,11 +76,11 @@ def test_lines_across_the_buffers_of_the_reader(tmp_path, monkeypatch, chunk):
     ("line", "message"),
     [
         (b"no tab here", "no tab"),
-        (b"x7\tAAAA", "picture x7: the id is no integer"),
-        (b"-7\tAAAA", "picture -7: the id is no integer"),
+        (b"x7\tAAAA", "image x7: the id is no integer"),
+        (b"-7\tAAAA", "image -7: the id is no integer"),
         (b"1" * 19 + b"\tAAAA", "no integer of 1 to 18 digits"),
         (b"\tAAAA", "the id is no integer"),
-        (b"10\tAAAA", "picture 10: the id is already on line 2"),
+        (b"10\tAAAA", "image 10: the id is already on line 2"),
     ],
 )
 def test_a_malformed_line_is_named_with_its_file_and_line(path, line, message):
@@ -93,7 +93,7 @@ def test_a_malformed_line_is_named_with_its_file_and_line(path, line, message):
 
 def test_an_id_that_is_not_text_is_named(tmp_path):
     (tmp_path / "x.tsv").write_bytes(b"abc\tAAAA\n\xff\xfe\tAAAA\n")
-    with pytest.raises(UserError, match=r"x\.tsv:2: picture "):
+    with pytest.raises(UserError, match=r"x\.tsv:2: image "):
         ImageTsv(tmp_path / "x.tsv", id_type=str)
 
 
@@ -102,7 +102,7 @@ def test_broken_base64_is_an_error_when_it_is_read_and_its_row_is_named(path):
     images = ImageTsv(path)
     with pytest.raises(ImageError, match="not base64"):
         images[3]
-    assert str(images.error(3, "is broken", kind="bad_picture")) == f"{path}:4: picture 77: is broken"
+    assert str(images.error(3, "is broken", kind="bad_picture")) == f"{path}:4: image 77: is broken"
 
 
 def test_missing_and_empty_files_are_refused(tmp_path):
@@ -200,8 +200,8 @@ def test_joined_files_are_read_one_after_the_other(tmp_path):
     joined = pickle.loads(pickle.dumps(JoinedTsv(parts)))
     assert joined.ids.tolist() == [30, 31, 32, 10, 40, 41, 42, 43]
     assert [joined[row] for row in range(len(joined))] == [b"%d" % id_ for id_ in joined.ids]
-    assert str(joined.error(3, "", kind="bad_picture")) == f"{tmp_path}/1.tsv:1: picture 10: "
-    assert str(joined.error(5, "", kind="bad_picture")) == f"{tmp_path}/4.tsv:2: picture 41: "
+    assert str(joined.error(3, "", kind="bad_picture")) == f"{tmp_path}/1.tsv:1: image 10: "
+    assert str(joined.error(5, "", kind="bad_picture")) == f"{tmp_path}/4.tsv:2: image 41: "
 
 
 # --- malformed lines left out ----------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_malformed_and_repeated_lines_are_left_out_and_listed(path):
     ]
 
 
-def test_a_sound_file_has_one_index_whether_or_not_faults_are_listed(path, cache, monkeypatch):
+def test_a_sound_file_has_one_index_whether_or_not_errors_are_listed(path, cache, monkeypatch):
     ImageTsv(path, errors=(errors := []))
     monkeypatch.setattr(tsv_module, "build_index", lambda *_: pytest.fail("indexed again"))
     assert contents(ImageTsv(path)) == PICTURES
@@ -235,7 +235,7 @@ def test_the_index_of_a_faulty_file_is_not_cached_and_travels_to_workers(path, c
         ImageTsv(path)
 
 
-def test_a_file_of_nothing_but_faults_is_refused(tmp_path):
+def test_a_file_of_nothing_but_errors_is_refused(tmp_path):
     (tmp_path / "x.tsv").write_bytes(b"no tab\n")
     with pytest.raises(UserError, match=r"has no line that can be used \(.*x\.tsv:1: no tab"):
         ImageTsv(tmp_path / "x.tsv", errors=[])

@@ -94,7 +94,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     assert {f"val/{name}" for name in wanted} <= first.keys()
     assert last["val/loss"] < first["val/loss"]
     assert last["val/unknown"] == 0
-    for words in ("the model's", "of other pictures", "nearest copied", "people's (8 pictures)", "case:lower"):
+    for words in ("the model's", "of other images", "nearest copied", "people's (8 images)", "case:lower"):
         assert words in printed
     assert min(Image.open(run / "pictures" / "val-step000000.png").size) > 300
 
@@ -103,7 +103,7 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
     for verb in ("test", "predict"):
         code, out, err = zoo_process(place, verb, "--ckpt_path", run)
         assert code == 0, err
-    assert "IC_test.jsonl: captions of 12 pictures" in out
+    assert "IC_test.jsonl: captions of 12 images" in out
     targets, predictions = place / "data/ECommerce-IC/IC_test_answers.jsonl", run / "predictions" / "IC_test.jsonl"
     ids = [json.loads(line)["image_id"] for line in predictions.read_text(encoding="utf-8").splitlines()]
     assert ids == [json.loads(line)["image_id"] for line in targets.read_text(encoding="utf-8").splitlines()]
@@ -112,7 +112,7 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
     tested, scored = (json.loads((run / name).read_text()) for name in ("test.json", "score.json"))
     for name, value in scored["metrics"].items():
         assert tested["metrics"][f"test/{name}"] == pytest.approx(value, rel=1e-6)
-    assert tested["protocol"]["pictures"] == scored["protocol"]["pictures"] == 12
+    assert tested["protocol"]["images"] == scored["protocol"]["images"] == 12
 
 
 @pytest.mark.slow
@@ -193,13 +193,13 @@ def test_a_part_of_a_validation_is_called_so(place, run, zoo_process):
     code, out, err = zoo_process(place, "validate", "--ckpt_path", run, "--trainer.limit_val_batches", 1)
     assert code == 0, err
     assert "val_partial, step" in out
-    assert "5 pictures" in out
+    assert "5 images" in out
 
 
-def test_predict_wants_every_picture(place, run, zoo_process):
+def test_predict_wants_every_image(place, run, zoo_process):
     code, _, err = zoo_process(place, "predict", "--ckpt_path", run, "--trainer.limit_predict_batches", 1)
     assert code == 1
-    assert "trainer.limit_predict_batches is set: a submission needs every picture; drop it" in err
+    assert "trainer.limit_predict_batches is set: a submission needs every image; drop it" in err
     assert not (run / "predictions").exists()
 
 
@@ -207,40 +207,40 @@ def test_predict_wants_every_picture(place, run, zoo_process):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number, (colour, name) in enumerate([("red", "a.png"), ("blue", "b.jpg"), ("green", "c.webp")]):
         Image.new("RGB", (40 + number, 30), colour).save(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
-def test_caption_prints_a_line_for_each_picture(run, pictures, capsys):
-    assert main(["caption", str(run), str(pictures), str(pictures / "a.png")]) == 0
+def test_caption_prints_a_line_for_each_image(run, images, capsys):
+    assert main(["caption", str(run), str(images), str(images / "a.png")]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [Path(path).name for path, _ in lines] == ["a.png", "b.jpg", "c.webp", "a.png"]
     assert lines[0][1] == lines[3][1]
     task = zoo.load(run)
-    pixels = task.captioner.image_tower.preprocess([Image.open(pictures / "b.jpg")])
+    pixels = task.captioner.image_tower.preprocess([Image.open(images / "b.jpg")])
     assert task.captioner.write(task.captioner.encode(pixels)) == [lines[1][1]]
 
 
-def test_caption_decodes_as_it_is_told(run, pictures, capsys):
-    assert main(["caption", str(run), str(pictures / "a.png"), "--json", "--decoding.max_tokens", "1"]) == 0
+def test_caption_decodes_as_it_is_told(run, images, capsys):
+    assert main(["caption", str(run), str(images / "a.png"), "--json", "--decoding.max_tokens", "1"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert len(record["text"]) == 1
-    assert record["image"] == str(pictures / "a.png")
+    assert record["image"] == str(images / "a.png")
 
 
-def test_caption_says_what_is_wrong(run, pictures, tmp_path, matcher_file, capsys):
+def test_caption_says_what_is_wrong(run, images, tmp_path, matcher_file, capsys):
     (tmp_path / "empty").mkdir()
     for words, message in (
         ([run, tmp_path / "no.png"], "there is no such file or folder"),
-        ([run, tmp_path / "empty"], "the folder has no pictures in it"),
-        ([run, pictures / "notes.txt", pictures], "notes.txt: not a picture"),
-        ([run, pictures, "--decoding.beam", "3"], "--decoding: decoding has no 'beam'. Did you mean beams?"),
-        ([matcher_file(), pictures], "it is of RetrievalTask, which writes no captions"),
+        ([run, tmp_path / "empty"], "the folder has no images in it"),
+        ([run, images / "notes.txt", images], "notes.txt: not an image"),
+        ([run, images, "--decoding.beam", "3"], "--decoding: decoding has no 'beam'. Did you mean beams?"),
+        ([matcher_file(), images], "it is of RetrievalTask, which writes no captions"),
     ):
         assert main(["caption", *map(str, words)]) == 1
         assert message in capsys.readouterr().err

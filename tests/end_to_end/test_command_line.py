@@ -492,7 +492,7 @@ def test_a_broken_picture_is_named_by_file_line_and_id(zoo_main, workplace, muge
     pictures.write_text("\n".join(lines) + "\n")
     code, _, err = zoo_main("fit", *TINY, "--data.root", "copy", "--data.num_workers", 1)
     assert code == 1
-    assert "MR_train_imgs.tsv:5: picture 1004: not base64" in err
+    assert "MR_train_imgs.tsv:5: image 1004: not base64" in err
     assert is_short(err)
 
 

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, by which generators are judged and used."""
+"""An exponential moving average of the weights, by which generators are evaluated and used."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class EMA(Callback):
 
     Validation, test, prediction and ``zoo.load`` see the averages; training, the optimiser and a checkpoint's
     ``state_dict`` the raw weights. Frozen parameters and buffers are left alone. Before the first step there is no
-    average, and the raw weights are evaluated. A run that goes on continues the average.
+    average, and the raw weights are evaluated. A resumed run continues the average.
 
     Args:
         decay: What an average keeps at a step, 0 to 1; less in the beginning: at most (1 + steps) / (10 + steps).
@@ -89,7 +89,7 @@ class EMA(Callback):
 
     @torch.no_grad()
     def _swap(self, pl_module: L.LightningModule) -> None:
-        """In place: optimisers and compiled code keep looking at the same memory."""
+        """Swap in place: optimisers and compiled code keep looking at the same memory."""
         parameters = dict(_trainable(pl_module))
         if parameters.keys() != self.averages.keys():
             raise UserError("the checkpoint's averaged weights are not of the parameters that this task trains")
@@ -102,7 +102,7 @@ class EMA(Callback):
     # --- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages and how many steps they have seen."""
+        """Give the averages and how many steps they have seen."""
         assert not self.swapped, "the averages stand in for the weights"
         return {"updates": self.updates, "averages": self.averages}
 

@@ -1,4 +1,4 @@
-"""``last.ckpt``: from which a run goes on exactly, however it ended."""
+"""``last.ckpt``: from which a run resumes exactly, however it ended."""
 
 import copy
 import os
@@ -54,7 +54,7 @@ def _free(path: Path) -> str:
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: every ``every_n_steps`` steps, after every epoch, on SIGTERM, Ctrl-C and most errors.
 
-    It is written between two steps, when all of the last one is logged, so that a run that goes on from it trains and
+    It is written between two steps, when all of the last one is logged, so that a run that resumes from it trains and
     logs what an uninterrupted one does. On SIGTERM or Ctrl-C, to one process or to all, the processes agree on the step
     after which they stop; the exit code is 143 or 130. A second Ctrl-C does not wait for that. A validation that is cut
     short is repeated from its start. Where the processes share the weights (FSDP), they write between two steps alone.
@@ -77,7 +77,7 @@ class LastCheckpoint(Checkpoint):
     # --- when to write -----------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up the place in training before Lightning does: configuring the optimiser starts the loader."""
+        """Restore the progress of training before Lightning does: configuring the optimiser starts the loader."""
         if trainer.state.fn == "fit":
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             trainer.fit_loop.epoch_loop.batch_progress.load_state_dict(copy.deepcopy(progress))
@@ -87,7 +87,7 @@ class LastCheckpoint(Checkpoint):
         self._listen(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over; a run that goes on is saved already."""
+        """Take the signals over; a run that resumes is saved already."""
         self._listen(trainer)
         self.saved_step = trainer.global_step
 
@@ -99,19 +99,19 @@ class LastCheckpoint(Checkpoint):
         self.terminated |= stop
         if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
             for logger in trainer.loggers:
-                logger.save()  # a run that goes on from here does not log it again
+                logger.save()  # a run that resumes from here does not log it again
             self._write(trainer, trainer.save_checkpoint)
         if stop:
             raise SystemExit(self._exit_code())
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        """From here to the end of the step there is nothing that could be kept."""
+        """Mark that until the end of the step there is nothing that could be kept."""
         self.optimizing = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step is whole."""
+        """Mark the step as whole."""
         self.optimizing = False
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -161,11 +161,11 @@ class LastCheckpoint(Checkpoint):
             launcher.kill(signal.SIGTERM)
 
     def _is_child(self) -> bool:
-        """Whether Lightning's first process started this one."""
+        """Tell whether Lightning's first process started this one."""
         return os.environ["ZOO_MAIN_PROCESS"] == str(os.getppid())
 
     def _exit_code(self) -> int:
-        """128 + the signal; 0 of a child: else Lightning kills the first process, which may still be writing."""
+        """Give 128 + the signal; 0 of a child: else Lightning kills the first process, which may still be writing."""
         return 0 if self._is_child() else 128 + self.signal
 
     def _write(self, trainer: L.Trainer, save: Callable[[Path], None]) -> None:
@@ -192,12 +192,12 @@ class LastCheckpoint(Checkpoint):
             whole = counts["processed"] - part
             counts.update(ready=whole, started=whole, processed=whole, completed=whole)
         progress["is_last_batch"] = trainer.validating
-        if trainer.validating:  # Lightning goes on with a validation of which a batch is under way: say, the first
+        if trainer.validating:  # Lightning continues a validation of which a batch is under way: say, the first
             validation = loop["epoch_loop.val_loop.batch_progress"]
             for counts in (validation["total"], validation["current"]):
                 counts.update(ready=1, started=1, processed=0, completed=0)
 
 
 def _contents(trainer: L.Trainer) -> dict[str, Any]:
-    """A checkpoint's contents; ``Trainer.save_checkpoint`` would wait for processes that may be gone."""
+    """Make a checkpoint's contents; ``Trainer.save_checkpoint`` would wait for processes that may be gone."""
     return trainer._checkpoint_connector.dump_checkpoint()

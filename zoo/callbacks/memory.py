@@ -21,7 +21,7 @@ class FitBatchToMemory(Callback):
 
     What a pair takes is measured: what the two towers keep for the backward pass of two and of four pairs of the
     longest texts. The learning rate stays as it is. The run's ``config.yaml`` holds the batch size that was trained
-    with, so that a run that goes on keeps it.
+    with, so that a run that resumes keeps it.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -61,7 +61,7 @@ class FitBatchToMemory(Callback):
 
         images = torch.zeros(pairs, 3, task.image_size, task.image_size, dtype=torch.uint8)
         texts = ["字" * task.text_tower.context_length] * pairs
-        buffers = [buffer.clone() for buffer in task.buffers()]  # batch norm would remember these pictures
+        buffers = [buffer.clone() for buffer in task.buffers()]  # batch norm would remember these images
         task.train()
         with trainer.precision_plugin.forward_context(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             embeddings = task.encode_image(images), task.encode_text(texts)  # alive: so are the tensors they keep

@@ -13,7 +13,7 @@ class RunProgressBar(RichProgressBar):
         super().__init__(refresh_rate=1, leave=False)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """Give what stands behind the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics

@@ -96,7 +96,7 @@ class CommandLineWins(Callback):
         self.base_rates = [list(config.scheduler.base_lrs) for config in trainer.lr_scheduler_configs]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put it back, each learning rate at its place in the schedule."""
+        """Put it back, each learning rate at its step of the schedule."""
         if trainer.ckpt_path is None:
             return
         for optimizer, groups in zip(trainer.optimizers, self.groups, strict=True):

@@ -1,4 +1,4 @@
-"""What the workers do to training pictures, for it cannot be batched: AutoAugment, and the look of early drafts.
+"""What the workers do to training images, for it cannot be batched: AutoAugment, and the look of early drafts.
 
 AutoAugment (Cubuk et al. 2018, arXiv:1805.09501) is timm's.
 """
@@ -14,14 +14,14 @@ import numpy as np
 from zoo.data.images import resize
 
 FILL = (123, 117, 104)
-"""Grey levels where a rotation or a shift leaves nothing: CLIP's mean picture colour, as in CN-CLIP's fine-tuning."""
+"""Grey levels where a rotation or a shift leaves nothing: CLIP's mean image colour, as in CN-CLIP's fine-tuning."""
 
 NOISE = 40.0
-"""Grey levels: the greatest standard deviation of the noise of a degraded picture."""
+"""Grey levels: the greatest standard deviation of the noise of a degraded image."""
 
 
 def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Make a picture as blurred and noisy as early generated ones: smaller and back, then Gaussian noise.
+    """Make an image as blurred and noisy as early generated ones: smaller and back, then Gaussian noise.
 
     Args:
         image: ``[S, S, 3]`` uint8.
@@ -46,7 +46,7 @@ def auto_augment(image: np.ndarray, seed: int) -> np.ndarray:
 
     Args:
         image: ``[H, W, 3]`` uint8.
-        seed: What the result depends on beside the picture, in [0, 2**32). The global generators of ``random`` and
+        seed: What the result depends on beside the image, in [0, 2**32). The global generators of ``random`` and
             NumPy, which timm draws from, are left as they were.
 
     Returns:

@@ -96,7 +96,7 @@ def _open(folder: Path, layout: Layout, split: str) -> CheckedSplit:
     has_images = images.exists() or split not in layout.without_images
     return CheckedSplit(
         split,
-        DataFile(images, noun="picture", id_type=layout.id_type) if has_images else None,
+        DataFile(images, noun="image", id_type=layout.id_type) if has_images else None,
         DataFile(texts, noun=layout.noun, id_type=layout.id_type),
         DataFile(answers, noun=layout.noun, id_type=layout.id_type) if answers else None,
     )
@@ -154,8 +154,8 @@ def _check_across(files: Sequence[DataFile]) -> None:
     """
     ids = [file.first_lines for file in files]
     texts = [{row.text: row.line for row in reversed(file.rows) if row.text is not None} for file in files]
-    for place, file in enumerate(files):
-        earlier = range(place)
+    for index, file in enumerate(files):
+        earlier = range(index)
         for row in file.rows:
             there = next((split for split in earlier if row.id in ids[split]), None)
             if there is not None and row.id is not None:

@@ -96,7 +96,7 @@ def read_captions(path: Path | str, errors: list[FileError] | None = None) -> li
     Raises:
         FileError: The file is not there or has no row, a line is malformed, a reference is blank, or an id comes twice.
     """
-    reader = LineReader(path, noun="picture", errors=errors)
+    reader = LineReader(path, noun="image", errors=errors)
     captions = []
     for line, told, record in reader.records():
         if not reader.report_all(caption_errors(record), line, told) and reader.claim(line, record["image_id"]):
@@ -115,7 +115,7 @@ def read_text_tsv(path: Path | str, errors: list[FileError] | None = None) -> li
     Raises:
         FileError: The file is not there or has no row, a line is malformed, or an id comes twice.
     """
-    reader = LineReader(path, noun="picture", errors=errors)
+    reader = LineReader(path, noun="image", errors=errors)
     descriptions = []
     for line, image_id, text in reader.columns():
         if not reader.report_all(description_errors(image_id, text), line, image_id) and reader.claim(line, image_id):

@@ -1,6 +1,6 @@
-"""Pictures: encoded bytes ↔ ``[H, W, 3]`` uint8 arrays, over white, upright; cropped and resized in one operation.
+"""Images: encoded bytes ↔ ``[H, W, 3]`` uint8 arrays, over white, upright; cropped and resized in one operation.
 
-PyTorch is imported by the first resize, Pillow by the first picture that is not a plain JPEG.
+PyTorch is imported by the first resize, Pillow by the first image that is not a plain JPEG.
 """
 
 import binascii
@@ -27,11 +27,11 @@ _PLAIN_JPEG_COLORS = frozenset({"YCbCr", "RGB", "Gray"})  # the others hold ink:
 
 
 class ImageError(UserError):
-    """A picture that cannot be read; the message says why."""
+    """An image that cannot be read; the message says why."""
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decode an encoded picture of any usual kind.
+    """Decode an encoded image of any usual kind.
 
     JPEG, PNG, WebP, GIF (its first frame) and what else Pillow reads; grey, palette, CMYK and 16-bit become RGB,
     transparency is laid over white, EXIF orientation is applied. JPEG pixels equal Pillow's.
@@ -43,7 +43,7 @@ def decode(data: bytes) -> np.ndarray:
         ``[H, W, 3]`` uint8 RGB, contiguous and writable.
 
     Raises:
-        ImageError: If the bytes are empty, cut short or no picture.
+        ImageError: If the bytes are empty, cut short or no image.
     """
     # A JPEG with Exif may be rotated: Pillow reads which way.
     if data[:2] == b"\xff\xd8" and b"Exif\0\0" not in data:
@@ -56,7 +56,7 @@ def decode(data: bytes) -> np.ndarray:
 
 
 class Header(NamedTuple):
-    """What a picture says of itself before its pixels."""
+    """What an image says of itself before its pixels."""
 
     format: str  # Pillow's name: PNG, JPEG, …
     mode: str  # Pillow's name: RGB, RGBA, L, P, CMYK, …
@@ -65,10 +65,10 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes) -> Header:
-    """Read what kind of picture this is, without decoding it.
+    """Read what kind of image this is, without decoding it.
 
     Raises:
-        ImageError: If the bytes are empty or begin no picture.
+        ImageError: If the bytes are empty or begin no image.
     """
     with _open(data) as image:
         return Header(image.format or "unknown", image.mode, image.height, image.width)
@@ -117,7 +117,7 @@ def resize_batch(images: "Tensor", size: int) -> "Tensor":
 
 
 def to_pixels(images: "Tensor") -> "Tensor":
-    """Pictures ``uint8`` as floats from -1 to 1, which generators compute with."""
+    """Images ``uint8`` as floats from -1 to 1, which generators compute with."""
     return images.float() / 127.5 - 1
 
 
@@ -133,7 +133,7 @@ def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
 
     Args:
         image: ``[H, W, 3]`` uint8.
-        box: Top, left, height and width in pixels, inside the picture.
+        box: Top, left, height and width in pixels, inside the image.
         size: The side in pixels.
 
     Returns:
@@ -141,7 +141,7 @@ def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     """
     top, left, height, width = box
     if not (0 <= top < top + height <= image.shape[0] and 0 <= left < left + width <= image.shape[1]):
-        raise ValueError(f"box (top, left, height, width) {box} is not inside a picture of {image.shape[:2]} pixels")
+        raise ValueError(f"box (top, left, height, width) {box} is not inside an image of {image.shape[:2]} pixels")
     return _interpolate(image[top : top + height, left : left + width], size, size)
 
 
@@ -165,12 +165,12 @@ def random_crop_box(
     ratio: tuple[float, float],
     generator: np.random.Generator,
 ) -> Box:
-    """A random box as torchvision's ``RandomResizedCrop`` draws it.
+    """Choose a random box as torchvision's ``RandomResizedCrop`` does.
 
     Args:
-        height: Of the picture, in pixels.
-        width: Of the picture, in pixels.
-        scale: The least and greatest share of the picture's area.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        scale: The least and greatest share of the image's area.
         ratio: The least and greatest width / height; torchvision's default is 3/4 to 4/3.
         generator: Where the randomness comes from.
 
@@ -204,8 +204,8 @@ def random_crop_resize(
     Args:
         image: ``[H, W, 3]`` uint8.
         size: The side in pixels.
-        scale: The least and greatest share of the area that is kept; ``(1, 1)``: no crop, and nothing is drawn.
-        ratio: The least and greatest width / height of the box; None: the picture's own.
+        scale: The least and greatest share of the area that is kept; ``(1, 1)``: no crop, and no random number is used.
+        ratio: The least and greatest width / height of the box; None: the image's own.
         generator: Where the randomness comes from.
 
     Returns:
@@ -219,7 +219,7 @@ def random_crop_resize(
 
 
 def encode_base64(data: bytes) -> bytes:
-    """Base64 in the standard alphabet, padded, on one line."""
+    """Encode as base64 in the standard alphabet, padded, on one line."""
     return pybase64.b64encode(data)
 
 
@@ -245,22 +245,22 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
 
 @contextmanager
 def _open(data: bytes) -> "Iterator[Image]":
-    """A picture in Pillow; whatever goes wrong with it is an ImageError."""
+    """Open an image in Pillow; whatever goes wrong with it is an ImageError."""
     from PIL import Image
 
     if not data:
-        raise ImageError("an empty picture (0 bytes)")
+        raise ImageError("an empty image (0 bytes)")
     try:
         with Image.open(BytesIO(data)) as image:
             yield image
     except Image.UnidentifiedImageError:
-        raise ImageError(f"not a picture: {len(data)} bytes that begin with {data[:12]!r}") from None
+        raise ImageError(f"not an image: {len(data)} bytes that begin with {data[:12]!r}") from None
     except Exception as error:  # Pillow's plug-ins raise many kinds for broken files
-        raise ImageError(f"a picture that cannot be decoded ({len(data)} bytes): {error}") from error
+        raise ImageError(f"an image that cannot be decoded ({len(data)} bytes): {error}") from error
 
 
 def over_white(image: "Image") -> "Image":
-    """Turn a PIL picture of any mode into RGB: upright as its EXIF says, laid over white where it is transparent."""
+    """Turn a PIL image of any mode into RGB: upright as its EXIF says, laid over white where it is transparent."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)

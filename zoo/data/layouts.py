@@ -190,11 +190,11 @@ class MultimodalRetrieval(Layout):
         texts = dict.fromkeys(pair.text for pairs in splits.values() for pair in pairs)
         query_ids = {text: number for number, text in enumerate(texts, start=1)}
         for split, pairs in splits.items():
-            own = dict.fromkeys(pair.picture for pair in pairs)
+            own = dict.fromkeys(pair.image for pair in pairs)
             write_image_tsv(self.path(folder, "images", split), ((image_ids[digest], image(digest)) for digest in own))
             items: dict[str, list[int]] = defaultdict(list)
             for pair in pairs:
-                items[pair.text].append(image_ids[pair.picture])
+                items[pair.text].append(image_ids[pair.image])
             queries = [Query(query_ids[text], text, tuple(found)) for text, found in items.items()]
             if split == "test" and self.answers:
                 write_queries(folder / self.answers, queries)
@@ -219,10 +219,10 @@ class ECommerceT2I(Layout):
         """Write descriptions; see the base class."""
         for split, pairs in splits.items():
             ids = [_text_id(pair) for pair in pairs]
-            texts, images = (pair.text for pair in pairs), (image(pair.picture) for pair in pairs)
+            texts, images = (pair.text for pair in pairs), (image(pair.image) for pair in pairs)
             write_text_tsv(self.path(folder, "texts", split), zip(ids, texts, strict=True))
             write_image_tsv(self.path(folder, "images", split), zip(ids, images, strict=True))
-        return ((_text_id(pair), pair.picture) for pairs in splits.values() for pair in pairs)
+        return ((_text_id(pair), pair.image) for pairs in splits.values() for pair in pairs)
 
 
 class ECommerceIC(Layout):
@@ -244,7 +244,7 @@ class ECommerceIC(Layout):
         for split, pairs in splits.items():
             references: dict[str, list[str]] = defaultdict(list)
             for pair in pairs:
-                references[pair.picture].append(pair.text)
+                references[pair.image].append(pair.text)
             write_image_tsv(self.path(folder, "images", split), ((digest, image(digest)) for digest in references))
             if split == "test" and self.answers:
                 write_captions(folder / self.answers, references.items())
@@ -338,4 +338,4 @@ def _strings(values: Sequence[Any]) -> tuple[str, ...]:
 
 def _text_id(pair: "Pair") -> str:
     """Give an id of image and text that is the same wherever the row stands."""
-    return hashlib.md5(f"{pair.picture}\t{pair.text}".encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(f"{pair.image}\t{pair.text}".encode(), usedforsecurity=False).hexdigest()

@@ -1,7 +1,8 @@
 """The one reader of every file in MUGE's formats: line by line, whatever is in them; no torch.
 
-Who trains, converts or scores wants the first mistake raised; who checks wants all of them listed, and reading goes on
-behind each. Little is said of what follows from another mistake: a line whose JSON is cut short still tells its id.
+Who trains, converts or scores wants the first mistake raised; who checks wants all of them listed, and reading
+continues behind each. Little is said of what follows from another mistake: a line whose JSON is cut short still tells
+its id.
 """
 
 import json
@@ -228,8 +229,8 @@ class LineReader:
             yield ImageLine(number, None if wrong else id_type(token.decode()), start + len(token) + 1, encoded)
 
     def _report_bytes(self, error: UnicodeDecodeError, line: int, id: Id | None) -> None:
-        place = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
-        self.report("not_utf8", f"{place} is not UTF-8; save the file as UTF-8", line, id)
+        found = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
+        self.report("not_utf8", f"{found} is not UTF-8; save the file as UTF-8", line, id)
         self.leave_out(line, id)
 
 

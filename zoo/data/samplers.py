@@ -15,8 +15,8 @@ from zoo.errors import UserError
 class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
     """Shuffled, equal batches of ``(epoch, row)`` for one process.
 
-    The order is a function of the seed and the epoch alone, and the place in it is asked of the trainer at each
-    ``iter``: a run that resumes in the middle of an epoch goes on with the very next batch. The rows that do not fill
+    The order is a function of the seed and the epoch alone, and the position in it is asked of the trainer at each
+    ``iter``: a run that resumes in the middle of an epoch continues with the very next batch. The rows that do not fill
     a last global batch are left out of an epoch (others each epoch); a split smaller than a global batch makes one
     smaller batch. The same global batch, whatever the number of processes.
 
@@ -29,9 +29,9 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         progress: Gives the batches trained so far in the run.
         limit: Lightning's ``limit_train_batches``: how many batches, or which share of them, make an epoch.
         groups: ``[num_rows]`` integers, what each row belongs to; with ``group_size``.
-        group_size: Rows of one group that are dealt in a run, so that they meet in a batch; 1 deals rows singly.
+        group_size: Rows of one group that are sampled together, in one batch, at least 1; 1: rows singly.
         regroup: Asked for an epoch's groups when its first batch is, on every process: ``[num_rows]`` integers, whole
-            groups of which are dealt in a run, or None for ``groups``.
+            groups of which are sampled together, or None for ``groups``.
 
     Raises:
         UserError: When there are fewer rows than processes, or an epoch's groups are of another number of rows.
@@ -71,7 +71,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         return self.num_rows // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches that are left of the epoch in which the run stands."""
+        """Give the batches that are left of the epoch in which the run stands."""
         limit = self.limit if isinstance(self.limit, int) else int(len(self) * self.limit)
         epoch, position = divmod(self.progress(), min(limit, len(self)))
         order = self._order(epoch)
@@ -81,7 +81,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(row)) for row in rows]
 
     def _order(self, epoch: int) -> np.ndarray:
-        """A permutation of the rows: single rows, or runs of rows of a group."""
+        """Permute the rows: single rows, or runs of rows of a group."""
         random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(self.num_rows)
         of_row, longest = self._groups(epoch)
@@ -92,11 +92,11 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
         within = np.arange(self.num_rows) - np.repeat(starts, np.diff(np.r_[starts, self.num_rows]))
         run = np.cumsum((within % longest) == 0) - 1  # the run that each row is in
-        place = random.permutation(run[-1] + 1)[run]  # where that run goes
-        return by_group[np.argsort(place, kind="stable")]
+        position = random.permutation(run[-1] + 1)[run]  # where that run goes
+        return by_group[np.argsort(position, kind="stable")]
 
     def _groups(self, epoch: int) -> tuple[np.ndarray | None, int]:
-        """What each row belongs to in an epoch, and how long a run may be."""
+        """Find what each row belongs to in an epoch, and how long a run may be."""
         groups = None if self.regroup is None else self.regroup(epoch)
         if groups is None:
             return self.groups, self.group_size
@@ -111,7 +111,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
 class EvaluationBatchSampler(Sampler[list[int]]):
     """Every row once over all processes, in file order; process ``rank`` takes every ``world_size``-th batch.
 
-    Whole batches are dealt, not rows, so that a row has the same batch mates whatever the number of processes: its
+    Whole batches are shared out, not rows, so that a row has the same batch mates whatever the number of processes: its
     embedding is the same to the last bit, and equal scores stay equal. Small splits are cut into smaller batches, so
     that each process has some.
 
@@ -133,6 +133,6 @@ class EvaluationBatchSampler(Sampler[list[int]]):
         return len(range(self.rank * self.batch_size, self.num_rows, self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """This process's batches, in file order."""
+        """Give this process's batches, in file order."""
         for start in range(self.rank * self.batch_size, self.num_rows, self.batch_size * self.world_size):
             yield list(range(start, min(start + self.batch_size, self.num_rows)))

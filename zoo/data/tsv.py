@@ -1,6 +1,6 @@
-"""Random access straight into a TSV of ids and base64 pictures, by byte offsets over the mapped file; no conversion.
+"""Random access straight into a TSV of ids and base64 images, by byte offsets over the mapped file; no conversion.
 
-The index (id and place of every line) is made by one pass over the lines, which decodes no image, and kept in the
+The index (id and position of every line) is made by one pass over the lines, which decodes no image, and kept in the
 cache folder, keyed by the file's path, size and time of change. Workers map the file and its index, and copy neither.
 """
 
@@ -28,7 +28,7 @@ _INDEX_FIELDS = ("id", "line", "start", "length", "order", "sorted_id")
 
 
 class ImageTsv:
-    """The pictures of one TSV: ``tsv[row]`` is the encoded picture, ``tsv.ids[row]`` its id.
+    """The images of one TSV: ``tsv[row]`` is the encoded image, ``tsv.ids[row]`` its id.
 
     Args:
         path: A file of lines of id, tab and base64, without header. Line ends may be CRLF and the last may be missing;
@@ -65,37 +65,37 @@ class ImageTsv:
         return len(self._index)
 
     def __getitem__(self, row: int) -> bytes:
-        """The encoded picture (JPEG, PNG, …) of a row; ImageError if it is not base64.
+        """Give the encoded image (JPEG, PNG, …) of a row; ImageError if it is not base64.
 
         Who decodes the image names file, line and id, of this error as of those of the pixels: :meth:`error`.
         """
         return decode_base64(self.base64(row))
 
     def base64(self, row: int) -> bytes:
-        """The text of a row's picture, as it stands in the file."""
+        """Give the text of a row's image, as it stands in the file."""
         entry = self._index[row]
         start, length = int(entry["start"]), int(entry["length"])
         return self._map()[start : start + length]
 
     def row_of(self, image_id: int | str) -> int:
-        """The row of an id; UserError if the file does not have it."""
+        """Find the row of an id; UserError if the file does not have it."""
         return int(self.rows_of([image_id])[0])
 
     def rows_of(self, image_ids: ArrayLike) -> np.ndarray:
-        """``[N]`` rows of N ids; UserError naming the first that the file does not have."""
+        """Find the ``[N]`` rows of N ids; UserError naming the first that the file does not have."""
         wanted = np.asarray(image_ids, dtype=None if np.size(image_ids) else self.ids.dtype)
         order, ids = self._index["order"], self._index["sorted_id"]
-        places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-        missing = np.flatnonzero(ids[places] != wanted)
+        indices = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+        missing = np.flatnonzero(ids[indices] != wanted)
         if missing.size:
             lacks = wanted[missing[0]].item()
             raise FileError(
-                f"is not among the {len(self)} images", file=self.path, id=lacks, noun="picture", kind="dangling_id"
+                f"is not among the {len(self)} images", file=self.path, id=lacks, noun="image", kind="dangling_id"
             )
-        return order[places]
+        return order[indices]
 
     def line_number(self, row: int) -> int:
-        """The line of a row, from 1."""
+        """Give the line of a row, from 1."""
         return int(self._index["line"][row])
 
     def error(self, row: int, message: str, *, kind: Kind) -> FileError:
@@ -107,10 +107,10 @@ class ImageTsv:
             kind: The kind, such as ``bad_picture``.
         """
         image_id = self.ids[row].item()
-        return FileError(message, file=self.path, line=self.line_number(row), id=image_id, noun="picture", kind=kind)
+        return FileError(message, file=self.path, line=self.line_number(row), id=image_id, noun="image", kind=kind)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The path, and the index itself only where it could not be cached."""
+        """Give the path, and the index itself only where it could not be cached."""
         kept = None if isinstance(self._index, np.memmap) else self._index
         return {**self.__dict__, "_mapped": None, "_index": kept}
 
@@ -126,7 +126,7 @@ class ImageTsv:
         return self._mapped
 
     def _load_index(self, errors: list[FileError] | None) -> np.ndarray:
-        """The index; cached where nothing is wrong with the file."""
+        """Make the index; cached where nothing is wrong with the file."""
         index = self._read_cached()
         if index is not None:
             return index
@@ -141,7 +141,7 @@ class ImageTsv:
         return index if cached is None else cached
 
     def _read_cached(self) -> np.ndarray | None:
-        """The mapped index, or None if there is none or it does not fit the file."""
+        """Map the cached index, or give None if there is none or it does not fit the file."""
         try:
             index = np.load(self._index_path, mmap_mode="r")
         except (OSError, ValueError, EOFError):
@@ -173,7 +173,7 @@ class JoinedTsv:
         return int(self.ends[-1])
 
     def __getitem__(self, row: int) -> bytes:
-        """The encoded picture of a row."""
+        """Give the encoded image of a row."""
         part, own_row = self._find(row)
         return part[own_row]
 
@@ -183,8 +183,8 @@ class JoinedTsv:
         return part.error(own_row, message, kind=kind)
 
     def _find(self, row: int) -> tuple[ImageTsv, int]:
-        place = int(np.searchsorted(self.ends, row, side="right"))
-        return self.parts[place], row - int(self.ends[place - 1] if place else 0)
+        index = int(np.searchsorted(self.ends, row, side="right"))
+        return self.parts[index], row - int(self.ends[index - 1] if index else 0)
 
 
 def build_index(path: Path, id_type: Literal["int", "str"], errors: list[FileError] | None = None) -> np.ndarray:
@@ -197,7 +197,7 @@ def build_index(path: Path, id_type: Literal["int", "str"], errors: list[FileErr
 
     Returns:
         A structured array, one entry a line in file order: ``id``; ``line``, its number; ``start`` and ``length`` of
-        the base64 text, in bytes; and, by place in the order of the ids, ``sorted_id`` and ``order``, the row it is
+        the base64 text, in bytes; and, by position in the order of the ids, ``sorted_id`` and ``order``, the row it is
         from.
 
     Raises:
@@ -206,7 +206,7 @@ def build_index(path: Path, id_type: Literal["int", "str"], errors: list[FileErr
     size = path.stat().st_size
     if size >= _ANNOUNCED_SIZE:
         print(f"Indexing {path.name} ({size / 1e9:.1f} GB), once …", file=sys.stderr)
-    reader = LineReader(path, noun="picture", errors=errors)
+    reader = LineReader(path, noun="image", errors=errors)
     ids: list[Any] = []
     lines, starts, lengths = array("q"), array("q"), array("q")
     for line, image_id, start, encoded in reader.image_lines(int if id_type == "int" else str):
@@ -227,7 +227,7 @@ def build_index(path: Path, id_type: Literal["int", "str"], errors: list[FileErr
 
 
 def _index_path(path: Path, id_type: str) -> Path:
-    """Where the index is cached; the name holds what it depends on, so that a changed file has another."""
+    """Find where the index is cached; the name holds what it depends on, so that a changed file has another."""
     status = path.stat()
     name = hashlib.sha256(str(path).encode()).hexdigest()[:20]
     return cache_folder() / "tsv" / f"{name}-{id_type}-{_INDEX_VERSION}-{status.st_size}-{status.st_mtime_ns}.npy"

@@ -91,7 +91,7 @@ def _configuration(name: str, *, local_files_only: bool) -> tuple[Any, Any]:
 
 
 def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any]]:
-    """A second model with the weights of a folder or hub name, and what transformers says of their fit."""
+    """Read a second model with the weights of a folder or hub name, and what transformers says of their fit."""
     try:
         return _from_pretrained(model_class, name, network, local_files_only=True)
     except (OSError, ValueError) as error:

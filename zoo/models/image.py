@@ -1,4 +1,4 @@
-"""Picture encoders: one adapter for any timm model, and the builders of the named ones."""
+"""Image encoders: one adapter for any timm model, and the builders of the named ones."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -69,7 +69,7 @@ class TimmImageTower(nn.Module):
         except (AssertionError, RuntimeError, ValueError) as error:
             given = f"image_size {self.image_size}, patch_dropout {patch_dropout}"
             raise UserError(f"timm cannot build {name!r} with {given}: {error or 'not valid'}") from error
-        self.model.to(memory_format=torch.channels_last)  # for the convolutions, and pictures decode that way
+        self.model.to(memory_format=torch.channels_last)  # for the convolutions, and images decode that way
         self.width: int = self.model.head_hidden_size
         self.published: str | None = (config.hf_hub_id or config.url) if num_layers is None else None
         self._fixed_size: bool = config.fixed_input_size
@@ -81,7 +81,7 @@ class TimmImageTower(nn.Module):
         """Encode ``[B, 3, H, W] uint8`` into pooled ``[B, width]``.
 
         Raises:
-            UserError: The pictures are not ``uint8 [B, 3, H, W]``, or not of the one size the model takes.
+            UserError: The images are not ``uint8 [B, 3, H, W]``, or not of the one size the model takes.
         """
         pixels = self.normalise(images)
         self._choose_attention(pixels)
@@ -139,7 +139,7 @@ class TimmImageTower(nn.Module):
         return beside_adapters(self, state)
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """The parameters, layer after layer: the stem, then each block; what follows the last belongs to it.
+        """List the parameters, layer after layer: the stem, then each block; what follows the last belongs to it.
 
         Raises:
             UserError: timm does not say what the layers of this model are.
@@ -152,7 +152,7 @@ class TimmImageTower(nn.Module):
         return [[parameters[name] for name in names] for names in named.values()]
 
     def blocks(self) -> list[nn.Module]:
-        """The transformer's blocks, in order; none of a convolutional model."""
+        """List the transformer's blocks, in order; none of a convolutional model."""
         return list(getattr(self.model, "blocks", []))
 
     def add_lora(self, **options: Any) -> None:
@@ -196,7 +196,7 @@ class TimmImageTower(nn.Module):
         # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
         mean, std = (
             torch.cat([torch.full((1, 1, 1, size[1]), 255 * value, device=images.device) for value in values], dim=1)
-            # A whole row of pixels, laid out as the pictures are: on a CPU four times as fast as one pixel.
+            # A whole row of pixels, laid out as the images are: on a CPU four times as fast as one pixel.
             .contiguous(memory_format=torch.channels_last)
             for values in (self._mean, self._std)
         )  # [1, 3, 1, W] each
@@ -216,15 +216,15 @@ class TimmImageTower(nn.Module):
             module.fused_attn = not plain
 
     def preprocess(self, images: list[Image.Image]) -> Tensor:
-        """Turn B PIL pictures of any mode into ``[B, 3, image_size, image_size] uint8``.
+        """Turn B PIL images of any mode into ``[B, 3, image_size, image_size] uint8``.
 
         They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
 
         Raises:
-            UserError: One picture came where a list belongs.
+            UserError: One image came where a list belongs.
         """
         if isinstance(images, Image.Image):
-            raise UserError("images: one picture came; preprocess takes a list of pictures: [picture].")
+            raise UserError("images: one image came; preprocess takes a list of images: [image].")
         arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
@@ -258,7 +258,7 @@ def resize_positions(positions: Tensor, grid: tuple[int, int], *, prefix: int = 
 
 
 def _pretrained_config(name: str) -> Any:
-    """What timm records about a name: size, mean, std, where its weights are."""
+    """Give what timm records about a name: size, mean, std, where its weights are."""
     architecture = timm.models.split_model_name_tag(name)[0]
     if not timm.is_model(architecture):
         raise UserError(

@@ -32,7 +32,7 @@ def add_lora(network: nn.Module, blocks: Iterable[nn.Module], *, rank: int, alph
 
 
 def beside_adapters(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A plain state dict under the names of an adapted module, whose adapters stay as they are."""
+    """Put a plain state dict under the names of an adapted module, whose adapters stay as they are."""
     own = module.state_dict()
     names = {key.replace(".base_layer.", "."): key for key in own}
     adapters = {key: value for key, value in own.items() if ".lora_" in key}
@@ -40,7 +40,7 @@ def beside_adapters(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str,
 
 
 def merged(state: Mapping[str, Any], *, rank: int, alpha: float) -> dict[str, Any]:
-    """A state dict's adapters added to the weights beside them, under the plain names: ``W + (alpha / rank) B A``."""
+    """Add a state dict's adapters to the weights beside them, under the plain names: ``W + (alpha / rank) B A``."""
     plain = {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
     for key, down in state.items():
         if f".lora_A.{ADAPTER}." in key:

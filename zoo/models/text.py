@@ -111,22 +111,22 @@ class TransformersTextTower(nn.Module):
         return beside_adapters(self, state)
 
     def layers(self) -> list[list[nn.Parameter]]:
-        """The parameters, layer after layer: the embeddings, then each block; what follows the last belongs to it.
+        """List the parameters, layer after layer: the embeddings, then each block; what follows the last belongs to it.
 
         Raises:
             UserError: The encoder has no list of blocks.
         """
         blocks = self.blocks()
-        place_of = {parameter: place for place, block in enumerate(blocks) for parameter in block.parameters()}
+        index_of = {parameter: index for index, block in enumerate(blocks) for parameter in block.parameters()}
         layers: list[list[nn.Parameter]] = [[] for _ in range(len(blocks) + 1)]
         last = 0
         for parameter in self.encoder.parameters():
-            last = place_of.get(parameter, last - 1) + 1
+            last = index_of.get(parameter, last - 1) + 1
             layers[last].append(parameter)
         return layers
 
     def blocks(self) -> nn.ModuleList:
-        """The transformer's blocks, in order.
+        """List the transformer's blocks, in order.
 
         Raises:
             UserError: The encoder has no list of blocks.

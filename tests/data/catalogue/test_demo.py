@@ -9,7 +9,7 @@ import pytest
 
 from zoo.data.catalogue import demo
 from zoo.data.catalogue import files as demo_files
-from zoo.data.catalogue.emoji import SPLITS, Picture, base_emoji, chinese_name, list_pictures, split_pictures
+from zoo.data.catalogue.emoji import SPLITS, EmojiImage, base_emoji, chinese_name, list_images, split_images
 from zoo.data.formats import read_queries
 from zoo.data.images import decode
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL, find_task_folder
@@ -94,7 +94,7 @@ def test_every_named_emoji_that_openmoji_draws_is_there(drawings):
 # What the files hold
 
 
-def test_jpegs_show_the_same_pictures_as_pngs(demo_root):
+def test_jpegs_show_the_same_images_as_pngs(demo_root):
     jpegs = ImageTsv(demo_root / "ECommerce-IC" / "IC_valid.tsv", str)
     pngs = ImageTsv(demo_root / "ECommerce-T2I" / "T2I_val.img.tsv", str)
     gallery = ImageTsv(demo_root / "Multimodal_Retrieval" / "MR_valid_imgs.tsv")
@@ -107,13 +107,13 @@ def test_jpegs_show_the_same_pictures_as_pngs(demo_root):
         assert gallery[row] == jpegs[row]
 
 
-def test_pictures_are_over_white(drawings, demo_root):
+def test_images_are_over_white(drawings, demo_root):
     pngs = ImageTsv(demo_root / "ECommerce-T2I" / "T2I_test.img.tsv", str)
     corners = np.stack([decode(pngs[row])[[0, 0, -1, -1], [0, -1, 0, -1]] for row in range(len(pngs))])
     assert (corners == 255).mean() > 0.99
 
 
-def test_no_text_and_no_picture_is_in_two_splits_or_two_queries(demo_root, drawings):
+def test_no_text_and_no_image_is_in_two_splits_or_two_queries(demo_root, drawings):
     texts = [query.text for split in SPLITS for query in labelled_queries(demo_root, split)]
     assert len(texts) == len(set(texts))
     looks = [set(split.values()) for split in drawings.values()]
@@ -130,7 +130,7 @@ def test_no_text_and_no_picture_is_in_two_splits_or_two_queries(demo_root, drawi
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_picture_has_a_query_and_every_query_its_pictures(demo_root, split):
+def test_every_image_has_a_query_and_every_query_its_images(demo_root, split):
     gallery = ImageTsv(MULTIMODAL_RETRIEVAL.files(demo_root / "Multimodal_Retrieval", split).images)
     queries = labelled_queries(demo_root, split)
     used = {item for query in queries for item in query.item_ids}
@@ -148,7 +148,7 @@ def test_a_base_query_is_true_for_all_variants(demo_root):
     assert set(base.item_ids) == {item for text in variants for item in queries[text].item_ids}
 
 
-def test_pictures_that_look_the_same_are_one_picture_with_several_names(demo_root):
+def test_images_that_look_the_same_are_one_image_with_several_names(demo_root):
     queries = {query.text: query for query in labelled_queries(demo_root, "train")}
     assert queries["挪威"].item_ids == queries["斯瓦尔巴和扬马延"].item_ids
     assert queries["挪威"].kind == "name"
@@ -247,18 +247,18 @@ def test_chinese_names(written, name):
 
 def test_bases_that_look_the_same_are_split_together():
     names = {chr(0x1F400 + n): f"名{n}" for n in range(60)}
-    pictures = list_pictures(names)
+    pictures = list_images(names)
     looks = {emoji: str(n // 2) for n, emoji in enumerate(names)}
-    splits = split_pictures(pictures, looks)
-    seen = [{looks[picture.emoji] for picture in split} for split in splits.values()]
+    splits = split_images(pictures, looks)
+    seen = [{looks[image.emoji] for image in split} for split in splits.values()]
     assert sum(map(len, seen)) == 30
     assert [len(split) for split in splits.values()] == [48, 6, 6]
 
 
 def test_a_base_too_large_for_a_held_out_split_trains():
-    large = [Picture(f"x{n}", f"大{n}", "x", "大0") for n in range(40)]
-    small = [Picture(f"y{n}", f"小{n}", f"y{n}", f"小{n}") for n in range(360)]
-    splits = split_pictures(large + small, {picture.emoji: picture.emoji for picture in large + small})
+    large = [EmojiImage(f"x{n}", f"大{n}", "x", "大0") for n in range(40)]
+    small = [EmojiImage(f"y{n}", f"小{n}", f"y{n}", f"小{n}") for n in range(360)]
+    splits = split_images(large + small, {image.emoji: image.emoji for image in large + small})
     assert set(large) <= set(splits["train"])
     assert [len(split) for split in splits.values()] == [320, 40, 40]
 
@@ -268,7 +268,7 @@ def test_a_base_too_large_for_a_held_out_split_trains():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Instead of the pictures: one small file a folder. Counts how often it is made."""
+    """Instead of the images: one small file a folder. Counts how often it is made."""
     made = []
 
     def write_files(root):

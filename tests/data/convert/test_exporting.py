@@ -30,7 +30,7 @@ def pairs(folder):
 
 @pytest.fixture
 def retrieval(tmp_path):
-    """A test split of MUGE's, which has no answers: two pictures, one query."""
+    """A test split of MUGE's, which has no answers: two images, one query."""
     write_image_tsv(tmp_path / "data" / "MR_test_imgs.tsv", [(7, picture("red")), (9, picture("blue", "PNG"))])
     write_queries(tmp_path / "data" / "MR_test_queries.jsonl", [Query(1, "红色")])
     return tmp_path / "data"
@@ -65,7 +65,7 @@ def test_an_import_comes_back_with_its_names_and_texts(tmp_path, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_muge_there_and_back_is_the_same(muge_root, tmp_path, layout):
-    """Export, import, export: pictures may be called otherwise, and nothing else."""
+    """Export, import, export: images may be called otherwise, and nothing else."""
 
     def known(folder):
         return sorted((split, (folder / "pictures" / name).read_bytes(), text) for split, name, text in pairs(folder))
@@ -84,14 +84,14 @@ def test_muge_there_and_back_is_the_same(muge_root, tmp_path, layout):
     assert len(kept) > len(rows) // 3
 
 
-def test_pictures_of_others_are_called_by_split_and_id(retrieval, tmp_path):
+def test_images_of_others_are_called_by_split_and_id(retrieval, tmp_path):
     report = export_folder(retrieval, tmp_path / "out", layout=MULTIMODAL_RETRIEVAL)
     assert pairs(tmp_path / "out") == [("test", "test/7.jpg", ""), ("test", "test/9.png", ""), ("test", "", "红色")]
     assert (tmp_path / "out" / "pictures" / "test" / "9.png").read_bytes() == picture("blue", "PNG")
     assert report.counts == {"test": {"rows": 3, "without_text": 2, "without_picture": 1}}
 
 
-def test_descriptions_without_pictures_are_rows_too(tmp_path):
+def test_descriptions_without_images_are_rows_too(tmp_path):
     write_text_tsv(tmp_path / "data" / "T2I_test.txt.tsv", [("a", "红色")])
     export_folder(tmp_path / "data", tmp_path / "out", layout=ECOMMERCE_T2I)
     assert pairs(tmp_path / "out") == [("test", "", "红色")]
@@ -115,22 +115,22 @@ def test_ids_that_are_paths_are_quoted(tmp_path):
     assert pairs(tmp_path / "out") == [("train", "train/..%2Fa.jpg", "红色")]
 
 
-def test_two_pictures_of_one_name_are_an_error(retrieval, tmp_path):
+def test_two_images_of_one_name_are_an_error(retrieval, tmp_path):
     (retrieval / "ids.jsonl").write_text("".join(f'{{"image_id": {id_}, "names": ["a"]}}\n' for id_ in (7, 9)))
-    with pytest.raises(UserError, match=r"MR_test_imgs.tsv:2: picture 9: another picture is called a too"):
+    with pytest.raises(UserError, match=r"MR_test_imgs.tsv:2: image 9: another image is called a too"):
         export_folder(retrieval, tmp_path / "out", layout=MULTIMODAL_RETRIEVAL)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
-def test_a_text_whose_picture_is_not_there_is_an_error(retrieval, tmp_path):
+def test_a_text_whose_image_is_not_there_is_an_error(retrieval, tmp_path):
     write_queries(retrieval / "MR_test_answers.jsonl", [Query(1, "红色", (7, 8))])
-    with pytest.raises(UserError, match=r"MR_test_imgs.tsv: picture 8: is not here, .*`data check` lists all"):
+    with pytest.raises(UserError, match=r"MR_test_imgs.tsv: image 8: is not here, .*`data check` lists all"):
         export_folder(retrieval, tmp_path / "out", layout=MULTIMODAL_RETRIEVAL)
 
 
-def test_a_picture_of_no_kind_is_an_error_with_its_line(retrieval, tmp_path):
+def test_an_image_of_no_kind_is_an_error_with_its_line(retrieval, tmp_path):
     write_image_tsv(retrieval / "MR_test_imgs.tsv", [(7, b"hello")])
-    with pytest.raises(UserError, match=r"MR_test_imgs.tsv:1: picture 7: not a picture"):
+    with pytest.raises(UserError, match=r"MR_test_imgs.tsv:1: image 7: not an image"):
         export_folder(retrieval, tmp_path / "out", layout=MULTIMODAL_RETRIEVAL)
 
 

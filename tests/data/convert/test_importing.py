@@ -27,7 +27,7 @@ from zoo.errors import UserError
 
 
 def encoded(seed, kind="JPEG", mode="RGB", size=(20, 14), **options):
-    """A picture of noise."""
+    """An image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     image = Image.fromarray(pixels).convert(mode)
@@ -38,16 +38,16 @@ def encoded(seed, kind="JPEG", mode="RGB", size=(20, 14), **options):
 
 
 class Shop:
-    """Pictures and a table of them: ``shop.add("a.jpg", "红色", "短裤")``; ``shop.get(layout)`` imports."""
+    """Images and a table of them: ``shop.add("a.jpg", "红色", "短裤")``; ``shop.get(layout)`` imports."""
 
     def __init__(self, root):
         self.root = root
         self.lines = []
-        (root / "pictures").mkdir(parents=True)
+        (root / "images").mkdir(parents=True)
 
     def add(self, name, *texts, data=None, split=None):
         if data is not False:
-            path = self.root / "pictures" / name
+            path = self.root / "images" / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data or encoded(zlib.crc32(name.encode())))
         self.lines += [f"{name},{text},{split}" if split else f"{name},{text}" for text in texts]
@@ -55,7 +55,7 @@ class Shop:
     def get(self, layout, out="out", **options):
         header = "image,text,split" if self.lines[0].count(",") == 2 else "image,text"
         (self.root / "pairs.csv").write_text("\n".join([header, *self.lines]) + "\n")
-        options = {"images": self.root / "pictures", "table": self.root / "pairs.csv", **options}
+        options = {"images": self.root / "images", "table": self.root / "pairs.csv", **options}
         return import_folder(self.root / out, ImportOptions(layout=layout, **options))
 
 
@@ -66,7 +66,7 @@ def shop(tmp_path):
 
 @pytest.fixture
 def full_shop(shop):
-    """Forty pictures; each has a text of its own, some a second, and some share one."""
+    """Forty images; each has a text of its own, some a second, and some share one."""
     for number in range(40):
         shop.add(f"{number}.jpg", f"商品{number}", *([f"同款{number // 20}"] if number % 10 == 0 else []))
     return shop
@@ -91,7 +91,7 @@ def test_what_is_imported_is_clean(full_shop, layout, by_column):
     assert check_folder(full_shop.root / "out", layout).errors == []
 
 
-def test_one_text_of_several_pictures_is_one_query(shop):
+def test_one_text_of_several_images_is_one_query(shop):
     shop.add("a.jpg", "短裤", "红色短裤", split="train")
     shop.add("b.jpg", "短裤", split="train")
     shop.get(MULTIMODAL_RETRIEVAL)
@@ -102,22 +102,22 @@ def test_one_text_of_several_pictures_is_one_query(shop):
     ]
 
 
-def test_several_texts_of_a_picture_are_its_references(shop):
+def test_several_texts_of_an_image_are_its_references(shop):
     shop.add("a.jpg", "短裤", "红色短裤", split="train")
     shop.get(ECOMMERCE_IC)
     (caption,) = read_captions(shop.root / "out" / "IC_train.jsonl")
     assert caption.texts == ("短裤", "红色短裤")
-    assert caption.image_id == hashlib.md5((shop.root / "pictures" / "a.jpg").read_bytes()).hexdigest()
+    assert caption.image_id == hashlib.md5((shop.root / "images" / "a.jpg").read_bytes()).hexdigest()
 
 
-def test_several_descriptions_of_a_picture_each_get_a_copy(shop):
+def test_several_descriptions_of_an_image_each_get_a_copy(shop):
     shop.add("a.jpg", "短裤", "红色短裤", split="val")
     shop.get(ECOMMERCE_T2I)
     descriptions = read_text_tsv(shop.root / "out" / "T2I_val.txt.tsv")
     pictures = ImageTsv(shop.root / "out" / "T2I_val.img.tsv", str)
     assert [text for _, text, _ in descriptions] == ["短裤", "红色短裤"]
     assert [image_id for image_id, _, _ in descriptions] == pictures.ids.tolist()
-    assert pictures[0] == pictures[1] == (shop.root / "pictures" / "a.jpg").read_bytes()
+    assert pictures[0] == pictures[1] == (shop.root / "images" / "a.jpg").read_bytes()
 
 
 def test_the_answers_of_the_test_split_lie_beside_it(shop):
@@ -130,7 +130,7 @@ def test_the_answers_of_the_test_split_lie_beside_it(shop):
     assert read_captions(shop.root / "captions" / "IC_test_answers.jsonl")[0].texts == ("短裤",)
 
 
-def test_equal_files_are_one_picture(shop):
+def test_equal_files_are_one_image(shop):
     shop.add("a.jpg", "短裤", data=encoded(0), split="train")
     shop.add("b/c.jpg", "红色短裤", data=encoded(0), split="train")
     assert shop.get(MULTIMODAL_RETRIEVAL).counts == {"train": {"pictures": 1, "texts": 2, "pairs": 2}}
@@ -141,10 +141,10 @@ def test_rows_that_repeat_others_count_once(shop):
     shop.add("a.jpg", "短裤", "短裤 ", split="train")
     report = shop.get(MULTIMODAL_RETRIEVAL)
     assert report.counts["train"]["pairs"] == 1
-    assert "1 rows repeat the picture and text of others, and count once." in report.notes
+    assert "1 rows repeat the image and text of others, and count once." in report.notes
 
 
-@pytest.mark.parametrize("name", ["{root}/pictures/b/a.jpg", "b\\a.jpg", "./b//a.jpg", "c/../b/a.jpg"])
+@pytest.mark.parametrize("name", ["{root}/images/b/a.jpg", "b\\a.jpg", "./b//a.jpg", "c/../b/a.jpg"])
 def test_paths_may_be_written_otherwise(shop, name):
     shop.add("b/a.jpg", "短裤", split="train")
     shop.add(name.format(root=shop.root), "红色短裤", data=False, split="train")
@@ -152,15 +152,15 @@ def test_paths_may_be_written_otherwise(shop, name):
     assert json.loads((shop.root / "out" / "ids.jsonl").read_text())["names"] == ["b/a.jpg"]
 
 
-def test_a_table_may_hold_the_pictures(tmp_path, monkeypatch):
+def test_a_table_may_hold_the_images(tmp_path, monkeypatch):
     class Held(Table):
         def records(self, columns, errors):
             yield from ((number, {"image": "a.jpg", "text": f"商品{number}"}) for number in (1, 2, 3, 4))
 
-        def holds_pictures(self, column):
+        def holds_images(self, column):
             return True
 
-        def pictures(self, column):
+        def images(self, column):
             yield from ((1, encoded(1)), (2, encoded(2)), (3, encoded(1)), (4, None))
 
     table = Held(tmp_path / "a.parquet")
@@ -170,13 +170,13 @@ def test_a_table_may_hold_the_pictures(tmp_path, monkeypatch):
     options = ImportOptions(layout=ECOMMERCE_IC, table=table.path, valid=0, test=0, on_error="skip")
     report = import_folder(tmp_path / "out", options)
     assert [str(fault) for fault in report.errors] == [
-        f"{table.path}:4: a.jpg: an empty picture (0 bytes); replace the picture, or take the line out"
+        f"{table.path}:4: a.jpg: an empty image (0 bytes); replace the image, or take the line out"
     ]
     names = [json.loads(line)["names"] for line in (tmp_path / "out" / "ids.jsonl").read_text().splitlines()]
-    assert names == [["a.jpg"], ["a-2.jpg"]]  # two pictures, the first with two texts
+    assert names == [["a.jpg"], ["a-2.jpg"]]  # two images, the first with two texts
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- images ----------------------------------------------------------------------------------------------------
 
 
 ROTATED = Image.Exif()
@@ -211,12 +211,12 @@ def test_other_kinds_are_encoded_again(kind, mode, written):
 
 
 @pytest.mark.parametrize(("exif", "expected"), [(None, (21, 30)), (ROTATED, (30, 21))])
-def test_pictures_that_are_too_large_keep_their_shape(exif, expected):
+def test_images_that_are_too_large_keep_their_shape(exif, expected):
     prepared = prepare(encoded(0, size=(100, 70), **({"exif": exif} if exif else {})), 30)
     assert images.decode(prepared).shape[:2] == expected
 
 
-def test_transparency_is_laid_over_white_when_a_picture_is_made_smaller():
+def test_transparency_is_laid_over_white_when_an_image_is_made_smaller():
     buffer = io.BytesIO()
     Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(buffer, "PNG")
     prepared = prepare(buffer.getvalue(), 10)
@@ -224,14 +224,14 @@ def test_transparency_is_laid_over_white_when_a_picture_is_made_smaller():
     assert (images.decode(prepared) == 255).all()
 
 
-def test_memory_does_not_grow_with_the_pictures(shop):
+def test_memory_does_not_grow_with_the_images(shop):
     for number in range(60):
         shop.add(f"{number}.png", f"商品{number}", data=encoded(number, "PNG", size=(300, 300)))
     tracemalloc.start()
     shop.get(MULTIMODAL_RETRIEVAL)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert sum(path.stat().st_size for path in (shop.root / "pictures").iterdir()) > 16e6
+    assert sum(path.stat().st_size for path in (shop.root / "images").iterdir()) > 16e6
     assert peak < 9e6
 
 
@@ -249,42 +249,42 @@ def faulty_shop(shop):
     return shop
 
 
-def test_every_fault_is_listed_and_nothing_is_written(faulty_shop):
+def test_every_error_is_listed_and_nothing_is_written(faulty_shop):
     report = faulty_shop.get(MULTIMODAL_RETRIEVAL)
     found = [str(fault).removeprefix(f"{faulty_shop.root}/pairs.csv:") for fault in report.errors]
     assert [fault[:28] for fault in found] == [
         "2: this text is in test too ",
         "3: no text under 'text'; wri",
-        "4: b.jpg: a picture that can",
-        "5: b.jpg: a picture that can",
+        "4: b.jpg: an image that cann",
+        "5: b.jpg: an image that cann",
         "6: no file c.jpg below --ima",
         "7: ../pairs.csv is not below",
-        "8: d.txt: not a picture: 5 b",
+        "8: d.txt: not an image: 5 by",
     ]
     assert all(";" in fault for fault in found)
     assert report.counts == {}
     assert not (faulty_shop.root / "out").exists()
 
 
-def test_rows_with_faults_can_be_left_out(faulty_shop):
+def test_rows_with_errors_can_be_left_out(faulty_shop):
     report = faulty_shop.get(MULTIMODAL_RETRIEVAL, on_error="skip")
     assert len(report.errors) == 7
     assert report.counts == {"test": {"pictures": 1, "texts": 2, "pairs": 2}}
     assert "train has no rows, and no files: the folder is for evaluation alone." in report.notes
 
 
-def test_pictures_read_before_faults_were_found_are_kept(faulty_shop):
+def test_images_read_before_errors_were_found_are_kept(faulty_shop):
     faulty_shop.get(MULTIMODAL_RETRIEVAL)
     report = faulty_shop.get(MULTIMODAL_RETRIEVAL, on_error="skip")
-    assert "2 pictures had been read before, and were kept." in report.notes
+    assert "2 images had been read before, and were kept." in report.notes
     assert not (faulty_shop.root / ".out.import").exists()
 
 
-def test_a_picture_that_was_mended_is_read_again(shop):
+def test_an_image_that_was_fixed_is_read_again(shop):
     shop.add("a.jpg", "短裤", split="train")
     shop.add("b.jpg", "", split="train")
     assert len(shop.get(MULTIMODAL_RETRIEVAL).errors) == 1
-    (shop.root / "pictures" / "a.jpg").write_bytes(encoded(77, size=(9, 9)))
+    (shop.root / "images" / "a.jpg").write_bytes(encoded(77, size=(9, 9)))
     shop.lines.pop()
     shop.get(MULTIMODAL_RETRIEVAL)
     assert ImageTsv(shop.root / "out" / "MR_train_imgs.tsv")[0] == encoded(77, size=(9, 9))
@@ -292,9 +292,9 @@ def test_a_picture_that_was_mended_is_read_again(shop):
 
 def test_a_path_that_starts_higher_up_says_what_to_give(shop):
     shop.add("a.jpg", "短裤")
-    shop.add("pictures/a.jpg", "红色", data=False)
+    shop.add("images/a.jpg", "红色", data=False)
     (fault,) = shop.get(MULTIMODAL_RETRIEVAL).errors
-    assert fault.message == f"no file pictures/a.jpg below --images, but below {shop.root}; give that"
+    assert fault.message == f"no file images/a.jpg below --images, but below {shop.root}; give that"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_path_that_starts_higher_up_says_what_to_give(shop):
         ({"max_size": 0}, "--max_size is 0: give 1 pixel or more"),
         ({"images": None}, "--images is not given: name the folder"),
         ({"images": "nowhere"}, "--images nowhere is not there: give a folder"),
-        ({"out": "pictures"}, "pictures is there already: give a new or empty folder"),
+        ({"out": "images"}, "images is there already: give a new or empty folder"),
     ],
 )
 def test_a_wrong_argument_is_an_error(shop, options, message):
@@ -326,17 +326,17 @@ def test_a_table_without_rows_is_an_error(shop):
 
 
 def deal(pairs, valid=0.1, test=0.1, seed=0):
-    """Split of each picture, and the notes."""
+    """Split of each image, and the notes."""
     notes = []
     pairs = [Pair(line, picture, picture, text, None) for line, (picture, text) in enumerate(pairs, start=2)]
     splits = split_by_shares(pairs, valid=valid, test=test, seed=seed, notes=notes)
-    return {pair.picture: split for split, part in splits.items() for pair in part}, notes
+    return {pair.image: split for split, part in splits.items() for pair in part}, notes
 
 
 TIED = [(f"p{number}", f"t{number // 3}") for number in range(300)] + [(f"p{n}", f"u{n % 40}") for n in range(80)]
 
 
-def test_no_picture_and_no_text_is_in_two_splits():
+def test_no_image_and_no_text_is_in_two_splits():
     split_of, _ = deal(TIED)
     texts = {(text, split_of[picture]) for picture, text in TIED}
     assert len(texts) == len({text for text, _ in texts})
@@ -354,7 +354,7 @@ def test_another_seed_deals_otherwise():
 @pytest.mark.parametrize(
     ("valid", "test", "expected"), [(0.1, 0.1, (100, 100)), (0.25, 0, (250, 0)), (0.0001, 0, (1, 0))]
 )
-def test_shares_are_met_to_the_picture(valid, test, expected):
+def test_shares_are_met_to_the_image(valid, test, expected):
     split_of, notes = deal([(f"p{number}", f"t{number}") for number in range(1000)], valid, test)
     found = list(split_of.values())
     assert (found.count("valid"), found.count("test")) == expected
@@ -366,24 +366,24 @@ def test_a_text_that_ties_everything_together_is_reported():
     split_of, notes = deal([*pairs, *((f"q{number}", f"q{number}") for number in range(5))])
     assert list(split_of.values()).count("train") == 45
     assert notes == [
-        "valid has 0 of the 5 pictures asked for. 45 of all 50 hang together by texts they share and go to one split:"
+        "valid has 0 of the 5 images asked for. 45 of all 50 hang together by texts they share and go to one split:"
         " 45 have the text '短裤', and p0 has 2 texts. Take out what says little, or give the table a column of splits."
     ]
 
 
 def test_nothing_left_to_train_on_is_an_error():
-    with pytest.raises(UserError, match="2 pictures cannot be split by --valid 0.1 --test 0.1"):
+    with pytest.raises(UserError, match="2 images cannot be split by --valid 0.1 --test 0.1"):
         deal([("p0", "t0"), ("p1", "t1")])
 
 
-def test_what_a_column_puts_into_two_splits_is_a_fault():
+def test_what_a_column_puts_into_two_splits_is_an_error():
     rows = [("p0", "t0", "train"), ("p0", "t1", "test"), ("p1", "t1", "valid"), ("p2", "t2", "train")]
     errors = []
     splits = split_by_column(
         [Pair(n, p, p, *rest) for n, (p, *rest) in enumerate(rows, 2)], errors, joined=False, table="a.csv"
     )
     assert [str(fault).partition(";")[0] for fault in errors] == [
-        "a.csv:2: this picture is in test too (line 3, p0), here in train",
+        "a.csv:2: this image is in test too (line 3, p0), here in train",
         "a.csv:4: this text is in test too (line 3, p0), here in valid",
     ]
     assert {name: [pair.line for pair in part] for name, part in splits.items()} == {
@@ -411,7 +411,7 @@ root, stage, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def kill(what, done, total):
     if what.startswith(stage) and done == after:
         os.kill(os.getpid(), signal.SIGKILL)
-import_folder(f"{root}/out", ImportOptions(layout=ECOMMERCE_T2I, images=f"{root}/pictures", table=f"{root}/pairs.csv"),
+import_folder(f"{root}/out", ImportOptions(layout=ECOMMERCE_T2I, images=f"{root}/images", table=f"{root}/pairs.csv"),
               on_progress=kill)
 """
 
@@ -426,10 +426,10 @@ def kill_import(root, stage, after):
 def test_after_a_kill_it_goes_on_to_the_same_bytes(full_shop, stage, after):
     full_shop.get(ECOMMERCE_T2I, "whole")
     kill_import(full_shop.root, stage, after)
-    with (full_shop.root / ".out.import" / "pictures.part").open("ab") as file:
+    with (full_shop.root / ".out.import" / "images.part").open("ab") as file:
         file.write(b'["0.jpg", "1-1", "half')
     report = full_shop.get(ECOMMERCE_T2I)
-    assert any("pictures had been read before" in note for note in report.notes)
+    assert any("images had been read before" in note for note in report.notes)
     assert contents(full_shop.root / "out") == contents(full_shop.root / "whole")
     assert [path.name for path in full_shop.root.iterdir() if path.name.startswith(".")] == []
 

@@ -114,18 +114,18 @@ def test_parquet_is_counted_by_rows(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["a.jpg", None])
-def test_parquet_holds_pictures_as_hugging_face_has_them(tmp_path, path):
+def test_parquet_holds_images_as_hugging_face_has_them(tmp_path, path):
     image = [{"bytes": b"abc", "path": path}, {"bytes": None, "path": None}]
     table = open_table(parquet(tmp_path / "a.parquet", image=image, text=["红", "绿"]))
-    assert table.holds_pictures("image")
-    assert not table.holds_pictures("text")
-    assert list(table.pictures("image")) == [(1, b"abc"), (2, None)]
+    assert table.holds_images("image")
+    assert not table.holds_images("text")
+    assert list(table.images("image")) == [(1, b"abc"), (2, None)]
     assert [row.image for row in read_rows(table, COLUMNS, [])] == [path or "row1", "row2"]
 
 
-def test_a_column_of_bytes_holds_pictures(tmp_path):
+def test_a_column_of_bytes_holds_images(tmp_path):
     table = open_table(parquet(tmp_path / "a.parquet", image=[b"abc"], text=["红"]))
-    assert list(table.pictures("image")) == [(1, b"abc")]
+    assert list(table.images("image")) == [(1, b"abc")]
     assert [row.image for row in read_rows(table, COLUMNS, [])] == ["row1"]
 
 
@@ -162,7 +162,7 @@ def test_columns_can_be_named():
     assert choose_columns(table, image="thumb", text="query", split="fold") == Columns("thumb", "query", "fold")
 
 
-def test_no_column_of_splits_is_looked_for_where_pictures_are_dealt_out():
+def test_no_column_of_splits_is_looked_for_where_images_are_assigned():
     assert choose_columns(table_of("image", "text", "split"), by_shares=True).split is None
 
 
@@ -201,19 +201,19 @@ def test_splits_have_usual_names(tmp_path, names, split):
     assert {row[3] for row in rows(path, Columns("image", "text", "split"))} == {split}
 
 
-def test_every_fault_is_listed_with_its_line(tmp_path):
+def test_every_error_is_listed_with_its_line(tmp_path):
     path = written(
         tmp_path / "a.csv", "image,text,split\n,红,test\na.jpg, ,test\na.jpg,红\na.jpg,红,tset\na.jpg,红,test\n"
     )
     assert errors(path, Columns("image", "text", "split")) == [
-        "2: no picture under 'image'; write its path below --images",
+        "2: no image under 'image'; write its path below --images",
         "3: no text under 'text'; write it, or take the line out",
         "4: 2 cells under 3 columns; give each column one, in quotes if need be",
         "5: 'split' is 'tset'; write train, valid or test",
     ]
 
 
-def test_every_fault_of_json_lines_is_listed_with_its_line(tmp_path):
+def test_every_error_of_json_lines_is_listed_with_its_line(tmp_path):
     lines = ['{"image": "a.jpg", "text": "红"}', "{", "[1]", '{"image": "a.jpg"}', '{"image": "a", "text": "\\ud83d"}']
     found = errors(written(tmp_path / "a.jsonl", "\n".join([*lines, '{"image": "a", "text": []}'])))
     assert [fault[:12] for fault in found] == [

@@ -7,14 +7,14 @@ from zoo.tasks.captioning.bench import slogans
 
 @pytest.mark.parity
 def test_captions_beside_pycocoevalcap(run_bench):
-    result = run_bench("caption", "--pictures", 30, "--references", 3, "--blocks", 2)
+    result = run_bench("caption", "--images", 30, "--references", 3, "--blocks", 2)
     assert [(row["ours_is"], row["peer_is"]) for row in result["rows"]] == [
         ("ours", "pycocoevalcap"),
         ("references kept", None),
     ]
 
 
-def test_slogans_are_of_muges_lengths_and_share_words_with_their_picture_s_others():
+def test_slogans_are_of_muges_lengths_and_share_words_with_their_image_s_others():
     texts, captions = slogans(40, 5)
     assert [len(texts), len(captions), {len(own) for own in texts}] == [40, 40, {5}]
     lengths = {len(tokens) for own in texts for tokens in own}

@@ -20,9 +20,9 @@ def test_label_smoothing_spreads_a_share_over_all_tokens():
     assert torch.allclose(token_losses(logits, targets, label_smoothing=0.1), wanted, atol=1e-6)
 
 
-def test_a_caption_is_held_against_the_others_of_its_picture():
+def test_a_caption_is_held_against_the_others_of_its_image():
     log_probabilities = torch.zeros(6, requires_grad=True)
-    caption = torch.tensor([0, 0, 1, 2, 3, 4])  # of two pictures, three captions each; the last has no token here
+    caption = torch.tensor([0, 0, 1, 2, 3, 4])  # of two images, three captions each; the last has no token here
     rewards = torch.tensor([[1.0, 0.0, 0.5], [2.0, 2.0, 2.0]])
     self_critical_loss(log_probabilities, caption, rewards).backward()
     advantages = torch.tensor([1 - 0.25, 1 - 0.25, 0 - 0.75, 0.5 - 0.5, 0.0, 0.0])

@@ -1,4 +1,4 @@
-"""``python -m zoo score captioning``: scores with their protocol, every fault with its place, without torch."""
+"""``python -m zoo score captioning``: scores with their protocol, every error with its place, without torch."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ SIGNATURE = "tokens:muge|case:kept|punctuation:kept|df:targets.jsonl|refs:all"
 
 @pytest.fixture
 def files(tmp_path):
-    """Answers and predictions of three pictures, in different orders."""
+    """Answers and predictions of three images, in different orders."""
     targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
     write_captions(targets, REFERENCES.items())
     write_json_lines(predictions, ({"image_id": id_, "text": text} for id_, text in CAPTIONS.items()))
@@ -67,10 +67,10 @@ def test_scores_control_ceiling_and_protocol_are_printed(score):
     assert result["metrics"] == pytest.approx({name: 100 * value for name, value in ours.items()} | varied)
     assert result["shuffled"] == percent(references.score(captions, rows=[1, 2, 0]).corpus)
     ceiling = result["human_ceiling"]
-    assert (ceiling.pop("pictures"), ceiling.pop("rounds")) == (2, 2)
+    assert (ceiling.pop("images"), ceiling.pop("rounds")) == (2, 2)
     assert ceiling == percent(references.human_ceiling().scores)
     protocol = result["protocol"]
-    assert (protocol["signature"], protocol["pictures"], protocol["references"]) == (SIGNATURE, 3, 5)
+    assert (protocol["signature"], protocol["images"], protocol["references"]) == (SIGNATURE, 3, 5)
     assert protocol["targets"].startswith("targets.jsonl, SHA-256 ")
     assert err.startswith(f"CIDEr-D {100 * ours['cider']:.2f} (BLEU-4 ")
 
@@ -116,21 +116,21 @@ def test_document_frequencies_are_counted_in_a_caption_file_or_read(score, tmp_p
 
 def test_frequencies_of_a_split_without_references_are_refused(score, tmp_path):
     write_captions(tmp_path / "IC_test.jsonl", [("x", [])])
-    with pytest.raises(UserError, match=r"IC_test.jsonl:1: picture x has no text; give a split with references"):
+    with pytest.raises(UserError, match=r"IC_test.jsonl:1: image x has no text; give a split with references"):
         score("--document_frequencies", tmp_path / "IC_test.jsonl")
     with pytest.raises(UserError, match="none.jsonl: there is no such file"):
         score("--document_frequencies", tmp_path / "none.jsonl")
 
 
-def test_one_picture_has_neither_control_nor_ceiling(score, files):
+def test_one_image_has_neither_control_nor_ceiling(score, files):
     write_captions(files[0], [("a1", ["短裤"])])
     write_json_lines(files[1], [{"image_id": "a1", "text": "短裤"}])
     result = result_of(score=score)
     assert (result["shuffled"], result["human_ceiling"]) == (None, None)
 
 
-def test_the_pictures_scores_are_written_in_the_order_of_the_answers(score, tmp_path):
-    path = tmp_path / "new" / "pictures.jsonl"
+def test_the_images_scores_are_written_in_the_order_of_the_answers(score, tmp_path):
+    path = tmp_path / "new" / "images.jsonl"
     result_of("--per_image", path, score=score)
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert [record["image_id"] for record in records] == list(REFERENCES)
@@ -147,15 +147,15 @@ def test_the_output_is_what_is_printed(score, tmp_path):
     assert output.read_text("utf-8") + "\n" == out
 
 
-def test_faults_are_listed_and_nothing_is_written(score, files, tmp_path):
+def test_errors_are_listed_and_nothing_is_written(score, files, tmp_path):
     with files[1].open("a", encoding="utf-8") as file:
         file.write('{"image_id": "c3", "text": "壳"}\n{"image_id": "d4", "text": ["鞋"]}\n')
-    code, out, err = score("--output", tmp_path / "score.json", "--per_image", tmp_path / "pictures.jsonl")
+    code, out, err = score("--output", tmp_path / "score.json", "--per_image", tmp_path / "images.jsonl")
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        f"{files[1]}:4: picture c3: the id is already on line 1; ids are unique: take one of the lines out",
-        f"{files[1]}:5: picture d4: text is a JSON list; write the caption as a string",
-        f"{files[1]}:5: picture d4: is not among the answers; take the line out",
+        f"{files[1]}:4: image c3: the id is already on line 1; ids are unique: take one of the lines out",
+        f"{files[1]}:5: image d4: text is a JSON list; write the caption as a string",
+        f"{files[1]}:5: image d4: is not among the answers; take the line out",
         "The submission is not valid: 3 error(s).",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", "targets.jsonl"]
@@ -205,4 +205,4 @@ def test_torch_is_not_imported_and_a_split_of_muges_size_takes_seconds(tmp_path)
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert time.perf_counter() - start < 15  # three seconds on an idle machine
-    assert json.loads(done.stdout)["human_ceiling"]["pictures"] == 5_000
+    assert json.loads(done.stdout)["human_ceiling"]["images"] == 5_000

@@ -119,7 +119,7 @@ def test_all_errors_of_both_files_are_listed(read):
 
 
 @pytest.mark.parametrize("missing", ["targets", "said"])
-def test_a_missing_file_is_the_one_fault(tmp_path, missing):
+def test_a_missing_file_is_the_one_error(tmp_path, missing):
     for name in {"targets", "said"} - {missing}:
         (tmp_path / f"{name}.jsonl").write_bytes(encoded(GOLD if name == "targets" else SAID))
     submission = read_caption_submission(tmp_path / "targets.jsonl", tmp_path / "said.jsonl")

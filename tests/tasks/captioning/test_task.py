@@ -26,21 +26,21 @@ def task(**options):
     return CaptioningTask("encoder_decoder_tiny", captioner_options=SMALL, **options)
 
 
-def batch(picture=(0, 1, 1)):
+def batch(image_index=(0, 1, 1)):
     generator = torch.Generator().manual_seed(1)
     return {
         "image": torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator),
         "image_id": ["a", "b"],
         "row": torch.tensor([0, 1]),
         "text": TEXTS,
-        "picture": torch.tensor(picture),
+        "image_index": torch.tensor(image_index),
     }
 
 
 def test_the_loss_is_the_mean_over_real_tokens():
     built = task().eval()
     encoded = built.captioner.encode(batch()["image"])
-    losses, picture = built._token_losses(encoded, batch(), 0.0)
+    losses, image_index = built._token_losses(encoded, batch(), 0.0)
     alone = []
     for text, place in zip(TEXTS, (0, 1, 1), strict=True):
         ids, _ = built.captioner.tokenize([text])
@@ -48,10 +48,10 @@ def test_the_loss_is_the_mean_over_real_tokens():
         logits = built.captioner.logits(encoded[place : place + 1], ids[:, :-1], everywhere)
         alone.append(nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none"))
     assert torch.allclose(losses, torch.cat(alone), atol=1e-4)
-    assert picture.tolist() == [0] * 3 + [1] * 5 + [1] * 5  # characters and the end
+    assert image_index.tolist() == [0] * 3 + [1] * 5 + [1] * 5  # characters and the end
 
 
-def test_an_evaluation_gives_each_pictures_loss_and_tokens():
+def test_an_evaluation_gives_each_images_loss_and_tokens():
     built = task().eval()
     with torch.no_grad():
         described = built.validation_step(batch(), 0)
@@ -60,11 +60,11 @@ def test_an_evaluation_gives_each_pictures_loss_and_tokens():
     assert described["loss"].tolist() == pytest.approx([losses[:3].sum().item(), losses[3:].sum().item()], rel=1e-5)
     assert len(described["captions"]) == 2
     assert torch.allclose(described["features"].norm(dim=1), torch.ones(2))
-    without = {key: value for key, value in batch().items() if key not in ("text", "picture")}
+    without = {key: value for key, value in batch().items() if key not in ("text", "image_index")}
     assert "loss" not in built.validation_step(without, 0)
 
 
-def test_several_references_of_a_picture_weigh_as_its_copies_would():
+def test_several_references_of_an_image_weigh_as_its_copies_would():
     built = task()
     images = batch()["image"]
     copies = {**batch((0, 1, 2)), "image": images[[0, 1, 1]]}

@@ -252,7 +252,7 @@ def test_test_answers_come_from_the_file_beside_the_queries(muge_root, tmp_path)
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_picture_names_file_line_and_id(spoiled, workers):
-    with pytest.raises(UserError, match=r"MR_train_imgs\.tsv:(4: picture 1003|6: picture 1005)"):
+    with pytest.raises(UserError, match=r"MR_train_imgs\.tsv:(4: image 1003|6: image 1005)"):
         list(module(spoiled, num_workers=workers).train_dataloader())
 
 
@@ -265,8 +265,8 @@ def test_skip_leaves_broken_pictures_out_and_lists_them_at_the_end(spoiled, caps
     data.teardown("fit")
     told = capsys.readouterr().err
     assert "left out: 2 broken rows" in told
-    assert "MR_train_imgs.tsv:4: picture 1003" in told
-    assert "MR_train_imgs.tsv:6: picture 1005" in told
+    assert "MR_train_imgs.tsv:4: image 1003" in told
+    assert "MR_train_imgs.tsv:6: image 1005" in told
 
 
 def test_an_item_that_is_not_there_is_an_error_or_left_out(muge_root, tmp_path, capsys):

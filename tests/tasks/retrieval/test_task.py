@@ -88,7 +88,7 @@ def test_pictures_are_embedded_as_their_pixels(task):
     pictures = [Image.new("RGB", (50, 30), "red"), Image.new("LA", (20, 70), (9, 99))]
     expected = task.encode_image(task.image_tower.preprocess(pictures))
     torch.testing.assert_close(task.encode_image(pictures), expected, rtol=0, atol=0)
-    with pytest.raises(UserError, match=r"one picture came; .* \[picture\]"):
+    with pytest.raises(UserError, match=r"one image came; .* \[image\]"):
         task.encode_image(pictures[0])
 
 

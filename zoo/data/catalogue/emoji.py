@@ -1,6 +1,6 @@
 """Which emoji the embedded data holds: Chinese names, base emoji, and the split that keeps relatives together; no I/O.
 
-A picture's name is the emoji's Chinese CLDR name. Package ``emoji`` writes CLDR's colon and brackets as an underscore;
+An image's name is the emoji's Chinese CLDR name. Package ``emoji`` writes CLDR's colon and brackets as an underscore;
 they are put back: 宇航员_较浅肤色 becomes 宇航员：较浅肤色, 刚果_布 becomes 刚果（布）.
 """
 
@@ -47,7 +47,7 @@ _SIZE_CLASSES = (1, 6, _LARGEST_HELD_OUT)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EmojiImage:
     """One emoji of the embedded data.
 
     Attributes:
@@ -80,7 +80,7 @@ def chinese_name(short_name: str) -> str:
 
 
 def base_emoji(emoji: str) -> str:
-    """The emoji without skin tone, gender, hair, direction and variation selector.
+    """Give the emoji without skin tone, gender, hair, direction and variation selector.
 
     👨, 👩 and 🧑 are one, and so are boy, girl and child, the old, the crowned, the pregnant, Father and Mother
     Christmas; two people in whatever tones and genders are their common sign (👬 becomes 🧑‍🤝‍🧑, 👩🏽‍❤️‍👨🏿
@@ -95,34 +95,34 @@ def base_emoji(emoji: str) -> str:
     return _SAME_AS.get(base, base)
 
 
-def list_pictures(names: Mapping[str, str]) -> list[Picture]:
-    """All pictures, in an order that is fixed and mixes relatives.
+def list_images(names: Mapping[str, str]) -> list[EmojiImage]:
+    """List all images, in an order that is fixed and mixes relatives.
 
     Args:
         names: Chinese names by fully qualified emoji.
     """
     by_bare_emoji = {emoji.replace(_VARIATION, ""): name for emoji, name in names.items()}
-    pictures = [
-        Picture(emoji=emoji, name=name, base=base_emoji(emoji), base_name=by_bare_emoji[base_emoji(emoji)])
+    images = [
+        EmojiImage(emoji=emoji, name=name, base=base_emoji(emoji), base_name=by_bare_emoji[base_emoji(emoji)])
         for emoji, name in names.items()
     ]
-    return sorted(pictures, key=lambda picture: _hash(picture.code))
+    return sorted(images, key=lambda image: _hash(image.code))
 
 
-def split_pictures(pictures: Iterable[Picture], looks: Mapping[str, str]) -> dict[str, list[Picture]]:
-    """80/10/10 (of what looks different, nearly) by base emoji, in the order given.
+def split_images(images: Iterable[EmojiImage], looks: Mapping[str, str]) -> dict[str, list[EmojiImage]]:
+    """Split 80/10/10 (of what looks different, nearly) by base emoji, in the order given.
 
-    Bases that share a picture (the flags of Norway and of Svalbard) stay together too, so no picture is in two splits.
+    Bases that share an image (the flags of Norway and of Svalbard) stay together too, so no image is in two splits.
 
     Args:
-        pictures: What :func:`list_pictures` gives.
+        images: What :func:`list_images` gives.
         looks: A hash of the rendered pixels by emoji.
     """
-    pictures = list(pictures)
-    units = _units(pictures, looks)
+    images = list(images)
+    units = _units(images, looks)
     looks_of: dict[str, set[str]] = defaultdict(set)
-    for picture in pictures:
-        looks_of[units[picture.base]].add(looks[picture.emoji])
+    for image in images:
+        looks_of[units[image.base]].add(looks[image.emoji])
     sizes = {unit: len(different) for unit, different in looks_of.items()}
     share = sum(sizes.values()) / 10 / sum(size for size in sizes.values() if size <= _LARGEST_HELD_OUT)
     split_of = dict.fromkeys(sizes, "train")
@@ -131,19 +131,19 @@ def split_pictures(pictures: Iterable[Picture], looks: Mapping[str, str]) -> dic
         count = round(len(members) * share)
         split_of.update(dict.fromkeys(members[:count], "valid"))
         split_of.update(dict.fromkeys(members[count : 2 * count], "test"))
-    splits: dict[str, list[Picture]] = {split: [] for split in SPLITS}
-    for picture in pictures:
-        splits[split_of[units[picture.base]]].append(picture)
+    splits: dict[str, list[EmojiImage]] = {split: [] for split in SPLITS}
+    for image in images:
+        splits[split_of[units[image.base]]].append(image)
     return splits
 
 
-def _units(pictures: Iterable[Picture], looks: Mapping[str, str]) -> dict[str, str]:
+def _units(images: Iterable[EmojiImage], looks: Mapping[str, str]) -> dict[str, str]:
     """For each base the unit it is split with: the first, by code point, of the bases it is tied to by equal pixels."""
     bases_by_look: dict[str, set[str]] = defaultdict(set)
     unit: dict[str, str] = {}
-    for picture in pictures:
-        bases_by_look[looks[picture.emoji]].add(picture.base)
-        unit[picture.base] = picture.base
+    for image in images:
+        bases_by_look[looks[image.emoji]].add(image.base)
+        unit[image.base] = image.base
     for bases in bases_by_look.values():
         tied = {unit[base] for base in bases}
         if len(tied) > 1:

@@ -1,4 +1,4 @@
-"""A task folder in MUGE's formats into pictures as files and one table; no torch. The way back of an import."""
+"""A task folder in MUGE's formats into images as files and one table; no torch. The way back of an import."""
 
 import csv
 import hashlib
@@ -38,9 +38,9 @@ class ExportReport:
 
 @dataclass
 class _Texts:
-    """A split's texts: by picture, and those that name none."""
+    """A split's texts: by image, and those that name none."""
 
-    by_picture: dict[Id, list[str]]
+    by_image: dict[Id, list[str]]
     alone: list[str] = field(default_factory=list)
 
 
@@ -51,19 +51,19 @@ def export_folder(
     layout: Layout,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ExportReport:
-    """Write ``pictures``, a folder of files, and ``pairs.csv`` with split, picture and text; whole, or not at all.
+    """Write ``images``, a folder of files, and ``pairs.csv`` with split, image and text; whole, or not at all.
 
-    Pictures have the names that an import noted, else their split and id. A picture without a text and a text without
-    a picture, as test splits have them, are rows with an empty cell.
+    Images have the names that an import noted, else their split and id. An image without a text and a text without
+    an image, as test splits have them, are rows with an empty cell.
 
     Args:
         root: The folder, or its parent.
         out: The folder to write, new or empty.
         layout: The folder's layout.
-        on_progress: Called after each picture, with how many there were so far, of how many.
+        on_progress: Called after each image, with how many there were so far, of how many.
 
     Raises:
-        UserError: ``out`` is there, or the data has a fault that stands in the way.
+        UserError: ``out`` is there, or the data has an error that stands in the way.
     """
     folder, out = find_task_folder(root, layout), Path(out).absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -92,13 +92,13 @@ def export_folder(
     written = out.with_name(f".{out.name}.export")
     shutil.rmtree(written, ignore_errors=True)
     try:
-        pictures = _Files(written / PICTURES, _old_names(folder), on_written=lambda done: on_progress(done, total))
+        image_files = _Files(written / PICTURES, _old_names(folder), on_written=lambda done: on_progress(done, total))
         with (written / TABLE).open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
             for split, files in splits.items():
                 texts = _read_texts(files.answers or files.texts, layout)
-                report.counts[split] = _write_split(split, tsvs.get(split), texts, pictures, table)
+                report.counts[split] = _write_split(split, tsvs.get(split), texts, image_files, table)
         os.replace(written, out)
     finally:
         shutil.rmtree(written, ignore_errors=True)
@@ -106,7 +106,7 @@ def export_folder(
 
 
 class _Files:
-    """Pictures written as files, each name once."""
+    """Images written as files, each name once."""
 
     def __init__(self, folder: Path, names: dict[Id, str], *, on_written: Callable[[int], None]) -> None:
         folder.mkdir(parents=True)
@@ -117,7 +117,7 @@ class _Files:
         self._digests: dict[str, bytes] = {}
 
     def write(self, image_id: Id, data: bytes, *, split: str) -> str:
-        """Write a picture; gives its path below the folder."""
+        """Write an image; gives its path below the folder."""
         name = self.names.get(image_id)
         if name is None:
             kind = images.read_header(data).format
@@ -128,35 +128,35 @@ class _Files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         if self._digests.setdefault(name, digest) != digest:
-            raise UserError(f"another picture is called {name} too: give it another name in {IDS}")
+            raise UserError(f"another image is called {name} too: give it another name in {IDS}")
         self.num_written += 1
         self.on_written(self.num_written)
         return name
 
 
-def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, pictures: _Files, table: Any) -> dict[str, int]:
-    """Write the pictures of a split, with a row for each text; gives the counts of rows."""
+def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, image_files: _Files, table: Any) -> dict[str, int]:
+    """Write the images of a split, with a row for each text; gives the counts of rows."""
     counts = {"rows": 0, "without_text": 0, "without_picture": 0}
 
-    def add(picture: str, text: str) -> None:
-        table.writerow((split, picture, text))
+    def add(image: str, text: str) -> None:
+        table.writerow((split, image, text))
         counts["rows"] += 1
         counts["without_text"] += not text
-        counts["without_picture"] += not picture
+        counts["without_picture"] += not image
 
     for row, image_id in enumerate([] if tsv is None else tsv.ids.tolist()):
         assert tsv is not None
         try:
-            name = pictures.write(image_id, tsv[row], split=split)
+            name = image_files.write(image_id, tsv[row], split=split)
         except UserError as error:
             raise tsv.error(row, str(error), kind="bad_picture") from None
-        for text in texts.by_picture.pop(image_id, None) or [""]:
+        for text in texts.by_image.pop(image_id, None) or [""]:
             add(name, text)
-    if tsv is not None and texts.by_picture:
-        missing = next(iter(texts.by_picture))
+    if tsv is not None and texts.by_image:
+        missing = next(iter(texts.by_image))
         message = "is not here, and a text is about it; `data check` lists all such"
-        raise FileError(message, file=tsv.path, id=missing, noun="picture", kind="no_picture")
-    for text in (text for found in texts.by_picture.values() for text in found):
+        raise FileError(message, file=tsv.path, id=missing, noun="image", kind="no_picture")
+    for text in (text for found in texts.by_image.values() for text in found):
         add("", text)
     for text in texts.alone:
         add("", text)
@@ -168,23 +168,23 @@ def _read_texts(path: Path, layout: Layout) -> _Texts:
     reader = LineReader(path, noun=layout.noun)
     for row in layout.rows(reader):
         for image_id in row.image_ids:
-            found.by_picture[image_id].extend(row.texts)
+            found.by_image[image_id].extend(row.texts)
         if not row.image_ids:
             found.alone.extend(row.texts)
     return found
 
 
 def _old_names(folder: Path) -> dict[Id, str]:
-    """What pictures were called before an import; nothing where there was none."""
+    """Read what images were called before an import; nothing where there was none."""
     path = folder / IDS
     if not path.exists():
         return {}
     names: dict[Id, str] = {}
-    for number, image_id, record in LineReader(path, noun="picture").records():
+    for number, image_id, record in LineReader(path, noun="image").records():
         known = record.get("names")
         if image_id is None or not isinstance(known, list) or not known:
             message = 'expected {"image_id": …, "names": ["…"]}; remove the file to do without'
-            raise FileError(message, file=path, line=number, id=image_id, noun="picture", kind="wrong_type")
+            raise FileError(message, file=path, line=number, id=image_id, noun="image", kind="wrong_type")
         name = PurePath(str(known[0]))
         parts = [part for part in name.parts if part not in (name.anchor, "..")]  # none leads out of the folder
         if parts:
@@ -193,6 +193,6 @@ def _old_names(folder: Path) -> dict[Id, str]:
 
 
 def _file_name(image_id: Id) -> str:
-    """An id as a file's name: as it is, unless it would lead into a folder."""
+    """Turn an id into a file's name: as it is, unless it would lead into a folder."""
     name = str(image_id)
     return quote(name, safe="") if set(name) & set("/\\:\0") or name.startswith(".") else name

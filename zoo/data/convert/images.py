@@ -1,4 +1,4 @@
-"""Pictures on their way into MUGE's files: read, checked, re-encoded where need be, kept if interrupted; no torch."""
+"""Images on their way into MUGE's files: read, checked, re-encoded where need be, kept if interrupted; no torch."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 from zoo.data import images
 from zoo.io import write_text
 
-_READ_AHEAD = 4  # pictures a processor that wait or are being read: what memory holds of them
+_READ_AHEAD = 4  # images a processor that wait or are being read: what memory holds of them
 _KEPT_KINDS = ("JPEG", "MPO", "PNG")  # as Pillow calls them; MPO is a JPEG that has others behind it
 _DRAWN_MODES = ("1", "P", "PA", "LA", "La", "RGBA", "RGBa")  # few colours or transparency: drawings more than photos
 
 
 class Source(NamedTuple):
-    """Where a picture comes from."""
+    """Where an image comes from."""
 
     key: str  # tells it from others
-    stamp: str  # another one: the picture has changed
+    stamp: str  # another one: the image has changed
     read: Callable[[], bytes]
 
 
@@ -33,26 +33,26 @@ class _Entry(NamedTuple):
     length: int
 
 
-class PictureStore:
-    """Pictures as they are to be written, in one file that an interruption leaves whole but for its last line.
+class ImageStore:
+    """Images as they are to be written, in one file that an interruption leaves whole but for its last line.
 
     Args:
         folder: Where the file lies.
-        facts: What pictures are made of and how; what was begun of anything else is begun anew.
+        metadata: What images are made of and how; what was begun of anything else is begun anew.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, metadata: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        path, facts_path = folder / "pictures.part", folder / "facts.json"
-        if not facts_path.is_file() or json.loads(facts_path.read_text(encoding="utf-8")) != facts:
+        path, metadata_path = folder / "images.part", folder / "metadata.json"
+        if not metadata_path.is_file() or json.loads(metadata_path.read_text(encoding="utf-8")) != metadata:
             path.unlink(missing_ok=True)
-            write_text(facts_path, json.dumps(facts))
+            write_text(metadata_path, json.dumps(metadata))
         self._entries: dict[str, _Entry] = {}
         self._by_digest: dict[str, _Entry] = {}
         self._file = path.open("a+b")
         self._file.truncate(self._scan())
 
-    def __enter__(self) -> "PictureStore":
+    def __enter__(self) -> "ImageStore":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,16 +62,16 @@ class PictureStore:
         return len(self._entries)
 
     def holds(self, source: Source) -> bool:
-        """Whether the picture is there, as it is now."""
+        """Tell whether the image is there, as it is now."""
         entry = self._entries.get(source.key)
         return entry is not None and entry.stamp == source.stamp
 
     def digest(self, key: str) -> str:
-        """The MD5 of the picture's own file."""
+        """Give the MD5 of the image's own file."""
         return self._entries[key].digest
 
     def add(self, source: Source, digest: str, data: bytes) -> None:
-        """Keep a picture."""
+        """Keep an image."""
         header = json.dumps([source.key, source.stamp, digest]).encode()
         encoded = images.encode_base64(data)
         start = self._file.seek(0, os.SEEK_END) + len(header) + 1
@@ -80,7 +80,7 @@ class PictureStore:
         self._note(source.key, _Entry(source.stamp, digest, start, len(encoded)))
 
     def __getitem__(self, digest: str) -> bytes:
-        """The picture as it is to be written, by its digest."""
+        """Give the image as it is to be written, by its digest."""
         entry = self._by_digest[digest]
         self._file.seek(entry.start)
         return images.decode_base64(self._file.read(entry.length))
@@ -106,18 +106,16 @@ class PictureStore:
         return position
 
 
-def read_pictures(
-    sources: Iterable[Source], store: PictureStore, *, max_size: int | None
-) -> Iterator[tuple[Source, str]]:
-    """Bring pictures into the store, several at a time.
+def read_images(sources: Iterable[Source], store: ImageStore, *, max_size: int | None) -> Iterator[tuple[Source, str]]:
+    """Bring images into the store, several at a time.
 
     Args:
-        sources: The pictures; those that the store holds are passed over.
+        sources: The images; those that the store holds are passed over.
         store: Where to.
         max_size: The longest side allowed, in pixels; None: any.
 
     Yields:
-        Each picture once it is there, and what is wrong with it; an empty text where nothing is.
+        Each image once it is there, and what is wrong with it; an empty text where nothing is.
     """
     num_threads = os.cpu_count() or 1
     waiting: deque[tuple[Source, Future[tuple[str, bytes]] | None]] = deque()
@@ -129,7 +127,7 @@ def read_pictures(
         try:
             store.add(source, *future.result())
         except OSError as error:
-            if future.exception() is None:  # the store's disk, not the picture's
+            if future.exception() is None:  # the store's disk, not the image's
                 raise
             return source, f"cannot be read ({error.strerror})"
         except Exception as error:  # whatever a decoder raises
@@ -147,34 +145,34 @@ def read_pictures(
 
 
 def prepare(data: bytes, max_size: int | None) -> bytes:
-    """A picture as it is to be written.
+    """Prepare an image as it is to be written.
 
     Args:
         data: The file's bytes.
         max_size: The longest side allowed, in pixels; None: any.
 
     Returns:
-        ``data`` itself, of a JPEG or PNG that is not too large. Else the picture over white, upright and no larger: as
+        ``data`` itself, of a JPEG or PNG that is not too large. Else the image over white, upright and no larger: as
         PNG where it had a palette or transparency, which drawings have, as JPEG of quality 95 where it had not.
 
     Raises:
         ImageError: It cannot be decoded whole.
     """
     header = images.read_header(data)
-    pixels = images.decode(data)  # all of it: a picture that is cut short shows only so
+    pixels = images.decode(data)  # all of it: an image that is cut short shows only so
     is_small = max_size is None or max(header.height, header.width) <= max_size
     if is_small and header.format in _KEPT_KINDS:
         return data
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     if not is_small and max_size is not None:
-        picture.thumbnail((max_size, max_size), Image.Resampling.BICUBIC)
+        image.thumbnail((max_size, max_size), Image.Resampling.BICUBIC)
     buffer = BytesIO()
     if header.mode in _DRAWN_MODES:
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
     else:
-        picture.save(buffer, "JPEG", quality=95, subsampling=0)
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 

@@ -1,7 +1,7 @@
-"""A table and a folder of pictures into a task folder in MUGE's formats; no torch.
+"""A table and a folder of images into a task folder in MUGE's formats; no torch.
 
-Pictures are read once, a few at a time, into one file beside the folder to come. When all are there, rows are dealt out
-to splits and the folder is written beside its place and renamed. What an interruption leaves is taken up again.
+Images are read once, a few at a time, into one file beside the folder to come. When all are there, rows are assigned
+to splits and the folder is written beside its place and renamed. An interrupted import resumes.
 """
 
 import os
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from zoo.data.convert.images import PictureStore, Source, read_pictures
+from zoo.data.convert.images import ImageStore, Source, read_images
 from zoo.data.convert.rows import Row, choose_columns, read_rows
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table, open_table
@@ -21,9 +21,9 @@ from zoo.data.layouts import Layout
 from zoo.errors import FileError, UserError
 from zoo.io import write_json_lines
 
-IDS = "ids.jsonl"  # what the pictures were called
-SHARE = 0.1  # of the pictures that validate, and of those that test, where nothing else is said
-Progress = Callable[[str, int, int], None]  # what is being done, with how many pictures so far, of how many
+IDS = "ids.jsonl"  # what the images were called
+SHARE = 0.1  # of the images that validate, and of those that test, where nothing else is said
+Progress = Callable[[str, int, int], None]  # what is being done, with how many images so far, of how many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,12 @@ class ImportOptions:
 
     Args:
         layout: What is written.
-        table: A row for each picture and text of it.
-        images: Where the paths in the table start; not needed where the table holds the pictures themselves.
-        image_column: Of paths, or of pictures; None: as it is usually called.
+        table: A row for each image and text of it.
+        images: Where the paths in the table start; not needed where the table holds the images themselves.
+        image_column: Of paths, or of images; None: as it is usually called.
         text_column: None as above.
-        split_column: Of train, valid and test; None as above, and where there is none pictures are dealt out.
-        valid: The share of the pictures to validate on, 0 to 1; given, pictures are dealt out whatever the table has.
+        split_column: Of train, valid and test; None as above, and where there is none images are assigned.
+        valid: The share of the images to validate on, 0 to 1; given, images are assigned whatever the table has.
         test: The share to test on; as above.
         seed: Of dealing out.
         max_size: The longest side allowed, in pixels; None: any.
@@ -73,7 +73,7 @@ class ImportOptions:
             )
         if self.max_size is not None and self.max_size < 1:
             raise UserError(
-                f"--max_size is {self.max_size}: give 1 pixel or more; MUGE's pictures have 224.",
+                f"--max_size is {self.max_size}: give 1 pixel or more; MUGE's images have 224.",
                 argument="--max_size",
                 value=self.max_size,
                 valid="1 or more",
@@ -81,12 +81,12 @@ class ImportOptions:
 
     @property
     def by_shares(self) -> bool:
-        """Whether pictures are dealt out even where the table has a column of splits."""
+        """Whether images are assigned to splits even where the table has a column of splits."""
         return self.valid is not None or self.test is not None
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the pictures, by split."""
+        """Of the images, by split."""
         return {"valid": SHARE if self.valid is None else self.valid, "test": SHARE if self.test is None else self.test}
 
 
@@ -98,7 +98,7 @@ class ImportReport:
         folder: The task folder.
         errors: Rows that cannot be taken, in the order of the table.
         notes: What else a user should know.
-        counts: Pictures, texts and pairs of each split; empty when nothing was written for the errors.
+        counts: Images, texts and pairs of each split; empty when nothing was written for the errors.
     """
 
     folder: Path
@@ -107,13 +107,13 @@ class ImportReport:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-class _Pictures(NamedTuple):
-    """The pictures of a table, to be read."""
+class _Images(NamedTuple):
+    """The images of a table, to be read."""
 
     rows: list[tuple[str, Row]]  # with the key of its source
     sources: Iterable[Source]
     num_sources: int
-    origin: dict[str, str]  # where they come from: pictures of another are not to be mixed with them
+    origin: dict[str, str]  # where they come from: images of another are not to be mixed with them
 
 
 def import_folder(
@@ -124,7 +124,7 @@ def import_folder(
     Args:
         out: The folder, new or empty.
         options: What to import, and how.
-        on_progress: Called after each picture.
+        on_progress: Called after each image.
 
     Raises:
         UserError: The folder is there, the table cannot be read, or no row can be taken.
@@ -149,12 +149,12 @@ def import_folder(
     )
     report = ImportReport(out, notes=table.notes)
     rows = read_rows(table, columns, report.errors)
-    if table.holds_pictures(columns.image):
-        pictures = _held_pictures(table, columns.image, rows)
+    if table.holds_images(columns.image):
+        images = _held_images(table, columns.image, rows)
     else:
-        pictures = _picture_files(table, rows, options.images, report.errors)
-    with PictureStore(work, {"version": 1, **pictures.origin, "max_size": options.max_size}) as store:
-        pairs = _read(pictures, store, table, report, max_size=options.max_size, on_progress=on_progress)
+        images = _image_files(table, rows, options.images, report.errors)
+    with ImageStore(work, {"version": 1, **images.origin, "max_size": options.max_size}) as store:
+        pairs = _read(images, store, table, report, max_size=options.max_size, on_progress=on_progress)
         splits: dict[str, list[Pair]] = {}
         if columns.split:
             splits = split_by_column(pairs, report.errors, joined=layout.joined, labels=layout.labels, table=table.path)
@@ -183,28 +183,28 @@ def import_folder(
 
 
 def work_folder(out: Path) -> Path:
-    """Where an import keeps what it has read, until it is whole."""
+    """Name the folder where an import keeps what it has read, until it is whole."""
     return out.with_name(f".{out.name}.import")
 
 
-# --- where pictures come from ----------------------------------------------------------------------------------
+# --- where images come from ----------------------------------------------------------------------------------
 
 
-def _held_pictures(table: Table, column: str, rows: list[Row]) -> _Pictures:
-    """Pictures that the table holds: a source for each row."""
+def _held_images(table: Table, column: str, rows: list[Row]) -> _Images:
+    """Images that the table holds: a source for each row."""
     lines = {row.line for row in rows}
 
     def sources() -> Iterator[Source]:
-        for line, data in table.pictures(column):
+        for line, data in table.images(column):
             if line in lines:
                 yield Source(str(line), "", partial(bytes, data or b""))
 
     origin = {"table": str(table.path.absolute()), "column": column, "stamp": _stamp(table.path)}
-    return _Pictures([(str(row.line), row) for row in rows], sources(), len(lines), origin)
+    return _Images([(str(row.line), row) for row in rows], sources(), len(lines), origin)
 
 
-def _picture_files(table: Table, rows: list[Row], images: Path | str | None, errors: list[FileError]) -> _Pictures:
-    """Pictures in files: a source for each file; rows whose file is not there become errors."""
+def _image_files(table: Table, rows: list[Row], images: Path | str | None, errors: list[FileError]) -> _Images:
+    """Images in files: a source for each file; rows whose file is not there become errors."""
     if images is None:
         raise UserError(
             f"--images is not given: name the folder that the paths in {table.path} start from.",
@@ -230,11 +230,11 @@ def _picture_files(table: Table, rows: list[Row], images: Path | str | None, err
         else:
             errors.append(FileError(source, file=table.path, line=row.line))
     sources = {source.key: source for source in found.values() if isinstance(source, Source)}
-    return _Pictures(kept, sources.values(), len(sources), {"images": str(folder)})
+    return _Images(kept, sources.values(), len(sources), {"images": str(folder)})
 
 
 def _find(name: str, folder: Path) -> Source | str:
-    """The file that a table means, or why there is none."""
+    """Find the file that a table means, or why there is none."""
     path = os.path.normpath(folder / name)
     if not os.path.exists(path) and "\\" in name:  # a table from Windows
         path = os.path.normpath(folder / name.replace("\\", "/"))
@@ -260,39 +260,37 @@ def _stamp(path: Path) -> str:
 
 
 def _read(
-    pictures: _Pictures,
-    store: PictureStore,
+    images: _Images,
+    store: ImageStore,
     table: Table,
     report: ImportReport,
     *,
     max_size: int | None,
     on_progress: Progress,
 ) -> list[Pair]:
-    """Bring the pictures into the store; the rows whose picture is there, each pair once."""
+    """Bring the images into the store; the rows whose image is there, each pair once."""
     if len(store):
-        report.notes.append(f"{len(store):,} pictures had been read before, and were kept.")
+        report.notes.append(f"{len(store):,} images had been read before, and were kept.")
     broken: dict[str, str] = {}
-    for done, (source, wrong) in enumerate(read_pictures(pictures.sources, store, max_size=max_size), start=1):
+    for done, (source, wrong) in enumerate(read_images(images.sources, store, max_size=max_size), start=1):
         if wrong:
             broken[source.key] = wrong
-        on_progress("Reading pictures", done, pictures.num_sources)
+        on_progress("Reading images", done, images.num_sources)
     pairs: dict[tuple[str, str, str | None], Pair] = {}
-    for key, row in pictures.rows:
+    for key, row in images.rows:
         if key in broken:
-            message = f"{row.image}: {broken[key]}; replace the picture, or take the line out"
+            message = f"{row.image}: {broken[key]}; replace the image, or take the line out"
             report.errors.append(FileError(message, file=table.path, line=row.line))
             continue
         pair = Pair(row.line, store.digest(key), row.image, row.text, row.split)
-        pairs.setdefault((pair.picture, pair.text, pair.split), pair)
-    repeated = len(pictures.rows) - len(pairs) - sum(key in broken for key, _ in pictures.rows)
+        pairs.setdefault((pair.image, pair.text, pair.split), pair)
+    repeated = len(images.rows) - len(pairs) - sum(key in broken for key, _ in images.rows)
     if repeated:
-        report.notes.append(f"{repeated:,} rows repeat the picture and text of others, and count once.")
+        report.notes.append(f"{repeated:,} rows repeat the image and text of others, and count once.")
     return list(pairs.values())
 
 
-def _write(
-    out: Path, layout: Layout, splits: dict[str, list[Pair]], store: PictureStore, on_progress: Progress
-) -> None:
+def _write(out: Path, layout: Layout, splits: dict[str, list[Pair]], store: ImageStore, on_progress: Progress) -> None:
     """Write the folder beside its place, and put it there."""
     total = sum(_count(part)["pairs" if layout.copies else "pictures"] for part in splits.values())
     done = 0
@@ -300,7 +298,7 @@ def _write(
     def image(digest: str) -> bytes:
         nonlocal done
         done += 1
-        on_progress("Writing pictures", done, total)
+        on_progress("Writing images", done, total)
         return store[digest]
 
     written = work_folder(out) / "folder"
@@ -312,29 +310,29 @@ def _write(
 
 
 def _names(pairs: list[Pair]) -> dict[str, list[str]]:
-    """What each picture is called, by digest; pictures in a table may share a name, and then get a number."""
+    """List what each image is called, by digest; images in a table may share a name, and then get a number."""
     names: dict[str, dict[str, None]] = defaultdict(dict)
     owners: dict[str, str] = {}
     for pair in pairs:
         name, number = PurePosixPath(pair.name), 1
-        while owners.setdefault(str(name), pair.picture) != pair.picture:
+        while owners.setdefault(str(name), pair.image) != pair.image:
             number += 1
             name = PurePosixPath(pair.name).with_stem(f"{PurePosixPath(pair.name).stem}-{number}")
-        names[pair.picture][str(name)] = None
+        names[pair.image][str(name)] = None
     return {digest: list(found) for digest, found in names.items()}
 
 
 def _small_pools(counts: dict[str, dict[str, int]], least: int) -> Iterator[str]:
-    """What to say of splits that have too few pictures for a submission."""
+    """Say what there is to say of splits that have too few images for a submission."""
     for name in ("valid", "test"):
         if name in counts and (found := counts[name]["pictures"]) < least:
             more = f"give it more, by --{name} SHARE or in the column of splits"
-            yield f"{name} has {found} pictures, and a submission names {least} a query: {more}."
+            yield f"{name} has {found} images, and a submission names {least} a query: {more}."
 
 
 def _count(pairs: list[Pair]) -> dict[str, int]:
     return {
-        "pictures": len({pair.picture for pair in pairs}),
+        "pictures": len({pair.image for pair in pairs}),
         "texts": len({pair.text for pair in pairs}),
         "pairs": len(pairs),
     }

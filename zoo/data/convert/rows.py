@@ -1,4 +1,4 @@
-"""A table's rows as an import takes them: which columns are meant, and a picture and a text each; no torch."""
+"""A table's rows as an import takes them: which columns are meant, and an image and a text each; no torch."""
 
 import re
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 
 class Row(NamedTuple):
-    """A picture and a text of it."""
+    """An image and a text of it."""
 
     line: int  # of the table, from 1; of parquet the row
-    image: str  # the picture's path as the table has it
+    image: str  # the image's path as the table has it
     text: str  # on one line, without outer white space
     split: str | None  # train, valid or test; None: the table does not say
 
@@ -58,7 +58,7 @@ def choose_columns(
 
     Args:
         table: The table.
-        image: The column of pictures; None: the one that is called as they usually are.
+        image: The column of images; None: the one that is called as they usually are.
         text: The column of texts; None as above.
         split: The column of splits; None as above, and then there may be none.
         by_shares: No column of splits is looked for.
@@ -74,7 +74,7 @@ def choose_columns(
 
 
 def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *, is_optional: bool = False) -> str:
-    """The column that is given, else the one that is called as usual; empty where there need be none."""
+    """Choose the column that is given, else the one that is called as usual; empty where there need be none."""
     have = f"the columns of {table.path} are {', '.join(table.columns)}"
     if given is not None:
         if given not in table.columns:
@@ -97,24 +97,24 @@ def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *,
 
 
 def read_rows(table: Table, columns: Columns, errors: list[FileError]) -> list[Row]:
-    """Read pictures' paths and texts; a list of texts becomes as many rows.
+    """Read images' paths and texts; a list of texts becomes as many rows.
 
     Args:
         table: The table.
         columns: Its columns.
-        errors: Where rows are listed that lack a picture or a text or whose split is unknown; those are left out.
+        errors: Where rows are listed that lack an image or a text or whose split is unknown; those are left out.
     """
     rows: list[Row] = []
-    holds_pictures = table.holds_pictures(columns.image)
+    holds_images = table.holds_images(columns.image)
     names = [name for name in (columns.image, columns.text, columns.split) if name]
     for line, record in table.records(names, errors):
         texts = record.get(columns.text)
-        image = _cell(record.get(columns.image)) or (f"row{line}" if holds_pictures else "")
+        image = _cell(record.get(columns.image)) or (f"row{line}" if holds_images else "")
         split = _cell(record.get(columns.split)) if columns.split else ""
         found = [Row(line, image, _cell(text), _SPLIT_OF.get(split.casefold())) for text in _as_list(texts)]
         wrong = ""
         if not image:
-            wrong = f"no picture under {columns.image!r}; write its path below --images"
+            wrong = f"no image under {columns.image!r}; write its path below --images"
         elif not all(row.text for row in found):
             wrong = f"no text under {columns.text!r}; write it, or take the line out"
         elif not all(is_unicode(row.text + image) for row in found):
@@ -133,5 +133,5 @@ def _as_list(cell: Any) -> list[Any]:
 
 
 def _cell(value: Any) -> str:
-    """A cell as text: tabs and line ends, which MUGE's files cannot have, become a space."""
+    """Give a cell as text: tabs and line ends, which MUGE's files cannot have, become a space."""
     return "" if value is None else re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(value)).strip()

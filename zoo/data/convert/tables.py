@@ -1,4 +1,4 @@
-"""Tables of pictures and texts as people have them: CSV, TSV, JSON lines, parquet; no torch.
+"""Tables of images and texts as people have them: CSV, TSV, JSON lines, parquet; no torch.
 
 Text files are UTF-8 (with or without a byte order mark) or UTF-16 with one; else they are read as GB18030, which is
 noted. Parquet needs pyarrow, which is imported when such a table is opened.
@@ -34,15 +34,15 @@ class Table:
         self.notes: list[str] = []
 
     def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
-        """Line and cells of each row that has something in these columns; rows that cannot be read become errors."""
+        """Read line and cells of each row with something in these columns; rows that cannot be read become errors."""
         raise NotImplementedError
 
-    def holds_pictures(self, column: str) -> bool:
-        """Whether this column holds pictures themselves, not their paths."""
+    def holds_images(self, column: str) -> bool:
+        """Tell whether this column holds images themselves, not their paths."""
         return False
 
-    def pictures(self, column: str) -> Iterator[tuple[int, bytes | None]]:
-        """Line and encoded picture of each row, of a column that holds pictures; few are in memory at a time."""
+    def images(self, column: str) -> Iterator[tuple[int, bytes | None]]:
+        """Read line and encoded image of each row, of a column that holds images; few are in memory at a time."""
         raise NotImplementedError
 
 
@@ -63,7 +63,7 @@ class DelimitedTable(Table):
         _check_columns(path, self.columns)
 
     def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
-        """The rows, each by the line it begins on; blank ones are passed over."""
+        """Read the rows, each by the line it begins on; blank ones are passed over."""
         lines = self._lines()
         next(lines)
         for number, cells in lines:
@@ -92,7 +92,7 @@ class DelimitedTable(Table):
 
 
 class JsonTable(Table):
-    """JSON lines: an object a line, or a list of texts where a picture has several."""
+    """JSON lines: an object a line, or a list of texts where an image has several."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -106,7 +106,7 @@ class JsonTable(Table):
         _check_columns(path, self.columns)
 
     def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
-        """The objects; blank lines are passed over."""
+        """Read the objects; blank lines are passed over."""
         with self.path.open(encoding=self._encoding, newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
@@ -124,7 +124,7 @@ class JsonTable(Table):
 
 
 class ParquetTable(Table):
-    """Parquet: paths of pictures, or pictures themselves as Hugging Face's data sets have them (bytes and path)."""
+    """Parquet: paths of images, or images themselves as Hugging Face's data sets have them (bytes and path)."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -147,7 +147,7 @@ class ParquetTable(Table):
         _check_columns(path, self.columns)
 
     def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
-        """The rows, counted from 1; of pictures only their paths are read."""
+        """Read the rows, counted from 1; of images only their paths are read."""
         wanted = [f"{name}.path" if self._is_struct(name) else name for name in columns if not self._is_plain(name)]
         number = 0
         for batch in self._file.iter_batches(batch_size=4096, columns=wanted):
@@ -156,12 +156,12 @@ class ParquetTable(Table):
                 paths = {name: (record[name] or {}).get("path") for name in columns if self._is_struct(name)}
                 yield number, {**record, **paths}
 
-    def holds_pictures(self, column: str) -> bool:
-        """Whether the column is of bytes, alone or beside a path."""
+    def holds_images(self, column: str) -> bool:
+        """Tell whether the column is of bytes, alone or beside a path."""
         return self._is_plain(column) or self._is_struct(column)
 
-    def pictures(self, column: str) -> Iterator[tuple[int, bytes | None]]:
-        """Row, from 1, and encoded picture."""
+    def images(self, column: str) -> Iterator[tuple[int, bytes | None]]:
+        """Read row, from 1, and encoded image."""
         number = 0
         wanted = f"{column}.bytes" if self._is_struct(column) else column
         for batch in self._file.iter_batches(batch_size=16, columns=[wanted]):
@@ -225,7 +225,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def _encoding(path: Path, notes: list[str]) -> str:
-    """How a text file is encoded, by reading all of it."""
+    """Find how a text file is encoded, by reading all of it."""
     with path.open("rb") as file:
         begin = file.read(2)
     if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):

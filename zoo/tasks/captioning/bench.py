@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 WANTED = 2.5
 WANTED_SECONDS = 1.5  # for scoring 5,000 captions again
 CHARACTERS, WORDS, TOPIC_WORDS = 3000, 20_000, 6
-ON_TOPIC = 0.4  # words of a slogan that are of its picture's
+ON_TOPIC = 0.4  # words of a slogan that are of its image's
 LENGTHS = (10, 20)  # tokens
 
 Tokens = list[str]
@@ -22,13 +22,13 @@ def main(argv: list[str]) -> int:
     return run_bench("caption", measure, argv)
 
 
-def measure(*, pictures: int = 5000, references: int = 10, blocks: int = 5, output: str | None = None) -> None:
+def measure(*, images: int = 5000, references: int = 10, blocks: int = 5, output: str | None = None) -> None:
     """Measure the captions a second of CIDEr-D, BLEU and ROUGE-L, references included, against pycocoevalcap.
 
     From the same tokens; then of captions scored again, the references kept. About two minutes.
 
     Args:
-        pictures: Images, each with one caption.
+        images: Images, each with one caption.
         references: References of each image.
         blocks: Blocks of each contender.
         output: JSON file that rows and protocol are also written to.
@@ -39,7 +39,7 @@ def measure(*, pictures: int = 5000, references: int = 10, blocks: int = 5, outp
     require({"pycocoevalcap": "pycocoevalcap"}, bench="bench caption")
     from zoo.tasks.captioning.metrics.ngrams import CaptionReferences
 
-    texts, captions = slogans(pictures, references)
+    texts, captions = slogans(images, references)
     kept = CaptionReferences(texts)
     contenders = {
         "ours": rate(lambda: len(CaptionReferences(texts).score(captions).captions["cider"])),
@@ -51,32 +51,32 @@ def measure(*, pictures: int = 5000, references: int = 10, blocks: int = 5, outp
         Row("captions scored", "captions/s", rates, "ours", "pycocoevalcap", WANTED),
         Row("captions scored again", "captions/s", rates, "references kept", None, 5000 / WANTED_SECONDS),
     ]
-    facts = protocol(
+    metadata = protocol(
         packages=("pycocoevalcap", "numpy"),
-        texts=f"{pictures} × {references} references and a caption each, of {LENGTHS[0]} to {LENGTHS[1]} Chinese"
-        f" characters, a token each; {WORDS} words drawn by Zipf's law, {ON_TOPIC:.0%} of them of the picture's own"
+        texts=f"{images} × {references} references and a caption each, of {LENGTHS[0]} to {LENGTHS[1]} Chinese"
+        f" characters, a token each; {WORDS} words sampled by Zipf's law, {ON_TOPIC:.0%} of them of the image's own"
         f" {TOPIC_WORDS}; seed 0",
-        scores="BLEU-1 to 4, ROUGE-L and CIDEr-D, of the set and of each picture",
+        scores="BLEU-1 to 4, ROUGE-L and CIDEr-D, of the set and of each image",
         peer="its classes Bleu, Rouge and Cider, on strings joined before; no Java",
         again="what depends on the references alone is kept, as from one evaluation of a training to the next",
         threads="one; neither uses more",
         blocks=f"{blocks} of all captions",
     )
-    report("caption", rows, facts, output=output)
+    report("caption", rows, metadata, output=output)
 
 
-def slogans(pictures: int, references: int) -> tuple[list[list[Tokens]], list[Tokens]]:
+def slogans(images: int, references: int) -> tuple[list[list[Tokens]], list[Tokens]]:
     """Make up references and a caption of each image, as tokens: slogans of MUGE's lengths that share words."""
     import numpy as np
 
     generator = np.random.default_rng(0)
-    characters = np.array([chr(0x4E00 + place) for place in range(CHARACTERS)])
+    characters = np.array([chr(0x4E00 + index) for index in range(CHARACTERS)])
     spelled = generator.choice(characters, (WORDS, 3), p=_zipf(CHARACTERS, 5))
     lengths = generator.choice([1, 2, 2, 2, 3], WORDS)
     words = ["".join(letters[:length]) for letters, length in zip(spelled, lengths, strict=True)]
     common = _zipf(WORDS, 20)
     texts = []
-    for _ in range(pictures):
+    for _ in range(images):
         topic = generator.choice(WORDS, TOPIC_WORDS, p=common)
         chosen = generator.choice(WORDS, (references + 1, LENGTHS[1]), p=common)
         chosen = np.where(generator.random(chosen.shape) < ON_TOPIC, generator.choice(topic, chosen.shape), chosen)

@@ -1,4 +1,4 @@
-"""``python -m zoo caption CHECKPOINT IMAGE …``: captions of picture files."""
+"""``python -m zoo caption CHECKPOINT IMAGE …``: captions of image files."""
 
 import json
 import sys
@@ -16,16 +16,16 @@ def main(argv: list[str]) -> int:
     """Describe and print.
 
     Args:
-        argv: The words after ``python -m zoo caption``.
+        argv: The arguments after ``python -m zoo caption``.
 
     Returns:
-        0, or 1 when some pictures cannot be read; the others are described.
+        0, or 1 when some images cannot be read; the others are described.
 
     Raises:
         UserError: The checkpoint is no captioner's, or an option is none of its.
     """
     options = caption_parser().parse_args(argv)
-    paths = [path for name in options.images for path in picture_files(Path(name))]
+    paths = [path for name in options.images for path in image_files(Path(name))]
     import torch
 
     import zoo
@@ -40,26 +40,24 @@ def main(argv: list[str]) -> int:
     for path, caption in describe(task.captioner, paths, options.decoding or {}, errors):
         record = {"image": str(path), "text": caption}
         print(json.dumps(record, ensure_ascii=False) if options.json else f"{path}\t{caption}")
-    for fault in errors:
-        print(fault, file=sys.stderr)
+    for error in errors:
+        print(error, file=sys.stderr)
     return 1 if errors else 0
 
 
 def caption_parser() -> CommandParser:
-    """The options of ``caption``."""
+    """Make the options of ``caption``."""
     parser = CommandParser(
         prog="python -m zoo caption",
-        description="Write a Chinese caption of each picture: a line of file, tab, caption. It is a function of"
-        " checkpoint, picture and decoding; it is computed in fp32, on a GPU where there is one.",
+        description="Write a Chinese caption of each image: a line of file, tab, caption. It is a function of"
+        " checkpoint, image and decoding; it is computed in fp32, on a GPU where there is one.",
     )
     parser.add_argument(
         "checkpoint",
         type=str,
         help="A captioning checkpoint, a run's folder or an experiment's (runs/caption_demo: its newest run).",
     )
-    parser.add_argument(
-        "images", type=str, nargs="+", metavar="IMAGE", help="A picture, or a folder: all pictures in it."
-    )
+    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="An image, or a folder: all images in it.")
     parser.add_argument(
         "--decoding",
         type=dict[str, Any] | None,
@@ -70,11 +68,11 @@ def caption_parser() -> CommandParser:
     return parser
 
 
-def picture_files(path: Path) -> list[Path]:
-    """A file, or all pictures of a folder by their names.
+def image_files(path: Path) -> list[Path]:
+    """List a file, or all images of a folder by their names.
 
     Raises:
-        UserError: There is no such file, or the folder has no pictures.
+        UserError: There is no such file, or the folder has no images.
     """
     if path.is_file():
         return [path]
@@ -85,14 +83,14 @@ def picture_files(path: Path) -> list[Path]:
     endings = set(Image.registered_extensions())
     found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in endings)
     if not found:
-        raise UserError(f"IMAGE {path}: the folder has no pictures in it")
+        raise UserError(f"IMAGE {path}: the folder has no images in it")
     return found
 
 
 def describe(
     captioner: Any, paths: list[Path], options: dict[str, Any], errors: list[str]
 ) -> Iterator[tuple[Path, str]]:
-    """Each file with its caption; those that cannot be read are listed in ``errors``.
+    """Describe each file; those that cannot be read are listed in ``errors``.
 
     Raises:
         UserError: An option is out of its range.
@@ -106,14 +104,14 @@ def describe(
     parts = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     console = Console(stderr=True)
     for part in track(parts, "Writing", console=console, transient=True, disable=not console.is_terminal):
-        pictures = {}
+        decoded = {}
         for path in part:
             try:
-                pictures[path] = Image.fromarray(images.decode(path.read_bytes()))
+                decoded[path] = Image.fromarray(images.decode(path.read_bytes()))
             except (OSError, images.ImageError) as error:
                 errors.append(f"IMAGE {path}: {error}")
         try:
-            captions = dict(zip(pictures, captioner.caption(list(pictures.values()), **options), strict=True))
+            captions = dict(zip(decoded, captioner.caption(list(decoded.values()), **options), strict=True))
         except UserError as error:
             raise UserError(f"--decoding: {error}") from None
         yield from ((path, captions[path]) for path in part if path in captions)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class CaptionBatch(TypedDict):
-    """One batch of captioning: B pictures and, where the split has them, C references of theirs."""
+    """One batch of captioning: B images and, where the split has them, C references of theirs."""
 
     image: Tensor  # [B, 3, H, W] uint8, RGB
     image_id: list[str]  # B ids
-    row: Tensor  # [B] int64, the picture's place among the split's, in file order
-    text: NotRequired[list[str]]  # C references to learn from: those of the first picture, then of the second, …
-    picture: NotRequired[Tensor]  # [C] int64, place in the batch of the picture that each is of, rising
-    flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
+    row: Tensor  # [B] int64, the image's index among the split's, in file order
+    text: NotRequired[list[str]]  # C references to learn from: those of the first image, then of the second, …
+    image_index: NotRequired[Tensor]  # [C] int64, index in the batch of the image that each is of, rising
+    flip: NotRequired[Tensor]  # [B] bool, chosen by the worker, flipped and taken out on the device
 
 
 @runtime_checkable
@@ -28,34 +28,34 @@ class Captioner(Protocol):
     decoding: Any  # how captions are written by default: a ``zoo.tasks.captioning.captioners.decoding.Decoding``
 
     def encode(self, images: Tensor) -> Tensor:
-        """What ``[B, 3, S, S] uint8`` are to the language side: ``[B, N, width]``."""
+        """Encode images ``[B, 3, S, S] uint8`` for the language side: ``[B, N, width]``."""
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Captions as ids ``[B, T] int64``, with a start and an end token, and their mask ``[B, T] bool``."""
+        """Turn captions into ids ``[B, T] int64``, with a start and an end token, and their mask ``[B, T] bool``."""
 
-    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
+    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
 
     def write(self, encoded: Tensor, decoding: Any = None) -> list[str]:
-        """A caption of each of B pictures, a function of the weights and its picture alone."""
+        """Write a caption of each of B images, a function of the weights and its image alone."""
 
     def sample(self, encoded: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """``count`` random captions of each of B pictures, as ``tokenize`` gives them: ``[B * count, T]``."""
+        """Sample ``count`` captions of each of B images, as ``tokenize`` gives them: ``[B * count, T]``."""
 
     def spell(self, ids: Tensor) -> list[str]:
-        """The texts of ids ``[B, T]``, up to the end token."""
+        """Turn ids ``[B, T]`` into texts, up to the end token."""
 
 
 @dataclass(frozen=True)
 class CaptionTargets:
-    """What captions are held against: a split's pictures in file order; a row is a place among them."""
+    """What captions are held against: a split's images in file order; a row is an index among them."""
 
     split: str
-    source: str  # the data set: its folder's name and a hash of its ids, references and encoded pictures
+    source: str  # the data set: its folder's name and a hash of its ids, references and encoded images
     image_ids: list[str]
-    references: list[tuple[str, ...]] | None  # of each picture, one or more; None where the split has none
+    references: list[tuple[str, ...]] | None  # of each image, one or more; None where the split has none
     rows: list[int]  # the rows that an evaluation writes a caption for, in file order
-    max_references: int | None = None  # the most that are used of a picture, the first ones; None: all
+    max_references: int | None = None  # the most that are used of an image, the first ones; None: all
 
 
 @runtime_checkable
@@ -66,10 +66,10 @@ class CaptionData(Protocol):
     predict_split: str
 
     def targets(self, split: str) -> CaptionTargets:
-        """The pictures of a split and their references."""
+        """Give the images of a split and their references."""
 
     def image(self, split: str, row: int) -> np.ndarray:
-        """One picture as ``[H, W, 3] uint8`` RGB."""
+        """Decode one image: ``[H, W, 3] uint8`` RGB."""
 
     def images_loader(self, split: str) -> Iterable[CaptionBatch]:
-        """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""
+        """Load all images of a split, this process's share, in batches in file order and at ``image_size``."""

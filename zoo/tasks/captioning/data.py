@@ -9,7 +9,7 @@ from zoo.core.datamodule import MugeDataModule
 from zoo.core.loading import check_least
 from zoo.data.layouts import ECOMMERCE_IC
 from zoo.tasks.captioning.contracts import CaptionTargets
-from zoo.tasks.captioning.datasets import CaptionedPictures, CaptioningSplit, TrainingCaptions
+from zoo.tasks.captioning.datasets import CaptionedImages, CaptioningSplit, TrainingCaptions
 
 
 class CaptioningDataModule(MugeDataModule):
@@ -21,7 +21,7 @@ class CaptioningDataModule(MugeDataModule):
     Args:
         root: An ``ECommerce-IC`` folder or its parent. ``auto``: ``$MUGE_ROOT``, else ``data/MUGE``, else the
             embedded data.
-        captions_per_image: References that a training batch has of each image, drawn anew each epoch; the image is
+        captions_per_image: References that a training batch has of each image, sampled anew each epoch; the image is
             encoded once for all of them. ``null``: all.
         max_references: The most references of an image that are used at all, the first ones; by default all.
         valid_images: Images of the validation split that an evaluation describes, spread evenly over the file; by
@@ -62,15 +62,15 @@ class CaptioningDataModule(MugeDataModule):
         opened.need_references()
 
     def targets(self, split: str) -> CaptionTargets:
-        """The images of a split, their references, and which of them an evaluation describes."""
+        """Give the images of a split, their references, and which of them an evaluation describes."""
         return self.open(split).targets(self.valid_images if split == "valid" else None)
 
     def image(self, split: str, row: int) -> np.ndarray:
-        """One image as ``[H, W, 3] uint8`` RGB."""
+        """Decode one image: ``[H, W, 3] uint8`` RGB."""
         return self.open(split).image(row)
 
     def training_dataset(self) -> TrainingCaptions:
-        """Make the data set of images and the references drawn for each."""
+        """Make the data set of images and the references sampled for each."""
         return TrainingCaptions(
             self.open("train"),
             image_size=self.image_size,
@@ -89,8 +89,8 @@ class CaptioningDataModule(MugeDataModule):
         return [self._images(self.predict_split, list(range(len(self.open(self.predict_split)))))]
 
     def images_loader(self, split: str) -> DataLoader:
-        """All images of a split, this process's share, in batches in file order."""
+        """Load all images of a split, this process's share, in batches in file order."""
         return self.in_file_order([self._images(split, list(range(len(self.open(split)))))], split)[0]
 
-    def _images(self, split: str, rows: list[int]) -> CaptionedPictures:
-        return CaptionedPictures(self.open(split), rows, image_size=self.image_size)
+    def _images(self, split: str, rows: list[int]) -> CaptionedImages:
+        return CaptionedImages(self.open(split), rows, image_size=self.image_size)

@@ -20,28 +20,28 @@ from zoo.tasks.captioning.contracts import CaptionBatch, CaptionTargets
 
 
 class CaptioningSplit:
-    """The files of one split: pictures, and the references of each where the split has them, joined by id.
+    """The files of one split: images, and the references of each where the split has them, joined by id.
 
-    A row is a place among the pictures that can be used, in the order of the ``.jsonl`` file: all of them, but for
+    A row is an index among the images that can be used, in the order of the ``.jsonl`` file: all of them, but for
     those that ``skip`` leaves out. The references of the test split, which MUGE keeps to itself, are those of
     ``IC_test_answers.jsonl`` where somebody has them.
 
     Args:
         folder: An ``ECommerce-IC`` folder.
         split: ``train``, ``valid`` or ``test``.
-        max_references: The most references used of a picture, the first ones; None: all.
-        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+        max_references: The most references used of an image, the first ones; None: all.
+        on_error: ``raise`` at the first broken row, or ``skip``: read every image once beforehand, and leave out the
             broken ones and malformed and repeated lines; ``errors`` lists them.
 
     Raises:
-        UserError: With file, line and id, if a line is malformed, or a line has no picture or a picture no line and
+        UserError: With file, line and id, if a line is malformed, or a line has no image or an image no line and
             ``on_error`` is ``raise``.
     """
 
     def __init__(
         self, folder: Path, split: str, *, max_references: int | None, on_error: Literal["raise", "skip"]
     ) -> None:
-        pictures_path, texts_path, answers_path = ECOMMERCE_IC.files(folder, split)
+        images_path, texts_path, answers_path = ECOMMERCE_IC.files(folder, split)
         self.captions_path = answers_path or texts_path
         self.folder = folder.parent if folder.name == ECOMMERCE_IC.folder else folder
         self.split = split
@@ -49,31 +49,31 @@ class CaptioningSplit:
         self.errors: list[FileError] = []
         errors = self.errors if on_error == "skip" else None
         captions = self._alike(read_captions(self.captions_path, errors), errors)
-        self.pictures = ImageTsv(pictures_path, str, errors)
+        self.images = ImageTsv(images_path, str, errors)
         usable = join_images(
-            self.pictures,
+            self.images,
             [caption.image_id for caption in captions],
             [caption.line for caption in captions],
             path=self.captions_path,
             what="line of references",
             errors=errors,
         )
-        self.picture_rows = list(usable.values())
-        self.image_ids = [captions[place].image_id for place in usable]
-        self.references = [captions[place].texts[:max_references] for place in usable]
+        self.image_rows = list(usable.values())
+        self.image_ids = [captions[index].image_id for index in usable]
+        self.references = [captions[index].texts[:max_references] for index in usable]
         self.has_references = any(self.references)
 
     def _alike(self, captions: list[Caption], errors: list[FileError] | None) -> list[Caption]:
-        """Those with references, unless none has any."""
+        """Keep those with references, unless none has any."""
         with_texts = [caption for caption in captions if caption.texts]
         for caption in captions if with_texts else []:
             if not caption.texts:
                 error = FileError(
-                    "has no text, and others have: give every picture a list of references, or none",
+                    "has no text, and others have: give every image a list of references, or none",
                     file=self.captions_path,
                     line=caption.line,
                     id=caption.image_id,
-                    noun="picture",
+                    noun="image",
                     kind="missing_key",
                 )
                 raise_or_list(error, errors)
@@ -94,11 +94,11 @@ class CaptioningSplit:
             )
 
     def image(self, row: int) -> np.ndarray:
-        """One picture as ``[H, W, 3] uint8`` RGB."""
-        return decode(self.pictures, self.picture_rows[row])
+        """Decode one image: ``[H, W, 3] uint8`` RGB."""
+        return decode(self.images, self.image_rows[row])
 
     def batch(self, rows: Sequence[int], pixels: np.ndarray) -> CaptionBatch:
-        """Some rows with their pictures ``[B, H, W, 3] uint8``, without references."""
+        """Make a batch of some rows with their images ``[B, H, W, 3] uint8``, without references."""
         return CaptionBatch(
             image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             image_id=[self.image_ids[row] for row in rows],
@@ -106,10 +106,10 @@ class CaptioningSplit:
         )
 
     def targets(self, count: int | None = None) -> CaptionTargets:
-        """What an evaluation of this split is held against.
+        """Give what an evaluation of this split is held against.
 
         Args:
-            count: Pictures to write captions for, spread evenly over the file; None: all.
+            count: Images to write captions for, spread evenly over the file; None: all.
         """
         rows = range(len(self)) if count is None else spread(len(self), count).tolist()
         return CaptionTargets(
@@ -123,23 +123,23 @@ class CaptioningSplit:
 
     @cached_property
     def digest(self) -> str:
-        """12 digits of the SHA-256 of the usable rows: ids, references and pictures as they stand in the files."""
+        """The first 12 digits of the SHA-256 of the usable rows: ids, references and images as in the files."""
         digest = hashlib.sha256()
         for row in range(len(self)):
             digest.update("\t".join([self.image_ids[row], *self.references[row], ""]).encode())
-            digest.update(self.pictures.base64(self.picture_rows[row]))
+            digest.update(self.images.base64(self.image_rows[row]))
         return digest.hexdigest()[:12]
 
 
 class TrainingCaptions(Dataset[CaptionBatch]):
-    """Pictures and references to train on: keys are ``(epoch, row)``, of which crop and choice are a function.
+    """Images and references to train on: keys are ``(epoch, row)``, of which crop and choice are a function.
 
     Args:
         opened: The split.
-        image_size: Side of the square pictures in pixels.
-        crop_scale: The least and greatest share of the picture that a crop keeps.
-        flip: Probability of mirroring.
-        captions_per_image: References drawn of a picture, all different; None: all of them.
+        image_size: Side of the square images in pixels.
+        crop_scale: The least and greatest share of the image that a crop keeps.
+        flip: Probability of a horizontal flip, in [0, 1].
+        captions_per_image: References sampled of an image, all different; None: all of them.
         seed: Seed of the augmentation and the choice.
     """
 
@@ -168,28 +168,28 @@ class TrainingCaptions(Dataset[CaptionBatch]):
         pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
         flip = torch.zeros(len(keys), dtype=torch.bool)
         chosen: list[list[str]] = []
-        for place, (epoch, row) in enumerate(keys):
+        for index, (epoch, row) in enumerate(keys):
             generator = np.random.default_rng((self.seed, epoch, row))
-            pixels[place] = images.random_crop_resize(
+            pixels[index] = images.random_crop_resize(
                 self.opened.image(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
             )
-            flip[place] = generator.random() < self.flip
+            flip[index] = generator.random() < self.flip
             references = self.opened.references[row]
             count = min(self.captions_per_image or len(references), len(references))
-            chosen.append([references[index] for index in generator.permutation(len(references))[:count]])
+            chosen.append([references[number] for number in generator.permutation(len(references))[:count]])
         batch = with_references(self.opened.batch([row for _, row in keys], pixels), chosen)
         if self.flip > 0:
             batch["flip"] = flip
         return batch
 
 
-class CaptionedPictures(Dataset[CaptionBatch]):
+class CaptionedImages(Dataset[CaptionBatch]):
     """Some rows as they are, with all their references where the split has them, a whole batch at a time.
 
     Args:
         opened: The split.
         rows: Which of its rows.
-        image_size: Side of the square pictures in pixels.
+        image_size: Side of the square images in pixels.
     """
 
     def __init__(self, opened: CaptioningSplit, rows: list[int], *, image_size: int) -> None:
@@ -200,8 +200,8 @@ class CaptionedPictures(Dataset[CaptionBatch]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, places: list[int]) -> CaptionBatch:
-        rows = [self.rows[place] for place in places]
+    def __getitems__(self, indices: list[int]) -> CaptionBatch:
+        rows = [self.rows[index] for index in indices]
         pixels = np.stack([images.resize(self.opened.image(row), self.image_size) for row in rows])
         batch = self.opened.batch(rows, pixels)
         if self.opened.has_references:
@@ -210,7 +210,7 @@ class CaptionedPictures(Dataset[CaptionBatch]):
 
 
 def with_references(batch: CaptionBatch, references: list[list[str]]) -> CaptionBatch:
-    """A batch with references of its B pictures, one list each."""
+    """Add to a batch the references of its B images, one list each."""
     batch["text"] = [text for texts in references for text in texts]
-    batch["picture"] = torch.tensor([place for place, texts in enumerate(references) for _ in texts])
+    batch["image_index"] = torch.tensor([index for index, texts in enumerate(references) for _ in texts])
     return batch

@@ -33,7 +33,7 @@ class CaptionEvaluationOptions(EvaluationOptions):
         document_frequencies: Whose references CIDEr-D counts n-grams in to weigh them: the ``split``'s own, or those
             of ``train``.
         nearest_copy: Whether the training images are looked at for the ``nearest`` control.
-        grid_images: Images on the image grid, spread evenly over the file; 0 draws none.
+        grid_images: Images on the image grid, spread evenly over the file; 0: none is made.
     """
 
     monitor: str | None = "val/cider"
@@ -50,22 +50,22 @@ DEFAULTS = CaptionEvaluationOptions()
 
 @dataclass
 class _Collected:
-    """What is collected of a split's pictures."""
+    """What is collected of a split's images."""
 
     scores: CaptionScores
     measures: CollectedRows
-    place_of: dict[int, int]  # row → its place among those that are described
+    index_of: dict[int, int]  # row → its index among those that are described
 
 
 class CaptionEvaluation(Evaluation):
-    """Describes the pictures of a split and scores the captions, at every validation and at test.
+    """Describes the images of a split and scores the captions, at every validation and at test.
 
     Logged in percent (100 times pycocoevalcap's values) as ``val/cider``, ``val/bleu1`` to ``val/bleu4``,
     ``val/rouge_l``; ``val/different``, ``val/distinct1``, ``val/distinct2``, ``val/repetition`` and ``val/empty`` (how
     much captions vary), ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token); with the controls
-    ``val/cider_shuffled`` … (the same captions of other pictures) and ``val/cider_nearest`` … (the first reference of
-    the training picture that is nearest in the model's own features); ``test/…`` likewise. What people's references
-    score against each other is printed beside. ``pictures/`` in the run gets a sheet of pictures with their captions
+    ``val/cider_shuffled`` … (the same captions of other images) and ``val/cider_nearest`` … (the first reference of
+    the training image that is nearest in the model's own features); ``test/…`` likewise. What people's references
+    score against each other is printed beside. ``pictures/`` in the run gets an image grid with their captions
     and references.
 
     Args:
@@ -90,17 +90,17 @@ class CaptionEvaluation(Evaluation):
         scores = self.scores[part.split].to(task.device)
         scores.reset()
         scores.complete = part.complete
-        place_of = {row: place for place, row in enumerate(part.targets.rows)}
+        index_of = {row: index for index, row in enumerate(part.targets.rows)}
         names = ["loss", "tokens", *(["features"] if self.options.nearest_copy else [])]
-        measures = CollectedRows(list(place_of.values()), names=names, complete=part.complete).to(task.device)
-        return _Collected(scores, measures, place_of)
+        measures = CollectedRows(list(index_of.values()), names=names, complete=part.complete).to(task.device)
+        return _Collected(scores, measures, index_of)
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Take in a batch of captions."""
         rows = batch["row"].tolist()
-        places = torch.tensor([part.rows.place_of[row] for row in rows])
-        part.rows.scores.update(places, outputs["captions"])
-        part.rows.measures.update(places, **{name: outputs[name] for name in part.rows.measures.names})
+        indices = torch.tensor([part.rows.index_of[row] for row in rows])
+        part.rows.scores.update(indices, outputs["captions"])
+        part.rows.measures.update(indices, **{name: outputs[name] for name in part.rows.measures.names})
         return {
             "captions": outputs["captions"],
             "references": [part.targets.references[row] for row in rows],
@@ -123,13 +123,13 @@ class CaptionEvaluation(Evaluation):
         return numbers
 
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
-        """Say which pictures, references, captioner and decoding, and by which signature."""
-        places, _ = part.rows.scores.gathered()
+        """Say which images, references, captioner and decoding, and by which signature."""
+        indices, _ = part.rows.scores.gathered()
         most = part.targets.max_references
         references = "all" if most is None else f"first {most}"
         return {
-            "pictures": len(places),
-            "references": sum(len(part.targets.references[part.targets.rows[place]]) for place in places),
+            "images": len(indices),
+            "references": sum(len(part.targets.references[part.targets.rows[index]]) for index in indices),
             "signature": f"{self.tokenization.signature}|df:{self.options.document_frequencies}|refs:{references}",
             "captioner": task.hparams.get("captioner", type(task.captioner).__name__),
             "decoding": vars(task.captioner.decoding),
@@ -139,14 +139,14 @@ class CaptionEvaluation(Evaluation):
         self, trainer: L.Trainer, task: Any, part: Part, numbers: dict[str, float], protocol: dict[str, Any]
     ) -> None:
         """Print the scores, save the image grid."""
-        places, captions = part.rows.scores.gathered()
+        indices, captions = part.rows.scores.gathered()
         if not trainer.is_global_zero:
             return
         title = f"{part.name}, step {protocol['step']}"
         print_captions(numbers, self.human[part.split], title=title, protocol=protocol)
         if self.options.grid_images:
-            sheet = self._draw(data_module(trainer, self), part, places, captions)
-            save_image_grid(trainer, sheet, part.name, f"{part.name}/captions", protocol["step"])
+            grid = self._grid(data_module(trainer, self), part, indices, captions)
+            save_image_grid(trainer, grid, part.name, f"{part.name}/captions", protocol["step"])
 
     def _train_frequencies(self, trainer: L.Trainer) -> DocumentFrequencies | None:
         if self.options.document_frequencies == "split":
@@ -156,7 +156,7 @@ class CaptionEvaluation(Evaluation):
         return DocumentFrequencies.of(tokens)
 
     def _copied(self, trainer: L.Trainer, pl_module: Any, described: Tensor) -> list[str]:
-        """For each picture the first reference of the training picture nearest to it, ``described [N, W]``."""
+        """Give for each image, ``described [N, W]``, the first reference of the training image nearest to it."""
         data = data_module(trainer, self)
         training: CaptionTargets = data.targets("train")
         assert training.references is not None
@@ -169,14 +169,14 @@ class CaptionEvaluation(Evaluation):
         nearest = (described @ values["features"].T).argmax(dim=1)
         return [training.references[row][0] for row in nearest.tolist()]
 
-    def _draw(self, data: Any, part: Part, places: list[int], captions: list[str]) -> Any:
-        count = min(self.options.grid_images, len(places))
+    def _grid(self, data: Any, part: Part, indices: list[int], captions: list[str]) -> Any:
+        count = min(self.options.grid_images, len(indices))
         rows = []
-        for index in torch.linspace(0, len(places) - 1, count).round().long().tolist():
-            row = part.targets.rows[places[index]]
-            references, picture = part.targets.references[row], data.image(part.split, row)
+        for index in torch.linspace(0, len(indices) - 1, count).round().long().tolist():
+            row = part.targets.rows[indices[index]]
+            references, image = part.targets.references[row], data.image(part.split, row)
             text, note = captions[index] or "(empty)", " / ".join(references)
-            rows.append(GridRow(text=text, images=[picture], hits=[captions[index] in references], note=note))
+            rows.append(GridRow(text=text, images=[image], hits=[captions[index] in references], note=note))
         return image_grid(rows, titles=[""])
 
 
@@ -187,16 +187,16 @@ def print_captions(
     table = Table(title=title, title_justify="left")
     for column in ("captions", "CIDEr-D", "BLEU-4", "ROUGE-L"):
         table.add_column(column, justify="left" if column == "captions" else "right")
-    for label, suffix in (("the model's", ""), ("of other pictures", "_shuffled"), ("nearest copied", "_nearest")):
+    for label, suffix in (("the model's", ""), ("of other images", "_shuffled"), ("nearest copied", "_nearest")):
         if f"cider{suffix}" in scores:
             table.add_row(label, *(f"{scores[f'{column}{suffix}']:.2f}" for column in COLUMNS))
     if human is not None:
-        label = f"people's ({human.pictures} pictures)"
+        label = f"people's ({human.images} images)"
         table.add_row(label, *(f"{100 * human.scores[column]:.2f}" for column in COLUMNS))
     console = Console()
     console.print(table)
     console.print(
-        f"{protocol['pictures']} pictures, {protocol['references']} references; {protocol['signature']}; percent;"
+        f"{protocol['images']} images, {protocol['references']} references; {protocol['signature']}; percent;"
         f" different captions {scores['different']:.1f}, distinct-1 {scores['distinct1']:.1f}, distinct-2"
         f" {scores['distinct2']:.1f}, repetition {scores['repetition']:.1f}, empty {scores['empty']:.1f}, [UNK]"
         f" {scores['unknown']:.1f}; loss {scores['loss']:.4f}",

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 
 def token_losses(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each token, in fp32.
+    """Compute the cross-entropy of each token, in fp32.
 
     Args:
         logits: ``[M, vocabulary]``.
@@ -20,15 +20,15 @@ def token_losses(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.
 
 
 def self_critical_loss(log_probabilities: Tensor, caption: Tensor, rewards: Tensor) -> Tensor:
-    """Make captions likelier that are better than the others of the same picture, and the worse ones less likely.
+    """Make captions likelier that are better than the others of the same image, and the worse ones less likely.
 
     Rennie et al., "Self-critical Sequence Training for Image Captioning" (2016), arXiv:1612.00563, with the mean of a
-    picture's other captions for the baseline (Luo, 2020, arXiv:2003.09971).
+    image's other captions for the baseline (Luo, 2020, arXiv:2003.09971).
 
     Args:
-        log_probabilities: ``[M]``: of each token that was drawn, end tokens too.
-        caption: ``[M] int64``: the caption that each token is of, a place among the B · k.
-        rewards: ``[B, k]``, k at least 2: those of k captions of each of B pictures.
+        log_probabilities: ``[M]``: those of the sampled tokens, end tokens too.
+        caption: ``[M] int64``: the caption that each token is of, an index among the B · k.
+        rewards: ``[B, k]``, k at least 2: those of k captions of each of B images.
 
     Returns:
         The loss, a mean over tokens.
@@ -40,5 +40,5 @@ def self_critical_loss(log_probabilities: Tensor, caption: Tensor, rewards: Tens
 
 
 def sums_by_group(values: Tensor, group: Tensor, groups: int) -> Tensor:
-    """The sums ``[groups]`` of ``values [M]`` by ``group [M] int64``."""
+    """Sum by group: the sums ``[groups]`` of ``values [M]`` by ``group [M] int64``."""
     return torch.zeros(groups, dtype=values.dtype, device=values.device).index_add_(0, group, values)

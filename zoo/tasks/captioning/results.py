@@ -8,9 +8,9 @@ COLUMNS = {"CIDEr-D": "cider", "BLEU-4": "bleu4", "ROUGE-L": "rouge_l", "differe
 
 
 def rows(result: Result) -> list[list[str]]:
-    """CIDEr-D beside its controls, on the test split."""
+    """Table CIDEr-D beside its controls, on the test split."""
     protocol = result["runs"][0]["protocol"]
-    size = f"{protocol['pictures']:,}, {protocol['references']:,}"
+    size = f"{protocol['images']:,}, {protocol['references']:,}"
     return [
         [size, captions, *(number(result, f"test/{name}{suffix}") for name in COLUMNS.values())]
         for captions, suffix in CAPTIONS.items()

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def scoring_parser() -> CommandParser:
-    """The options of ``score captioning``."""
+    """Make the options of ``score captioning``."""
     parser = CommandParser(
         prog="python -m zoo score captioning",
         description="E-Commerce IC: CIDEr-D, BLEU-1 to 4 and ROUGE-L, percent, equal to pycocoevalcap's on the same"
         " tokens. MUGE publishes no evaluator: the signature says how texts were cut. Beside them, what the references"
-        " score against each other, what the captions score against other pictures' references, and how much they vary."
+        " score against each other, what the captions score against other images' references, and how much they vary."
         " Every error of the files is listed first, with line and id; then the exit code is 1 and nothing is scored.",
     )
     parser.add_argument(
@@ -37,7 +37,7 @@ def scoring_parser() -> CommandParser:
         "--max_references",
         type=int,
         default=None,
-        help="Score against the first so many references of a picture, as `data.max_references` does; left out: all.",
+        help="Score against the first so many references of an image, as `data.max_references` does; left out: all.",
     )
     parser.add_argument(
         "--punctuation", type=bool, default=True, help="Whether punctuation and symbols are tokens, or dropped."
@@ -51,7 +51,7 @@ def scoring_parser() -> CommandParser:
     )
     parser.add_argument("--output", type=str, default=None, help="Also write the JSON to this file, atomically.")
     parser.add_argument(
-        "--per_image", type=str, default=None, help="Write each picture's scores to this file, as JSON lines."
+        "--per_image", type=str, default=None, help="Write each image's scores to this file, as JSON lines."
     )
     return parser
 
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
             "targets": _named(options.targets),
             "predictions": _named(options.predictions),
             "document_frequencies": _named(options.document_frequencies or options.targets),
-            "pictures": len(references),
+            "images": len(references),
             "references": sum(len(texts[:most]) for texts in submission.references),
         },
     }
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> int:
 
 
 def result_of(references: "CaptionReferences", captions: list[list[str]], score: "CaptionScore") -> dict[str, Any]:
-    """The scores, the control and the ceiling, in percent; None for one that the split is too small for."""
+    """Compute the scores, the control and the ceiling, in percent; None for one that the split is too small for."""
     from zoo.tasks.captioning.metrics.ngrams import variety
 
     shuffled = human = None
@@ -120,12 +120,12 @@ def result_of(references: "CaptionReferences", captions: list[list[str]], score:
         shuffled = _percent(references.score(captions, rows=rows).corpus)
     ceiling = references.human_ceiling()
     if ceiling is not None:
-        human = {**_percent(ceiling.scores), "pictures": ceiling.pictures, "rounds": ceiling.rounds}
+        human = {**_percent(ceiling.scores), "images": ceiling.images, "rounds": ceiling.rounds}
     return {"metrics": _percent(score.corpus) | variety(captions), "shuffled": shuffled, "human_ceiling": human}
 
 
 def read_frequencies(path: str | None, tokenization: "Tokenization") -> "DocumentFrequencies | None":
-    """Document frequencies, counted in a caption file or as they were written; None where no file is named.
+    """Read document frequencies, or count them in a caption file; None where no file is named.
 
     Raises:
         UserError: It is no such file, or its texts were cut otherwise.
@@ -143,14 +143,14 @@ def read_frequencies(path: str | None, tokenization: "Tokenization") -> "Documen
     bare = next((caption for caption in captions if not caption.texts), None)
     if bare is not None:
         raise UserError(
-            f"--document_frequencies {path}:{bare.line}: picture {bare.image_id} has no text; give a split with"
+            f"--document_frequencies {path}:{bare.line}: image {bare.image_id} has no text; give a split with"
             " references"
         )
     return DocumentFrequencies.of([[tokenization.tokenize(text) for text in caption.texts] for caption in captions])
 
 
 def check_per_image(path: str | None, others: list[str | None]) -> None:
-    """See, before the work, that the pictures' scores take no other file's place.
+    """See, before the work, that the images' scores overwrite no other file.
 
     Raises:
         UserError: It is a file that is read, ``--output``, or a folder.
@@ -164,7 +164,7 @@ def check_per_image(path: str | None, others: list[str | None]) -> None:
 
 
 def write_per_image(path: str, submission: "CaptionSubmission", score: "CaptionScore") -> None:
-    """Write a line for each picture, in the order of the answers: id, caption and scores in percent.
+    """Write a line for each image, in the order of the answers: id, caption and scores in percent.
 
     Raises:
         UserError: It cannot be written.
@@ -189,5 +189,5 @@ def _percent(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _named(path: str) -> str:
-    """A file's name and the beginning of its hash."""
+    """Give a file's name and the beginning of its hash."""
     return f"{Path(path).name}, SHA-256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}"

@@ -10,13 +10,13 @@ from zoo.tasks.captioning.metrics.scores import CaptionScores
 
 
 class CaptionSubmission(Submission):
-    """Writes a caption of every picture to ``predictions/IC_SPLIT.jsonl`` in the run: ``{"image_id": …, "text": …}``.
+    """Writes a caption of every image to ``predictions/IC_SPLIT.jsonl`` in the run: ``{"image_id": …, "text": …}``.
 
     The file appears whole or not at all, in the order of the split's own, on any number of processes. Captions that are
     empty or hold ``[UNK]`` are written and reported. The split is the data module's ``predict_split``.
     """
 
-    rows = "picture"
+    rows = "image"
 
     def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
         """Start with no captions."""
@@ -37,7 +37,7 @@ class CaptionSubmission(Submission):
         path = self.path(trainer, f"IC_{self.targets.split}.jsonl")
         pairs = list(zip(self.targets.image_ids, captions, strict=True))
         write_json_lines(path, ({"image_id": image_id, "text": text} for image_id, text in pairs))
-        print(f"{path}: captions of {len(captions)} pictures")
+        print(f"{path}: captions of {len(captions)} images")
         for what, poor in (
             ("are empty", [image_id for image_id, text in pairs if not text.strip()]),
             ("hold [UNK]", [image_id for image_id, text in pairs if "[UNK]" in text]),

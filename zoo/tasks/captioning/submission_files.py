@@ -81,7 +81,7 @@ def _read(
         errors: Where errors are added.
         known: The images that there are; None when that is not known.
     """
-    reader = LineReader(path, noun="picture", accepted=("crlf", "empty_file"), errors=errors)
+    reader = LineReader(path, noun="image", accepted=("crlf", "empty_file"), errors=errors)
     lines: dict[str, Line] = {}
     for number, told, record in reader.records():
         reader.report_all(find_errors(record), number, told)
@@ -107,7 +107,7 @@ def _prediction_errors(record: dict[str, Any]) -> Found:
 def _error(
     message: str, file: Path | str, line: int | None = None, image_id: str | None = None, *, kind: str
 ) -> FileError:
-    return FileError(message, file=file, line=line, id=image_id, noun="picture", kind=kind)
+    return FileError(message, file=file, line=line, id=image_id, noun="image", kind=kind)
 
 
 def _notes(lines: list[Line]) -> Iterator[str]:

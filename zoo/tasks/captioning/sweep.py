@@ -1,4 +1,4 @@
-"""Which beams and length penalty to write with: all combinations on the validation split, pictures encoded once."""
+"""Which beams and length penalty to write with: all combinations on the validation split, images encoded once."""
 
 import json
 from dataclasses import replace
@@ -62,18 +62,18 @@ class CaptionSweep(Callback):
         first: Any = CaptionScores(
             [targets.references[row] for row in targets.rows], tokenization=self.tokenization, complete=complete
         )
-        self.place_of = {row: place for place, row in enumerate(targets.rows)}
+        self.index_of = {row: index for index, row in enumerate(targets.rows)}
         self.collected = [first.clone().to(pl_module.device) for _ in self.grid]
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Write the batch's captions in every way."""
         if not self.collected:
             return
-        places = torch.tensor([self.place_of[row] for row in batch["row"].tolist()])
+        indices = torch.tensor([self.index_of[row] for row in batch["row"].tolist()])
         for (beams, penalty), scores in zip(self.grid, self.collected, strict=True):
             decoding = replace(pl_module.captioner.decoding, beams=beams, length_penalty=penalty)
             with trainer.precision_plugin.forward_context():  # what was encoded is in its type
-                scores.update(places, pl_module.captioner.write(outputs["encoded"], decoding))
+                scores.update(indices, pl_module.captioner.write(outputs["encoded"], decoding))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Score, print, write."""

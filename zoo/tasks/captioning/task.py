@@ -1,4 +1,4 @@
-"""Captioning: a picture → Chinese copy, learnt from references, then by the reward of its own captions."""
+"""Captioning: Chinese copy of an image, learnt from references, then by the reward of the model's own captions."""
 
 import sys
 from dataclasses import dataclass
@@ -70,8 +70,8 @@ class CaptioningTask(Task):
     """A writer of Chinese captions.
 
     Training lowers the cross-entropy of the references' tokens. With ``reward.samples`` it then raises CIDEr-D
-    (self-critical sequence training, Rennie et al. 2016, arXiv:1612.00563): the model draws captions of each picture
-    and learns from those that score above the picture's others; document frequencies are those of the training
+    (self-critical sequence training, Rennie et al. 2016, arXiv:1612.00563): the model samples captions of each image
+    and learns from those that score above the image's others; document frequencies are those of the training
     references. ``CaptionEvaluation`` scores what it writes.
 
     Args:
@@ -81,11 +81,11 @@ class CaptioningTask(Task):
             starts at random and says so; ``true`` fails without them; ``false`` starts at random; or a file.
         language_pretrained: The same of the language model; a path is a folder that ``save_pretrained`` wrote.
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
-            optimiser nor place in training is taken: for that, see ``--ckpt_path``.
+            optimiser nor progress is taken: to resume, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.
-        image_learning_rate: The image tower's own; by default the same.
-        language_learning_rate: The language model's own; by default the same.
-        optimizer: How AdamW goes, beside its peak learning rate.
+        image_learning_rate: Peak learning rate of the image tower; by default the same.
+        language_learning_rate: Peak learning rate of the language model; by default the same.
+        optimizer: AdamW's options beside its peak learning rate.
         reward: Whether, when and how captions are learnt by the reward of CIDEr-D.
         evaluation: What is scored during training and at test, and which checkpoint is the best.
 
@@ -128,7 +128,7 @@ class CaptioningTask(Task):
 
     @property
     def image_size(self) -> int:
-        """Side of the square pictures that the captioner reads, in pixels."""
+        """Side of the square images that the captioner reads, in pixels."""
         return self.captioner.image_size
 
     # --- training ----------------------------------------------------------------------------------------------
@@ -150,14 +150,16 @@ class CaptioningTask(Task):
         if not trained:
             raise UserError(
                 f"model.reward.samples is {self.reward.samples} and model.init_from is not set: random"
-                " weights draw nothing that could be rewarded; start from a trained run, or learn references first and"
-                " set model.reward.from_epoch"
+                " weights sample nothing that could be rewarded; start from a trained run, or learn references first"
+                " and set model.reward.from_epoch"
             )
         references = self.trainer.datamodule.targets("train").references  # type: ignore[attr-defined]
         if self.trainer.is_global_zero:
-            print(f"Counting the n-grams of {len(references):,} training pictures' references", file=sys.stderr)
-        words = Tokenization(lowercase=True)
-        self._rewards = CaptionReferences([[[*words.tokenize(text), END] for text in texts] for texts in references])
+            print(f"Counting the n-grams of {len(references):,} training images' references", file=sys.stderr)
+        tokenization = Tokenization(lowercase=True)
+        self._rewards = CaptionReferences(
+            [[[*tokenization.tokenize(text), END] for text in texts] for texts in references]
+        )
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
         """Seed the step; the reward is of the model without dropout."""
@@ -166,7 +168,7 @@ class CaptioningTask(Task):
             self.captioner.eval()
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
-        """The references' cross-entropy, or the loss of the reward."""
+        """Compute the references' cross-entropy, or the loss of the reward."""
         encoded = self.captioner.encode(batch["image"])
         if self._by_reward:
             loss = self._reward_loss(encoded, batch)
@@ -180,23 +182,23 @@ class CaptioningTask(Task):
         return self._rewards is not None and self.current_epoch >= self.reward.from_epoch
 
     def _reward_loss(self, encoded: Tensor, batch: CaptionBatch) -> Tensor:
-        """Of captions that are drawn for the batch's pictures, ``encoded [B, N, W]``."""
+        """Compute the loss of captions sampled of the batch's images, ``encoded [B, N, W]``."""
         count = self.reward.samples
         ids, mask = self.captioner.sample(encoded.detach(), count)  # [B · k, T]
         rewards = self._score(batch, ids, mask, count)
-        targets, places = ids[:, 1:], mask[:, 1:]
-        logits = self.captioner.logits(encoded.repeat_interleave(count, dim=0), ids[:, :-1], places)
-        caption = torch.arange(len(ids), device=ids.device)[:, None].expand_as(places)[places]  # [M]
+        targets, positions = ids[:, 1:], mask[:, 1:]
+        logits = self.captioner.logits(encoded.repeat_interleave(count, dim=0), ids[:, :-1], positions)
+        caption = torch.arange(len(ids), device=ids.device)[:, None].expand_as(positions)[positions]  # [M]
         self.log("train/reward", 100 * rewards.mean(), prog_bar=True)
-        return self_critical_loss(-token_losses(logits, targets[places]), caption, rewards)
+        return self_critical_loss(-token_losses(logits, targets[positions]), caption, rewards)
 
     def _score(self, batch: CaptionBatch, ids: Tensor, mask: Tensor, count: int) -> Tensor:
-        """CIDEr-D ``[B, k]`` of drawn captions; the end counts as a token, where one came."""
+        """Score sampled captions by CIDEr-D, ``[B, k]``; the end counts as a token, where one came."""
         assert self._rewards is not None
-        words = Tokenization(lowercase=True)
+        cut = Tokenization(lowercase=True).tokenize
         ended = ((ids[:, 1:] == self.captioner.end_token) & mask[:, 1:]).any(dim=1)
         captions = [
-            [*words.tokenize(text), *([END] if whole else [])]
+            [*cut(text), *([END] if whole else [])]
             for text, whole in zip(self.captioner.spell(ids[:, 1:]), ended.tolist(), strict=True)
         ]
         rows = batch["row"].repeat_interleave(count).tolist()
@@ -204,12 +206,12 @@ class CaptioningTask(Task):
         return torch.as_tensor(rewards, dtype=torch.float32, device=ids.device).view(-1, count)
 
     def _token_losses(self, encoded: Tensor, batch: CaptionBatch, label_smoothing: float) -> tuple[Tensor, Tensor]:
-        """Cross-entropy ``[M]`` of the references' tokens, and the place in the batch of each one's picture ``[M]``."""
+        """Compute the cross-entropy ``[M]`` of the references' tokens, and each one's index in the batch ``[M]``."""
         ids, mask = self.captioner.tokenize(batch["text"])  # [C, T]
-        places = mask[:, 1:]
-        logits = self.captioner.logits(encoded[batch["picture"]], ids[:, :-1], places)
-        losses = token_losses(logits, ids[:, 1:][places], label_smoothing=label_smoothing)
-        return losses, batch["picture"][:, None].expand_as(places)[places]
+        positions = mask[:, 1:]
+        logits = self.captioner.logits(encoded[batch["image_index"]], ids[:, :-1], positions)
+        losses = token_losses(logits, ids[:, 1:][positions], label_smoothing=label_smoothing)
+        return losses, batch["image_index"][:, None].expand_as(positions)[positions]
 
     def learning_rates(self) -> dict[nn.Parameter, float]:
         """Give the image tower and the language model peak learning rates of their own, where they have one."""
@@ -243,16 +245,16 @@ class CaptioningTask(Task):
         """Describe a batch.
 
         Returns:
-            ``captions``, B texts; ``encoded [B, N, W]``; ``features [B, W]``, unit vectors of the pictures; and, where
-            there are references, of each picture's the ``loss [B]``, summed over their ``tokens [B]``.
+            ``captions``, B texts; ``encoded [B, N, W]``; ``features [B, W]``, unit vectors of the images; and, where
+            there are references, of each image's the ``loss [B]``, summed over their ``tokens [B]``.
         """
         encoded = self.captioner.encode(batch["image"])
         described: dict[str, Any] = {"captions": self.captioner.write(encoded), "encoded": encoded}
         described["features"] = self.features(encoded)
         if "text" in batch:
-            losses, picture = self._token_losses(encoded, batch, label_smoothing=0.0)
-            described["loss"] = sums_by_group(losses.double(), picture, len(encoded))
-            described["tokens"] = sums_by_group(torch.ones_like(losses), picture, len(encoded))
+            losses, image_index = self._token_losses(encoded, batch, label_smoothing=0.0)
+            described["loss"] = sums_by_group(losses.double(), image_index, len(encoded))
+            described["tokens"] = sums_by_group(torch.ones_like(losses), image_index, len(encoded))
         return described
 
     test_step = validation_step
@@ -263,5 +265,5 @@ class CaptioningTask(Task):
 
     @staticmethod
     def features(encoded: Tensor) -> Tensor:
-        """The pictures' unit vectors ``[B, W] float32``: the mean over what the language model sees ``[B, N, W]``."""
+        """Compute the images' unit vectors ``[B, W]``: the mean over what the language model sees ``[B, N, W]``."""
         return normalize(encoded.float().mean(dim=1), dim=-1)

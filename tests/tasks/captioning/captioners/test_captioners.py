@@ -22,7 +22,7 @@ NAMES = ["encoder_decoder_tiny", "prefix_tiny"]
 
 
 def build(name="encoder_decoder_tiny", *, seed=0, sure=True, **options):
-    """A captioner with random weights; ``sure`` makes it say different things of different pictures."""
+    """A captioner with random weights; ``sure`` makes it say different things of different images."""
     torch.manual_seed(seed)
     captioner = CAPTIONERS.build(name, **{**SMALL, **options}).eval()
     if sure:
@@ -33,7 +33,7 @@ def build(name="encoder_decoder_tiny", *, seed=0, sure=True, **options):
     return captioner
 
 
-def pictures(count=5, *, seed=1):
+def images(count=5, *, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
 
@@ -45,17 +45,17 @@ def captioner(request):
 
 def test_contract(captioner):
     assert isinstance(captioner, Captioner)
-    encoded = captioner.encode(pictures())
+    encoded = captioner.encode(images())
     captions = captioner.write(encoded)
     assert encoded.ndim == 3
     assert len(captions) == 5
     assert all(isinstance(caption, str) for caption in captions)
-    assert len(set(captions)) > 1, "other pictures, other captions"
+    assert len(set(captions)) > 1, "other images, other captions"
 
 
-def test_pil_pictures_are_described_as_their_pixels(captioner):
-    pixels = pictures(2)
-    opened = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+def test_pil_images_are_described_as_their_pixels(captioner):
+    pixels = images(2)
+    opened = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
     captions = captioner.caption(opened)
     assert captions == captioner.caption(pixels) == captioner.write(captioner.encode(pixels))
     assert captioner.caption(opened, beams=1, max_tokens=2) != captions
@@ -63,18 +63,18 @@ def test_pil_pictures_are_described_as_their_pixels(captioner):
     with pytest.raises(UserError, match="decoding has no 'beam'"):
         captioner.caption(opened, beam=2)
     for wrong in (opened[0], "a.png", ["a.png"]):
-        with pytest.raises(UserError, match="give a list of PIL pictures"):
+        with pytest.raises(UserError, match="give a list of PIL images"):
             captioner.caption(wrong)
 
 
 def test_a_caption_does_not_depend_on_the_rest_of_its_batch(captioner):
-    together = captioner.write(captioner.encode(pictures()))
-    apart = [captioner.write(captioner.encode(picture[None]))[0] for picture in pictures()]
+    together = captioner.write(captioner.encode(images()))
+    apart = [captioner.write(captioner.encode(image[None]))[0] for image in images()]
     assert together == apart
 
 
 def test_cached_decoding_equals_uncached(captioner):
-    encoded, vocabulary = captioner.encode(pictures()), captioner.vocabulary
+    encoded, vocabulary = captioner.encode(images()), captioner.vocabulary
     for beams in (1, 3):
         search = Decoding(beams=beams, max_tokens=8).search(vocabulary)
         cached = captioner.language.generate(encoded, vocabulary.start, search)
@@ -83,7 +83,7 @@ def test_cached_decoding_equals_uncached(captioner):
 
 
 def test_one_beam_is_the_likeliest_token_each_time(captioner):
-    encoded, vocabulary = captioner.encode(pictures()), captioner.vocabulary
+    encoded, vocabulary = captioner.encode(images()), captioner.vocabulary
     ids = torch.full((5, 1), vocabulary.start)
     with torch.no_grad():
         for _ in range(8):
@@ -97,16 +97,16 @@ def test_one_beam_is_the_likeliest_token_each_time(captioner):
 
 def test_more_beams_find_likelier_captions():
     captioner = build(seed=3)
-    encoded = captioner.encode(pictures(8))
+    encoded = captioner.encode(images(8))
 
     def likelihood(beams):
         search = Decoding(beams=beams, length_penalty=0.0, max_tokens=6).search(captioner.vocabulary)
         search.suppress_tokens = None
         ids = captioner.language.generate(encoded, captioner.vocabulary.start, search)
         ids = torch.cat([torch.full((8, 1), captioner.vocabulary.start), ids], dim=1)
-        places = torch.ones_like(ids[:, 1:], dtype=torch.bool)
+        positions = torch.ones_like(ids[:, 1:], dtype=torch.bool)
         with torch.no_grad():
-            logits = captioner.logits(encoded, ids[:, :-1], places).view(8, -1, captioner.vocabulary.size)
+            logits = captioner.logits(encoded, ids[:, :-1], positions).view(8, -1, captioner.vocabulary.size)
         chosen = logits.log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
         ended = (ids[:, 1:] == captioner.end_token).cumsum(1) - (ids[:, 1:] == captioner.end_token).long()
         return (chosen * (ended < 1)).sum(dim=1)
@@ -116,7 +116,7 @@ def test_more_beams_find_likelier_captions():
 
 
 def test_padding_changes_no_logits(captioner):
-    encoded = captioner.encode(pictures(2))
+    encoded = captioner.encode(images(2))
     ids, mask = captioner.tokenize(["红裙", "白色的长款连衣裙"])
     with torch.no_grad():
         together = captioner.logits(encoded, ids[:, :-1], mask[:, 1:])
@@ -126,21 +126,21 @@ def test_padding_changes_no_logits(captioner):
 
 
 def test_a_token_is_told_from_those_before_it_alone(captioner):
-    encoded = captioner.encode(pictures(1))
+    encoded = captioner.encode(images(1))
     ids, _ = captioner.tokenize(["白色的长款连衣裙"])
     changed = ids.clone()
     changed[0, 5:] = 3000
-    places = torch.zeros_like(ids, dtype=torch.bool)
-    places[:, :5] = True
+    positions = torch.zeros_like(ids, dtype=torch.bool)
+    positions[:, :5] = True
     with torch.no_grad():
         assert torch.allclose(
-            captioner.logits(encoded, ids, places), captioner.logits(encoded, changed, places), atol=1e-4
+            captioner.logits(encoded, ids, positions), captioner.logits(encoded, changed, positions), atol=1e-4
         )
 
 
 def test_samples_open_with_the_start_and_are_masked_behind_the_end(captioner):
     torch.manual_seed(0)
-    ids, mask = captioner.sample(captioner.encode(pictures()), 4)
+    ids, mask = captioner.sample(captioner.encode(images()), 4)
     assert ids.shape == mask.shape
     assert len(ids) == 20
     assert (ids[:, 0] == captioner.vocabulary.start).all()
@@ -151,7 +151,7 @@ def test_samples_open_with_the_start_and_are_masked_behind_the_end(captioner):
 
 def test_samples_follow_the_models_distribution():
     captioner = build(sure=False, num_layers=1)
-    encoded = captioner.encode(pictures(1))
+    encoded = captioner.encode(images(1))
     with torch.no_grad():
         bias = captioner.language.model.cls.predictions.bias
         bias.fill_(-20)
@@ -168,7 +168,7 @@ def test_tokens_that_are_no_text_are_never_written():
     captioner = build()
     with torch.no_grad():
         captioner.language.model.cls.predictions.bias[captioner.vocabulary.unspeakable] = 1000.0
-    assert not any("[" in caption for caption in captioner.write(captioner.encode(pictures())))
+    assert not any("[" in caption for caption in captioner.write(captioner.encode(images())))
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -176,7 +176,7 @@ def test_no_caption_is_empty(beams):
     captioner = build()
     with torch.no_grad():
         captioner.language.model.cls.predictions.bias[captioner.end_token] = 1000.0
-    assert all(captioner.caption(pictures(), beams=beams))
+    assert all(captioner.caption(images(), beams=beams))
 
 
 def test_pixel_shuffle_joins_neighbours_and_drops_the_class_token():
@@ -229,7 +229,7 @@ def test_any_causal_language_model_of_a_folder(tmp_path):
     assert ids.tolist() == [[0, 1, 2, 0, 0, 0], [0, 3, 4, 1, 2, 0]]
     assert mask.sum(dim=1).tolist() == [4, 6]
     assert captioner.spell(ids[:, 1:])[1].replace(" ", "") == "新款红裙"
-    assert len(captioner.write(captioner.encode(pictures(2)))) == 2
+    assert len(captioner.write(captioner.encode(images(2)))) == 2
 
     from zoo.core.weights import load_pretrained
 

@@ -140,15 +140,15 @@ def test_cider_is_less_for_another_length():
     assert scores.captions["cider"][0] == pytest.approx(10 / 4 / math.sqrt(2) * math.exp(-1 / 72))
 
 
-def test_what_every_picture_has_weighs_nothing():
+def test_what_every_image_has_weighs_nothing():
     assert CaptionReferences([[list("a")], [list("a")]]).score([list("a")] * 2).corpus["cider"] == 0
 
 
-def test_one_picture_alone_has_a_cider_of_0():
+def test_one_image_alone_has_a_cider_of_0():
     assert CaptionReferences([[list("ab")]]).score([list("ab")]).corpus["cider"] == 0
 
 
-def test_any_captions_of_any_pictures_are_rewarded_as_they_are_scored():
+def test_any_captions_of_any_images_are_rewarded_as_they_are_scored():
     references = CaptionReferences(PICTURES)
     rows = [2, 0, 0, 1, 2, 0]
     rewards = references.cider_d(rows, [CAPTIONS[row] for row in rows])
@@ -173,9 +173,9 @@ def test_no_captions_have_no_score():
 
 @pytest.mark.parametrize(
     ("references", "message"),
-    [([], "no pictures"), ([[["a"]], [], []], r"row 1 has none \(2 of 3 pictures\)")],
+    [([], "no images"), ([[["a"]], [], []], r"row 1 has none \(2 of 3 images\)")],
 )
-def test_a_picture_without_references_is_named(references, message):
+def test_an_image_without_references_is_named(references, message):
     with pytest.raises(UserError, match=message):
         CaptionReferences(references)
 
@@ -189,12 +189,12 @@ def test_rows_that_do_not_fit_are_named(rows, message):
         CaptionReferences(PICTURES).score(CAPTIONS, rows=rows)
 
 
-def test_wrong_pictures_are_never_the_own_one():
-    for pictures in (2, 3, 8, 9):
-        references = CaptionReferences([[["a"]]] * pictures)
-        others = references.others(range(pictures))
-        assert sorted(others) == list(range(pictures))
-        assert not any(others == np.arange(pictures))
+def test_wrong_images_are_never_the_own_one():
+    for images in (2, 3, 8, 9):
+        references = CaptionReferences([[["a"]]] * images)
+        others = references.others(range(images))
+        assert sorted(others) == list(range(images))
+        assert not any(others == np.arange(images))
 
 
 # --- the human ceiling -----------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_wrong_pictures_are_never_the_own_one():
 def test_the_ceiling_holds_each_reference_against_the_others():
     references = CaptionReferences(PICTURES)
     ceiling = references.human_ceiling()
-    assert (ceiling.pictures, ceiling.rounds) == (2, 3)
+    assert (ceiling.images, ceiling.rounds) == (2, 3)
     rounds = []
     for number in range(3):
         places = [number % len(texts) for texts in PICTURES[:2]]
@@ -215,17 +215,17 @@ def test_the_ceiling_holds_each_reference_against_the_others():
         assert value == pytest.approx(np.mean([scores[name] for scores in rounds])), name
 
 
-def test_there_is_no_ceiling_where_no_picture_has_two_references():
+def test_there_is_no_ceiling_where_no_image_has_two_references():
     assert CaptionReferences([[["a"]], [["b"]]]).human_ceiling() is None
 
 
 # --- document frequencies --------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_counted_once_whatever_their_references():
+def test_images_are_counted_once_whatever_their_references():
     frequencies = DocumentFrequencies.of(PICTURES)
     ngrams = frequencies.index.encode([list("短裤天")])
-    assert frequencies.pictures == 3
+    assert frequencies.images == 3
     expected = [math.log(3 / 2), math.log(3 / 2), math.log(3), math.log(3 / 2), math.log(3), math.log(3)]
     assert frequencies.weights(ngrams) == pytest.approx(expected)  # 短 裤 天 短裤 裤天 短裤天
 
@@ -240,7 +240,7 @@ def test_frequencies_that_are_written_are_read_back(tmp_path):
     DocumentFrequencies.of(PICTURES).write(path, tokenization=Tokenization())
     assert json.loads(path.read_text("utf-8")) == {
         "tokenization": "tokens:muge|case:kept|punctuation:kept",
-        "pictures": 3,
+        "images": 3,
         "frequencies": {**dict.fromkeys("时尚短裤", 2), "时 尚": 2, "短 裤": 2},
     }
     assert [entry.name for entry in path.parent.iterdir()] == ["frequencies.json"]
@@ -260,8 +260,8 @@ def test_frequencies_of_other_tokens_are_refused(tmp_path):
     [
         ("[]", "not what DocumentFrequencies.write writes"),
         ("{", "not what DocumentFrequencies.write writes"),
-        ('{"tokenization": "", "pictures": 2, "frequencies": {"a": 3}}', "a count is not from 1 to 2"),
-        ('{"tokenization": "", "pictures": 2, "frequencies": {"a": "x"}}', "not what DocumentFrequencies.write writes"),
+        ('{"tokenization": "", "images": 2, "frequencies": {"a": 3}}', "a count is not from 1 to 2"),
+        ('{"tokenization": "", "images": 2, "frequencies": {"a": "x"}}', "not what DocumentFrequencies.write writes"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, message):

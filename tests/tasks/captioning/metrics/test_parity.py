@@ -41,29 +41,29 @@ def make_text(generator, vocabulary, longest):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_random_captions_score_alike(seed):
-    """Few words, so that n-grams repeat within a text and over pictures, and many, so that most are strangers."""
+    """Few words, so that n-grams repeat within a text and over images, and many, so that most are strangers."""
     generator = random.Random(seed)
     vocabulary = [f"词{number}" for number in range(generator.choice([2, 5, 30, 1000]))]
     longest = generator.choice([1, 3, 12, 90])
-    pictures = generator.choice([2, 3, 25])
+    images = generator.choice([2, 3, 25])
     references = [
-        [make_text(generator, vocabulary, longest) for _ in range(generator.randint(1, 6))] for _ in range(pictures)
+        [make_text(generator, vocabulary, longest) for _ in range(generator.randint(1, 6))] for _ in range(images)
     ]
     hypotheses = [
         make_text(generator, [*vocabulary, "生词", "新词"], longest) if generator.random() < 0.9 else []
-        for _ in range(pictures)
+        for _ in range(images)
     ]
     compare(references, hypotheses)
 
 
 EDGES = {
-    "one picture": ([[list("时尚短裤"), list("短裤")]], [list("时尚短裤")]),
+    "one image": ([[list("时尚短裤"), list("短裤")]], [list("时尚短裤")]),
     "one reference": ([[list("时尚短裤")], [list("连衣裙")]], [list("短裤时尚"), list("连衣裙")]),
     "all captions empty": ([[list("短裤")], [list("裙")]], [[], []]),
     "an empty caption": ([[list("短裤")], [list("裙")]], [[], list("裙")]),
     "an empty reference": ([[[], list("短裤")], [[]], [list("裙子")]], [[], [], list("裙")]),
     "all equal": ([[list("时尚短裤")] * 3] * 4, [list("时尚短裤")] * 4),
-    "all equal in each picture": ([[list("时尚短裤")] * 3, [list("连衣裙")] * 2], [list("时尚短裤"), list("连衣裙")]),
+    "all equal in each image": ([[list("时尚短裤")] * 3, [list("连衣裙")] * 2], [list("时尚短裤"), list("连衣裙")]),
     "of one token": ([[list("裤")], [list("裙")]], [list("裤"), list("裤")]),
     "nothing in common": ([[list("短裤")], [list("裙子")]], [list("衣服"), list("鞋")]),
     "very long": ([[list("时尚" * 70)], [list("百搭" * 50 + "裙")]], [list("尚时" * 80), list("搭百" * 3)]),

@@ -80,7 +80,7 @@ def test_after_a_reset_nothing_is_left():
     assert math.isnan(metric.score().corpus["cider"])
 
 
-def test_the_control_holds_each_caption_against_another_picture():
+def test_the_control_holds_each_caption_against_another_image():
     texts = [[f"第{row}个的文案", f"文案之{row}"] for row in "甲乙丙丁戊"]
     metric = CaptionScores(texts)
     metric.update(torch.arange(5), [own[0] for own in texts])
@@ -92,7 +92,7 @@ def test_the_control_holds_each_caption_against_another_picture():
     assert metric.compute()["cider"] > 2 * shuffled["cider"]
 
 
-def test_one_picture_has_no_control():
+def test_one_image_has_no_control():
     metric = CaptionScores(REFERENCES[:1])
     metric.update(torch.tensor([0]), ["短裤"])
     assert metric.shuffled() == {}
@@ -105,7 +105,7 @@ def test_the_ceiling_is_that_of_the_references():
     assert metric.human_ceiling() is metric.human_ceiling()
 
 
-def test_other_captions_of_the_same_pictures_are_scored_in_their_order():
+def test_other_captions_of_the_same_images_are_scored_in_their_order():
     metric = feed(CaptionScores(REFERENCES, complete=False), [4, 0, 2])
     others = metric.score_others(["百搭", "NEW 短裤", "裙"])
     references = CaptionReferences([tokens_of(texts) for texts in REFERENCES])
@@ -123,8 +123,8 @@ def test_a_split_without_references_is_collected_and_not_scored():
             method()
 
 
-def test_a_picture_without_references_among_others_is_named():
-    with pytest.raises(UserError, match=r"row 1 has none \(1 of 3 pictures\)"):
+def test_an_image_without_references_among_others_is_named():
+    with pytest.raises(UserError, match=r"row 1 has none \(1 of 3 images\)"):
         CaptionScores([["短裤"], [], ["裙"]])
 
 

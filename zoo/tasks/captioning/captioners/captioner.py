@@ -10,34 +10,34 @@ from torch import Tensor, nn
 from zoo.core.options import options_of
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOWERS
-from zoo.tasks.captioning.captioners.decoding import Decoding, DrawnToken
+from zoo.tasks.captioning.captioners.decoding import Decoding, SampledToken
 from zoo.tasks.captioning.captioners.vocabulary import Vocabulary
 
 
 class Language(Protocol):
-    """A causal language model that sees a picture, an ``nn.Module``."""
+    """A causal language model that sees an image, an ``nn.Module``."""
 
     published: str | None  # hub name or folder of the weights that it can start from
 
-    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
+    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
-        """Ids ``[B, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
+        """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""
 
 
 class ImageCaptioner(nn.Module):
     """A captioner: ``zoo.tasks.captioning.contracts.Captioner``.
 
-    A caption is a function of the weights and its picture alone: in fp32 it is the same in whatever batch.
+    A caption is a function of the weights and its image alone: in fp32 it is the same in whatever batch.
 
     Args:
-        image_tower: Its sequence is what the language model sees of a picture.
-        connector: Turns the sequence ``[B, N, W]`` into what the language model takes ``[B, M, V]``.
+        image_tower: Image tower; its sequence is what the language model sees of an image.
+        connector: Module that turns the sequence ``[B, N, W]`` into what the language model takes ``[B, M, V]``.
         language: The language model.
-        vocabulary: Turns captions into its ids and back.
-        context_length: The most tokens read of a reference, start and end included.
-        decoding: How captions are written.
+        vocabulary: Tokenizer of captions, to ids and back.
+        context_length: Most tokens read of a reference, start and end included, at least 3.
+        decoding: Options of beam search.
 
     Raises:
         UserError: ``context_length`` is too small.
@@ -65,7 +65,7 @@ class ImageCaptioner(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the square pictures that the image tower reads, in pixels."""
+        """Side of the square images that the image tower reads, in pixels."""
         return self.image_tower.image_size
 
     @property
@@ -79,33 +79,33 @@ class ImageCaptioner(nn.Module):
         return next(self.parameters()).device
 
     def encode(self, images: Tensor) -> Tensor:
-        """What ``[B, 3, S, S] uint8`` are to the language side: ``[B, N, width]``."""
+        """Encode images ``[B, 3, S, S] uint8`` for the language side: ``[B, N, width]``."""
         return self.connector(self.image_tower.sequence(images)[0])
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Captions as ids ``[B, T] int64``, with a start and an end token, and their mask ``[B, T] bool``."""
+        """Turn captions into ids ``[B, T] int64``, with a start and an end token, and their mask ``[B, T] bool``."""
         ids, mask = self.vocabulary.encode(texts, context_length=self.context_length)
         return ids.to(self.device), mask.to(self.device)
 
-    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
-        return self.language.logits(encoded, ids, places)
+    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
+        return self.language.logits(encoded, ids, positions)
 
     @torch.no_grad()
     def caption(self, images: Tensor | list[Image], **decoding: Any) -> list[str]:
-        """Describe B pictures: ``captioner.caption([picture], beams=8)``; B may be 0.
+        """Describe B images: ``captioner.caption([image], beams=8)``; B may be 0.
 
         Args:
-            images: ``[B, 3, H, W] uint8``, or PIL pictures of any size and mode.
-            **decoding: What is to be other than in ``self.decoding``: ``beams``, ``length_penalty``, ….
+            images: ``[B, 3, H, W] uint8``, or PIL images of any size and mode.
+            **decoding: Options that differ from ``self.decoding``: ``beams``, ``length_penalty``, ….
 
         Raises:
-            UserError: An option is unknown or out of its range, or something else came than pictures.
+            UserError: An option is unknown or out of its range, or something else came than images.
         """
         options = options_of(Decoding, {**asdict(self.decoding), **decoding}, what="decoding")
         if not isinstance(images, Tensor | list) or not all(isinstance(image, Tensor | Image) for image in images):
             raise UserError(
-                f"images: {type(images).__name__} came; give a list of PIL pictures, [picture], or uint8 [B, 3, H, W]"
+                f"images: {type(images).__name__} came; give a list of PIL images, [image], or uint8 [B, 3, H, W]"
             )
         if len(images) == 0:
             return []
@@ -114,19 +114,19 @@ class ImageCaptioner(nn.Module):
 
     @torch.no_grad()
     def write(self, encoded: Tensor, decoding: Decoding | None = None) -> list[str]:
-        """A caption of each of B pictures, by beam search."""
+        """Write a caption of each of B images, by beam search."""
         search = (decoding or self.decoding).search(self.vocabulary)
         return self.spell(self.language.generate(encoded, self.vocabulary.start, search))
 
     @torch.no_grad()
     def sample(self, encoded: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """``count`` captions of each of B pictures, drawn from the model: ids and mask ``[B * count, T]``.
+        """Sample ``count`` captions of each of B images: ids and mask ``[B * count, T]``.
 
         They open with the start token; the mask ends with the end token, where one came before ``max_tokens``.
         """
         repeated = encoded.repeat_interleave(count, dim=0)
         config = self.decoding.greedy(self.vocabulary)
-        ids = self.language.generate(repeated, self.vocabulary.start, config, DrawnToken())  # [B * count, T - 1]
+        ids = self.language.generate(repeated, self.vocabulary.start, config, SampledToken())  # [B * count, T - 1]
         ids = torch.cat([torch.full_like(ids[:, :1], self.vocabulary.start), ids], dim=1)
         ended = (ids == self.vocabulary.end).cumsum(dim=1)
         if self.vocabulary.start == self.vocabulary.end:
@@ -134,10 +134,10 @@ class ImageCaptioner(nn.Module):
         return ids, (ended - (ids == self.vocabulary.end).long()) < 1
 
     def spell(self, ids: Tensor) -> list[str]:
-        """The texts of ids ``[B, T]`` without start token, up to the end token."""
+        """Turn ids ``[B, T]`` without start token into texts, up to the end token."""
         return [self.vocabulary.decode(row) for row in ids.tolist()]
 
 
 def build_image_tower(image_tower: str, options: dict[str, Any] | None) -> Any:
-    """A registered image tower, for a captioner's builder."""
+    """Build a registered image tower, for a captioner's builder."""
     return cast(Any, IMAGE_TOWERS.build_or_take("image_tower", image_tower, options))

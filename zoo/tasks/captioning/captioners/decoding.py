@@ -15,10 +15,10 @@ class Decoding:
     """How captions are written.
 
     Args:
-        beams: Captions that beam search keeps; 1: the likeliest token each time.
+        beams: Captions that beam search keeps, at least 1; 1: the likeliest token each time.
         length_penalty: The power of its length that a caption's log-likelihood is divided by: above 0 longer ones are
-            preferred, below 0 shorter ones. Without effect for one beam.
-        max_tokens: The most tokens of a caption.
+            preferred, below 0 shorter ones; -10 to 10. Without effect for one beam.
+        max_tokens: Most tokens of a caption, at least 1.
         no_repeat_ngram: Runs of this many tokens come once in a caption; 0: any.
 
     Raises:
@@ -38,7 +38,7 @@ class Decoding:
             raise UserError(f"length_penalty is {self.length_penalty}: give -10 to 10")
 
     def search(self, vocabulary: Vocabulary) -> GenerationConfig:
-        """Beam search in transformers' words; no caption is empty, and tokens that are no text are never written."""
+        """Give transformers' beam search; no caption is empty, and tokens that are no text are never written."""
         return GenerationConfig(
             do_sample=False,
             num_beams=self.beams,
@@ -51,25 +51,25 @@ class Decoding:
         )
 
     def greedy(self, vocabulary: Vocabulary) -> GenerationConfig:
-        """The likeliest token each time, whatever it is: behind ``DrawnToken`` the one that was drawn."""
+        """Give the configuration that takes the likeliest token each time: behind ``SampledToken`` the sampled one."""
         return GenerationConfig(do_sample=False, max_new_tokens=self.max_tokens, **token_ids(vocabulary))
 
 
-class DrawnToken(LogitsProcessor):
-    """Draws a token from the model's own distribution, whole and unchanged, and leaves it alone possible.
+class SampledToken(LogitsProcessor):
+    """A sampler of a token from the model's own distribution, whole and unchanged, that leaves it alone possible.
 
     A random number a row, where transformers' sampling takes one for each word of the vocabulary: with 21,128 words
-    drawing is six times as fast on a CPU, and a training by the reward twice.
+    sampling is six times as fast on a CPU, and a training by the reward twice.
     """
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores ``[B, vocabulary]``, of which one in each row is finite."""
+        """Give scores ``[B, vocabulary]``, of which one in each row is finite."""
         sums = scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_().cumsum_(dim=-1)
-        place = torch.rand(len(sums), 1, device=sums.device) * sums[:, -1:]
-        drawn = torch.searchsorted(sums, place, right=True).clamp_(max=sums.shape[-1] - 1)
-        return scores.fill_(-torch.inf).scatter_(1, drawn, 0.0)
+        index = torch.rand(len(sums), 1, device=sums.device) * sums[:, -1:]
+        sampled = torch.searchsorted(sums, index, right=True).clamp_(max=sums.shape[-1] - 1)
+        return scores.fill_(-torch.inf).scatter_(1, sampled, 0.0)
 
 
 def token_ids(vocabulary: Vocabulary) -> dict[str, int]:
-    """A vocabulary's start, end and padding in transformers' words."""
+    """Give a vocabulary's start, end and padding by transformers' names."""
     return {"bos_token_id": vocabulary.start, "eos_token_id": vocabulary.end, "pad_token_id": vocabulary.padding}

@@ -1,4 +1,4 @@
-"""Captioners whose language model attends to the picture: any zoo image tower, a BERT decoder with cross-attention."""
+"""Captioners whose language model attends to the image: any zoo image tower, a BERT decoder with cross-attention."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from zoo.tasks.captioning.registry import CAPTIONERS
 
 
 class CrossAttendingBert(nn.Module):
-    """BERT as a causal decoder, each layer of which also attends to the picture.
+    """BERT as a causal decoder, each layer of which also attends to the image.
 
     Rothe et al., "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks" (2019), arXiv:1907.12461.
 
@@ -27,7 +27,7 @@ class CrossAttendingBert(nn.Module):
         num_heads: Attention heads.
         dropout: Of hidden states and attention, in [0, 1).
         vocabulary_size: Tokens.
-        published: Hub name or folder of a BERT that it can start from; the attention to the picture starts at random.
+        published: Hub name or folder of a BERT that it can start from; the attention to the image starts at random.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class CrossAttendingBert(nn.Module):
         """Load a BERT's weights: all of them, or none. The attention to the image, which it lacks, stays as it is."""
         load_language_model(self.model, source, kept="crossattention")
 
-    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
+    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
         hidden = self.model.bert(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
-        return self.model.cls(hidden[places])  # the vocabulary costs most: not where there is nothing to learn
+        return self.model.cls(hidden[positions])  # the vocabulary costs most: not where there is nothing to learn
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
-        """Ids ``[B, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
+        """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""
         options: dict[str, Any] = {"encoder_hidden_states": encoded, "logits_processor": [*processors]}
-        if config.use_cache is not False:  # BERT makes no cache of its own that holds the picture's keys too
+        if config.use_cache is not False:  # BERT makes no cache of its own that holds the image's keys too
             options["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
         first = torch.full((len(encoded), 1), start, device=encoded.device)
         ids = self.model.generate(first, generation_config=config, **options)
@@ -123,14 +123,14 @@ def encoder_decoder_tiny(
     """Build an image tower and a decoder of 7.7 M parameters, 2 layers of 256, for demos and tests.
 
     Args:
-        image_tower: An image tower's name; the decoder attends to its sequence.
+        image_tower: Name of an image tower; the decoder attends to its sequence.
         image_tower_options: Options of its builder.
-        width: Of the decoder's hidden states, a multiple of ``num_heads``.
-        num_layers: The decoder's.
-        num_heads: The decoder's.
-        dropout: Of the decoder, in [0, 1).
-        context_length: The most tokens read of a reference, start and end included.
-        decoding: How captions are written: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
+        width: Width of the decoder's hidden states, a multiple of ``num_heads``.
+        num_layers: Number of the decoder's layers.
+        num_heads: Number of the decoder's attention heads.
+        dropout: Dropout probability of the decoder, in [0, 1).
+        context_length: Most tokens read of a reference, start and end included, at least 3.
+        decoding: Options of beam search: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
 
     Raises:
         UserError: An option is out of its range.
@@ -161,11 +161,11 @@ def encoder_decoder_base(
     """Build an image tower and a decoder of 12 layers of 768, which starts from Chinese RoBERTa.
 
     Args:
-        image_tower: An image tower's name; the decoder attends to its sequence.
+        image_tower: Name of an image tower; the decoder attends to its sequence.
         image_tower_options: Options of its builder.
-        dropout: Of the decoder, in [0, 1).
-        context_length: The most tokens read of a reference, start and end included.
-        decoding: How captions are written: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
+        dropout: Dropout probability of the decoder, in [0, 1).
+        context_length: Most tokens read of a reference, start and end included, at least 3.
+        decoding: Options of beam search: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
 
     Raises:
         UserError: An option is out of its range.

@@ -1,4 +1,4 @@
-"""Captioners that read the picture as the first words: image tower, pixel shuffle, causal language model."""
+"""Captioners that read the image as the first words: image tower, pixel shuffle, causal language model."""
 
 import math
 from typing import Any
@@ -24,9 +24,9 @@ class PixelShuffle(nn.Module):
     of the tower are left out.
 
     Args:
-        width: Of the tower's sequence.
-        factor: Positions of a side that become one.
-        out_width: Of the language model.
+        width: Width of the tower's sequence.
+        factor: Positions of a side that become one, at least 1.
+        out_width: Width of the language model.
         hidden: Width of a hidden layer; None: there is none.
     """
 
@@ -40,10 +40,10 @@ class PixelShuffle(nn.Module):
         self.project.append(nn.Linear(out_width, out_width))
 
     def forward(self, sequence: Tensor) -> Tensor:
-        """``[B, N, width]`` as ``[B, N / factor², out_width]``.
+        """Join ``[B, N, width]`` to ``[B, N / factor², out_width]``.
 
         Raises:
-            UserError: The positions of the sequence are no grid that ``factor`` divides.
+            UserError: The sequence's positions are no grid that ``factor`` divides.
         """
         side = math.isqrt(sequence.shape[1])
         if side % self.factor:
@@ -56,7 +56,7 @@ class PixelShuffle(nn.Module):
 
 
 class PrefixedLanguageModel(nn.Module):
-    """A causal language model of transformers that reads a picture before its words.
+    """A causal language model of transformers that reads an image before its words.
 
     Args:
         model: The built model.
@@ -72,13 +72,13 @@ class PrefixedLanguageModel(nn.Module):
         """Load the language model's weights: all of them, or none."""
         load_language_model(self.model, source)
 
-    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Of the token after each of ``ids [B, T]`` where ``places [B, T] bool``: ``[places, vocabulary]``."""
+    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
         words = self._after(encoded, ids)  # [B, N + T, width]
-        return self.model(inputs_embeds=words, use_cache=False, logits_to_keep=ids.shape[1]).logits[places]
+        return self.model(inputs_embeds=words, use_cache=False, logits_to_keep=ids.shape[1]).logits[positions]
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
-        """Ids ``[B, T]`` that follow the start token, ended or cut and padded, as transformers decodes them."""
+        """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""
         first = torch.full((len(encoded), 1), start, device=encoded.device)
         words = self._after(encoded, first)
         mask = torch.ones(words.shape[:2], dtype=torch.long, device=words.device)
@@ -127,14 +127,14 @@ def prefix_tiny(
     """Build an image tower before a causal language model of 7 M parameters, 2 layers of 256, for demos and tests.
 
     Args:
-        image_tower: An image tower's name; its positions come before the words.
+        image_tower: Name of an image tower; its positions come before the words.
         image_tower_options: Options of its builder.
-        shuffle: Positions of a side that become one.
-        width: Of the language model's hidden states, a multiple of twice ``num_heads``.
-        num_layers: The language model's.
-        num_heads: The language model's.
-        context_length: The most tokens read of a reference, start and end included.
-        decoding: How captions are written: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
+        shuffle: Positions of a side that become one, at least 1.
+        width: Width of the language model's hidden states, a multiple of twice ``num_heads``.
+        num_layers: Number of the language model's layers.
+        num_heads: Number of the language model's attention heads.
+        context_length: Most tokens read of a reference, start and end included, at least 3.
+        decoding: Options of beam search: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
 
     Raises:
         UserError: An option is out of its range.
@@ -181,11 +181,11 @@ def prefix_of(
 
     Args:
         name: A folder that ``save_pretrained`` wrote, which works offline, or a hub name (``Qwen/Qwen3-0.6B``).
-        image_tower: An image tower's name; its positions come before the words.
+        image_tower: Name of an image tower; its positions come before the words.
         image_tower_options: Options of its builder.
-        shuffle: Positions of a side that become one.
-        context_length: The most tokens read of a reference, start and end included.
-        decoding: How captions are written: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
+        shuffle: Positions of a side that become one, at least 1.
+        context_length: Most tokens read of a reference, start and end included, at least 3.
+        decoding: Options of beam search: ``beams``, ``length_penalty``, ``max_tokens``, ``no_repeat_ngram``.
 
     Raises:
         UserError: Configuration or tokenizer cannot be had, or are not a causal language model's.

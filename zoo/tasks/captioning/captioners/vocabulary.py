@@ -21,10 +21,10 @@ class Vocabulary(Protocol):
     size: int
 
     def encode(self, texts: Sequence[str], *, context_length: int) -> tuple[Tensor, Tensor]:
-        """B texts as ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
+        """Turn B texts into ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of one caption's ids, up to the end."""
+        """Turn one caption's ids into text, up to the end."""
 
 
 class BertVocabulary:
@@ -40,11 +40,11 @@ class BertVocabulary:
         self.size = len(self._words)
 
     def encode(self, texts: Sequence[str], *, context_length: int) -> tuple[Tensor, Tensor]:
-        """B texts as ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
+        """Turn B texts into ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
         return self._tokenizer(texts, context_length=context_length)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of one caption's ids, up to the end: word pieces joined, a space between two Latin words.
+        """Turn one caption's ids into text, up to the end: word pieces joined, a space between two Latin words.
 
         What the vocabulary does not have is ``[UNK]``.
         """
@@ -77,12 +77,12 @@ class HubVocabulary:
         self.size = len(tokenizer)
 
     def encode(self, texts: Sequence[str], *, context_length: int) -> tuple[Tensor, Tensor]:
-        """B texts as ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
+        """Turn B texts into ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
         words = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return pad([[self.start, *row[: context_length - 2], self.end] for row in words], value=self.padding)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of one caption's ids, up to the end."""
+        """Turn one caption's ids into text, up to the end."""
         ids = list(ids)
         ids = ids[: ids.index(self.end)] if self.end in ids else ids
         return self._tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -6,7 +6,7 @@ _TINY, _SMALL = 1e-15, 1e-9  # as coco-caption has them, where a count is 0
 
 
 def bleu(correct: np.ndarray, guessed: np.ndarray, lengths: np.ndarray, closest: np.ndarray) -> np.ndarray:
-    """BLEU-1 to 4, of captions or of a corpus.
+    """Compute BLEU-1 to 4, of captions or of a corpus.
 
     Args:
         correct: ``[…, 4]``, n-grams that references have too, clipped; summed over captions for a corpus.

@@ -57,7 +57,7 @@ class CollectedTexts(Metric):
         return rows.tolist(), [texts[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
 
     def _joined(self, name: str) -> Tensor:
-        """All that a state holds now."""
+        """Join all that a state holds now."""
         batches = getattr(self, name)
         if isinstance(batches, list) and not batches:
             return torch.empty(0, dtype=_STATES[name], device=self.device)

@@ -1,4 +1,4 @@
-"""In how many pictures' references n-grams occur, counted, written and read; no torch."""
+"""In how many images' references n-grams occur, counted, written and read; no torch."""
 
 import json
 import os
@@ -14,42 +14,42 @@ from zoo.tasks.captioning.metrics.tokens import Tokenization, Tokens
 
 
 class DocumentFrequencies:
-    """In how many pictures' references each n-gram occurs, and of how many pictures: what CIDEr-D weighs n-grams by.
+    """In how many images' references each n-gram occurs, and of how many images: what CIDEr-D weighs n-grams by.
 
     Args:
         index: The n-grams.
-        counts: ``[index.size]``, the pictures whose references have each.
-        pictures: How many pictures there are, at least 1.
+        counts: ``[index.size]``, the images whose references have each.
+        images: How many images there are, at least 1.
     """
 
-    def __init__(self, index: NgramIndex, counts: np.ndarray, pictures: int) -> None:
+    def __init__(self, index: NgramIndex, counts: np.ndarray, images: int) -> None:
         self.index = index
         self.counts = counts
-        self.pictures = pictures
+        self.images = images
         self.logarithms = np.log(np.maximum(counts, 1))  # [index.size]
 
     @classmethod
     def of(cls, references: Sequence[Sequence[Tokens]]) -> "DocumentFrequencies":
-        """Count in references: of each picture a list of captions, as tokens."""
+        """Count in references: of each image a list of captions, as tokens."""
         index, ngrams = NgramIndex.of([tokens for texts in references for tokens in texts])
-        pictures = np.repeat(np.arange(len(references)), [len(texts) for texts in references])  # of each caption
-        once = np.unique(pictures[ngrams.owner] * index.size + ngrams.gram)
+        images = np.repeat(np.arange(len(references)), [len(texts) for texts in references])  # of each caption
+        once = np.unique(images[ngrams.owner] * index.size + ngrams.gram)
         return cls(index, np.bincount(once % max(index.size, 1), minlength=index.size), len(references))
 
     def weights(self, ngrams: Ngrams) -> np.ndarray:
-        """``[M] float64``: ln pictures - ln max(1, count) of n-grams that this index numbered."""
-        weights = np.full(len(ngrams.gram), np.log(self.pictures))
+        """Compute ``[M] float64``: ln images - ln max(1, count) of n-grams that this index numbered."""
+        weights = np.full(len(ngrams.gram), np.log(self.images))
         known = ngrams.gram < self.index.size
         weights[known] -= self.logarithms[ngrams.gram[known]]
         return weights
 
     def write(self, path: Path | str, *, tokenization: Tokenization) -> None:
-        """Write as JSON, atomically: the tokens' signature, the pictures, and the n-grams of two pictures or more.
+        """Write as JSON, atomically: the tokens' signature, the images, and the n-grams of two images or more.
 
-        An n-gram of one picture weighs as much as one of none, so it is left out.
+        An n-gram of one image weighs as much as one of none, so it is left out.
         """
         path = Path(path)
-        record = {"tokenization": tokenization.signature, "pictures": self.pictures, "frequencies": self._spelled()}
+        record = {"tokenization": tokenization.signature, "images": self.images, "frequencies": self._spelled()}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
         try:
@@ -67,10 +67,10 @@ class DocumentFrequencies:
         """
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))
-            cut, pictures, frequencies = record["tokenization"], record["pictures"], record["frequencies"]
+            cut, images, frequencies = record["tokenization"], record["images"], record["frequencies"]
             counts = np.array(list(frequencies.values()), dtype=np.int64)
-            if pictures < 1 or np.any(counts < 1) or np.any(counts > pictures):
-                raise ValueError(f"a count is not from 1 to {pictures}")
+            if images < 1 or np.any(counts < 1) or np.any(counts > images):
+                raise ValueError(f"a count is not from 1 to {images}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"document frequencies {str(path)!r}: not what DocumentFrequencies.write writes ({error}); make them"
@@ -85,10 +85,10 @@ class DocumentFrequencies:
         whole = ngrams.order == ngrams.lengths[ngrams.owner] - 1  # not a part of a longer one
         by_number = np.zeros(index.size, dtype=np.int64)
         by_number[ngrams.gram[whole]] = counts[ngrams.owner[whole]]
-        return cls(index, by_number, pictures)
+        return cls(index, by_number, images)
 
     def _spelled(self) -> dict[str, int]:
-        """The n-grams of two pictures or more, tokens joined by blanks, with their counts."""
+        """Spell the n-grams of two images or more, tokens joined by blanks, with their counts."""
         spelled: dict[str, int] = {}
         tokens = list(self.index.vocabulary)
         shorter: dict[int, str] = {}
@@ -97,7 +97,7 @@ class DocumentFrequencies:
             often = np.flatnonzero(counts > 1).tolist()
             if order == 0:
                 words = {number: tokens[number] for number in often}
-            else:  # what is in two pictures begins with what is in two pictures
+            else:  # what is in two images begins with what is in two images
                 keys = self.index.keys[order - 1][often].tolist()
                 last = (1 << KEY_SHIFT) - 1
                 words = {

@@ -29,7 +29,7 @@ class NgramIndex:
 
     Args:
         vocabulary: Each token's number.
-        keys: Of n-grams of 2, 3 and 4 tokens, sorted; a place is a number.
+        keys: Of n-grams of 2, 3 and 4 tokens, sorted; an index is a number.
     """
 
     def __init__(self, vocabulary: dict[str, int], keys: list[np.ndarray]) -> None:
@@ -45,7 +45,7 @@ class NgramIndex:
 
     @classmethod
     def of(cls, captions: Sequence[Tokens]) -> tuple["NgramIndex", Ngrams]:
-        """The index of the captions' n-grams, and these by number."""
+        """Make the index of the captions' n-grams, and give these by number."""
         vocabulary: dict[str, int] = {}
         numbers = [vocabulary.setdefault(token, len(vocabulary)) for token in chain.from_iterable(captions)]
         keys: list[np.ndarray] = []
@@ -61,7 +61,7 @@ class NgramIndex:
         return index, index._joined(parts, lengths)
 
     def encode(self, captions: Sequence[Tokens]) -> Ngrams:
-        """The captions' n-grams by number; those that the index lacks have numbers from its size up, equal if alike."""
+        """Number the captions' n-grams; those that the index lacks have numbers from its size up, equal if alike."""
         known, strangers = self.vocabulary, dict[str, int]()
         tokens = list(chain.from_iterable(captions))
         for token in tokens:
@@ -73,7 +73,7 @@ class NgramIndex:
         return self._joined(parts, lengths)
 
     def _joined(self, parts: list[tuple[np.ndarray, np.ndarray]], lengths: np.ndarray) -> Ngrams:
-        """The n-grams of all orders, numbered through: first those of the index, then those that it lacks."""
+        """Join the n-grams of all orders, numbered through: first those of the index, then those that it lacks."""
         following, grams = self.size, []
         for (_, numbers), offset, size in zip(parts, self.offsets, self.sizes, strict=False):
             grams.append(np.where(numbers < size, numbers + offset, numbers - size + following))
@@ -89,7 +89,7 @@ class NgramIndex:
 def _walk(
     numbers: np.ndarray, lengths: np.ndarray, number: Callable[[int, np.ndarray], np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The owners and the numbers within their order of the n-grams of each order.
+    """Find the owners and the numbers within their order of the n-grams of each order.
 
     Args:
         numbers: ``[T]``, the captions' tokens by number, one caption after the other.
@@ -100,22 +100,22 @@ def _walk(
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(numbers))  # [T]: tokens to the caption's end
     parts, grams = [(owners, numbers)], numbers
     for order in range(1, ORDERS):
-        places = np.flatnonzero(left > order)
-        found = number(order, (grams[places] << KEY_SHIFT) | numbers[places + order])
-        parts.append((owners[places], found))
+        indices = np.flatnonzero(left > order)
+        found = number(order, (grams[indices] << KEY_SHIFT) | numbers[indices + order])
+        parts.append((owners[indices], found))
         grams = np.full_like(numbers, -1)
-        grams[places] = found
+        grams[indices] = found
     return parts
 
 
 def _find(table: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """The places of keys in a sorted table; keys that it lacks get numbers from its length up."""
+    """Find the indices of keys in a sorted table; keys that it lacks get numbers from its length up."""
     unique, inverse = np.unique(keys, return_inverse=True)
-    places = np.searchsorted(table, unique)
-    lacking = places == len(table)
-    lacking[~lacking] = table[places[~lacking]] != unique[~lacking]
-    places[lacking] = len(table) + np.arange(np.count_nonzero(lacking))
-    return places[inverse]
+    indices = np.searchsorted(table, unique)
+    lacking = indices == len(table)
+    lacking[~lacking] = table[indices[~lacking]] != unique[~lacking]
+    indices[lacking] = len(table) + np.arange(np.count_nonzero(lacking))
+    return indices[inverse]
 
 
 def _lengths(captions: Sequence[Tokens]) -> np.ndarray:

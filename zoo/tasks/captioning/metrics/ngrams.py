@@ -1,4 +1,4 @@
-"""BLEU, ROUGE-L and CIDEr-D of captions against the references of their pictures, equal to pycocoevalcap's; no torch.
+"""BLEU, ROUGE-L and CIDEr-D of captions against the references of their images, equal to pycocoevalcap's; no torch.
 
 What depends on the references alone is computed once, for all captions that are held against them.
 """
@@ -40,10 +40,10 @@ class CaptionScore(NamedTuple):
 
 
 class HumanCeiling(NamedTuple):
-    """What the references reach when each is scored against the others of its picture."""
+    """What the references reach when each is scored against the others of its image."""
 
     scores: dict[str, float]  # ``SCORES``, the mean over rounds
-    pictures: int  # that took part: those with two references or more
+    images: int  # that took part: those with two references or more
     rounds: int
 
 
@@ -58,7 +58,7 @@ class _Counted(NamedTuple):
 
 
 class _Matches(NamedTuple):
-    """Where n-grams of captions stand in the references of their pictures."""
+    """Where n-grams of captions stand in the references of their images."""
 
     table: _Counted
     lengths: np.ndarray  # [H] tokens of each caption
@@ -68,14 +68,14 @@ class _Matches(NamedTuple):
 
 
 class CaptionReferences:
-    """The references of a split's pictures, to score any number of captions against.
+    """The references of a split's images, to score any number of captions against.
 
     Args:
-        references: Of each picture, in file order, its references as tokens: one or more, and a reference may be empty.
+        references: Of each image, in file order, its references as tokens: one or more, and a reference may be empty.
         document_frequencies: What n-grams are weighed by in CIDEr-D; by default counted in these references.
 
     Raises:
-        UserError: There are no pictures, or one has no references.
+        UserError: There are no images, or one has no references.
 
     Sources: Papineni et al. 2002, https://aclanthology.org/P02-1040 (BLEU); Lin 2004,
     https://aclanthology.org/W04-1013 (ROUGE-L); Vedantam et al., https://arxiv.org/abs/1411.5726 (CIDEr-D); as in
@@ -87,41 +87,41 @@ class CaptionReferences:
     ) -> None:
         bare = [row for row, texts in enumerate(references) if not texts]
         if bare or not references:
-            what = f"row {bare[0]} has none ({len(bare)} of {len(references)} pictures)" if bare else "no pictures"
-            raise UserError(f"references: {what}; each picture needs one or more to score captions against.")
+            what = f"row {bare[0]} has none ({len(bare)} of {len(references)} images)" if bare else "no images"
+            raise UserError(f"references: {what}; each image needs one or more to score captions against.")
         self.texts = [[list(tokens) for tokens in texts] for texts in references]
         counts = np.array([len(texts) for texts in self.texts])
-        self.bounds = np.cumsum([0, *counts])  # [N + 1]: the references of a row, one picture's after the other's
+        self.bounds = np.cumsum([0, *counts])  # [N + 1]: the references of a row, one image's after the other's
         flat = [tokens for texts in self.texts for tokens in texts]
         self.index, ngrams = NgramIndex.of(flat)
         self.lengths = ngrams.lengths  # [R]
         self._tabulate(ngrams, counts)
         if document_frequencies is None:
-            pictures = np.bincount(self._pairs % max(self.index.size, 1), minlength=self.index.size)
-            document_frequencies = DocumentFrequencies(self.index, pictures, len(references))
+            images = np.bincount(self._pairs % max(self.index.size, 1), minlength=self.index.size)
+            document_frequencies = DocumentFrequencies(self.index, images, len(references))
         self.document_frequencies = document_frequencies
         weights = np.zeros(self.index.size)
         weights[ngrams.gram] = self._weights(flat, ngrams)
         self._norms = self._reference_norms(weights)  # [R, 4]
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
         return len(self.texts)
 
     def score(
         self, hypotheses: Sequence[Tokens], *, rows: Rows | None = None, left_out: Rows | None = None
     ) -> CaptionScore:
-        """BLEU-1 to 4, ROUGE-L and CIDEr-D.
+        """Score captions by BLEU-1 to 4, ROUGE-L and CIDEr-D.
 
         Args:
             hypotheses: Captions as tokens; one may be empty.
-            rows: ``[H]``, the picture of each, any of them any number of times; by default one caption for each picture
+            rows: ``[H]``, the image of each, any of them any number of times; by default one caption for each image
                 in file order.
-            left_out: ``[H]``, for each the place of a reference of its picture that it is not held against; the picture
+            left_out: ``[H]``, for each the index of a reference of its image that it is not held against; the image
                 must have another.
 
         Raises:
-            ValueError: Lengths differ, or a row is none of the pictures'.
+            ValueError: Lengths differ, or a row is none of the images'.
         """
         rows = self._checked(hypotheses, rows)
         excluded = np.full(len(rows), -1) if left_out is None else self.bounds[rows] + left_out
@@ -138,21 +138,21 @@ class CaptionReferences:
         return CaptionScore(corpus, captions)
 
     def cider_d(self, rows: Rows, hypotheses: Sequence[Tokens]) -> np.ndarray:
-        """CIDEr-D alone, ``[H] float64`` from 0 to 10: the reward of any captions of any pictures.
+        """Compute CIDEr-D alone, ``[H] float64`` from 0 to 10: the reward of any captions of any images.
 
         Args:
-            rows: ``[H]``, the picture of each caption, any of them any number of times.
+            rows: ``[H]``, the image of each caption, any of them any number of times.
             hypotheses: Captions as tokens.
 
         Raises:
-            ValueError: Lengths differ, or a row is none of the pictures'.
+            ValueError: Lengths differ, or a row is none of the images'.
         """
         rows = self._checked(hypotheses, rows)
         nothing = np.full(len(rows), -1)
         return self._cider_d(self._match(hypotheses, rows, nothing), rows, nothing)
 
     def bleu(self, hypotheses: Sequence[Tokens]) -> np.ndarray:
-        """BLEU-1 to 4 alone, ``[4] float64`` from 0 to 1, of one caption for each image in file order.
+        """Compute BLEU-1 to 4 alone, ``[4] float64`` from 0 to 1, of one caption for each image in file order.
 
         Raises:
             ValueError: There are not as many captions as images.
@@ -163,23 +163,23 @@ class CaptionReferences:
         return bleu(*(count.sum(axis=0) for count in counts))
 
     def others(self, rows: Rows) -> np.ndarray:
-        """For each row another picture's, half a file further on: for the control of captions with wrong pictures.
+        """Give for each row another image's, half a file further on: for the control of captions with wrong images.
 
         Raises:
-            ValueError: There is one picture alone.
+            ValueError: There is one image alone.
         """
         if len(self) < 2:
-            raise ValueError("there is one picture, and no other to hold its caption against.")
+            raise ValueError("there is one image, and no other to hold its caption against.")
         return (np.asarray(rows, dtype=np.int64) + len(self) // 2) % len(self)
 
     def human_ceiling(self) -> HumanCeiling | None:
-        """Score each reference against the others of its picture: round by round one reference of every picture.
+        """Score each reference against the others of its image: round by round one reference of every image.
 
-        Only pictures with two references or more take part, in each round; those with fewer than others begin again.
+        Only images with two references or more take part, in each round; those with fewer than others begin again.
         Document frequencies stay as they are.
 
         Returns:
-            None when no picture has two references.
+            None when no image has two references.
         """
         counts = np.diff(self.bounds)
         rows = np.flatnonzero(counts > 1)
@@ -187,42 +187,42 @@ class CaptionReferences:
             return None
         rounds = []
         for number in range(int(counts.max())):
-            places = number % counts[rows]
-            hypotheses = [self.texts[row][place] for row, place in zip(rows, places, strict=True)]
-            rounds.append(self.score(hypotheses, rows=rows, left_out=places).corpus)
+            indices = number % counts[rows]
+            hypotheses = [self.texts[row][index] for row, index in zip(rows, indices, strict=True)]
+            rounds.append(self.score(hypotheses, rows=rows, left_out=indices).corpus)
         means = {name: float(np.mean([scores[name] for scores in rounds])) for name in SCORES}
         return HumanCeiling(means, len(rows), len(rounds))
 
     # --- n-grams that a caption shares with references ---------------------------------------------------------
 
     def _tabulate(self, ngrams: Ngrams, counts: np.ndarray) -> None:
-        """List by picture and n-gram which of the picture's references have it, and how often."""
+        """List by image and n-gram which of the image's references have it, and how often."""
         rows = np.repeat(np.arange(len(counts)), counts)[ngrams.owner]  # [M]
         most = int(counts.max())
         keys = (rows * self.index.size + ngrams.gram) * most + ngrams.owner - self.bounds[rows]
         keys, times = np.unique(keys, return_counts=True)
-        pairs, places = np.divmod(keys, most)
+        pairs, indices = np.divmod(keys, most)
         starts = np.flatnonzero(np.diff(pairs, prepend=-1))
         self._pairs = pairs[starts]  # [P] sorted: row x size + n-gram
         self._starts = np.append(starts, len(pairs))  # [P + 1]: where a pair's entries begin
-        self._entry_references = (self.bounds[pairs // max(self.index.size, 1)] + places).astype(np.int32)  # [E]
+        self._entry_references = (self.bounds[pairs // max(self.index.size, 1)] + indices).astype(np.int32)  # [E]
         self._entry_times = times.astype(np.int32)  # [E]
 
     def _reference_norms(self, weights: np.ndarray) -> np.ndarray:
-        """``[R, 4]``: the length of each reference's vector of each order, from the weights of n-grams."""
+        """Compute ``[R, 4]``, the length of each reference's vector of each order, from the weights of n-grams."""
         grams = np.repeat(self._pairs % max(self.index.size, 1), np.diff(self._starts))  # [E]
         orders = np.repeat(np.arange(ORDERS), self.index.sizes)  # of each n-gram
         return _norms(self._entry_references, orders[grams], self._entry_times * weights[grams], len(self.lengths))
 
     def _match(self, hypotheses: Sequence[Tokens], rows: np.ndarray, excluded: np.ndarray) -> _Matches:
-        """What captions share with the references of their pictures, but for the reference that is excluded."""
+        """Find what captions share with the references of their images, but for the reference that is excluded."""
         ngrams = self.index.encode(hypotheses)
         table = _counted(ngrams, self._weights(hypotheses, ngrams))
         wanted = rows[table.owner] * self.index.size + table.gram
-        places = np.searchsorted(self._pairs, wanted)
-        found = (table.gram < self.index.size) & (places < len(self._pairs))
-        found[found] = self._pairs[places[found]] == wanted[found]
-        which, pairs = np.flatnonzero(found), places[found]
+        indices = np.searchsorted(self._pairs, wanted)
+        found = (table.gram < self.index.size) & (indices < len(self._pairs))
+        found[found] = self._pairs[indices[found]] == wanted[found]
+        which, pairs = np.flatnonzero(found), indices[found]
         within, entries = _ranges(self._starts[pairs], self._starts[pairs + 1])
         which, references = which[within], self._entry_references[entries]
         kept = references != excluded[table.owner[which]]
@@ -230,7 +230,7 @@ class CaptionReferences:
         return _Matches(table, ngrams.lengths, which[kept], references[kept], counts[kept])
 
     def _weights(self, captions: Sequence[Tokens], ngrams: Ngrams) -> np.ndarray:
-        """``[M]``: by how much CIDEr-D weighs each n-gram, which ``self.index`` numbered."""
+        """Give ``[M]``, by how much CIDEr-D weighs each n-gram, which ``self.index`` numbered."""
         if self.document_frequencies.index is not self.index:
             ngrams = self.document_frequencies.index.encode(captions)  # the same n-grams in the same order
         return self.document_frequencies.weights(ngrams)
@@ -248,7 +248,7 @@ class CaptionReferences:
     # --- scores ------------------------------------------------------------------------------------------------
 
     def _cider_d(self, matches: _Matches, rows: np.ndarray, excluded: np.ndarray) -> np.ndarray:
-        """``[H]``: the mean over orders and references of clipped cosines, less for another length, times 10."""
+        """Average clipped cosines over orders and references, less for another length, times 10: ``[H]``."""
         table, which, references = matches.table, matches.which, matches.references
         owner, order = table.owner[which], table.order[which]
         products = np.minimum(table.times[which], matches.times) * matches.times * table.weight[which] ** 2
@@ -260,7 +260,7 @@ class CaptionReferences:
         return 10 / ORDERS * np.bincount(owner, weights=shares, minlength=len(rows)) / against
 
     def _bleu_counts(self, matches: _Matches, rows: np.ndarray, excluded: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What ``bleu`` asks for, of each caption."""
+        """Count what ``bleu`` asks for, of each caption."""
         table, lengths = matches.table, matches.lengths
         most = np.zeros(len(table.times), dtype=np.int64)
         np.maximum.at(most, matches.which, matches.times)  # in one reference
@@ -276,36 +276,36 @@ class CaptionReferences:
         return correct.reshape(-1, ORDERS), guessed, lengths, nearest % span
 
     def _rouge_l(self, hypotheses: Sequence[Tokens], rows: np.ndarray, excluded: np.ndarray) -> np.ndarray:
-        """``[H]``: ROUGE-L of each caption."""
+        """Compute ``[H]``, ROUGE-L of each caption."""
         scores = np.zeros(len(rows))
-        for place, (tokens, row, out) in enumerate(zip(hypotheses, rows.tolist(), excluded.tolist(), strict=True)):
+        for index, (tokens, row, out) in enumerate(zip(hypotheses, rows.tolist(), excluded.tolist(), strict=True)):
             texts = self.texts[row]
             if out >= 0:
                 texts = [text for number, text in enumerate(texts, self.bounds[row]) if number != out]
-            scores[place] = rouge_l(tokens, texts)
+            scores[index] = rouge_l(tokens, texts)
         return scores
 
 
 def _counted(ngrams: Ngrams, weights: np.ndarray) -> _Counted:
-    """The different n-grams of each caption; ``weights`` ``[M]`` are those of ``ngrams``."""
+    """Count the different n-grams of each caption; ``weights`` ``[M]`` are those of ``ngrams``."""
     span = int(ngrams.gram.max(initial=0)) + 1
     _, first, counts = np.unique(ngrams.owner * span + ngrams.gram, return_index=True, return_counts=True)
     return _Counted(ngrams.owner[first], ngrams.order[first], ngrams.gram[first], counts, weights[first])
 
 
 def _norms(owner: np.ndarray, order: np.ndarray, values: np.ndarray, captions: int) -> np.ndarray:
-    """``[captions, 4]``: the length of each caption's vector of each order, from values of its different n-grams."""
+    """Compute the length of each caption's vector of each order from its different n-grams: ``[captions, 4]``."""
     sums = np.bincount(owner * ORDERS + order, weights=values**2, minlength=captions * ORDERS)
     return np.sqrt(sums).reshape(-1, ORDERS)
 
 
 def _pairs_in(lengths: np.ndarray) -> np.ndarray:
-    """How many pairs of tokens captions have, which coco-caption takes for their lengths in CIDEr-D."""
+    """Count the pairs of tokens that captions have, which coco-caption takes for their lengths in CIDEr-D."""
     return np.maximum(lengths - 1, 0)
 
 
 def _ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers of some ranges one after the other, and of which range each is: ranges, numbers."""
+    """Give all numbers of some ranges one after the other, and of which range each is: ranges, numbers."""
     counts = stops - starts
     which = np.repeat(np.arange(len(counts)), counts)
     return which, np.arange(len(which)) + (starts - np.cumsum(counts) + counts)[which]

@@ -8,7 +8,7 @@ BETA = 1.2  # the weight of recall over precision
 
 
 def rouge_l(hypothesis: Tokens, references: Sequence[Tokens]) -> float:
-    """ROUGE-L from 0 to 1: the F-measure of the best precision and the best recall over references.
+    """Compute ROUGE-L, 0 to 1: the F-measure of the best precision and the best recall over references.
 
     A caption without tokens counts as one of one empty token, as in coco-caption.
     """
@@ -22,19 +22,19 @@ def rouge_l(hypothesis: Tokens, references: Sequence[Tokens]) -> float:
 
 
 def common_subsequences(hypothesis: Tokens, references: Sequence[Tokens]) -> Iterator[int]:
-    """The length of the longest common subsequence with each reference.
+    """Compute the length of the longest common subsequence with each reference.
 
     A bit for each token of the hypothesis; a reference takes as many steps as it has tokens that the hypothesis has too
     (Hyyrö 2004, "Bit-parallel LCS-length computation revisited").
     """
-    places: dict[str, int] = {}  # of each token, as bits
-    for place, token in enumerate(hypothesis):
-        places[token] = places.get(token, 0) | 1 << place
+    positions: dict[str, int] = {}  # of each token, as bits
+    for position, token in enumerate(hypothesis):
+        positions[token] = positions.get(token, 0) | 1 << position
     everywhere = (1 << len(hypothesis)) - 1
     for tokens in references:
         free = everywhere
         for token in tokens:
-            if token in places:
-                taken = free & places[token]
+            if token in positions:
+                taken = free & positions[token]
                 free = (free + taken) | (free - taken)
         yield len(hypothesis) - (free & everywhere).bit_count()

@@ -19,7 +19,7 @@ from zoo.tasks.captioning.metrics.ngrams import (
 
 
 class CaptionScores(CollectedTexts):
-    """The captions of a split's pictures, collected on every process, and their scores.
+    """The captions of a split's images, collected on every process, and their scores.
 
     Feed it with ``update``, on each process the rows that this process saw, in any order and number; then call
     ``compute`` and whatever else on **every** process (they gather once and keep what they gathered), and ``reset``
@@ -30,7 +30,7 @@ class CaptionScores(CollectedTexts):
     pycocoevalcap's; ``distinct1``, ``distinct2``, ``different``, ``empty``, ``repetition`` (see ``variety``).
 
     Args:
-        references: Of each picture in file order its references, whose place is the picture's row. Where no picture has
+        references: Of each image in file order its references, whose index is the image's row. Where no image has
             any, as in MUGE's test split, captions are collected and not scored.
         tokenization: How references and captions are cut.
         document_frequencies: What n-grams are weighed by in CIDEr-D, of texts that were cut alike; by default counted
@@ -39,7 +39,7 @@ class CaptionScores(CollectedTexts):
             rows that came are scored.
 
     Raises:
-        UserError: Some pictures have references and others have none.
+        UserError: Some images have references and others have none.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class CaptionScores(CollectedTexts):
         super().__init__(sync_on_compute=False)  # gathered once, by gathered, for all that is computed from it
         self.tokenization = tokenization
         self.complete = complete
-        self.place_of = {row: row for row in range(len(references))}
+        self.index_of = {row: row for row in range(len(references))}
         self.references: CaptionReferences | None = None
         if any(references):
             tokens = [[tokenization.tokenize(text) for text in texts] for texts in references]
@@ -66,7 +66,7 @@ class CaptionScores(CollectedTexts):
         """Take one batch.
 
         Args:
-            rows: ``[B]`` integers, the pictures' places in the file.
+            rows: ``[B]`` integers, the images' indices in the file.
             captions: B texts.
 
         Raises:
@@ -78,7 +78,7 @@ class CaptionScores(CollectedTexts):
         self._collect(rows, [[caption] for caption in captions])
 
     def gathered(self) -> tuple[list[int], list[str]]:
-        """Every process's rows and captions, in file order.
+        """Gather every process's rows and captions, in file order.
 
         Raises:
             RuntimeError: The rows that came are not the split's; the same on every process.
@@ -87,13 +87,13 @@ class CaptionScores(CollectedTexts):
             own = not self._is_synced
             with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=own, should_unsync=own):
                 came, captions = self._collected()
-            check_ids(came, self.place_of, metric="CaptionScores", what="rows", complete=self.complete)
-            order = file_order(came, self.place_of)
-            self._gathered = [came[place] for place in order], [captions[place][0] for place in order]
+            check_ids(came, self.index_of, metric="CaptionScores", what="rows", complete=self.complete)
+            order = file_order(came, self.index_of)
+            self._gathered = [came[index] for index in order], [captions[index][0] for index in order]
         return self._gathered
 
     def compute(self) -> dict[str, Tensor]:
-        """All scores of the captions; see the class. Not a number where none came.
+        """Compute all scores of the captions; see the class. Not a number where none came.
 
         Raises:
             UserError: The split has no references.
@@ -102,7 +102,7 @@ class CaptionScores(CollectedTexts):
         return _percent(self.score().corpus) | _tensors(variety(self._tokens()))
 
     def score(self) -> CaptionScore:
-        """The scores of the set and of each caption, in the order of ``gathered``; fractions of 1, CIDEr-D to 10.
+        """Score the set and each caption, in the order of ``gathered``; fractions of 1, CIDEr-D to 10.
 
         Raises:
             UserError: The split has no references.
@@ -114,12 +114,12 @@ class CaptionScores(CollectedTexts):
         return self._score
 
     def shuffled(self) -> dict[str, Tensor]:
-        """The control: the same captions held against the pictures half a file further on, in percent.
+        """Score the control: the same captions held against the images half a file further on, in percent.
 
-        What captions score here they owe to the words that are common to all pictures.
+        What captions score here they owe to the words that are common to all images.
 
         Returns:
-            ``cider``, ``bleu1`` to ``bleu4`` and ``rouge_l``; nothing when the split has a single picture.
+            ``cider``, ``bleu1`` to ``bleu4`` and ``rouge_l``; nothing when the split has a single image.
 
         Raises:
             UserError: The split has no references.
@@ -131,10 +131,10 @@ class CaptionScores(CollectedTexts):
         return _percent(references.score(self._tokens(), rows=references.others(self.gathered()[0])).corpus)
 
     def score_others(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Another control: other captions of the same pictures, in percent.
+        """Score another control: other captions of the same images, in percent.
 
         Args:
-            captions: One for each picture, in the order of ``gathered``.
+            captions: One for each image, in the order of ``gathered``.
 
         Returns:
             ``cider``, ``bleu1`` to ``bleu4`` and ``rouge_l``.
@@ -148,10 +148,10 @@ class CaptionScores(CollectedTexts):
         return _percent(self._need_references().score(tokens, rows=self.gathered()[0]).corpus)
 
     def human_ceiling(self) -> HumanCeiling | None:
-        """What the references score against each other, whichever captions came; in fractions, computed once.
+        """Score the references against each other, whichever captions came; in fractions, computed once.
 
         Returns:
-            None when no picture has two references.
+            None when no image has two references.
 
         Raises:
             UserError: The split has no references.

@@ -29,7 +29,7 @@ class Tokenization:
     punctuation: bool = True
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text, none of which holds white space; an empty text has none."""
+        """Cut a text into tokens, none of which holds white space; an empty text has none."""
         tokens = _TOKEN.findall(text.lower() if self.lowercase else text)
         if self.punctuation:
             return tokens
@@ -43,7 +43,7 @@ class Tokenization:
 
 
 def variety(captions: Sequence[Tokens]) -> dict[str, float]:
-    """How much a set of captions varies, and whether they run in circles.
+    """Measure how much a set of captions varies, and whether they run in circles.
 
     Args:
         captions: As tokens.
@@ -66,7 +66,7 @@ def variety(captions: Sequence[Tokens]) -> dict[str, float]:
 
 
 def repeats(tokens: Tokens, order: int = REPEATED_ORDER) -> bool:
-    """Whether a caption has the same ``order`` tokens in a row twice; the two may overlap."""
+    """Tell whether a caption has the same ``order`` tokens in a row twice; the two may overlap."""
     ngrams = list(zip(*(tokens[start:] for start in range(order)), strict=False))
     return len(set(ngrams)) < len(ngrams)
 
