@@ -120,10 +120,10 @@ MAKERS = {MULTIMODAL_RETRIEVAL: retrieval, ECOMMERCE_T2I: t2i, ECOMMERCE_IC: cap
 def plant_pictures(folder, name, first, second, *, ids):
     """Every error of an image file; ``first`` is an id of its own, ``second`` one that it has."""
     folder.plant(name, row(ids[0], b"@@@@"), (ids[0], "bad_base64"))
-    folder.plant(name, row(ids[1], BASE64[: len(BASE64) // 2]), (ids[1], "bad_picture"))
-    folder.plant(name, row(ids[2], base64.b64encode(encoded("PNG")[:-30])), (ids[2], "bad_picture"))
-    folder.plant(name, row(ids[3], base64.b64encode("不是图片".encode())), (ids[3], "bad_picture"))
-    folder.plant(name, row(ids[4], b""), (ids[4], "bad_picture"))
+    folder.plant(name, row(ids[1], BASE64[: len(BASE64) // 2]), (ids[1], "bad_image"))
+    folder.plant(name, row(ids[2], base64.b64encode(encoded("PNG")[:-30])), (ids[2], "bad_image"))
+    folder.plant(name, row(ids[3], base64.b64encode("不是图片".encode())), (ids[3], "bad_image"))
+    folder.plant(name, row(ids[4], b""), (ids[4], "bad_image"))
     folder.plant(name, row(ids[5], BASE64, BASE64), (ids[5], "wrong_columns"))
     folder.plant(name, row(second, BASE64), (second, "duplicate_id"))
     folder.plant(name, b"%dAAAA" % first, (None, "wrong_columns"))
@@ -163,7 +163,7 @@ def planted(tmp_path_factory):
             (record(**sound | {"query_id": 7012, "item_ids": [False]}), 7012, "wrong_type"),
             (record(**sound | {"query_id": 7013, "kind": 1}), 7013, "wrong_type"),
             (record(**sound | {"query_id": 7014, "query_text": " \u3000"}), 7014, "empty_text"),
-            (record(**sound | {"query_id": 7015, "item_ids": []}), 7015, "no_picture"),
+            (record(**sound | {"query_id": 7015, "item_ids": []}), 7015, "no_image"),
             (record(**sound | {"query_id": 7016, "item_ids": [1, 9999, 9998]}), 7016, "dangling_id"),
             (record(**sound | {"query_id": 7}), 7, "duplicate_id"),
             (b"  ", None, "blank_line"),
@@ -212,7 +212,7 @@ def test_every_error_of_text_to_image_is_found_where_it_is_and_nothing_else(tmp_
     texts, pictures = "T2I_train.txt.tsv", "T2I_train.img.tsv"
     spoiled = [f"{n:032x}" for n in range(1, 7)]
     for n, change in enumerate([b"@@@@", BASE64[:99], base64.b64encode(b"GIF89a"), b"", b"\xff\xfe"]):
-        kind = "bad_base64" if n in (0, 4) else "bad_picture"
+        kind = "bad_base64" if n in (0, 4) else "bad_image"
         folder.spoil(pictures, n + 1, lambda line, change=change: line[:33] + change, (spoiled[n], kind))
     folder.spoil(pictures, 6, lambda line: line + b"\tmore", (spoiled[5], "wrong_columns"))
     folder.plant(pictures, row(spoiled[0], BASE64), (spoiled[0], "duplicate_id"))
@@ -222,7 +222,7 @@ def test_every_error_of_text_to_image_is_found_where_it_is_and_nothing_else(tmp_
     folder.plant(pictures, row(b"\xff", BASE64), ("\\xff", "not_utf8"))
     folder.plant(pictures, row("lonely", BASE64), ("lonely", "no_text"))
     folder.plant(pictures, b"", (None, "blank_line"))
-    folder.plant(texts, row("unseen", "裤"), ("unseen", "no_picture"))
+    folder.plant(texts, row("unseen", "裤"), ("unseen", "no_image"))
     folder.plant(texts, row(spoiled[1], "又一条"), (spoiled[1], "duplicate_id"))
     folder.plant(texts, "没有制表符".encode(), (None, "wrong_columns"))
     folder.plant(texts, row(b"", "裤"), (None, "wrong_type"))
@@ -248,12 +248,12 @@ def test_every_error_of_captions_is_found_where_it_is_and_nothing_else(tmp_path)
     texts, pictures = "IC_train.jsonl", "IC_train.tsv"
     ids = [f"{n:032x}" for n in range(5001)]
     folder.spoil(pictures, 1, lambda line: line[:33] + b"@@@@", (ids[1], "bad_base64"))
-    folder.spoil(pictures, 2, lambda line: line[:99], (ids[2], "bad_picture"))
+    folder.spoil(pictures, 2, lambda line: line[:99], (ids[2], "bad_image"))
     folder.plant(pictures, row(ids[3], BASE64), (ids[3], "duplicate_id"))
     folder.plant(pictures, row("lonely", BASE64), ("lonely", "no_text"))
-    folder.plant(texts, record(image_id="unseen", text=["裤"]), ("unseen", "no_picture"))
+    folder.plant(texts, record(image_id="unseen", text=["裤"]), ("unseen", "no_image"))
     folder.plant(texts, record(image_id=ids[4], text=["裤"]), (ids[4], "duplicate_id"))
-    folder.plant(texts, record(image_id=77, text=["裤"]), (77, "wrong_type"), ("77", "no_picture"))
+    folder.plant(texts, record(image_id=77, text=["裤"]), (77, "wrong_type"), ("77", "no_image"))
     folder.plant(texts, record(image_id=["a"], text=["裤"]), (None, "wrong_type"))
     folder.plant(texts, record(text=["裤"]), (None, "missing_key"))
     folder.plant(texts, b"", (None, "blank_line"))
@@ -319,7 +319,7 @@ def test_the_other_ending_of_text_files_is_fine(tmp_path):
 def test_the_images_of_the_test_split_are_checked_where_there_are_some(tmp_path):
     folder = t2i(tmp_path)
     folder.put("T2I_test.img.tsv", [row(f"{id_:032x}", BASE64) for id_ in range(200_001, 200_012)])
-    assert found(folder.write(), ECOMMERCE_T2I) == [("T2I_test.txt.tsv", 12, f"{200_012:032x}", "no_picture")]
+    assert found(folder.write(), ECOMMERCE_T2I) == [("T2I_test.txt.tsv", 12, f"{200_012:032x}", "no_image")]
 
 
 def test_a_slogan_in_two_splits_is_fine(tmp_path):
@@ -362,7 +362,7 @@ def test_the_summary_counts_what_is_wrong_and_what_is_fine(tmp_path):
     plant_pictures(folder, "MR_train_imgs.tsv", 6000, 7, ids=range(6001, 6007))
     summary = check_folder(folder.write(), MULTIMODAL_RETRIEVAL).summary()
     assert summary["errors"] == 9
-    kinds = {"bad_base64": 1, "bad_picture": 4, "blank_line": 1, "duplicate_id": 1, "wrong_columns": 2}
+    kinds = {"bad_base64": 1, "bad_image": 4, "blank_line": 1, "duplicate_id": 1, "wrong_columns": 2}
     assert summary["files"][0] == {"file": "MR_train_imgs.tsv", "lines": 69, "fine": 60, "errors": kinds}
     assert summary["files"][1] == {"file": "MR_train_queries.jsonl", "lines": 60, "fine": 60, "errors": {}}
 

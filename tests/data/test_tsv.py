@@ -102,7 +102,7 @@ def test_broken_base64_is_an_error_when_it_is_read_and_its_row_is_named(path):
     images = ImageTsv(path)
     with pytest.raises(ImageError, match="not base64"):
         images[3]
-    assert str(images.error(3, "is broken", kind="bad_picture")) == f"{path}:4: image 77: is broken"
+    assert str(images.error(3, "is broken", kind="bad_image")) == f"{path}:4: image 77: is broken"
 
 
 def test_missing_and_empty_files_are_refused(tmp_path):
@@ -200,8 +200,8 @@ def test_joined_files_are_read_one_after_the_other(tmp_path):
     joined = pickle.loads(pickle.dumps(JoinedTsv(parts)))
     assert joined.ids.tolist() == [30, 31, 32, 10, 40, 41, 42, 43]
     assert [joined[row] for row in range(len(joined))] == [b"%d" % id_ for id_ in joined.ids]
-    assert str(joined.error(3, "", kind="bad_picture")) == f"{tmp_path}/1.tsv:1: image 10: "
-    assert str(joined.error(5, "", kind="bad_picture")) == f"{tmp_path}/4.tsv:2: image 41: "
+    assert str(joined.error(3, "", kind="bad_image")) == f"{tmp_path}/1.tsv:1: image 10: "
+    assert str(joined.error(5, "", kind="bad_image")) == f"{tmp_path}/4.tsv:2: image 41: "
 
 
 # --- malformed lines left out ----------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_malformed_and_repeated_lines_are_left_out_and_listed(path):
     path.write_bytes(b"\xef\xbb\xbfno tab\n" + path.read_bytes() + b"\r\nx7\tAAAA\r\n10\tAAAA\n10\tAAAA\n40\tAAAA\n\n")
     images = ImageTsv(path, errors=(errors := []))
     assert contents(images) == {**PICTURES, 40: bytes(3)}
-    assert images.error(3, "", kind="bad_picture").line == 9
+    assert images.error(3, "", kind="bad_image").line == 9
     assert [images.line_number(row) for row in range(4)] == [2, 3, 4, 9]
     assert images.rows_of([40, 30]).tolist() == [3, 0]
     assert [(error.line, error.id, error.kind) for error in errors] == [

@@ -258,7 +258,7 @@ def check_words(task, root):
 
 
 def kinds_of(printed):
-    return [fault["kind"] for fault in printed["errors"]]
+    return [error["kind"].replace("image", "picture") for error in printed["errors"]]
 
 
 def import_words(task, table, images, out, *more):

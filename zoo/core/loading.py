@@ -99,7 +99,7 @@ def decode(tsv: ImageTsv | JoinedTsv, row: int) -> np.ndarray:
         return images.decode(tsv[row])
     except images.ImageError as error:
         hint = "Fix the row, or leave such rows out with data.on_error=skip"
-        raise tsv.error(row, f"{str(error).rstrip('.')}. {hint}", kind="bad_picture") from None
+        raise tsv.error(row, f"{str(error).rstrip('.')}. {hint}", kind="bad_image") from None
 
 
 def broken_images(tsv: ImageTsv) -> dict[int, FileError]:
@@ -109,7 +109,7 @@ def broken_images(tsv: ImageTsv) -> dict[int, FileError]:
         try:
             images.decode(tsv[row])
         except images.ImageError as error:
-            broken[row] = tsv.error(row, str(error), kind="bad_picture")
+            broken[row] = tsv.error(row, str(error), kind="bad_image")
     return broken
 
 
@@ -142,7 +142,7 @@ def join_images(
     row_of = {str(image_id): row for row, image_id in enumerate(tsv.ids)}
     known = set(image_ids)
     apart = [
-        FileError(f"has no image in {tsv.path}", file=path, line=line, id=image_id, noun=what, kind="no_picture")
+        FileError(f"has no image in {tsv.path}", file=path, line=line, id=image_id, noun=what, kind="no_image")
         for image_id, line in zip(image_ids, lines, strict=True)
         if image_id not in row_of
     ]

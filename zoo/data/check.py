@@ -113,7 +113,7 @@ def _scan(split: CheckedSplit, layout: Layout, pool: Executor) -> None:
             if layout.names_images:
                 _check_items(file, images)
             else:
-                _check_partners(file, images, "no_picture")
+                _check_partners(file, images, "no_image")
                 _check_partners(images, file, "no_text")
     if layout.names_images and answers and answers.rows and texts.rows:
         _check_partners(texts, answers, "no_answer")

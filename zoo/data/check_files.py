@@ -117,7 +117,7 @@ def _broken_images(chunk: list[ImageLine]) -> list[Broken]:
         kind: Kind = "bad_base64"
         try:
             data = images.decode_base64(line.encoded)
-            kind = "bad_picture"
+            kind = "bad_image"
             images.decode(data)
         except Exception as error:  # whatever a decoder raises would end a training too
             broken.append((line, kind, f"{str(error).rstrip('.')}; encode the image again, or take its rows out"))

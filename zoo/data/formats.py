@@ -150,7 +150,7 @@ def query_errors(record: dict[str, Any], *, labelled: bool = False) -> Found:
     elif wrong := [item for item in items if not is_integer(item)]:
         yield "wrong_type", f"{items_key} has {shown(wrong[0])}; write integers of 64 bits, without quotes"
     elif labelled and not items:
-        yield "no_picture", f"{items_key} is empty; name the query's images, or take the line out"
+        yield "no_image", f"{items_key} is empty; name the query's images, or take the line out"
     if kind is not None and not isinstance(kind, str):
         yield "wrong_type", f"kind is {shown(kind)}; write a string, or leave it out"
 

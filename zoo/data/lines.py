@@ -30,11 +30,11 @@ Kind = Literal[
     "wrong_count",  # of the images that a submission names for a query
     "repeated_image",  # in one line of a submission
     "bad_base64",
-    "bad_picture",  # cannot be decoded, or is cut short; in a submission also of a wrong format or size
+    "bad_image",  # cannot be decoded, or is cut short; in a submission also of a wrong format or size
     "duplicate_id",
     "unknown_id",  # of a line of a submission
     "dangling_id",  # a query names an image that is not there
-    "no_picture",  # of a query, a description or a caption
+    "no_image",  # of a query, a description or a caption
     "no_text",  # of an image
     "no_answer",
     "no_query",  # of an answer

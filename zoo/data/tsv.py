@@ -104,7 +104,7 @@ class ImageTsv:
         Args:
             row: The row.
             message: What is wrong, and the fix.
-            kind: The kind, such as ``bad_picture``.
+            kind: The kind, such as ``bad_image``.
         """
         image_id = self.ids[row].item()
         return FileError(message, file=self.path, line=self.line_number(row), id=image_id, noun="image", kind=kind)

@@ -145,9 +145,7 @@ def test_a_broken_picture_names_file_line_and_id(copy, lines, capsys, workers):
     assert broken not in {id_ for batch in data.train_dataloader() for id_ in batch["image_id"]}
     capsys.readouterr()
     data.teardown("fit")
-    assert (
-        f"left out: 1 broken rows\n  {data.open('train').pictures.path}:5: image {broken}" in capsys.readouterr().err
-    )
+    assert f"left out: 1 broken rows\n  {data.open('train').pictures.path}:5: image {broken}" in capsys.readouterr().err
 
 
 def test_a_split_of_nothing_but_faults_is_an_error(copy, lines):

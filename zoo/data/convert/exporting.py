@@ -149,13 +149,13 @@ def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, image_files: _
         try:
             name = image_files.write(image_id, tsv[row], split=split)
         except UserError as error:
-            raise tsv.error(row, str(error), kind="bad_picture") from None
+            raise tsv.error(row, str(error), kind="bad_image") from None
         for text in texts.by_image.pop(image_id, None) or [""]:
             add(name, text)
     if tsv is not None and texts.by_image:
         missing = next(iter(texts.by_image))
         message = "is not here, and a text is about it; `data check` lists all such"
-        raise FileError(message, file=tsv.path, id=missing, noun="image", kind="no_picture")
+        raise FileError(message, file=tsv.path, id=missing, noun="image", kind="no_image")
     for text in (text for found in texts.by_image.values() for text in found):
         add("", text)
     for text in texts.alone:

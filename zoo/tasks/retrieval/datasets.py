@@ -178,7 +178,7 @@ class RetrievalSplit:
                     raise_or_list(FileError(message, kind="dangling_id", **where), errors)
             if errors is not None and self.labelled and query.line and not query.item_ids:
                 message = "names no picture: it is not trained on, and counts as missed"
-                errors.append(FileError(message, kind="no_picture", **where))
+                errors.append(FileError(message, kind="no_image", **where))
 
     @cached_property
     def row_of(self) -> dict[int, int]:

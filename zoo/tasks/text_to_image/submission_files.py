@@ -127,7 +127,7 @@ class T2ISubmission:
         try:
             return images.read_header(self._encoded(line))
         except images.ImageError as error:
-            self._report("bad_picture", str(error), line)
+            self._report("bad_image", str(error), line)
             return None
 
     def _is_sound(self, line: Line, header: images.Header) -> bool:
@@ -142,7 +142,7 @@ class T2ISubmission:
         elif header.width != self.image_size:
             errors.append(f"{size}; most of this file's pictures have {self.image_size} × {self.image_size}")
         for error in errors:
-            self._report("bad_picture", error, line)
+            self._report("bad_image", error, line)
         return not errors
 
     def _decoded(self, lines: list[Line], num_workers: int) -> Iterator[tuple[Line, np.ndarray]]:
@@ -155,7 +155,7 @@ class T2ISubmission:
                 try:
                     yield line, coming.popleft().result()
                 except images.ImageError as error:
-                    self._report("bad_picture", str(error), line)
+                    self._report("bad_image", str(error), line)
 
     def _decode(self, line: Line) -> np.ndarray:
         return images.decode(self._encoded(line))
