@@ -28,7 +28,7 @@ class Copying(nn.Module):
         self.left = int(os.environ.get("COPYING_STOPS_AFTER", 10**9))  # pictures that it draws before it fails
         data = TextToImageDataModule(root, image_size=image_size)
         self.pictures = {}
-        for split in ("train", "val", "test"):
+        for split in ("train", "valid", "test"):
             opened = data.open(split)
             for row, text in enumerate(opened.texts):
                 self.pictures[text] = images.resize(opened.image(row), image_size)

@@ -114,7 +114,7 @@ def tokenizer(place, zoo_process):
 
 @pytest.fixture(scope="module")
 def codes(place, tokenizer):
-    """The folder of the training pictures' codes, in the data."""
+    """The folder of the training images' codes, in the data."""
     assert main(encode_words(place, tokenizer, workers=1)) == 0
     return place / "data" / "ECommerce-T2I" / "codes-16"
 
@@ -176,7 +176,7 @@ def test_a_generator_logs_the_scores_of_held_out_and_of_training_descriptions(tr
 
 
 def test_a_generator_learns_the_same_from_pictures_as_from_their_codes(codes, here, tmp_path):
-    """Which views are flipped is drawn otherwise, so without; otherwise codes from disk are those of the pictures."""
+    """Which views are flipped is generated otherwise, so without; otherwise codes from disk are those of the images."""
     runs = {}
     for name, value in (("disk", "codes-16"), ("pictures", "null")):
         words = ("--data.latents", value, "--data.flip", "0", "--trainer.max_epochs", "1", "--data.num_workers", "0")
@@ -208,7 +208,7 @@ BY_DEFAULT = (("vqgan", "kill forward 7 0"), ("dalle", "term end 3 0"))
     [pytest.param(*case, marks=[] if case in BY_DEFAULT else pytest.mark.slow) for case in RESUMED],
 )
 def test_going_on_is_as_if_never_interrupted(place, tokenizer, trained, tmp_path, zoo_process, name, interrupt):
-    """The same metrics to the byte, and the same pictures."""
+    """The same metrics to the byte, and the same images."""
     whole = {"vqgan": tokenizer, "dalle": trained}[name]
     fit = ("fit", "--config", f"experiments/{name}.yaml", "--runs", tmp_path / "runs")
     code, _, err = zoo_process(place, *fit, INTERRUPT=interrupt)
@@ -254,7 +254,7 @@ def test_checkpoints_are_not_chosen_by_what_will_not_be_there(here, tmp_path):
     Path("experiments/few.yaml").write_text(yaml.safe_dump(experiment))
     code, _, err = here("fit", "--config", "experiments/few.yaml", "--runs", str(tmp_path))
     assert code == 1
-    assert "checkpoints are chosen by val/fd_clip, which needs more pictures" in err
+    assert "checkpoints are chosen by val/fd_clip, which needs more images" in err
 
 
 def test_a_reranker_is_of_retrieval(here, trained, tokenizer, tmp_path):
@@ -321,7 +321,7 @@ def pictures_of(submission):
 def test_generate_draws_what_the_generator_draws(trained, tmp_path, capsys):
     words = ["generate", str(trained), "红色方块", "蓝色圆球", "--seeds", "2", "--out"]
     assert main([*words, str(tmp_path / "sheet.png")]) == 0
-    assert "sheet.png: 2 x 2 pictures of 16 px" in capsys.readouterr().out
+    assert "sheet.png: 2 x 2 images of 16 px" in capsys.readouterr().out
     options = ["--sampling.guidance", "1.5", "--sampling.temperature", "0.7", "--sampling.top_p", "0.9"]
     assert main([*words, str(tmp_path / "all"), "--first_seed", "5", *options]) == 0
     picture = np.asarray(Image.open(tmp_path / "all" / "1-蓝色圆球-seed6.png")).astype(int)
@@ -363,7 +363,7 @@ def test_encoding_goes_on_where_it_stopped(place, codes, tokenizer, tmp_path, ca
     assert not (folder / "train.npy").exists()
     capsys.readouterr()
     assert main(words) == 0
-    assert "10 of 24 pictures are encoded already: going on" in capsys.readouterr().err
+    assert "10 of 24 images are encoded already: resuming" in capsys.readouterr().err
     for name in ("train.npy", "latents.json"):
         assert (folder / name).read_bytes() == (codes / name).read_bytes()
     assert main(words) == 0
@@ -373,9 +373,9 @@ def test_encoding_goes_on_where_it_stopped(place, codes, tokenizer, tmp_path, ca
 def test_codes_of_other_weights_or_pictures_are_refused(here, codes, tmp_path):
     facts = json.loads((codes / "latents.json").read_text())
     for change, message in [
-        ({"weights": "0" * 12}, "encode the pictures again, or name the same ones"),
-        ({"image_size": 32}, "encode the pictures again, or name the same ones"),
-        ({"source": "others"}, "are of others, and the training pictures are"),
+        ({"weights": "0" * 12}, "encode the images again, or name the same ones"),
+        ({"image_size": 32}, "encode the images again, or name the same ones"),
+        ({"source": "others"}, "are of others, and the training images are"),
         ({"flipped": False}, "data.flip is 0.5 and the latents of"),
     ]:
         changed = Path(shutil.copytree(codes, tmp_path / next(iter(change))))
@@ -438,7 +438,7 @@ def test_a_tokenizer_predicts_and_draws_nothing(here, tokenizer):
     assert "an image tokenizer predicts nothing; `python -m zoo data encode` writes" in err
     code, _, err = here("generate", tokenizer, "红")
     assert code == 1
-    assert "it is of ImageTokenizerTask, which draws no pictures" in err
+    assert "it is of ImageTokenizerTask, which generates no images" in err
 
 
 # --- processes -------------------------------------------------------------------------------------------------
@@ -470,7 +470,7 @@ ON_TWO = ("--trainer.strategy", "ddp_find_unused_parameters_true", "--trainer.de
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_a_tokenizer_on_two_processes_learns_what_one_does(place, tokenizer, tmp_path, zoo_process):
-    """Before the discriminator, whose batch norms see a process's pictures alone, and before codes are moved."""
+    """Before the discriminator, whose batch norms see a process's images alone, and before codes are moved."""
     runs = {}
     for name, on in (("one", ()), ("two", ON_TWO)):
         words = ("--model.discriminator_start", "null", "--model.restart_after", "100", "--runs", tmp_path / name)
@@ -491,12 +491,12 @@ def test_a_tokenizer_on_two_processes_learns_what_one_does(place, tokenizer, tmp
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_keep_the_same_tokenizer(place, tmp_path, zoo_process):
-    """Its discriminator's weights too, and the codes that were moved to where pictures of both are."""
+    """Its discriminator's weights too, and the codes that were moved to where images of both are."""
     more = ["--trainer.callbacks+", "save_weights.SaveWeights", "--trainer.callbacks.path", tmp_path / "weights"]
     code, _, err = zoo_process(place, *TOKENIZER, "--runs", tmp_path / "runs", *ON_TWO, *more)
     assert code == 0, err
     one, two = (torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
-    kept = [key for key in one if "running_" not in key]  # the statistics of each process's own pictures
+    kept = [key for key in one if "running_" not in key]  # the statistics of each process's own images
     assert {key.partition(".")[0] for key in kept} >= {"image_tokenizer", "discriminator", "idle", "counts"}
     assert [key for key in kept if not torch.equal(one[key], two[key])] == []
 

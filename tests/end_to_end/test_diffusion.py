@@ -199,7 +199,7 @@ def test_two_processes_train(place, tmp_path, zoo_process):
 def test_generate_writes_a_sheet_or_a_folder(trained, tmp_path, capsys):
     words = ["generate", str(trained), "红色方块", "蓝色/圆球", "--seeds", "3"]
     assert main([*words, "--out", str(tmp_path / "sheet.png")]) == 0
-    assert "sheet.png: 2 x 3 pictures of 16 px" in capsys.readouterr().out
+    assert "sheet.png: 2 x 3 images of 16 px" in capsys.readouterr().out
     assert Image.open(tmp_path / "sheet.png").width > 3 * 192
     assert main([*words, "--out", str(tmp_path / "all"), "--first_seed", "5"]) == 0
     names = sorted(path.name for path in (tmp_path / "all").iterdir())
@@ -227,8 +227,8 @@ def test_generate_takes_the_generators_sampling_options(trained, tmp_path, capsy
 def test_generate_refuses_what_it_cannot_do(trained, tmp_path, capsys, matcher_file):
     (tmp_path / "file").write_text("mine")
     for words, message in [
-        ([str(matcher_file()), "红"], "it is of RetrievalTask, which draws no pictures"),
-        ([str(trained), "红", "--out", "sheet.jpg"], "--out sheet.jpg: sheets are PNG files"),
+        ([str(matcher_file()), "红"], "it is of RetrievalTask, which generates no images"),
+        ([str(trained), "红", "--out", "sheet.jpg"], "--out image grid.jpg: image grids are PNG files"),
         (
             [str(trained), "红", "--out", str(tmp_path / "file")],
             "is a file: give a name that ends in .png, or a folder",
@@ -248,7 +248,7 @@ def test_generate_refuses_what_it_cannot_do(trained, tmp_path, capsys, matcher_f
 
 @pytest.fixture
 def encoded(place, tmp_path, autoencoder_folder):
-    """The data, and the latents of its training pictures at 16 px."""
+    """The data, and the latents of its training images at 16 px."""
     shutil.copytree(place / "data", tmp_path / "data")
     words = ["data", "encode", str(tmp_path / "data"), "--image_tokenizer", f"diffusers:{autoencoder_folder}"]
     assert main([*words, "--image_size", "16", "--flipped", "--batch_size", "5", "--num_workers", "1"]) == 0
@@ -292,7 +292,7 @@ def test_encoding_goes_on_where_it_stopped(encoded, autoencoder_folder, capsys, 
     assert not (folder / "train.npy").exists()
     capsys.readouterr()
     assert main(words) == 0
-    assert "10 of 24 pictures are encoded already: going on" in capsys.readouterr().err
+    assert "10 of 24 images are encoded already: resuming" in capsys.readouterr().err
     assert [(folder / name).read_bytes() for name in ("train.npy", "latents.json")] == whole
     assert main(words) == 0
     assert "these latents are there already" in capsys.readouterr().out
@@ -303,7 +303,7 @@ def test_encoding_goes_on_where_it_stopped(encoded, autoencoder_folder, capsys, 
         main(words)
     monkeypatch.setattr(LatentsWriter, "finish", finish)
     assert main(words) == 0
-    assert "24 of 24 pictures are encoded already: going on" in capsys.readouterr().err
+    assert "24 of 24 images are encoded already: resuming" in capsys.readouterr().err
     assert [(folder / name).read_bytes() for name in ("train.npy", "latents.json")] == whole
 
 
@@ -352,8 +352,8 @@ def test_latents_of_other_pictures_or_weights_are_refused(place, encoded, autoen
     folder = encoded / "ECommerce-T2I" / "latents-16"
     facts = json.loads((folder / "latents.json").read_text())
     for change, message in [
-        ({"weights": "0" * 12}, "encode the pictures again, or name the same ones"),
-        ({"source": "others"}, "are of others, and the training pictures are"),
+        ({"weights": "0" * 12}, "encode the images again, or name the same ones"),
+        ({"source": "others"}, "are of others, and the training images are"),
         ({"flipped": False}, "data.flip is 0.5 and the latents of"),
     ]:
         (folder / "latents.json").write_text(json.dumps({**facts, **change}))

@@ -20,14 +20,14 @@ from zoo.errors import UserError
 from zoo.io import write_json_lines
 from zoo.tasks import TextToImageTask
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
-from zoo.tasks.text_to_image.task import picture_seed
+from zoo.tasks.text_to_image.task import image_seed
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 COUNTS = {"train": 45, "val": 37, "test": 23}
 
 
 def write_split(folder, split, first):
-    """Pictures of two random colours, half and half, with different descriptions; picture lines in another order."""
+    """Images of two random colours, half and half, with different prompts; image lines in another order."""
     random = np.random.default_rng(first)
     ids, pictures = [], []
     for _ in range(COUNTS[split]):
@@ -125,7 +125,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     wanted |= {"r_precision_shuffled", "r_precision_chance", "copied", "nearest_training"}
     assert {f"val/{name}" for name in wanted} <= first.keys()
     assert {f"val/{name}" for name in wanted} <= last.keys()
-    assert "val/fid" not in first  # 37 pictures, 2,048 features
+    assert "val/fid" not in first  # 37 images, 2,048 features
     assert last["val/loss"] < first["val/loss"]
     assert first["val/r_precision_chance"] == pytest.approx(100 / 37)
     assert "R-precision" in printed
@@ -134,7 +134,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     grid, nearest = (Image.open(run / "pictures" / f"val{name}-step000000.png") for name in ("", "-nearest"))
     assert min(grid.size) > 500
     assert min(nearest.size) > 500
-    distractors = (run / "distractors_val.jsonl").read_text().splitlines()
+    distractors = (run / "distractors_valid.jsonl").read_text().splitlines()
     assert len(distractors) == 37
     assert len(json.loads(distractors[0])["distractors"]) == 36
 
@@ -151,7 +151,7 @@ def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_
         found[processes] = json.loads((run / "test.json").read_text())
         assert found[processes]["protocol"].pop("seconds_per_picture") > 0  # it alone differs
         submissions[processes] = (run / "predictions" / "T2I_test.tsv").read_bytes()
-        shutil.rmtree(run / "test")  # the next one looks at the true pictures again
+        shutil.rmtree(run / "test")  # the next one looks at the true images again
     one = found[1]
     assert one["protocol"]["generated"] == one["protocol"]["true"] == COUNTS["test"]
     assert one["protocol"]["averaged_weights"]
@@ -170,10 +170,10 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     shutil.rmtree(run / "predictions")
     code, _, err = zoo_process(place, *words, COPYING_STOPS_AFTER="12")
     assert code == 1
-    assert not (run / "predictions" / "T2I_test.tsv").exists()  # the pictures so far are kept beside it
+    assert not (run / "predictions" / "T2I_test.tsv").exists()  # the images so far are kept beside it
     code, out, err = zoo_process(place, *words, "--model.sample_seed", "1")
     assert code == 0, err
-    assert "drawn already" not in out  # those are of another seed
+    assert "generated already" not in out  # those are of another seed
     other = (run / "predictions" / "T2I_test.tsv").read_bytes()
     assert other != whole
     (part,) = (run / "predictions").glob(".T2I_test.*.parts/*.tsv")
@@ -181,7 +181,7 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
         file.write(b"12\tiVBORw0KGgo")  # a line that the end of the process cut short
     code, out, err = zoo_process(place, *words, COPYING_STOPS_AFTER="11")  # but 11 are left
     assert code == 0, err
-    assert "12 of 23 pictures are drawn already: going on" in out
+    assert "12 of 23 images are generated already: resuming" in out
     assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
     assert sorted(path.name for path in (run / "predictions").iterdir()) == ["T2I_test.json", "T2I_test.tsv"]
     part.parent.mkdir()  # as if it had stopped when all was drawn and nothing put together
@@ -241,7 +241,7 @@ def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch
         reranker=str(place / "matcher.ckpt"),
     )
     extractors = FeatureExtractors(inception="none", matcher=str(place / "matcher.ckpt"))
-    with pytest.raises(UserError, match="is the model that re-ranked these pictures"):
+    with pytest.raises(UserError, match="is the model that re-ranked these images"):
         extractors.refuse(task.sampling["reranker"])
     predictions = tmp_path / "T2I_test.tsv"
     shutil.copyfile(place / "data" / "ECommerce-T2I" / "T2I_test.img.tsv", predictions)
@@ -257,10 +257,10 @@ def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch
         "none",
     ]
     assert main([*words, "--matcher", str(place / "matcher.ckpt")]) == 1
-    assert "is the model that re-ranked these pictures" in capsys.readouterr().err
+    assert "is the model that re-ranked these images" in capsys.readouterr().err
     assert main([*words, "--matcher", str(matcher_file(seed=1)), "--output", str(tmp_path / "score.json")]) == 0
     scores = json.loads((tmp_path / "score.json").read_text())["metrics"]
-    assert scores["fd_clip"] == pytest.approx(0, abs=1e-5)  # the true pictures as they are
+    assert scores["fd_clip"] == pytest.approx(0, abs=1e-5)  # the true images as they are
     assert scores["r_precision"] == scores["r_precision_true"]
 
 
@@ -275,9 +275,9 @@ def test_a_reranker_keeps_the_nearest_candidate(place, monkeypatch):
     matcher = zoo.load(place / "matcher.ckpt")
     texts, rows = [f"第{n}款短裤" for n in range(6)], list(range(6))
     embedded = matcher.encode_text(texts)
-    drawn = [one.generator.generate(texts, seeds=[picture_seed(0, row, c) for row in rows]) for c in range(3)]
+    drawn = [one.generator.generate(texts, seeds=[image_seed(0, row, c) for row in rows]) for c in range(3)]
     likeness = torch.stack([(matcher.encode_image(pictures) * embedded).sum(1) for pictures in drawn])
-    kept = best.draw(texts, rows)
+    kept = best.generate(texts, rows)
     for row, candidate in enumerate(likeness.argmax(dim=0).tolist()):
         assert torch.equal(kept[row], drawn[candidate][row])
     assert likeness.argmax(dim=0).unique().numel() > 1
@@ -327,10 +327,10 @@ def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
     for distractors in ([ids[0], ids[1]], [ids[1], ids[1]]):
         write_json_lines(listed, [{"image_id": ids[0], "distractors": distractors}])
         assert main(words) == 1
-        assert "has a description twice, or its own, among them" in capsys.readouterr().err
+        assert "has a prompt twice, or its own, among them" in capsys.readouterr().err
     write_json_lines(listed, [])
     assert main(words) == 1
-    assert "it lists 0 ids with no distractors" in capsys.readouterr().err
+    assert "holds no rows" in capsys.readouterr().err
     write_json_lines(listed, [{"image_id": ids[0], "distractors": ids[1:3]}])
     assert main(words) == 1
     assert "each of the 23 ids of the test split needs the same number" in capsys.readouterr().err
@@ -352,7 +352,7 @@ def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
     assert noise["recall_clip"] < 100
     assert training["copied"] == 100
     assert 0 < training["fd_clip"] < noise["fd_clip"]
-    assert "| val, 37 | noise alone |" in capsys.readouterr().out
+    assert "| valid, 37 | noise alone |" in capsys.readouterr().out
     assert main([*words, "--image_size", "4"]) == 1
     assert "--image_size is 4: give 8 or more pixels" in capsys.readouterr().err
 

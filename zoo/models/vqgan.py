@@ -1,4 +1,4 @@
-"""VQGANs: autoencoders between pictures and grids of codes, which an autoregressive generator writes one by one."""
+"""VQGANs: autoencoders between images and grids of codes, which an autoregressive generator writes one by one."""
 
 import contextlib
 import io
@@ -113,7 +113,7 @@ class GumbelQuantizer(nn.Module):
 
 
 class VQGAN(nn.Module):
-    """Pictures ↔ grids of codes: taming-transformers' encoder and decoder around a codebook.
+    """Images ↔ grids of codes: taming-transformers' encoder and decoder around a codebook.
 
     Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (2020), arXiv:2012.09841. Its parts are
     named as there, so that published weights fit.
@@ -125,8 +125,8 @@ class VQGAN(nn.Module):
         num_blocks: Residual blocks at each size.
         latent_channels: Of the encoder's output.
         code_dim: Dimensions of a code.
-        attention: The sizes, counted from 0 at full size, whose blocks attend over the whole picture.
-        patch_size: Pixels of a side that are one place of the full size: small pictures take less time so.
+        attention: The sizes, counted from 0 at full size, whose blocks attend over the whole image.
+        patch_size: Pixels of a side that are one place of the full size: small images take less time so.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class VQGAN(nn.Module):
         """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 also under autocast.
 
         Raises:
-            UserError: The pictures' side is no multiple of ``factor``.
+            UserError: The images' side is no multiple of ``factor``.
         """
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
             raise UserError(f"images: {list(images.shape)} came; this VQGAN takes multiples of {self.factor} pixels")
@@ -228,7 +228,7 @@ def vqgan_tiny(
     multipliers: tuple[int, ...] = (1, 2),
     patch_size: int = 2,
 ) -> VQGAN:
-    """Build a VQGAN of 3 M parameters for small pictures, 4 pixels of a side for each code.
+    """Build a VQGAN of 3 M parameters for small images, 4 pixels of a side for each code.
 
     Args:
         num_codes: Codes of the book.

@@ -17,7 +17,7 @@ from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks import ImageTokenizerTask
 from zoo.tasks.image_tokenizer.published import read_taming
 
-SIZES = {"f16": ((1, 1, 2, 2, 4), 16), "gumbel f8": ((1, 1, 2, 4), 32)}  # widths, and what attends in a picture of 256
+SIZES = {"f16": ((1, 1, 2, 2, 4), 16), "gumbel f8": ((1, 1, 2, 4), 32)}  # widths, and what attends in an image of 256
 
 
 def rearrange(tensor, pattern):

@@ -140,7 +140,7 @@ def test_no_gradient_of_the_vqgans_loss_reaches_the_discriminator(recorded):
 
 
 def test_an_opinion_that_does_not_count_changes_nothing(monkeypatch):
-    """The discriminator learns from pictures that are no part of the VQGAN's graph."""
+    """The discriminator learns from images that are no part of the VQGAN's graph."""
     monkeypatch.setattr("zoo.tasks.image_tokenizer.task.DISCRIMINATOR_WEIGHT", 0.0)
     silent = fit(build(discriminator_start=0))
     alone = fit(build(discriminator_start=None))
@@ -230,7 +230,7 @@ def test_more_idle_codes_than_latents_wait_for_the_next_batch():
 
 
 class Halves(IterableDataset):
-    """Other pictures every epoch."""
+    """Other images every epoch."""
 
     def __init__(self):
         self.epochs = iter([batches()[:3], batches()[3:]])

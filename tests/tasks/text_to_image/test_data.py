@@ -161,7 +161,7 @@ def test_files_that_are_missing_are_named(copy):
     with pytest.raises(UserError, match=r"Split 'val' is not one of train, valid, test\. Did you mean valid"):
         module(copy, stage="test").targets("val")
     (copy / "T2I_train.img.tsv").unlink()
-    with pytest.raises(UserError, match=r"the train split has no pictures \(.*T2I_train\.img\.tsv is not there\)"):
+    with pytest.raises(UserError, match=r"the train split has no images \(.*T2I_train\.img\.tsv is not there\)"):
         module(copy)
 
 
@@ -406,7 +406,7 @@ def test_a_test_split_without_pictures_can_only_be_predicted(copy):
         lambda: data.images_loader("test"),
         lambda: data.image("test", 0),
     ):
-        with pytest.raises(UserError, match=r"the test split has no pictures \(.*T2I_test\.img\.tsv is not there\)"):
+        with pytest.raises(UserError, match=r"the test split has no images \(.*T2I_test\.img\.tsv is not there\)"):
             use()
     assert module(copy).targets("valid").has_images
 

@@ -1,4 +1,4 @@
-"""Who extractors generated pictures, and the true side's features, which are looked at once."""
+"""Name who extracts features generated images, and the true side's features, which are looked at once."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_f
 
 
 class Loud(TextToImageDataModule):
-    """Counts how often its pictures are read."""
+    """Counts how often its images are read."""
 
     reads = 0
 
@@ -106,7 +106,7 @@ def test_without_inception_there_is_a_reason_and_without_anybody_an_error(matche
     extractors = FeatureExtractors(matcher=str(matcher))
     assert list(extractors.by_name) == ["clip"]
     assert "weights-inception-2015-12-05-6726825d.pth" in extractors.lacking
-    with pytest.raises(UserError, match="nobody is there to extractor the pictures: .*6726825d.pth"):
+    with pytest.raises(UserError, match="there is no feature extractor for the images: .*6726825d.pth"):
         FeatureExtractors()
     with pytest.raises(UserError, match="give Inception's weights, a matcher"):
         FeatureExtractors(inception="none")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from zoo.tasks.text_to_image.latents import FACTS, LatentMetadata, Latents, LatentsWriter
+from zoo.tasks.text_to_image.latents import METADATA, LatentMetadata, Latents, LatentsWriter
 
 SHAPE = (4, 1, 2, 2)  # codes
 
@@ -26,7 +26,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     writer.write(np.full((2, *SHAPE[1:]), 8))
     writer.finish()
     assert [row.max() for row in Latents(tmp_path).array] == [7, 7, 8, 8]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FACTS, "train.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [METADATA, "train.npy"]
 
 
 def test_what_others_took_the_place_of_is_begun_anew(tmp_path):

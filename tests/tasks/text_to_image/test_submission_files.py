@@ -91,7 +91,7 @@ ERRORS = {
     "missing": (map(line, IDS[:-1]), [(0, f"picture {IDS[-1]}: is missing")]),
     "unknown": (
         [*map(line, IDS), line(STRANGER, picture())],
-        [(7, f"picture {STRANGER}: no description of the test split has this id")],
+        [(7, f"picture {STRANGER}: no prompt of the test split has this id")],
     ),
     "no tab": ([*map(line, IDS), b"no tab here"], [(7, 'no tab after "no tab here"')]),
     "blank": ([*map(line, IDS), b" "], [(7, "is blank; take it out")]),
@@ -109,7 +109,7 @@ ERRORS = {
     ),
     "other size": (
         [*map(line, IDS[:3]), line(IDS[3], picture(size=(8, 8))), *map(line, IDS[4:])],
-        [(4, f"picture {IDS[3]}: 8 × 8 pixels; most of this file's pictures have 16 × 16")],
+        [(4, f"picture {IDS[3]}: 8 × 8 pixels; most of this file's images have 16 × 16")],
     ),
     "not square": (
         [*map(line, IDS[:3]), line(IDS[3], picture(size=(16, 12))), *map(line, IDS[4:])],

@@ -7,11 +7,11 @@ from torch import nn
 import zoo
 from zoo.errors import UserError
 from zoo.tasks import TextToImageTask
-from zoo.tasks.text_to_image.task import picture_seed
+from zoo.tasks.text_to_image.task import image_seed
 
 
 class Grey(nn.Module):
-    """A picture of one grey level that its seed draws; its loss draws from torch's own noise."""
+    """An image of one grey level that its seed draws; its loss draws from torch's own noise."""
 
     image_size = 4
 
@@ -34,17 +34,17 @@ def batch(rows):
 def test_a_picture_is_a_function_of_its_row_and_the_sample_seed():
     task, other = TextToImageTask(Grey()), TextToImageTask(Grey(), sample_seed=1)
     rows = list(range(40))
-    together = task.draw(["裙"] * 40, rows)
-    apart = torch.cat([task.draw(["裙"], [row]) for row in reversed(rows)]).flip(0)
+    together = task.generate(["裙"] * 40, rows)
+    apart = torch.cat([task.generate(["裙"], [row]) for row in reversed(rows)]).flip(0)
     assert torch.equal(together, apart)
-    assert (together != other.draw(["裙"] * 40, rows)).flatten(1).any(1).float().mean() > 0.9
+    assert (together != other.generate(["裙"] * 40, rows)).flatten(1).any(1).float().mean() > 0.9
     assert len(together.flatten(1)[:, 0].unique()) > 30
 
 
 def test_seeds_differ_where_the_generator_looks():
-    seeds = {picture_seed(s, r, c) & 0xFFFFFFFF for s in range(5) for r in range(500) for c in range(4)}
+    seeds = {image_seed(s, r, c) & 0xFFFFFFFF for s in range(5) for r in range(500) for c in range(4)}
     assert len(seeds) == 10_000
-    assert max(picture_seed(0, row) for row in range(1000)) < 2**63
+    assert max(image_seed(0, row) for row in range(1000)) < 2**63
 
 
 def test_an_evaluation_has_the_same_noise_every_time_and_takes_none_from_training():
@@ -81,7 +81,7 @@ def test_what_is_no_generator_is_refused():
     small = Grey()
     small.image_size = 8
     with pytest.raises(UserError, match=r"Grey.generate gave torch.uint8 \[2, 3, 4, 4\]; a Generator gives .*8, 8"):
-        TextToImageTask(small).draw(["裙", "裤"], [0, 1])
+        TextToImageTask(small).generate(["裙", "裤"], [0, 1])
 
 
 def test_an_unknown_generator_is_named():

@@ -21,7 +21,7 @@ from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
 from zoo.tasks.text_to_image.metrics.scores import distribution_scores, r_precision_scores
 from zoo.tasks.text_to_image.report import check_monitored, print_scores
 
-SHEET_ROWS = 10
+GRID_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ DEFAULTS = ReconstructionEvaluationOptions()
 
 
 class ReconstructionEvaluation(Evaluation):
-    """Encodes and decodes the pictures of a split and scores what is left of them, at every validation and at test.
+    """Encodes and decodes the images of a split and scores what is left of them, at every validation and at test.
 
-    Logged as ``val/psnr`` (decibels) and ``val/ssim`` (percent), means over the pictures, at 8 bits;
+    Logged as ``val/psnr`` (decibels) and ``val/ssim`` (percent), means over the images, at 8 bits;
     ``val/codebook_usage`` (the share of the codes that the split uses, in percent); ``val/rfid`` of Inception,
     ``val/fd_NAME`` of any other extractor; with a matcher ``val/r_precision``, a ceiling of any generator that writes
-    these codes, beside the true pictures'; ``test/…`` likewise, and ``val_train/…`` of training pictures where the data
+    these codes, beside the true images'; ``test/…`` likewise, and ``val_train/…`` of training images where the data
     module has ``train_images``. The same on any number of processes. ``pictures/`` in the run gets a
-    sheet of pictures with their reconstructions.
+    image grid of images with their reconstructions.
 
     Args:
         options: What is asked of it.
@@ -79,10 +79,10 @@ class ReconstructionEvaluation(Evaluation):
         return CollectedRows(part.targets.rows, names=names, complete=part.complete).to(task.device)
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
-        """Look at a batch of reconstructions."""
-        looked = self.extractors.extract_features(outputs["pictures"])
+        """Extract the features of a batch of reconstructions."""
+        features = self.extractors.extract_features(outputs["pictures"])
         similarity = image_similarity(outputs["pictures"], batch["image"])
-        part.rows.update(batch["row"], codes=outputs["codes"].flatten(1), **looked, **similarity)
+        part.rows.update(batch["row"], codes=outputs["codes"].flatten(1), **features, **similarity)
         return {
             "images": outputs["pictures"],
             "true_images": batch["image"],
@@ -111,7 +111,7 @@ class ReconstructionEvaluation(Evaluation):
         return {"rfid" if name == "fid" else name: value for name, value in scores.items()}
 
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
-        """Say how many pictures were compared, by whom, and through which codes."""
+        """Say how many images were compared, by whom, and through which codes."""
         return {
             "generated": len(part.rows.gathered()[0]),
             "true": len(part.targets.image_ids),
@@ -127,16 +127,16 @@ class ReconstructionEvaluation(Evaluation):
         self, trainer: L.Trainer, task: Any, part: Part, numbers: dict[str, float], protocol: dict[str, Any]
     ) -> None:
         """Print the scores, save the image grid."""
-        sheet = self._sheet(data_module(trainer, self), task, part.targets)
+        grid_image = self._grid(data_module(trainer, self), task, part.targets)
         if not trainer.is_global_zero:
             return
         scores = {"fid" if name == "rfid" else name: value for name, value in numbers.items()}
         print_scores(scores, title=f"{part.name}, step {protocol['step']}: reconstructions", protocol=protocol)
-        save_image_grid(trainer, sheet, part.name, f"{part.name}/reconstructions", protocol["step"])
+        save_image_grid(trainer, grid_image, part.name, f"{part.name}/reconstructions", protocol["step"])
 
-    def _sheet(self, data: Any, task: Any, targets: GenerationTargets) -> Image:
-        """Pictures of the split, spread evenly, and their reconstructions below them."""
-        spread = torch.linspace(0, len(targets.rows) - 1, min(SHEET_ROWS, len(targets.rows))).round().long()
+    def _grid(self, data: Any, task: Any, targets: GenerationTargets) -> Image:
+        """Images of the split, spread evenly, and their reconstructions below them."""
+        spread = torch.linspace(0, len(targets.rows) - 1, min(GRID_ROWS, len(targets.rows))).round().long()
         rows = [targets.rows[place] for place in spread.tolist()]
         squares = [resize(data.image(targets.split, row), task.image_size) for row in rows]
         pictures = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(task.device)

@@ -1,4 +1,4 @@
-"""What a VQGAN is trained by: the likeness of a reconstruction, and a discriminator's opinion of it."""
+"""What a VQGAN is trained by: the similarity of a reconstruction, and a discriminator's opinion of it."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def laplacian_loss(reconstruction: Tensor, pixels: Tensor, *, levels: int = 3) -
     Args:
         reconstruction: ``[B, 3, S, S]``, -1 to 1.
         pixels: ``[B, 3, S, S]``, -1 to 1.
-        levels: Sizes of edges, each twice the one before; pictures that cannot be halved so often have fewer.
+        levels: Sizes of edges, each twice the one before; images that cannot be halved so often have fewer.
     """
     rest = reconstruction.float() - pixels.float()  # pyramids are linear
     loss = rest.new_zeros(())
@@ -28,7 +28,7 @@ def laplacian_loss(reconstruction: Tensor, pixels: Tensor, *, levels: int = 3) -
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """What a discriminator lowers: its logits of true pictures to above 1, of reconstructions to below -1.
+    """What a discriminator lowers: its logits of true images to above 1, of reconstructions to below -1.
 
     Lim and Ye, "Geometric GAN" (2017), arXiv:1705.02894.
     """
@@ -41,7 +41,7 @@ def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tenso
     Esser et al. (2020), arXiv:2012.09841, equation 7.
 
     Args:
-        reconstruction_gradient: Of the likeness, with respect to the last layer's weights.
+        reconstruction_gradient: Of the similarity, with respect to the last layer's weights.
         adversarial_gradient: Of the discriminator's opinion, likewise.
 
     Returns:

@@ -18,7 +18,7 @@ def find_vgg() -> Path | None:
 
 
 def load_lpips() -> Any:
-    """The distance ``network(a, b)`` of pictures ``[B, 3, S, S]`` from -1 to 1: ``[B, 1, 1, 1]``, differentiable.
+    """The distance ``network(a, b)`` of images ``[B, 3, S, S]`` from -1 to 1: ``[B, 1, 1, 1]``, differentiable.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (2018), arXiv:1801.03924.
 

@@ -101,7 +101,7 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     name = "taming_vqgan_f8_gumbel" if gumbel else "taming_vqgan_f16"
     arguments: dict[str, Any] = {"image_tokenizer": name, "image_tokenizer_options": {"num_codes": num_codes}}
     layers = [value for value in discriminator(state).values() if value.ndim == 4]
-    if layers:  # the first, those that halve the picture but it, and two that do not
+    if layers:  # the first, those that halve the image but it, and two that do not
         arguments |= {"discriminator_width": layers[0].shape[0], "discriminator_layers": len(layers) - 2}
     return arguments
 

@@ -1,4 +1,4 @@
-"""Image tokenizer: pictures ↔ grids of codes, a VQGAN trained by likeness and by a discriminator."""
+"""Image tokenizer: images ↔ grids of codes, a VQGAN trained by similarity and by a discriminator."""
 
 import sys
 from typing import Any, Literal
@@ -29,15 +29,15 @@ class ImageTokenizerTask(Task):
     """A VQGAN: the image tokenizer of an autoregressive generator, which learns its codes.
 
     Training lowers the reconstruction's absolute error and perceptual distance, and the codebook's loss; later it also
-    has to pass for true before a discriminator that learns beside it. Codes that no picture uses any more are put where
-    pictures are. ``ReconstructionEvaluation`` scores what comes out. Descriptions are not read.
+    has to pass for true before a discriminator that learns beside it. Codes that no image uses any more are put where
+    images are. ``ReconstructionEvaluation`` scores what comes out. Texts are not read.
 
     Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (2020), arXiv:2012.09841.
 
     Args:
         image_tokenizer: A registered VQGAN, or a built one.
         image_tokenizer_options: Arguments of its builder.
-        image_size: Side of the square pictures in pixels.
+        image_size: Side of the square images in pixels.
         init_from: Weights to start from: a checkpoint of this zoo, a run's folder, or a file of taming-transformers.
         learning_rate: Peak learning rate of AdamW, of both networks.
         optimizer: How AdamW goes, beside its peak learning rate.
@@ -45,8 +45,8 @@ class ImageTokenizerTask(Task):
             ``auto``: LPIPS where VGG-16 lies in torch's cache, else the other, and says so.
         discriminator_start: The batch, from 0, with which the discriminator begins; null: there is none.
         discriminator_width: Channels of its first layer.
-        discriminator_layers: Its layers that halve the picture.
-        restart_after: Batches after which a code that no picture uses is put where one is.
+        discriminator_layers: Its layers that halve the image.
+        restart_after: Batches after which a code that no image uses is put where one is.
         evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
@@ -93,7 +93,7 @@ class ImageTokenizerTask(Task):
             raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.image_tokenizer.factor}")
         if discriminator_layers < 1 or image_size < 3 * 2**discriminator_layers:
             raise UserError(
-                f"discriminator_layers is {discriminator_layers}: give 1 or more, of which each halves the picture; of"
+                f"discriminator_layers is {discriminator_layers}: give 1 or more, of which each halves the image; of"
                 f" {image_size} px they must leave 3 or more"
             )
         self.image_size = image_size
@@ -154,16 +154,16 @@ class ImageTokenizerTask(Task):
         scheduler, discriminator_scheduler = self.lr_schedulers()  # type: ignore[misc]
         pixels = to_pixels(batch["image"])
         reconstruction, codes, codebook_loss, latents = self.image_tokenizer(pixels)
-        likeness = self._likeness(reconstruction, pixels)
-        loss = likeness + codebook_loss
-        losses = {"likeness": likeness, "codebook": codebook_loss}
-        if self._judged:
+        similarity = self._similarity(reconstruction, pixels)
+        loss = similarity + codebook_loss
+        losses = {"likeness": similarity, "codebook": codebook_loss}
+        if self._adversarial:
             losses["discriminator"] = self._train_discriminator(
                 discriminator_optimizer, pixels, reconstruction.detach()
             )
             self.discriminator.requires_grad_(False)
             opinion = -self.discriminator(reconstruction).float().mean()
-            losses["adversarial_weight"] = self._adversarial_weight(likeness, opinion)
+            losses["adversarial_weight"] = self._adversarial_weight(similarity, opinion)
             loss = loss + losses["adversarial_weight"] * opinion
             discriminator_scheduler.step()
         self.manual_backward(loss)
@@ -175,11 +175,11 @@ class ImageTokenizerTask(Task):
         self.log_dict({f"train/{name}": value.detach() for name, value in {"loss": loss, **losses}.items()})
 
     @property
-    def _judged(self) -> bool:
+    def _adversarial(self) -> bool:
         start = self.hparams["discriminator_start"]
         return start is not None and self.global_step >= start
 
-    def _likeness(self, reconstruction: Tensor, pixels: Tensor) -> Tensor:
+    def _similarity(self, reconstruction: Tensor, pixels: Tensor) -> Tensor:
         error = (reconstruction.float() - pixels).abs().mean()
         if self._lpips:
             self._lpips[0].to(pixels.device)
@@ -196,16 +196,16 @@ class ImageTokenizerTask(Task):
         optimizer.zero_grad()
         return loss
 
-    def _adversarial_weight(self, likeness: Tensor, opinion: Tensor) -> Tensor:
+    def _adversarial_weight(self, similarity: Tensor, opinion: Tensor) -> Tensor:
         """The same on all processes: of the gradients of the whole batch."""
         last = self.image_tokenizer.last_layer
-        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].float() for loss in (likeness, opinion)]
+        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].float() for loss in (similarity, opinion)]
         gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
         return DISCRIMINATOR_WEIGHT * adaptive_weight(*gradients)
 
     @torch.no_grad()
     def _keep_in_use(self, codes: Tensor, latents: Tensor) -> None:
-        """Count which codes were used, on all processes; put those that are idle too long where pictures are."""
+        """Count which codes were used, on all processes; put those that are idle too long where images are."""
         used = torch.bincount(codes.flatten(), minlength=self.image_tokenizer.num_codes)
         used = self.trainer.strategy.reduce(used, reduce_op="sum")
         self.counts += used
@@ -252,4 +252,4 @@ class ImageTokenizerTask(Task):
         Raises:
             UserError: Always; it names what writes codes.
         """
-        raise UserError("an image tokenizer predicts nothing; `python -m zoo data encode` writes the pictures' codes")
+        raise UserError("an image tokenizer predicts nothing; `python -m zoo data encode` writes the images' codes")

@@ -1,1 +1,1 @@
-"""Text to image: a Chinese description in, an image out."""
+"""Text to image: a Chinese prompt in, an image out."""

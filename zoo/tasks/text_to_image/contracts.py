@@ -1,4 +1,4 @@
-"""What the parts of the text-to-image task hand each other: batches, a split's descriptions, a generator, its data."""
+"""What the parts of the text-to-image task hand each other: batches, a split's prompts, a generator, its data."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 class TextImageBatch(TypedDict):
-    """One batch of text to image: B descriptions, with their pictures where the split has them."""
+    """One batch of text to image: B prompts, with their images where the split has them."""
 
-    text: list[str]  # B descriptions
+    text: list[str]  # B prompts
     image_id: list[str]  # B ids
-    row: Tensor  # [B] int64, the description's place among the split's, in file order
+    row: Tensor  # [B] int64, the prompt's place among the split's, in file order
     image: NotRequired[Tensor]  # [B, 3, S, S] uint8, RGB
-    latent: NotRequired[Tensor]  # [B, C, h, w] float32: what an image tokenizer made of the picture, instead of it
+    latent: NotRequired[Tensor]  # [B, C, h, w] float32: what an image tokenizer made of the image, instead of it
     codes: NotRequired[Tensor]  # [B, h, w] int64: what an image tokenizer with a codebook made of it
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
 
@@ -24,16 +24,16 @@ class TextImageBatch(TypedDict):
 class Generator(Protocol):
     """A text-to-image generator, an ``nn.Module``. It owns its text encoder, its noise and its pixel range.
 
-    ``generate`` may take further keywords, which say how to draw; ``sampling``, a dictionary, says how by default.
+    ``generate`` may take further keywords, which say how to sample; ``sampling``, a dictionary, says how by default.
     """
 
-    image_size: int  # the square side in pixels of what it draws and learns from
+    image_size: int  # the square side in pixels of what it generates and learns from
 
     def loss(self, batch: TextImageBatch) -> dict[str, Tensor]:
         """What training lowers: ``loss``, and whatever else is to be logged, scalars; draws from torch's own noise."""
 
     def generate(self, texts: list[str], *, seeds: list[int]) -> Tensor:
-        """Draw a picture of each of B texts, ``[B, 3, S, S] uint8``, a function of its text and its seed alone."""
+        """Generate an image of each of B texts, ``[B, 3, S, S] uint8``, a function of its text and its seed alone."""
 
 
 class ImageRows(Protocol):
@@ -53,13 +53,13 @@ class ImageRows(Protocol):
 
 @dataclass(frozen=True)
 class GenerationTargets:
-    """What generated pictures are held against: a split's descriptions in file order; a row is a place among them."""
+    """What generated images are held against: a split's prompts in file order; a row is a place among them."""
 
     split: str
-    source: str  # the data set: its folder's name and a hash of its ids, descriptions and encoded pictures
+    source: str  # the data set: its folder's name and a hash of its ids, prompts and encoded images
     image_ids: list[str]
-    texts: list[str]  # one an image; none where images have no descriptions of their own
-    rows: list[int]  # the rows that an evaluation draws, in file order: all, or some spread evenly
+    texts: list[str]  # one an image; none where images have no prompts of their own
+    rows: list[int]  # the rows that an evaluation generates images of, in file order: all, or some spread evenly
     has_images: bool  # MUGE's test split has none
 
 
@@ -69,16 +69,16 @@ class GenerationData(Protocol):
 
     image_size: int
     predict_split: str
-    skip_rows: set[int]  # rows of ``predict_split`` that ``predict`` leaves out: they are drawn already
+    skip_rows: set[int]  # rows of ``predict_split`` that ``predict`` leaves out: they are generated already
 
     def targets(self, split: str) -> GenerationTargets:
-        """The descriptions of a split, and which of them an evaluation draws."""
+        """The prompts of a split, and which of them an evaluation generates images of."""
 
     def evaluated_splits(self, split: str) -> list[str]:
-        """Whose descriptions an evaluation of ``valid`` or ``test`` draws, a loader each: its own first."""
+        """Whose prompts an evaluation of ``valid`` or ``test`` is generated from, a loader each: its own first."""
 
     def image(self, split: str, row: int) -> np.ndarray:
-        """One true picture as ``[H, W, 3] uint8`` RGB."""
+        """One true image as ``[H, W, 3] uint8`` RGB."""
 
     def images_loader(self, split: str) -> Iterable[TextImageBatch]:
-        """All pictures of a split, this process's share, in batches in file order and at ``image_size``."""
+        """All images of a split, this process's share, in batches in file order and at ``image_size``."""

@@ -1,4 +1,4 @@
-"""``python -m zoo score text_to_image-controls``: what the scores say of true pictures that were spoiled."""
+"""``python -m zoo score text_to_image-controls``: what the scores say of true images that were corrupted."""
 
 import json
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.scoring import (
-    add_judges,
-    load_judges,
+    add_extractor_options,
+    load_extractors,
     names_of,
     open_targets,
     progress,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zoo.tasks.text_to_image.contracts import GenerationTargets
     from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 
-    Spoil = Callable[[Tensor, Tensor], Tensor]  # pictures [B, 3, S, S] uint8, their rows [B]
+    Corrupt = Callable[[Tensor, Tensor], Tensor]  # images [B, 3, S, S] uint8, their rows [B]
     Seen = tuple[Tensor, dict[str, Tensor]]  # rows [n], features by name [n, width]
 
 LEAST_SIZE = 8
@@ -33,18 +33,18 @@ def controls_parser() -> CommandParser:
     """The options of ``score text_to_image-controls``."""
     parser = CommandParser(
         prog="python -m zoo score text_to_image-controls",
-        description="What the scores of text to image say of pictures that are known: the true ones, which are the"
-        " matcher's ceiling; the same blurred, noised, repeated, exchanged; noise alone; and as many training pictures,"
-        " whose Fréchet distance is the least that pictures of other things can have. Prints the README's table.",
+        description="What the scores of text to image say of images that are known: the true ones, which are the"
+        " matcher's ceiling; the same blurred, noised, repeated, exchanged; noise alone; and as many training images,"
+        " whose Fréchet distance is the least that images of other things can have. Prints the README's table.",
     )
-    add_judges(parser)
-    parser.add_argument("--split", choices=["train", "valid", "test"], default="valid", help="Whose pictures.")
-    parser.add_argument("--image_size", type=int, default=64, help="Side in pixels that the pictures are brought to.")
+    add_extractor_options(parser)
+    parser.add_argument("--split", choices=["train", "valid", "test"], default="valid", help="Whose images.")
+    parser.add_argument("--image_size", type=int, default=64, help="Side in pixels that the images are brought to.")
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Score spoiled pictures; see ``controls_parser`` for the options."""
+    """Score corrupted images; see ``controls_parser`` for the options."""
     from zoo.tasks.text_to_image.results import controls_table
 
     options = controls_parser().parse_args(argv)
@@ -54,11 +54,11 @@ def main(argv: list[str]) -> int:
     data.open(options.split).need_images()
     data.image_size = options.image_size
     check_output(options.output, [options.matcher, options.inception, *data.folder.iterdir()])
-    extractors = load_judges(options)
+    extractors = load_extractors(options)
     distractors = read_distractors(None, targets)
     controls = {
         name: score_features(extractors, data, targets, options.split, distractors, rows, values)
-        for name, (rows, values) in look_at_controls(extractors, data, targets).items()
+        for name, (rows, values) in control_features(extractors, data, targets).items()
     }
     protocol = protocol_of(extractors, data, targets, options.split, len(targets.rows), None, distractors)
     result = {"controls": controls, "protocol": protocol}
@@ -69,32 +69,34 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def look_at_controls(extractors: "FeatureExtractors", data: Any, targets: "GenerationTargets") -> "dict[str, Seen]":
-    """Features of the true pictures and of spoiled ones, with the rows whose pictures they stand for."""
+def control_features(extractors: "FeatureExtractors", data: Any, targets: "GenerationTargets") -> "dict[str, Seen]":
+    """Features of the true images and of corrupted ones, with the rows whose images they stand for."""
     import torch
 
     from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
 
-    rows, values = look(extractors, data, targets.split, targets.rows, lambda pictures, _: pictures)
+    rows, values = corrupted_features(extractors, data, targets.split, targets.rows, lambda pictures, _: pictures)
     tenth = torch.arange(len(rows)) // 10 * 10
     controls = {
         "true": (rows, values),
-        "blurred to a quarter": look(extractors, data, targets.split, targets.rows, blurred),
-        "noise of 40 levels": look(extractors, data, targets.split, targets.rows, noised),
-        "noise alone": look(extractors, data, targets.split, targets.rows, noise_alone),
+        "blurred to a quarter": corrupted_features(extractors, data, targets.split, targets.rows, blurred),
+        "noise of 40 levels": corrupted_features(extractors, data, targets.split, targets.rows, noised),
+        "noise alone": corrupted_features(extractors, data, targets.split, targets.rows, noise_alone),
         "each tenth, ten times": (rows, {name: value[tenth] for name, value in values.items()}),
         "exchanged": (torch.tensor(shuffled_rows(targets.texts, rows.tolist())), values),
     }
     if targets.split != "train":
         training = len(data.targets("train").texts)
         chosen = torch.linspace(0, training - 1, min(training, len(rows))).round().long().tolist()
-        _, seen = look(extractors, data, "train", chosen, lambda pictures, _: pictures)
+        _, seen = corrupted_features(extractors, data, "train", chosen, lambda pictures, _: pictures)
         controls["training pictures"] = (rows[: len(chosen)], seen)
     return controls
 
 
-def look(extractors: "FeatureExtractors", data: Any, split: str, rows: list[int], spoil: "Spoil") -> "Seen":
-    """Features of some of a split's pictures, spoiled."""
+def corrupted_features(
+    extractors: "FeatureExtractors", data: Any, split: str, rows: list[int], corrupt: "Corrupt"
+) -> "Seen":
+    """Features of some of a split's images, corrupted."""
     import torch
 
     from zoo.core.collected import CollectedRows
@@ -102,12 +104,12 @@ def look(extractors: "FeatureExtractors", data: Any, split: str, rows: list[int]
     wanted = torch.tensor(rows)
     collected = CollectedRows(rows, names=names_of(extractors))
     loader = data.images_loader(split)
-    for batch in progress(loader, f"{split} pictures", len(loader)):
+    for batch in progress(loader, f"{split} images", len(loader)):
         chosen = torch.isin(batch["row"], wanted)
         if chosen.any():
             own = batch["row"][chosen]
             collected.update(
-                own, **extractors.extract_features(spoil(batch["image"][chosen], own).to(extractors.device))
+                own, **extractors.extract_features(corrupt(batch["image"][chosen], own).to(extractors.device))
             )
     return collected.gathered()
 

@@ -17,17 +17,17 @@ from zoo.tasks.text_to_image.latents import Latents
 
 
 class TextToImageDataModule(MugeDataModule):
-    """Product descriptions and their images in MUGE's ``ECommerce-T2I`` formats.
+    """Prompts and their images in MUGE's ``ECommerce-T2I`` formats.
 
-    Images reach the model as ``uint8 [B, 3, S, S]``, descriptions as strings. MUGE's test split has no images: it can
+    Images reach the model as ``uint8 [B, 3, S, S]``, prompts as strings. MUGE's test split has no images: it can
     only be predicted. A crop has the image's own shape.
 
     Args:
         root: An ``ECommerce-T2I`` folder or its parent. ``auto``: ``$MUGE_ROOT``, else ``data/MUGE``, else the
             embedded data.
-        valid_images: Descriptions of the validation split that an evaluation generates images of, spread evenly over
+        valid_images: Prompts of the validation split that an evaluation generates images of, spread evenly over
             the file; by default all.
-        train_images: Training descriptions, spread evenly, that evaluations generate images of too, and score apart;
+        train_images: Training prompts, spread evenly, that evaluations generate images of too, and score apart;
             or none.
         latents: What training reads instead of images: a folder that ``data encode`` wrote, or its name in ``root``.
         **shared: Options of every data module: see ``MugeDataModule``.
@@ -56,12 +56,12 @@ class TextToImageDataModule(MugeDataModule):
             raise UserError(
                 f"data.crop_scale is {list(self.crop_scale)} and data.latents {latents}: latents are not cropped"
             )
-        self.drawn = {"valid": valid_images, "train": train_images}
+        self.counts = {"valid": valid_images, "train": train_images}
         self.latents_folder = latents
         self.skip_rows: set[int] = set()
 
     def open_split(self, split: str) -> TextToImageSplit:
-        """Open the descriptions of a split and the image of each."""
+        """Open the prompts of a split and the image of each."""
         return TextToImageSplit(self.folder, split, on_error=self.on_error)
 
     def require_labels(self, opened: TextToImageSplit) -> None:
@@ -69,19 +69,19 @@ class TextToImageDataModule(MugeDataModule):
         opened.need_images()
 
     def targets(self, split: str) -> GenerationTargets:
-        """The descriptions of a split, and which of them an evaluation generates images of."""
-        return self.open(split).targets(self.drawn.get(split))
+        """The prompts of a split, and which of them an evaluation generates images of."""
+        return self.open(split).targets(self.counts.get(split))
 
     def evaluated_splits(self, split: str) -> list[str]:
-        """Name the splits whose descriptions an evaluation generates images of, its own first."""
-        return [split] if self.drawn["train"] is None else [split, "train"]
+        """Name the splits whose prompts an evaluation generates images of, its own first."""
+        return [split] if self.counts["train"] is None else [split, "train"]
 
     @cached_property
     def latents(self) -> Latents | None:
-        """The latents of the training pictures, where training reads them.
+        """The latents of the training images, where training reads them.
 
         Raises:
-            UserError: They cannot be read, or are of other pictures.
+            UserError: They cannot be read, or are of other images.
         """
         if self.latents_folder is None:
             return None
@@ -105,7 +105,7 @@ class TextToImageDataModule(MugeDataModule):
         return self.open(split).image(row)
 
     def training_dataset(self) -> TrainingImages | TrainingLatents:
-        """Make the data set of descriptions and images, or of what stands for the images."""
+        """Make the data set of prompts and images, or of what stands for the images."""
         if self.latents is not None:
             return TrainingLatents(self.open("train"), self.latents, flip=self.flip, seed=self.seed)
         return TrainingImages(
@@ -117,11 +117,11 @@ class TextToImageDataModule(MugeDataModule):
         )
 
     def evaluation_datasets(self, split: str) -> list[Any]:
-        """Make the data set of the descriptions that an evaluation generates images of, with their true images."""
+        """Make the data set of the prompts that an evaluation generates images of, with their true images."""
         return [self._rows(split, self.targets(split).rows)]
 
     def predict_dataloader(self) -> list[DataLoader]:
-        """The descriptions of ``predict_split``, without ``skip_rows`` and without images."""
+        """The prompts of ``predict_split``, without ``skip_rows`` and without images."""
         opened = self.open(self.predict_split)
         rows = [row for row in range(len(opened.texts)) if row not in self.skip_rows]
         return self.in_file_order([EvaluationRows(opened, rows, image_size=None)])

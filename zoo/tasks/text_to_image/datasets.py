@@ -21,20 +21,20 @@ from zoo.tasks.text_to_image.latents import Latents
 
 
 class TextToImageSplit:
-    """The files of one split: descriptions, and the picture of each, joined by id.
+    """The files of one split: prompts, and the image of each, joined by id.
 
-    A row is a place among the descriptions that can be used, in the order of the text file: all of it, but for those
+    A row is a place among the prompts that can be used, in the order of the text file: all of it, but for those
     that ``skip`` leaves out.
 
     Args:
         folder: An ``ECommerce-T2I`` folder.
         split: ``train``, ``valid`` or ``test``.
-        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+        on_error: ``raise`` at the first broken row, or ``skip``: read every image once beforehand, and leave out the
             broken ones and malformed and repeated lines; ``errors`` lists them.
 
     Raises:
-        UserError: With file, line and id, if a line is malformed, or a description has no picture or a picture no
-            description and ``on_error`` is ``raise``.
+        UserError: With file, line and id, if a line is malformed, or a prompt has no image or an image no
+            prompt and ``on_error`` is ``raise``.
     """
 
     def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
@@ -63,23 +63,23 @@ class TextToImageSplit:
         return len(self.texts)
 
     def need_images(self) -> ImageTsv:
-        """The pictures.
+        """The images.
 
         Raises:
             UserError: The split has none.
         """
         if self.pictures is None:
             raise UserError(
-                f"the {self.split} split has no pictures ({self.pictures_path} is not there): it can only be predicted"
+                f"the {self.split} split has no images ({self.pictures_path} is not there): it can only be predicted"
             )
         return self.pictures
 
     def image(self, row: int) -> np.ndarray:
-        """One description's picture as ``[H, W, 3] uint8`` RGB."""
+        """One prompt's image as ``[H, W, 3] uint8`` RGB."""
         return decode(self.need_images(), self.picture_rows[row])
 
     def batch(self, rows: Sequence[int]) -> TextImageBatch:
-        """The descriptions of some rows."""
+        """The prompts of some rows."""
         return TextImageBatch(
             text=[self.texts[row] for row in rows],
             image_id=[self.image_ids[row] for row in rows],
@@ -90,7 +90,7 @@ class TextToImageSplit:
         """What an evaluation of this split is held against.
 
         Args:
-            count: Descriptions to draw, spread evenly over the file; None: all.
+            count: Prompts to generate images of, spread evenly over the file; None: all.
         """
         rows = range(len(self)) if count is None else spread(len(self), count).tolist()
         return GenerationTargets(
@@ -104,7 +104,7 @@ class TextToImageSplit:
 
     @cached_property
     def digest(self) -> str:
-        """12 digits of the SHA-256 of the usable rows: ids, texts and pictures as they stand in the files."""
+        """12 digits of the SHA-256 of the usable rows: ids, texts and images as they stand in the files."""
         digest = hashlib.sha256()
         for row in range(len(self)):
             digest.update(f"{self.image_ids[row]}\t{self.texts[row]}\n".encode())
@@ -155,11 +155,11 @@ class TrainingImages(Dataset[Any]):
 
 
 class TrainingLatents(Dataset[TextImageBatch]):
-    """Descriptions and latents, or codes, to train on: keys are ``(epoch, row)``, which say whether it is flipped.
+    """Prompts and latents, or codes, to train on: keys are ``(epoch, row)``, which say whether it is flipped.
 
     Args:
         opened: The split.
-        latents: Those of its pictures.
+        latents: Those of its images.
         flip: Probability of the flipped one.
         seed: Seed of the choice.
     """

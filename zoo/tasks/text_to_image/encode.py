@@ -15,7 +15,7 @@ def encode_parser() -> CommandParser:
     """The options of ``data encode``."""
     parser = CommandParser(
         prog="python -m zoo data encode",
-        description="Encode the training pictures of a text-to-image folder by an image tokenizer, for"
+        description="Encode the training images of a text-to-image folder by an image tokenizer, for"
         " `--data.latents`: into a VQGAN's codes, or into latents, with the mean and deviation of each channel. An"
         " interrupted run goes"
         " on where it stopped.",
@@ -30,10 +30,10 @@ def encode_parser() -> CommandParser:
         help="A trained image tokenizer (a run's folder or an experiment's, such as runs/vqgan_demo, a checkpoint, a"
         " file of taming-transformers), or diffusers:FOLDER, diffusers:HUB/NAME.",
     )
-    parser.add_argument("--image_size", type=int, default=256, help="Side of the square pictures in pixels.")
-    parser.add_argument("--flipped", action="store_true", help="Encode each picture flipped too, for --data.flip.")
-    parser.add_argument("--batch_size", type=int, default=16, help="Pictures that are encoded together.")
-    parser.add_argument("--num_workers", type=int, default=2, help="Processes that decode pictures.")
+    parser.add_argument("--image_size", type=int, default=256, help="Side of the square images in pixels.")
+    parser.add_argument("--flipped", action="store_true", help="Encode each image flipped too, for --data.flip.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Images that are encoded together.")
+    parser.add_argument("--num_workers", type=int, default=2, help="Processes that decode images.")
     parser.add_argument(
         "--on_error",
         choices=["raise", "skip"],
@@ -72,7 +72,7 @@ def encode(options: "Namespace") -> str:
 
     from zoo.core.weights import weights_hash
     from zoo.tasks.text_to_image.data import TextToImageDataModule
-    from zoo.tasks.text_to_image.latents import ARRAY, FACTS, LatentMetadata, LatentsWriter
+    from zoo.tasks.text_to_image.latents import ARRAY, METADATA, LatentMetadata, LatentsWriter
 
     tokenizer, name = open_image_tokenizer(options.image_tokenizer)
     codes = tokenizer.num_codes is not None
@@ -93,20 +93,20 @@ def encode(options: "Namespace") -> str:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file: give a folder")
     tokenizer = tokenizer.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-    facts = LatentMetadata(targets.source, options.image_size, name, weights_hash(tokenizer), flipped=options.flipped)
-    if written_facts(folder) == facts:
+    metadata = LatentMetadata(
+        targets.source, options.image_size, name, weights_hash(tokenizer), flipped=options.flipped
+    )
+    if written_metadata(folder) == metadata:
         return f"{folder}: these {what} are there already"
     side = options.image_size // tokenizer.factor
     each = (side, side) if codes else (tokenizer.channels, side, side)
     shape = (len(targets.texts), 2 if options.flipped else 1, *each)
     try:
-        writer = LatentsWriter(folder, facts, shape)
+        writer = LatentsWriter(folder, metadata, shape)
     except OSError as error:
         raise UserError(f"--out {folder} cannot be written: {error.strerror}. Give a folder of yours") from None
     if writer.done:
-        print(
-            f"{folder}: {writer.done} of {len(targets.texts)} pictures are encoded already: going on", file=sys.stderr
-        )
+        print(f"{folder}: {writer.done} of {len(targets.texts)} images are encoded already: resuming", file=sys.stderr)
     batches: Any = data.images_loader("train", first=writer.done) if writer.done < shape[0] else []
     with torch.inference_mode():
         for batch in _progress(batches, options.batch_size):
@@ -116,10 +116,10 @@ def encode(options: "Namespace") -> str:
             writer.write((encoded.int() if codes else encoded.half()).cpu().numpy())
     writer.finish()
     size = (folder / ARRAY).stat().st_size
-    return f"{folder}: {len(targets.texts)} pictures as {list(shape[2:])}, {size / 1e6:.1f} MB; {FACTS} says of what"
+    return f"{folder}: {len(targets.texts)} images as {list(shape[2:])}, {size / 1e6:.1f} MB; {METADATA} says of what"
 
 
-def written_facts(folder: Path) -> Any:
+def written_metadata(folder: Path) -> Any:
     """What the latents in a folder are of; None where there are none, or damaged ones, which are made anew."""
     from zoo.tasks.text_to_image.latents import Latents
 

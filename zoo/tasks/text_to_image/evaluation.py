@@ -1,4 +1,4 @@
-"""FID, IS, KID, Fréchet distances and R-precision of generated pictures, during training and on the test split."""
+"""FID, IS, KID, Fréchet distances and R-precision of generated images, during training and on the test split."""
 
 import sys
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from zoo.errors import UserError
 from zoo.io import write_json_lines
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
-from zoo.tasks.text_to_image.grids import grid, nearest_sheet
+from zoo.tasks.text_to_image.grids import grid, nearest_grid
 from zoo.tasks.text_to_image.metrics.r_precision import distractor_records, draw_distractors
 from zoo.tasks.text_to_image.metrics.scores import (
     distribution_scores,
@@ -33,7 +33,7 @@ from zoo.tasks.text_to_image.metrics.scores import (
 )
 from zoo.tasks.text_to_image.report import check_monitored, print_scores
 
-FIRST_STAGE = "first_stage_"  # how the values of reconstructions are named
+TOKENIZER_CEILING = "first_stage_"  # how the values of reconstructions are named
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class GenerationEvaluationOptions(ScorerOptions):
     """What is asked of the evaluation of generated images, beside what they are scored by.
 
     Args:
-        prompts: Descriptions on the grid; by default some of the split's, spread evenly, beside their true images.
-        grid_seeds: Images of each description on the grid, 1 or more.
+        prompts: Prompts on the grid; by default some of the split's, spread evenly, beside their true images.
+        grid_seeds: Images of each prompt on the grid, 1 or more.
         memorisation: Whether every generated image is compared with every training image.
 
     Raises:
@@ -87,29 +87,29 @@ DEFAULTS = GenerationEvaluationOptions()
 
 
 @dataclass
-class _Drawn:
-    """What is collected of the descriptions of one split."""
+class _Collected:
+    """What is collected of the prompts of one split."""
 
     collected: CollectedRows
-    read: Tensor | None  # [N, D], the matcher's vectors of the descriptions
-    distractors: Tensor | None  # [N, K], what each description is held against
-    seconds: float = 0.0  # that drawing took on this process
-    pictures: int = 0  # that this process drew
+    read: Tensor | None  # [N, D], the matcher's vectors of the prompts
+    distractors: Tensor | None  # [N, K], what each prompt is held against
+    seconds: float = 0.0  # that sampling took on this process
+    pictures: int = 0  # that this process generated
 
 
 class GenerationEvaluation(Evaluation):
-    """Draws the descriptions of a split and scores the pictures, at every validation and at test.
+    """Generates the prompts of a split and scores the images, at every validation and at test.
 
     Logged as ``val/fid``, ``val/kid``, ``val/is`` (of Inception alone), ``val/fd_NAME``, ``val/precision_NAME``,
     ``val/recall_NAME``, ``val/r_precision`` with its controls (``_std``, ``_true``: the ceiling of the true
-    pictures, ``_shuffled``, ``_chance``), ``val/copied`` and ``val/nearest_training`` (memorisation), ``val/loss``;
+    images, ``_shuffled``, ``_chance``), ``val/copied`` and ``val/nearest_training`` (memorisation), ``val/loss``;
     ``test/…`` likewise, and there of a generator with an image tokenizer ``r_precision_first_stage`` and
-    ``fd_NAME_first_stage``, of the true pictures through it: the ceiling; ``val_train/…`` and ``test_train/…``, of
-    training descriptions, where the data module has ``train_images``. The true side is every picture of the split, at
+    ``fd_NAME_first_stage``, of the true images through it: the ceiling; ``val_train/…`` and ``test_train/…``, of
+    training prompts, where the data module has ``train_images``. The true side is every image of the split, at
     the generator's size, and its features are cached.
     With ``EMA`` the averaged weights are scored. The same on any number of processes.
-    ``pictures/`` in the run gets a grid of fixed descriptions, each by the same seeds every time, and a sheet of the
-    pictures nearest to a training picture.
+    ``pictures/`` in the run gets a grid of fixed prompts, each by the same seeds every time, and an image grid of the
+    images nearest to a training image.
 
     Args:
         options: What is asked of it.
@@ -126,7 +126,7 @@ class GenerationEvaluation(Evaluation):
         data = data_module(trainer, self)
         if data.image_size not in ("auto", pl_module.image_size):
             raise UserError(
-                f"data.image_size is {data.image_size} and the generator draws {pl_module.image_size} px: the pictures"
+                f"data.image_size is {data.image_size} and the generator makes {pl_module.image_size} px: the images"
                 " are compared at one size; leave it at auto"
             )
         if self.extractors is not None:
@@ -138,8 +138,8 @@ class GenerationEvaluation(Evaluation):
         if self.extractors.lacking and trainer.is_global_zero:
             print(f"No FID, KID and IS: {self.extractors.lacking}", file=sys.stderr)
 
-    def begin(self, trainer: L.Trainer, task: Any, part: Part) -> _Drawn:
-        """Make what collects the features of the generated pictures."""
+    def begin(self, trainer: L.Trainer, task: Any, part: Part) -> _Collected:
+        """Make what collects the features of the generated images."""
         self.extractors.to(task.device)
         names = [
             *self.extractors.by_name,
@@ -147,21 +147,23 @@ class GenerationEvaluation(Evaluation):
             "loss",
         ]
         if trainer.testing and getattr(task.generator, "image_tokenizer", None) is not None:
-            names += [f"{FIRST_STAGE}{extractor}" for extractor in self.extractors.by_name]
+            names += [f"{TOKENIZER_CEILING}{extractor}" for extractor in self.extractors.by_name]
         collected = CollectedRows(part.targets.rows, names=names, complete=part.complete).to(task.device)
         if self.extractors.matcher is None:
-            return _Drawn(collected, None, None)
-        return _Drawn(collected, self.extractors.read(part.targets.texts).cpu(), draw_distractors(part.targets.texts))
+            return _Collected(collected, None, None)
+        return _Collected(
+            collected, self.extractors.read(part.targets.texts).cpu(), draw_distractors(part.targets.texts)
+        )
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
-        """Look at a batch of pictures."""
+        """Extract the features of a batch of images."""
         values = {
             **self.extractors.extract_features(outputs["pictures"]),
             "loss": outputs["loss"].float().expand(len(batch["row"])),
         }
         if "reconstructions" in outputs:
-            looked = self.extractors.extract_features(outputs["reconstructions"])
-            values |= {f"{FIRST_STAGE}{extractor}": looked[extractor] for extractor in self.extractors.by_name}
+            features = self.extractors.extract_features(outputs["reconstructions"])
+            values |= {f"{TOKENIZER_CEILING}{extractor}": features[extractor] for extractor in self.extractors.by_name}
         part.rows.collected.update(batch["row"], **values)
         part.rows.seconds += outputs["seconds"]
         part.rows.pictures += len(batch["row"])
@@ -173,7 +175,7 @@ class GenerationEvaluation(Evaluation):
         }
 
     def compute(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
-        """Score the pictures, and what they are to be held against."""
+        """Score the images, and what they are to be held against."""
         rows, values = part.rows.collected.gathered()
         rows, values = rows.cpu(), {name: value.cpu() for name, value in values.items()}
         true = self._true_features(trainer, part.split)
@@ -188,7 +190,7 @@ class GenerationEvaluation(Evaluation):
         return scores
 
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
-        """Say how many pictures were generated and compared, by whom, and how."""
+        """Say how many images were generated and compared, by whom, and how."""
         measured = {}
         if trainer.testing:
             measured["seconds_per_picture"] = round(part.rows.seconds / part.rows.pictures, 4)
@@ -210,7 +212,7 @@ class GenerationEvaluation(Evaluation):
             print_scores(numbers, title=f"{part.name}, step {protocol['step']}", protocol=protocol)
         if self.options.prompts and part is not self.parts[0]:
             return  # they are on the first one's grid
-        sheet = grid(
+        grid_image = grid(
             task.generator,
             data_module(trainer, self),
             part.targets,
@@ -221,7 +223,7 @@ class GenerationEvaluation(Evaluation):
             distractors=part.rows.distractors,
         )
         if trainer.is_global_zero:
-            save_image_grid(trainer, sheet, part.name, f"{part.name}/grid", protocol["step"])
+            save_image_grid(trainer, grid_image, part.name, f"{part.name}/grid", protocol["step"])
             path = Path(trainer.default_root_dir) / f"distractors_{part.split}.jsonl"
             if part.rows.distractors is not None and not path.exists():
                 records = distractor_records(part.targets.image_ids, part.targets.texts, part.rows.distractors)
@@ -236,8 +238,12 @@ class GenerationEvaluation(Evaluation):
         true: dict[str, Tensor],
         distractors: Tensor | None,
     ) -> dict[str, float]:
-        """The ceiling that the image tokenizer sets, where there is one: the scores of the true pictures through it."""
-        seen = {name.removeprefix(FIRST_STAGE): value for name, value in values.items() if name.startswith(FIRST_STAGE)}
+        """The ceiling that the image tokenizer sets, where there is one: the scores of the true images through it."""
+        seen = {
+            name.removeprefix(TOKENIZER_CEILING): value
+            for name, value in values.items()
+            if name.startswith(TOKENIZER_CEILING)
+        }
         if not seen:
             return {}
         of_it = {name: features for name, features in true.items() if name != "inception"}
@@ -248,7 +254,7 @@ class GenerationEvaluation(Evaluation):
         return {f"{name}_first_stage": value for name, value in kept.items()}
 
     def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
-        """Those of all pictures of a split; all processes read them together, or all find them in the cache."""
+        """Those of all images of a split; all processes read them together, or all find them in the cache."""
         return true_features(
             self.extractors,
             data_module(trainer, self),
@@ -267,11 +273,13 @@ class GenerationEvaluation(Evaluation):
         values: dict[str, Tensor],
         true: dict[str, Tensor],
     ) -> dict[str, float]:
-        """Compare with the training pictures, in the matcher's features, or else the first that there are."""
+        """Compare with the training images, in the matcher's features, or else the first that there are."""
         name = self.extractors.first
         training = self._true_features(trainer, "train", [name])[name]
-        likeness, places = nearest(values[name], training)
-        sheet = nearest_sheet(task, data_module(trainer, self), part.targets, rows, likeness, places)
+        similarity, places = nearest(values[name], training)
+        grid_image = nearest_grid(task, data_module(trainer, self), part.targets, rows, similarity, places)
         if trainer.is_global_zero:
-            save_image_grid(trainer, sheet, f"{part.name}-nearest", f"{part.name}/nearest", steps_done(trainer, task))
-        return memorisation_scores(likeness, nearest(true[name], training)[0])
+            save_image_grid(
+                trainer, grid_image, f"{part.name}-nearest", f"{part.name}/nearest", steps_done(trainer, task)
+            )
+        return memorisation_scores(similarity, nearest(true[name], training)[0])

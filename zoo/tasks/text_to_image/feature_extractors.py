@@ -1,4 +1,4 @@
-"""The networks that extractor generated pictures: Inception, a matcher of pictures and texts, any image tower."""
+"""The networks that extract features of generated images: Inception, a matcher of images and texts, any image tower."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class FeatureExtractor:
     name: str  # of its features in the names of numbers: ``inception``, ``clip``, a tower's name
     width: int  # of its features
     hash: str  # of its weights
-    resize: str  # what is done to a picture before
+    resize: str  # what is done to an image before
     network: Any
 
 
@@ -66,7 +66,7 @@ class FeatureExtractors:
             self._add_tower(name)
         if not self.by_name:
             raise UserError(
-                "nobody is there to extractor the pictures: "
+                "there is no feature extractor for the images: "
                 + (f"{self.lacking} Or give" if self.lacking else "give Inception's weights,")
                 + " a matcher (a retrieval checkpoint) or features (an image tower)"
             )
@@ -80,26 +80,26 @@ class FeatureExtractors:
         return self
 
     @torch.no_grad()
-    def extract_features(self, pictures: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def extract_features(self, images: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Give the features of ``[B, 3, S, S] uint8``, fp32, whatever the precision around.
 
         Args:
-            pictures: The pictures, on the networks' device.
+            images: The images, on the networks' device.
             names: The extractors that are asked; by default all.
 
         Returns:
             ``[B, width]`` by extractor, and ``logits [B, 1008]`` where Inception is one.
         """
         found = {}
-        with full_float32(pictures.device):
+        with full_float32(images.device):
             for name in self.by_name if names is None else names:
                 network = self.by_name[name].network
                 if name == "inception":
-                    found["inception"], found["logits"] = network(pictures)
+                    found["inception"], found["logits"] = network(images)
                 elif name == "clip":
-                    found["clip"] = network.encode_image(resize_batch(pictures, network.image_size))
+                    found["clip"] = network.encode_image(resize_batch(images, network.image_size))
                 else:
-                    found[name] = network(resize_batch(pictures, network.image_size)).float()
+                    found[name] = network(resize_batch(images, network.image_size)).float()
         return found
 
     @torch.no_grad()
@@ -110,7 +110,7 @@ class FeatureExtractors:
             return torch.cat([self.matcher.encode_text(batch) for batch in batches])
 
     def refuse(self, reranker: str | None) -> None:
-        """See that the matcher did not choose the pictures that it is to score.
+        """See that the matcher did not choose the images that it is to score.
 
         Args:
             reranker: The hash of the weights that chose, if any did.
@@ -120,18 +120,18 @@ class FeatureExtractors:
         """
         if reranker is not None and self.matcher is not None and self.by_name["clip"].hash == reranker:
             raise UserError(
-                f"the matcher (weights {reranker}) is the model that re-ranked these pictures: it would score its own"
+                f"the matcher (weights {reranker}) is the model that re-ranked these images: it would score its own"
                 " choice. Score with another one"
             )
 
     @property
     def first(self) -> str:
-        """The extractor whose features tell one picture from another: the matcher, or else the first that there is."""
+        """The extractor whose features tell one image from another: the matcher, or else the first that there is."""
         return "clip" if self.matcher is not None else next(iter(self.by_name))
 
     @property
     def protocol(self) -> dict[str, str]:
-        """Who extractors: by extractor its width, hash and resizing."""
+        """Name who extracts features: by extractor its width, hash and resizing."""
         return {
             name: f"{extractor.width} features, weights {extractor.hash}, {extractor.resize}"
             for name, extractor in self.by_name.items()
@@ -152,7 +152,7 @@ class FeatureExtractors:
         try:
             self.matcher = load(source)
             if not hasattr(self.matcher, "encode_text"):
-                raise UserError(f"{source}: it is of no retrieval task, so it cannot match pictures with texts")
+                raise UserError(f"{source}: it is of no retrieval task, so it cannot match images with texts")
         except UserError as error:
             raise UserError(f"matcher {error}") from None
         width, size = self.matcher.image_projection.out_features, self.matcher.image_size
@@ -185,11 +185,11 @@ def true_features(
     agree: Callable[[bool], bool] = bool,
     write: bool = True,
 ) -> dict[str, Tensor]:
-    """Give the features of all true pictures of a split, in file order, from the cache where they were seen before.
+    """Give the features of all true images of a split, in file order, from the cache where they were seen before.
 
     Args:
         extractors: Who looks.
-        data: Whose pictures; each process reads its share of them.
+        data: Whose images; each process reads its share of them.
         split: Of the data.
         names: The extractors that are asked; by default all.
         agree: Whether all processes say yes; by default there is only this one.

@@ -1,4 +1,4 @@
-"""``python -m zoo generate CHECKPOINT TEXT …``: pictures of descriptions that are typed."""
+"""``python -m zoo generate CHECKPOINT TEXT …``: images of prompts that are typed."""
 
 import re
 from pathlib import Path
@@ -8,11 +8,11 @@ from zoo.core.command import CommandParser
 from zoo.errors import UserError
 
 BATCH = 32
-PICTURE_SIZE = 192  # on the sheet, pixels
+PICTURE_SIZE = 192  # on the image grid, pixels
 
 
 def main(argv: list[str]) -> int:
-    """Draw and write.
+    """Generate and write.
 
     Args:
         argv: The words after ``python -m zoo generate``.
@@ -30,9 +30,9 @@ def main(argv: list[str]) -> int:
             f"--seeds is {options.seeds}, --first_seed {options.first_seed}: give 1 or more, and 0 to 2^63 - 1"
         )
     if not all(text.strip() for text in options.texts):
-        parser.error("a TEXT is empty: give a description")
+        parser.error("a TEXT is empty: give a prompt")
     out = Path(options.out)
-    check_place(out)
+    check_output_path(out)
     import torch
 
     import zoo
@@ -40,11 +40,11 @@ def main(argv: list[str]) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = zoo.load(options.checkpoint, device=device)
     if not hasattr(task, "generator"):
-        raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which draws no pictures")
+        raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which generates no images")
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    pictures = draw(task.generator, options.texts, seeds, options.sampling or {})
+    pictures = sample(task.generator, options.texts, seeds, options.sampling or {})
     written = write(pictures, options.texts, seeds, out)
-    print(f"{written}: {len(options.texts)} x {len(seeds)} pictures of {task.image_size} px")
+    print(f"{written}: {len(options.texts)} x {len(seeds)} images of {task.image_size} px")
     return 0
 
 
@@ -52,7 +52,7 @@ def generate_parser() -> CommandParser:
     """The options of ``generate``."""
     parser = CommandParser(
         prog="python -m zoo generate",
-        description="Draw pictures of descriptions. A picture is a function of checkpoint, description, seed and"
+        description="Generate images of prompts. An image is a function of checkpoint, prompt, seed and"
         " sampling options; it is computed in fp32, on a GPU where there is one.",
     )
     parser.add_argument(
@@ -60,45 +60,45 @@ def generate_parser() -> CommandParser:
         type=str,
         help="A text-to-image checkpoint, a run's folder or an experiment's (runs/diffusion_demo: its newest run).",
     )
-    parser.add_argument("texts", type=str, nargs="+", metavar="TEXT", help="A description, in quotes; or several.")
-    parser.add_argument("--seeds", type=int, default=4, help="Pictures of each description.")
-    parser.add_argument("--first_seed", type=int, default=0, help="Seed of the first picture; the next ones count up.")
+    parser.add_argument("texts", type=str, nargs="+", metavar="TEXT", help="A prompt, in quotes; or several.")
+    parser.add_argument("--seeds", type=int, default=4, help="Images of each prompt.")
+    parser.add_argument("--first_seed", type=int, default=0, help="Seed of the first image; the next ones count up.")
     parser.add_argument(
         "--out",
         type=str,
         default="sheet.png",
-        help="A PNG file: one sheet of all pictures, a line for each description. Anything else is a folder, which"
-        " gets the sheet and each picture as it was drawn.",
+        help="A PNG file: one image grid of all images, a line for each prompt. Anything else is a folder, which"
+        " gets the image grid and each image as it was generated.",
     )
     parser.add_argument(
         "--sampling",
         type=dict[str, Any] | None,
         default=None,
-        help="How to draw, where it is not to be as in training: --sampling.guidance 6. Of diffusion: guidance,"
+        help="How to sample, where it is not to be as in training: --sampling.guidance 6. Of diffusion: guidance,"
         " guidance_until, solver, steps; of codes: guidance, temperature, top_k, top_p.",
     )
     return parser
 
 
-def draw(generator: Any, texts: list[str], seeds: list[int], sampling: dict[str, Any]) -> Any:
-    """Pictures ``[texts, seeds, S, S, 3] uint8`` as a numpy array."""
+def sample(generator: Any, texts: list[str], seeds: list[int], sampling: dict[str, Any]) -> Any:
+    """Images ``[texts, seeds, S, S, 3] uint8`` as a numpy array."""
     import torch
     from rich.console import Console
     from rich.progress import track
 
     wanted = [(text, seed) for text in texts for seed in seeds]
     parts = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
-    drawn = []
-    for part in track(parts, description="Drawing", console=Console(stderr=True), transient=True):
+    sampled = []
+    for part in track(parts, description="Sampling", console=Console(stderr=True), transient=True):
         try:
-            drawn.append(generator.generate([text for text, _ in part], seeds=[seed for _, seed in part], **sampling))
+            sampled.append(generator.generate([text for text, _ in part], seeds=[seed for _, seed in part], **sampling))
         except UserError as error:
             raise UserError(f"--sampling: {error}") from None
-    pictures = torch.cat(drawn).permute(0, 2, 3, 1).cpu().numpy()
+    pictures = torch.cat(sampled).permute(0, 2, 3, 1).cpu().numpy()
     return pictures.reshape(len(texts), len(seeds), *pictures.shape[1:])
 
 
-def check_place(out: Path) -> None:
+def check_output_path(out: Path) -> None:
     """See, before the work, that the output is of the right kind.
 
     Raises:
@@ -108,13 +108,13 @@ def check_place(out: Path) -> None:
         if out.is_dir():
             raise UserError(f"--out {out} is a folder: name a file in it, or a folder without .png at its end")
     elif out.suffix and not out.is_dir():
-        raise UserError(f"--out {out}: sheets are PNG files: give a name that ends in .png, or a folder")
+        raise UserError(f"--out {out}: image grids are PNG files: give a name that ends in .png, or a folder")
     elif out.is_file():
         raise UserError(f"--out {out} is a file: give a name that ends in .png, or a folder")
 
 
 def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
-    """Write the sheet, and into a folder the single pictures too; atomically."""
+    """Write the image grid, and into a folder the single images too; atomically."""
     from PIL import Image
 
     from zoo.core.grids import GridRow, image_grid

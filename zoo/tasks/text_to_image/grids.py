@@ -1,4 +1,4 @@
-"""Contact sheets of generated pictures: fixed descriptions by fixed seeds, and those nearest to a training picture."""
+"""Image grids of generated images: fixed prompts by fixed seeds, and those nearest to a training image."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from zoo.tasks.text_to_image.contracts import GenerationData, GenerationTargets
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 from zoo.tasks.text_to_image.metrics.r_precision import hits
 
-SHEET_ROWS = 8
+GRID_ROWS = 8
 
 
 def grid(
@@ -25,19 +25,19 @@ def grid(
     read: Tensor | None,
     distractors: Tensor | None,
 ) -> Image:
-    """The same descriptions by the same seeds every time; framed are those whose own description is nearest.
+    """The same prompts by the same seeds every time; framed are those whose own prompt is nearest.
 
     Args:
-        generator: What draws.
-        data: Whose true pictures stand beside.
-        targets: Descriptions, some of which, spread evenly, are drawn.
-        prompts: Descriptions to draw instead; they have no true pictures.
-        seeds: Pictures of each.
-        extractors: Who see whether a picture fits.
-        read: ``[N, D]``: the matcher's vectors of the descriptions, if there is a matcher.
-        distractors: ``[N, K]``: what each description is held against.
+        generator: What generates.
+        data: Whose true images stand beside.
+        targets: Prompts, some of which, spread evenly, are generated.
+        prompts: Prompts to generate images of instead; they have no true images.
+        seeds: Images of each.
+        extractors: Who see whether an image fits.
+        read: ``[N, D]``: the matcher's vectors of the prompts, if there is a matcher.
+        distractors: ``[N, K]``: what each prompt is held against.
     """
-    spread = torch.linspace(0, len(targets.rows) - 1, min(SHEET_ROWS, len(targets.rows))).round().long()
+    spread = torch.linspace(0, len(targets.rows) - 1, min(GRID_ROWS, len(targets.rows))).round().long()
     rows = [] if prompts else [targets.rows[place] for place in spread.tolist()]
     texts = prompts or [targets.texts[row] for row in rows]
     columns, framed = [], []
@@ -49,10 +49,10 @@ def grid(
             framed.append(hits(seen, read, torch.tensor(rows), distractors).tolist())
         else:
             framed.append([False] * len(texts))
-    sheet_rows = []
+    grid_rows = []
     for place, text in enumerate(texts):
         true = [data.image(targets.split, rows[place])] if rows else []
-        sheet_rows.append(
+        grid_rows.append(
             GridRow(
                 text=text,
                 images=[*true, *(column[place] for column in columns)],
@@ -60,32 +60,32 @@ def grid(
             )
         )
     titles = [*(["true"] if rows else []), *(f"seed {seed}" for seed in range(seeds))]
-    return image_grid(sheet_rows, titles=titles)
+    return image_grid(grid_rows, titles=titles)
 
 
-def nearest_sheet(
-    task: Any, data: GenerationData, targets: GenerationTargets, rows: Tensor, likeness: Tensor, places: Tensor
+def nearest_grid(
+    task: Any, data: GenerationData, targets: GenerationTargets, rows: Tensor, similarity: Tensor, places: Tensor
 ) -> Image:
-    """The generated pictures that are most like a training picture, beside it and the true one.
+    """The generated images that are most like a training image, beside it and the true one.
 
     Args:
-        task: What drew, and draws these again.
-        data: Whose pictures stand beside.
-        targets: The descriptions.
-        rows: ``[n] int64``: those that were drawn.
-        likeness: ``[n]``: each picture's cosine with its nearest training picture.
+        task: What generated them, and does so again.
+        data: Whose images stand beside.
+        targets: The prompts.
+        rows: ``[n] int64``: those that were generated.
+        similarity: ``[n]``: each image's cosine with its nearest training image.
         places: ``[n] int64``: which that is.
     """
-    closest = likeness.argsort(descending=True, stable=True)[:SHEET_ROWS]
+    closest = similarity.argsort(descending=True, stable=True)[:GRID_ROWS]
     chosen = rows[closest].tolist()
-    drawn = task.draw([targets.texts[row] for row in chosen], chosen).permute(0, 2, 3, 1).cpu().numpy()
-    sheet_rows = [
+    images = task.generate([targets.texts[row] for row in chosen], chosen).permute(0, 2, 3, 1).cpu().numpy()
+    grid_rows = [
         GridRow(
             text=targets.texts[row],
             images=[picture, data.image("train", int(places[place])), data.image(targets.split, row)],
             hits=[False] * 3,
-            note=f"cosine {likeness[place]:.3f}",
+            note=f"cosine {similarity[place]:.3f}",
         )
-        for place, row, picture in zip(closest.tolist(), chosen, drawn, strict=True)
+        for place, row, picture in zip(closest.tolist(), chosen, images, strict=True)
     ]
-    return image_grid(sheet_rows, titles=["generated", "nearest training", "true"])
+    return image_grid(grid_rows, titles=["generated", "nearest training", "true"])

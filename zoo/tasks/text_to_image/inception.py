@@ -67,7 +67,7 @@ class Inception(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at pictures.
+        """Extract the features of images.
 
         Args:
             images: ``[B, 3, H, W] uint8``, RGB, of any size.

@@ -1,4 +1,4 @@
-"""Latents or codes of a split's pictures on disk: written once by ``data encode``, read by training. Knows no model."""
+"""Latents or codes of a split's images on disk: written once by ``data encode``, read by training. Knows no model."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.io import write_text
 
-ARRAY, FACTS, PARTIAL = "train.npy", "latents.json", "train.partial.npy"
+ARRAY, METADATA, PARTIAL = "train.npy", "latents.json", "train.partial.npy"
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class LatentMetadata:
 
     Args:
         source: The split: its data set's name and digest.
-        image_size: Side of the square pictures that were encoded, in pixels.
+        image_size: Side of the square images that were encoded, in pixels.
         image_tokenizer: The registered name of what encoded them.
         weights: The hash of its weights.
-        flipped: Whether every picture was also encoded flipped.
+        flipped: Whether every image was also encoded flipped.
     """
 
     source: str
@@ -34,13 +34,13 @@ class LatentMetadata:
 
 
 class Latents:
-    """The latents of the training pictures, in file order; of an image tokenizer with a codebook, their codes.
+    """The latents of the training images, in file order; of an image tokenizer with a codebook, their codes.
 
     Args:
         folder: What ``data encode`` wrote.
 
     Attributes:
-        facts: What they are of.
+        metadata: What they are of.
         mean: ``[C]``, measured on all of them; of codes, which have none, ``[]``.
         std: ``[C]``, measured on all of them; likewise.
         are_codes: Whether they are codes.
@@ -52,9 +52,9 @@ class Latents:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            self.mean, self.std = np.array(facts.pop("mean")), np.array(facts.pop("std"))
-            self.metadata = LatentMetadata(**facts)
+            metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+            self.mean, self.std = np.array(metadata.pop("mean")), np.array(metadata.pop("std"))
+            self.metadata = LatentMetadata(**metadata)
             self.are_codes = self.array.dtype.kind == "i"
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -77,15 +77,15 @@ class LatentsWriter:
 
     Args:
         folder: Where to.
-        facts: What they are of; what was begun of anything else is begun anew.
+        metadata: What they are of; what was begun of anything else is begun anew.
         shape: Of all of them, ``[N, V, C, h, w]``, or of codes ``[N, V, h, w]``.
     """
 
-    def __init__(self, folder: Path, facts: LatentMetadata, shape: tuple[int, ...]) -> None:
-        self.folder, self.metadata = folder, facts
+    def __init__(self, folder: Path, metadata: LatentMetadata, shape: tuple[int, ...]) -> None:
+        self.folder, self.metadata = folder, metadata
         self.partial, self.progress = folder / PARTIAL, folder / "progress.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._begun = {"facts": asdict(facts), "shape": list(shape)}
+        self._begun = {"facts": asdict(metadata), "shape": list(shape)}
         self.done = self._done_before()
         if self.done == 0:
             self.progress.unlink(missing_ok=True)  # before its rows go
@@ -118,11 +118,11 @@ class LatentsWriter:
         """
         assert self.done == len(self.array), "not all rows were written"
         mean, std = self._measure() if self.array.ndim == 5 else ([], [])
-        (self.folder / FACTS).unlink(missing_ok=True)
+        (self.folder / METADATA).unlink(missing_ok=True)
         self.progress.unlink()
         self.partial.replace(self.folder / ARRAY)
-        facts = {**asdict(self.metadata), "mean": mean, "std": std}
-        write_text(self.folder / FACTS, json.dumps(facts, indent=2) + "\n")
+        metadata = {**asdict(self.metadata), "mean": mean, "std": std}
+        write_text(self.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
 
     def _measure(self) -> tuple[list[float], list[float]]:
         count, total, squares = 0, np.zeros(self.array.shape[2]), np.zeros(self.array.shape[2])

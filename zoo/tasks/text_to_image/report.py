@@ -13,7 +13,7 @@ from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 
 
 def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, Any]) -> None:
-    """Print the scores of generated pictures, each extractor's on a line, with what they are to be held against.
+    """Print the scores of generated images, each extractor's on a line, with what they are to be held against.
 
     Args:
         scores: As ``zoo.tasks.text_to_image.metrics.scores`` names them.
@@ -40,16 +40,16 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
     ]
     if refused:
         console.print(
-            f"No Fréchet distance by {', '.join(refused)}: it needs more pictures than there are features; of these"
+            f"No Fréchet distance by {', '.join(refused)}: it needs more images than there are features; of these"
             f" there are {min(protocol['generated'], protocol['true'])}"
         )
     ceiling = "r_precision_first_stage"
     if "r_precision" in scores:
         console.print(
-            f"R-precision {_spell(scores, 'r_precision', 'r_precision_std')} %: true pictures"
+            f"R-precision {_spell(scores, 'r_precision', 'r_precision_std')} %: true images"
             f" {_spell(scores, 'r_precision_true')}"
             + (f", through the image tokenizer {_spell(scores, ceiling)}" if ceiling in scores else "")
-            + f", shuffled descriptions {_spell(scores, 'r_precision_shuffled')},"
+            + f", shuffled prompts {_spell(scores, 'r_precision_shuffled')},"
             f" chance {_spell(scores, 'r_precision_chance')}"
         )
     if "psnr" in scores:
@@ -59,12 +59,12 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
         )
     if "copied" in scores:
         console.print(
-            f"Memorisation: {_spell(scores, 'copied')} % nearer to a training picture than 99 % of the true ones;"
-            f" mean cosine {_spell(scores, 'nearest_training')}, of true pictures"
+            f"Memorisation: {_spell(scores, 'copied')} % nearer to a training image than 99 % of the true ones;"
+            f" mean cosine {_spell(scores, 'nearest_training')}, of true images"
             f" {_spell(scores, 'nearest_training_true')}"
         )
     console.print(
-        f"{protocol['generated']} generated pictures, {protocol['true']} true ones; precision and recall in percent",
+        f"{protocol['generated']} generated images, {protocol['true']} true ones; precision and recall in percent",
         *(f"\n{name}: {line}" for name, line in protocol["extractors"].items()),
         style="dim",
         soft_wrap=True,
@@ -82,7 +82,7 @@ def check_monitored(trainer: L.Trainer, extractors: FeatureExtractors, targets: 
     """See that the Fréchet distance by which checkpoints are chosen will be there.
 
     Raises:
-        UserError: An evaluation has too few pictures for it.
+        UserError: An evaluation has too few images for it.
     """
     count = min(len(targets.rows), len(targets.image_ids))
     for monitor in (getattr(callback, "monitor", None) or "" for callback in trainer.checkpoint_callbacks):

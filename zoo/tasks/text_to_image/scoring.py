@@ -1,4 +1,4 @@
-"""``python -m zoo score text_to_image``: anyone's generated pictures, scored by a stated protocol."""
+"""``python -m zoo score text_to_image``: anyone's generated images, scored by a stated protocol."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def scoring_parser() -> CommandParser:
         " the protocol is printed and stored with the numbers. Every fault of the file is listed first, with line and"
         " id; then the exit code is 1 and nothing is scored.",
     )
-    add_judges(parser)
+    add_extractor_options(parser)
     parser.add_argument(
         "--predictions", type=str, required=True, help="T2I_SPLIT.tsv: lines of id, tab, base64 of a PNG or JPEG."
     )
@@ -37,13 +37,13 @@ def scoring_parser() -> CommandParser:
         "--split",
         choices=["auto", "train", "valid", "test"],
         default="auto",
-        help="Whose descriptions were drawn; auto: as the file's name says.",
+        help="Whose prompts were generated; auto: as the file's name says.",
     )
     parser.add_argument(
         "--reference",
         choices=["auto", "train", "valid", "test"],
         default="auto",
-        help="The split whose pictures are the true ones; auto: the same, or valid where it has none, as MUGE's test.",
+        help="The split whose images are the true ones; auto: the same, or valid where it has none, as MUGE's test.",
     )
     parser.add_argument(
         "--distractors",
@@ -55,8 +55,8 @@ def scoring_parser() -> CommandParser:
     return parser
 
 
-def add_judges(parser: CommandParser) -> None:
-    """Add the options that say who extractors and where the descriptions are."""
+def add_extractor_options(parser: CommandParser) -> None:
+    """Add the options that say who extracts features and where the prompts are."""
     parser.add_argument("--targets", type=str, required=True, help="The ECommerce-T2I folder, or its parent.")
     parser.add_argument(
         "--matcher",
@@ -79,7 +79,7 @@ def add_judges(parser: CommandParser) -> None:
         default=[],
         help="Image towers with published weights, for further Fréchet distances: timm:NAME.",
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="Pictures that the extractors look at together.")
+    parser.add_argument("--batch_size", type=int, default=64, help="Images whose features are extracted together.")
     parser.add_argument("--output", type=str, default=None, help="Also write numbers and protocol to this JSON file.")
 
 
@@ -104,11 +104,11 @@ def main(argv: list[str]) -> int:
     if submission.errors:
         submission.check()
     else:
-        extractors = load_judges(options)
+        extractors = load_extractors(options)
         extractors.refuse(_reranker(beside))
         collected = CollectedRows(targets.rows, names=names_of(extractors))
         batches = submission.pictures(batch_size=options.batch_size)
-        for batch in progress(batches, "Looking", math.ceil(len(targets.texts) / options.batch_size)):
+        for batch in progress(batches, "Extracting features", math.ceil(len(targets.texts) / options.batch_size)):
             if not submission.errors:  # else it is read on for the other errors alone
                 collected.update(batch["row"], **extractors.extract_features(batch["image"].to(extractors.device)))
     if submission.errors:
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
     scores = score_features(extractors, data, targets, reference, distractors, rows, values)
     protocol = protocol_of(extractors, data, targets, reference, len(rows), options.distractors, distractors)
     protocol = {"predictions": Path(options.predictions).name, **protocol}
-    print_scores(scores, title=f"{options.predictions}, descriptions of {split}", protocol=protocol)
+    print_scores(scores, title=f"{options.predictions}, prompts of {split}", protocol=protocol)
     if options.output is not None:
         write_output(
             options.output, json.dumps({"metrics": scores, "protocol": protocol}, indent=2, ensure_ascii=False)
@@ -141,7 +141,7 @@ def score_features(
     rows: "Tensor",
     values: "dict[str, Tensor]",
 ) -> dict[str, float]:
-    """All scores of generated pictures' features, those of rows of ``targets``; the true side is ``reference``."""
+    """All scores of generated images' features, those of rows of ``targets``; the true side is ``reference``."""
     from zoo.tasks.text_to_image.feature_extractors import true_features
     from zoo.tasks.text_to_image.metrics.scores import (
         distribution_scores,
@@ -176,7 +176,7 @@ def _has_training_pictures(data: Any) -> bool:
 
 
 def names_of(extractors: "FeatureExtractors") -> list[str]:
-    """What the extractors give of each picture."""
+    """What the extractors give of each image."""
     return [*extractors.by_name, *(["logits"] if "inception" in extractors.by_name else [])]
 
 
@@ -202,7 +202,7 @@ def protocol_of(
         "true": len(true.texts),
         "image_size": data.image_size,
         "extractors": extractors.protocol,
-        "r_precision": f"1 true and {distractors.shape[1]} mismatched descriptions, {drawn}; ties are misses; 10 folds",
+        "r_precision": f"1 true and {distractors.shape[1]} mismatched prompts, {drawn}; ties are misses; 10 folds",
     }
 
 
@@ -219,13 +219,13 @@ def _split(options: "Namespace") -> str:
     if named is None:
         raise UserError(
             f"--predictions {options.predictions}: the name is not T2I_SPLIT.tsv, so it does not tell whose"
-            " descriptions were drawn: give --split train, valid or test"
+            " prompts were generated: give --split train, valid or test"
         )
     return splits[named[1]]
 
 
 def open_targets(options: "Namespace", split: str) -> "tuple[Any, GenerationTargets]":
-    """The data module and the descriptions of a split."""
+    """The data module and the prompts of a split."""
     import torch
 
     from zoo.tasks.text_to_image.data import TextToImageDataModule
@@ -241,7 +241,7 @@ def open_targets(options: "Namespace", split: str) -> "tuple[Any, GenerationTarg
     return data, data.targets(split)
 
 
-def load_judges(options: "Namespace") -> "FeatureExtractors":
+def load_extractors(options: "Namespace") -> "FeatureExtractors":
     """The extractors that the options name, on the GPU where there is one."""
     import torch
 
@@ -257,21 +257,21 @@ def load_judges(options: "Namespace") -> "FeatureExtractors":
 
 
 def _reranker(predictions: Path) -> str | None:
-    """The hash of the model that chose the pictures, as ``predict`` writes it beside them."""
+    """The hash of the model that chose the images, as ``predict`` writes it beside them."""
     beside = predictions.with_suffix(".json")
     if not beside.is_file():
         return None
     try:
         return json.loads(beside.read_text(encoding="utf-8"))["sampling"]["reranker"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{beside}: it does not say how the pictures were drawn; mend it, or take it away") from None
+        raise UserError(f"{beside}: it does not say how the images were generated; mend it, or take it away") from None
 
 
 def read_distractors(path: str | None, targets: "GenerationTargets") -> "Tensor":
-    """The mismatched descriptions of each row: drawn, or those of a file.
+    """The mismatched prompts of each row: drawn, or those of a file.
 
     Raises:
-        UserError: The file does not list as many other descriptions, all different, for each id of the split.
+        UserError: The file does not list as many other prompts, all different, for each id of the split.
     """
     import torch
 
@@ -291,8 +291,8 @@ def read_distractors(path: str | None, targets: "GenerationTargets") -> "Tensor"
             raise UserError(f"{where}: {unknown[0]!r} is no id of the {targets.split} split")
         texts = {targets.texts[row_of[name]] for name in ids}
         if image_id in listed or len(texts) < len(ids) or targets.texts[row_of[image_id]] in texts:
-            what = "is listed twice" if image_id in listed else "has a description twice, or its own, among them"
-            raise UserError(f"{where}: {image_id} {what}; distractors are other descriptions, all different")
+            what = "is listed twice" if image_id in listed else "has a prompt twice, or its own, among them"
+            raise UserError(f"{where}: {image_id} {what}; distractors are other prompts, all different")
         listed[image_id] = [row_of[name] for name in ids]
     counts = sorted({len(rows) for rows in listed.values()})
     if len(listed) != len(row_of) or len(counts) != 1 or counts[0] < 1:

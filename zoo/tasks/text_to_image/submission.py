@@ -24,18 +24,18 @@ from zoo.tasks.text_to_image.contracts import GenerationTargets
 
 
 class TextToImageSubmission(Submission):
-    """Writes a picture of every description to ``predictions/T2I_SPLIT.tsv`` in the run: id, tab, base64 of a PNG.
+    """Writes an image of every prompt to ``predictions/T2I_SPLIT.tsv`` in the run: id, tab, base64 of a PNG.
 
-    The file appears whole or not at all, in the descriptions' order, on any number of processes. What is drawn is kept
-    beside it until then, so that the same command goes on after an interruption; pictures of other weights, seeds or
-    data are not taken. ``T2I_SPLIT.json`` beside it says how the pictures were drawn, the model that re-ranked them
+    The file appears whole or not at all, in the prompts' order, on any number of processes. What is generated is kept
+    beside it until then, so that the same command resumes after an interruption; images of other weights, seeds or
+    data are not taken. ``T2I_SPLIT.json`` beside it says how the images were generated, the model that re-ranked them
     too, which ``score text_to_image`` will not take for a matcher. The split is the data module's ``predict_split``.
     """
 
     rows = "description"
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """See what is drawn already, before the loader is made.
+        """See what is generated already, before the loader is made.
 
         Raises:
             UserError: There is no data module.
@@ -58,10 +58,10 @@ class TextToImageSubmission(Submission):
         self.parts = self.file.with_name(f".{self.file.stem}.{digest}.parts")
         done = sorted({row for row, _ in self._drawn()})
         done = done[: max(0, len(self.targets.texts) - trainer.world_size)]  # each process must have something to do
-        done = trainer.strategy.broadcast(done)  # others may draw already
+        done = trainer.strategy.broadcast(done)  # others may generate already
         data.skip_rows = set(done)
         if done and trainer.is_global_zero:
-            print(f"{self.file}: {len(done)} of {len(self.targets.texts)} pictures are drawn already: going on")
+            print(f"{self.file}: {len(done)} of {len(self.targets.texts)} images are generated already: resuming")
 
     def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
         """Open the file that this process adds to."""
@@ -72,7 +72,7 @@ class TextToImageSubmission(Submission):
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Keep a batch of pictures."""
+        """Keep a batch of images."""
         pictures = outputs.permute(0, 2, 3, 1).cpu().numpy()
         for row, picture in zip(batch["row"].tolist(), pictures, strict=True):
             buffer = BytesIO()
@@ -81,7 +81,7 @@ class TextToImageSubmission(Submission):
         self.part.flush()
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the pictures together and write the file."""
+        """Put the images together and write the file."""
         self.part.close()
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
@@ -89,14 +89,14 @@ class TextToImageSubmission(Submission):
         found = dict(self._drawn())
         missing = [self.targets.image_ids[row] for row in range(len(self.targets.texts)) if row not in found]
         if missing:
-            raise RuntimeError(f"{len(missing)} pictures were not drawn (ids {', '.join(missing[:5])})")
+            raise RuntimeError(f"{len(missing)} images were not generated (ids {', '.join(missing[:5])})")
         write_image_tsv(self.file, ((self.targets.image_ids[row], found[row]) for row in sorted(found)))
         write_text(self.file.with_suffix(".json"), json.dumps(self.protocol, indent=2, ensure_ascii=False) + "\n")
         shutil.rmtree(self.parts)
-        print(f"{self.file}: {len(found)} pictures of {self.targets.split}'s descriptions")
+        print(f"{self.file}: {len(found)} images of {self.targets.split}'s prompts")
 
     def _drawn(self) -> Iterator[tuple[int, bytes]]:
-        """Rows and pictures that are kept; a line that was cut short is none."""
+        """Rows and images that are kept; a line that was cut short is none."""
         for part in sorted(self.parts.glob("*.tsv")):
             for line in part.read_bytes().splitlines(keepends=True):
                 row, _, encoded = line.rstrip(b"\n").partition(b"\t")

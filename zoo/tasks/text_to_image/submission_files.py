@@ -1,7 +1,7 @@
 """A text-to-image submission, ``T2I_test.tsv``, anyone's: read in the targets's order, with every error.
 
 MUGE publishes no evaluator: the rules are those of its task page, one line of id, tab and base64 PNG or JPEG for every
-description, and what a comparison of pictures needs: RGB, square, all of one size.
+prompt, and what a comparison of images needs: RGB, square, all of one size.
 """
 
 import mmap
@@ -22,7 +22,7 @@ from zoo.tasks.text_to_image.contracts import GenerationTargets, TextImageBatch
 
 FORMATS = ("PNG", "JPEG")
 ACCEPTED: tuple[Kind, ...] = ("crlf",)
-READ_AHEAD = 16  # pictures that wait for each thread
+READ_AHEAD = 16  # images that wait for each thread
 
 
 class Line(NamedTuple):
@@ -35,14 +35,14 @@ class Line(NamedTuple):
 
 
 class T2ISubmission:
-    """The pictures of a submission, and everything that is wrong with them.
+    """The images of a submission, and everything that is wrong with them.
 
-    What lines, ids and the pictures' headers show is in ``errors`` at once; a picture that cannot be decoded is added
+    What lines, ids and the images' headers show is in ``errors`` at once; an image that cannot be decoded is added
     when it is read, so the list is whole after ``pictures`` was read to its end, or after ``check``.
 
     Args:
-        path: Lines of id, tab and base64 picture. Line ends may be CRLF and the last may be missing.
-        targets: The descriptions that were drawn; a line is wanted for each.
+        path: Lines of id, tab and base64 image. Line ends may be CRLF and the last may be missing.
+        targets: The prompts that were generated; a line is wanted for each.
 
     Raises:
         FileError: The file is not there.
@@ -77,16 +77,16 @@ class T2ISubmission:
         return sorted(once.values(), key=lambda error: error.line or 0)
 
     def check(self) -> list[FileError]:
-        """Decode every picture, and give all errors."""
+        """Decode every image, and give all errors."""
         for _ in self.pictures():
             pass
         return self.errors
 
     def pictures(self, *, batch_size: int = 64, num_workers: int | None = None) -> Iterator[TextImageBatch]:
-        """The pictures in the order of the targets's rows; those with errors are left out.
+        """The images in the order of the targets's rows; those with errors are left out.
 
         Args:
-            batch_size: Pictures of a batch.
+            batch_size: Images of a batch.
             num_workers: Threads that decode; by default one a processor.
 
         Yields:
@@ -111,7 +111,7 @@ class T2ISubmission:
         first = []
         for line in lines:
             if line.image_id not in self.row_of:
-                self._report("unknown_id", f"no description of the {self.targets.split} split has this id", line)
+                self._report("unknown_id", f"no prompt of the {self.targets.split} split has this id", line)
             elif self._reader.claim(line.number, line.image_id):
                 first.append(line)
         if not len(self._data):
@@ -121,7 +121,7 @@ class T2ISubmission:
                 self._reader.report("no_prediction", "is missing; add a line for it", id=image_id)
         return first
 
-    # --- pictures ----------------------------------------------------------------------------------------------
+    # --- images ----------------------------------------------------------------------------------------------
 
     def _header(self, line: Line) -> images.Header | None:
         try:
@@ -131,7 +131,7 @@ class T2ISubmission:
             return None
 
     def _is_sound(self, line: Line, header: images.Header) -> bool:
-        """Whether a picture is of the right kind; an error for each way in which it is not."""
+        """Whether an image is of the right kind; an error for each way in which it is not."""
         size, errors = f"{header.width} × {header.height} pixels", list[str]()
         if header.format not in FORMATS:
             errors.append(f"a {header.format}, not a {' or '.join(FORMATS)}")
@@ -140,7 +140,7 @@ class T2ISubmission:
         if header.height != header.width:
             errors.append(f"{size}, not square")
         elif header.width != self.image_size:
-            errors.append(f"{size}; most of this file's pictures have {self.image_size} × {self.image_size}")
+            errors.append(f"{size}; most of this file's images have {self.image_size} × {self.image_size}")
         for error in errors:
             self._report("bad_image", error, line)
         return not errors
@@ -185,6 +185,6 @@ def map_file(path: Path) -> bytes | mmap.mmap:
 
 
 def most_common_side(headers: Iterable[images.Header]) -> int | None:
-    """The side in pixels of most of the square pictures, the first of equals; None if there are none."""
+    """The side in pixels of most of the square images, the first of equals; None if there are none."""
     sides = Counter(header.width for header in headers if header.width == header.height)
     return sides.most_common(1)[0][0] if sides else None

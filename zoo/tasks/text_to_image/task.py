@@ -1,4 +1,4 @@
-"""Text to image: a generator, trained on descriptions and their pictures, drawing by seeds."""
+"""Text to image: a generator, trained on prompts and their images, sampled by seeds."""
 
 import hashlib
 import sys
@@ -24,11 +24,11 @@ ADAMW = OptimizerOptions(weight_decay=0.01, betas=(0.9, 0.99), eps=1e-8)
 
 
 class TextToImageTask(Task):
-    """A generator of pictures from Chinese descriptions.
+    """A generator of images from Chinese prompts.
 
-    Training lowers the generator's own loss. Evaluation and prediction draw one picture of each description, a function
-    of the weights, the description, ``sample_seed`` and the description's place in its file alone; with ``candidates``
-    several are drawn and a reranker chooses. ``GenerationEvaluation`` scores them.
+    Training lowers the generator's own loss. Evaluation and prediction generate one image of each prompt, a function
+    of the weights, the prompt, ``sample_seed`` and the prompt's place in its file alone; with ``candidates``
+    several are generated and a reranker chooses. ``GenerationEvaluation`` scores them.
 
     Args:
         generator: A registered generator or a built module (``zoo.tasks.text_to_image.contracts.Generator``).
@@ -39,10 +39,10 @@ class TextToImageTask(Task):
             optimiser nor place in training is taken: for that, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.
         optimizer: How AdamW goes, beside its peak learning rate.
-        sample_seed: Seed of the pictures that are drawn.
-        candidates: Pictures drawn of each description, of which the reranker keeps the nearest to it.
+        sample_seed: Seed of the images that are generated.
+        candidates: Images generated of each prompt, of which the reranker keeps the nearest to it.
         reranker: A retrieval checkpoint, a run's folder or published weights that chooses among the candidates. It
-            cannot be the matcher that scores the pictures.
+            cannot be the matcher that scores the images.
         evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
@@ -88,29 +88,29 @@ class TextToImageTask(Task):
 
     @property
     def image_size(self) -> int:
-        """Side of the square pictures that the generator draws and learns from, in pixels."""
+        """Side of the square images that the generator generates and learns from, in pixels."""
         return self.generator.image_size
 
     # --- drawing -----------------------------------------------------------------------------------------------
 
-    def draw(self, texts: list[str], rows: list[int]) -> Tensor:
-        """Draw B pictures ``[B, 3, S, S] uint8``, those of these descriptions at these places of their file."""
-        pictures = self._draw(texts, rows, candidate=0)
+    def generate(self, texts: list[str], rows: list[int]) -> Tensor:
+        """Generate B images ``[B, 3, S, S] uint8``, those of these prompts at these places of their file."""
+        pictures = self._sample(texts, rows, candidate=0)
         if self.hparams["candidates"] == 1:
             return pictures
         reranker = self.reranker()
         embedded = reranker.encode_text(texts)
-        best = _likeness(reranker, pictures, embedded)
+        best = _similarity(reranker, pictures, embedded)
         for candidate in range(1, self.hparams["candidates"]):
-            others = self._draw(texts, rows, candidate)
-            likeness = _likeness(reranker, others, embedded)
-            better = likeness > best
+            others = self._sample(texts, rows, candidate)
+            similarity = _similarity(reranker, others, embedded)
+            better = similarity > best
             pictures = torch.where(better[:, None, None, None], others, pictures)
-            best = torch.where(better, likeness, best)
+            best = torch.where(better, similarity, best)
         return pictures
 
-    def _draw(self, texts: list[str], rows: list[int], candidate: int) -> Tensor:
-        seeds = [picture_seed(self.hparams["sample_seed"], row, candidate) for row in rows]
+    def _sample(self, texts: list[str], rows: list[int], candidate: int) -> Tensor:
+        seeds = [image_seed(self.hparams["sample_seed"], row, candidate) for row in rows]
         pictures = self.generator.generate(texts, seeds=seeds)
         wanted = (len(texts), 3, self.image_size, self.image_size)
         if pictures.dtype != torch.uint8 or pictures.shape != wanted:
@@ -134,7 +134,7 @@ class TextToImageTask(Task):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How pictures are drawn, for protocols: by what, the seed, the reranker's hash, the generator's own words."""
+        """How images are sampled, for protocols: by what, the seed, the reranker's hash, the generator's own words."""
         reranker = self.reranker()
         return {
             "generator": self.hparams.get("generator", type(self.generator).__name__),
@@ -180,7 +180,7 @@ class TextToImageTask(Task):
 
     @property
     def _latents(self) -> Any:
-        """What the data module hands over instead of pictures, if it does."""
+        """What the data module hands over instead of images, if it does."""
         return getattr(self.trainer.datamodule, "latents", None)  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
@@ -206,7 +206,7 @@ class TextToImageTask(Task):
             raise UserError(
                 f"data.latents {latents.folder} were made by {latents.metadata.image_tokenizer} (weights"
                 f" {latents.metadata.weights}) at {latents.metadata.image_size} px, and this generator has weights"
-                f" {digest} at {self.image_size} px: encode the pictures again, or name the same ones"
+                f" {digest} at {self.image_size} px: encode the images again, or name the same ones"
             )
 
     def training_step(self, batch: TextImageBatch, batch_idx: int) -> dict[str, Tensor]:
@@ -218,23 +218,23 @@ class TextToImageTask(Task):
     # --- evaluation --------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Draw the batch's descriptions.
+        """Generate the batch's prompts.
 
         Returns:
-            ``pictures [B, 3, S, S] uint8``, the ``seconds`` that drawing took, and the ``loss`` of the true pictures.
+            ``pictures [B, 3, S, S] uint8``, the ``seconds`` that sampling took, and the ``loss`` of the true images.
         """
         rows = batch["row"].tolist()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(picture_seed(0, rows[0]))  # the same noise in every evaluation
+            torch.manual_seed(image_seed(0, rows[0]))  # the same noise in every evaluation
             loss = self.generator.loss(batch)["loss"]
         started = time.perf_counter()
-        pictures = self.draw(batch["text"], rows)
+        pictures = self.generate(batch["text"], rows)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return {"pictures": pictures, "loss": loss, "seconds": time.perf_counter() - started}
 
     def test_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """As ``validation_step``; of a generator with an image tokenizer, ``reconstructions`` of true pictures too."""
+        """As ``validation_step``; of a generator with an image tokenizer, ``reconstructions`` of true images too."""
         outputs = self.validation_step(batch, batch_idx, dataloader_idx)
         tokenizer = getattr(self.generator, "image_tokenizer", None)
         if tokenizer is not None:
@@ -242,16 +242,16 @@ class TextToImageTask(Task):
         return outputs
 
     def predict_step(self, batch: TextImageBatch, batch_idx: int) -> Tensor:
-        """Draw the batch's descriptions: ``[B, 3, S, S] uint8``."""
-        return self.draw(batch["text"], batch["row"].tolist())
+        """Generate the batch's prompts: ``[B, 3, S, S] uint8``."""
+        return self.generate(batch["text"], batch["row"].tolist())
 
 
-def picture_seed(sample_seed: int, row: int, candidate: int = 0) -> int:
-    """The seed of one picture, 0 to 2⁶³ - 1: mixed, for torch's generator on the CPU looks at the low 32 bits alone."""
+def image_seed(sample_seed: int, row: int, candidate: int = 0) -> int:
+    """The seed of one image, 0 to 2⁶³ - 1: mixed, for torch's generator on the CPU looks at the low 32 bits alone."""
     digest = hashlib.sha256(f"{sample_seed}/{candidate}/{row}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _likeness(matcher: Any, pictures: Tensor, texts: Tensor) -> Tensor:
-    """``[B]``: the cosine of each picture with its own text ``[B, D]``."""
+def _similarity(matcher: Any, pictures: Tensor, texts: Tensor) -> Tensor:
+    """``[B]``: the cosine of each image with its own text ``[B, D]``."""
     return (matcher.encode_image(resize_batch(pictures, matcher.image_size)) * texts).sum(dim=-1)

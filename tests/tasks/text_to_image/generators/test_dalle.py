@@ -49,7 +49,7 @@ def logits(generator, texts, codes):
 
 
 def drawn_from(generator, monkeypatch, texts, codes=None, **sampling):
-    """The logits ``[B, side², K]`` from which `write` draws; with ``codes`` those are written, whatever is drawn."""
+    """The logits ``[B, side², K]`` from which `write` draws; with ``codes`` those are written, whatever comes."""
     seen = []
 
     def draw(logits, noise, options):

@@ -148,7 +148,7 @@ def test_guidance_outside_the_interval_is_not_computed(generator, solver, monkey
     assert {size for size, time in sizes if time < 0.61} == {6}
 
 
-# --- from pictures ---------------------------------------------------------------------------------------------
+# --- from images ---------------------------------------------------------------------------------------------
 
 
 def test_a_picture_hardly_changed_stays_and_one_wholly_changed_is_drawn_anew(generator):

@@ -68,7 +68,7 @@ def test_singular_covariances(singular):
 
 @pytest.mark.parametrize(("rows", "message"), [((8, 9), "features_a has 8"), ((9, 7), "features_b has 7")])
 def test_no_more_pictures_than_dimensions_are_refused(rows, message):
-    with pytest.raises(UserError, match=f"{message} pictures of 8 .* from no more pictures .* Give 9 or more"):
+    with pytest.raises(UserError, match=f"{message} images of 8 .* from no more images .* Give 9 or more"):
         frechet_distance_of(*(random_features(count, 8) for count in rows))
 
 

@@ -36,7 +36,7 @@ def test_splits_that_do_not_divide_the_pictures_are_all_used():
 
 @pytest.mark.parametrize("splits", [0, 10])
 def test_fewer_pictures_than_splits_are_refused(splits):
-    with pytest.raises(UserError, match=f"splits is {splits} for 9 pictures; give 1 to 9"):
+    with pytest.raises(UserError, match=f"splits is {splits} for 9 images; give 1 to 9"):
         inception_score(torch.zeros(9, 3), splits=splits)
 
 

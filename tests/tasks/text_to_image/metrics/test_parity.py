@@ -1,4 +1,4 @@
-"""Scores of generated pictures against torch-fidelity's, from the same PNG folders and the same random Inception."""
+"""Scores of generated images against torch-fidelity's, from the same PNG folders and the same random Inception."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ SUBSET = 16
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two folders of smooth pictures, of two distributions that overlap; their names sort as they were made."""
+    """Two folders of smooth images, of two distributions that overlap; their names sort as they were made."""
     made = {}
     for place, (name, count) in enumerate(PICTURES.items()):
         made[name] = tmp_path_factory.mktemp(name)
@@ -49,7 +49,7 @@ def official(folders, inception_file, tmp_path_factory):
 
 
 def seen(folder, inception_file, batch_size):
-    """Features and logits of a folder's pictures in the order of their names."""
+    """Features and logits of a folder's images in the order of their names."""
     inception = load_inception(str(inception_file))
     pixels = [decode(path.read_bytes()) for path in sorted(folder.iterdir())]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)

@@ -45,8 +45,8 @@ def test_one_good_picture_over_and_over_is_precise_but_recalls_little():
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ((3, 9), {}, "generated has 3 pictures, too few for neighbours=3; give 4"),
-        ((9, 2), {"neighbours": 2}, "real has 2 pictures"),
+        ((3, 9), {}, "generated has 3 images, too few for neighbours=3; give 4"),
+        ((9, 2), {"neighbours": 2}, "real has 2 images"),
         ((9, 9), {"neighbours": 0}, "neighbours is 0"),
         ((9, 9), {"block_size": 0}, "block_size is 0"),
     ],

@@ -1,4 +1,4 @@
-"""All scores of generated pictures together: which there are, and that they move the right way."""
+"""All scores of generated images together: which there are, and that they move the right way."""
 
 import pytest
 import torch

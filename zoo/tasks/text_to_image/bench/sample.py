@@ -1,4 +1,4 @@
-"""``bench sample``: pictures a second of diffusion, against diffusers' own pipeline; codes a second of a DALL·E."""
+"""``bench sample``: images a second of diffusion, against diffusers' own pipeline; codes a second of a DALL·E."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -58,19 +58,19 @@ def measure(
         blocks=blocks,
         what="bench sample, codes",
     )
-    facts = protocol(
+    metadata = protocol(
         packages=("diffusers", "transformers"),
         network=f"dit_tiny: PixArtTransformer2DModel, 8 layers of 256, {SIZE} px in patches of 4, random weights",
         peer="PixArtAlphaPipeline around the same network, its solver EulerDiscreteScheduler; its output left as"
         " floats",
-        ours="generate(): noise drawn by each picture's seed, pixels rounded",
+        ours="generate(): noise drawn by each image's seed, pixels rounded",
         texts="read by the same text tower in each block of both",
         sampling=f"{steps} steps of Euler, guidance {GUIDANCE} in all of them",
         pictures=f"{pictures} at a time",
         precision=f"{chosen} for both; of codes 32-true, in which `zoo generate` draws",
         threads=torch.get_num_threads(),
-        blocks=f"{blocks} of {pictures} pictures each",
-        codes=f"dalle_tiny with 8 layers of 512, random weights: 64 codes each of {CODE_PICTURES} pictures at a time,"
+        blocks=f"{blocks} of {pictures} images each",
+        codes=f"dalle_tiny with 8 layers of 512, random weights: 64 codes each of {CODE_PICTURES} images at a time,"
         " with guidance, texts included; against the products with its weight matrices alone, for as many rows and"
         " codes",
     )
@@ -78,22 +78,22 @@ def measure(
         Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED),
         Row("sample, autoregressive", "codes/s", code_rates, "ours", "matrix products", WANTED_CODES),
     ]
-    report("sample", rows, facts, output=output)
+    report("sample", rows, metadata, output=output)
 
 
 def ours(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
-    """Draws one picture of each text."""
+    """Generates one image of each text."""
 
-    def draw() -> float:
+    def sample() -> float:
         with autocast(precision):
             generator.generate(texts, seeds=list(range(len(texts))))
         return len(texts)
 
-    return draw
+    return sample
 
 
 def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
-    """Draws as many by diffusers' pipeline; the same text tower reads the texts for it."""
+    """Generates as many by diffusers' pipeline; the same text tower reads the texts for it."""
     import torch
     from diffusers import EulerDiscreteScheduler, PixArtAlphaPipeline
 
@@ -103,7 +103,7 @@ def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
     steps = generator.options.steps
     everything = torch.ones(len(texts), dtype=torch.bool)
 
-    def draw() -> float:
+    def sample() -> float:
         with torch.no_grad(), autocast(precision):
             text, mask = generator.text_tower.sequence(texts)
             no_text, no_mask = generator._without_text(text, mask, everything)
@@ -123,11 +123,11 @@ def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
             )
         return len(texts)
 
-    return draw
+    return sample
 
 
 def codes(generator: "DALLE", texts: list[str]) -> Any:
-    """Writes the codes of one picture of each text; as many codes."""
+    """Writes the codes of one image of each text; as many codes."""
 
     def write() -> float:
         return generator.write(texts, seeds=list(range(len(texts)))).numel()
@@ -136,7 +136,7 @@ def codes(generator: "DALLE", texts: list[str]) -> Any:
 
 
 def matrix_products(generator: "DALLE", rows: int) -> Any:
-    """Multiplies ``rows`` vectors by every weight matrix of the transformer, once for each code of a picture."""
+    """Multiplies ``rows`` vectors by every weight matrix of the transformer, once for each code of an image."""
     import torch
     from torch.nn.functional import linear
 

@@ -55,7 +55,7 @@ def measure(
         )
         table.append(Row(name, "scores/s", rates, "ours", "torch-fidelity", WANTED))
     table.append(reading_row(pictures, blocks))
-    facts = protocol(
+    metadata = protocol(
         packages=("torch-fidelity", "numpy", "pillow", "pybase64"),
         features=f"{rows} × {width} a side, fp32, random, correlated; statistics included; the kernel distance over"
         f" 100 subsets of {min(1000, rows)}",
@@ -63,9 +63,9 @@ def measure(
         reading=f"{pictures} generated PNGs of {SIZE} px, checked and read as a submission is, batches of {BATCH_SIZE},"
         " into Inception with random weights, fp32; beside it Inception on ready uint8 batches",
         threads=torch.get_num_threads(),
-        blocks=f"{blocks} of one score, or of all pictures",
+        blocks=f"{blocks} of one score, or of all images",
     )
-    report("score", table, facts, output=output)
+    report("score", table, metadata, output=output)
 
 
 def counted(score: Callable[[], float]) -> Callable[[], int]:

@@ -35,7 +35,7 @@ def measure(*, batch_size: int = 16, precision: Precision = "auto", output: str 
     }
     step = bare_step(task, lambda batch: task.generator.loss(batch)["loss"], chosen)
     rates = loop_rates(task, step, batch, chosen, callbacks=[RunProgressBar()])
-    facts = protocol(
+    metadata = protocol(
         packages=("lightning", "diffusers", "transformers"),
         model=f"unet_tiny at {side} px, random weights",
         batch_size=batch_size,
@@ -45,4 +45,4 @@ def measure(*, batch_size: int = 16, precision: Precision = "auto", output: str 
         f" schedule; the two take turns, step by step, {LOOP_STEPS} steps each",
     )
     rows = [Row("loop of unet_tiny", "samples/s", rates, "Lightning's loop", "bare loop", WANTED_LOOP)]
-    report("step", rows, facts, output=output)
+    report("step", rows, metadata, output=output)

@@ -1,4 +1,4 @@
-"""Pictures from texts as one sequence: the text's tokens, then a VQGAN's codes, by a causal transformer."""
+"""Images from texts as one sequence: the text's tokens, then a VQGAN's codes, by a causal transformer."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,18 +20,18 @@ from zoo.tasks.text_to_image.registry import GENERATORS
 
 
 class DALLE(nn.Module):
-    """A generator that writes a picture's codes one after another, each given the text and the codes before it.
+    """A generator that writes an image's codes one after another, each given the text and the codes before it.
 
     Ramesh et al., "Zero-Shot Text-to-Image Generation" (2021), arXiv:2102.12092, with the trunk of today: transformers'
     Qwen3 (RMS norms, SwiGLU, norms of queries and keys), which is also told the row and column of the code that it
     writes. The codes' likelihood is learnt, that of the text is not. Every text takes ``context_length`` places; those
     that it does not fill have a learnt vector each, as in the paper, and a text that is dropped fills none: guidance
-    needs that. A picture is a function of its text and its seed, the same codes in whatever batch (in fp32).
+    needs that. An image is a function of its text and its seed, the same codes in whatever batch (in fp32).
 
     Args:
         trunk: A ``Qwen3Model``, whose own table embeds the text's tokens.
-        image_tokenizer: Between pictures and grids of codes (``VQGAN``). It stays as it is.
-        image_size: Side of the square pictures in pixels.
+        image_tokenizer: Between images and grids of codes (``VQGAN``). It stays as it is.
+        image_size: Side of the square images in pixels.
         context_length: Tokens of a text; a longer one is cut.
         sampling: How codes are drawn.
     """
@@ -113,10 +113,10 @@ class DALLE(nn.Module):
 
     @torch.no_grad()
     def generate(self, texts: list[str], *, seeds: Sequence[int], **sampling: Any) -> Tensor:
-        """Draw a picture of each of B texts.
+        """Generate an image of each of B texts.
 
         Args:
-            texts: B descriptions.
+            texts: B prompts.
             seeds: B seeds.
             **sampling: What is to differ from the generator's own ``CodeSampling``: ``guidance=6, top_k=100``.
 
@@ -127,10 +127,10 @@ class DALLE(nn.Module):
 
     @torch.no_grad()
     def write(self, texts: list[str], *, seeds: Sequence[int], **sampling: Any) -> Tensor:
-        """Write the codes of a picture of each of B texts.
+        """Write the codes of an image of each of B texts.
 
         Args:
-            texts: B descriptions.
+            texts: B prompts.
             seeds: B seeds.
             **sampling: As for ``generate``.
 
@@ -278,10 +278,10 @@ def dalle_tiny(
     context_length: int = 16,
     sampling: dict[str, Any] | None = None,
 ) -> DALLE:
-    """Build a DALL·E of 10 M parameters for small pictures.
+    """Build a DALL·E of 10 M parameters for small images.
 
     Args:
-        image_size: Side of the square pictures in pixels.
+        image_size: Side of the square images in pixels.
         width: Of the transformer.
         num_layers: Of the transformer.
         num_heads: Of its attention; each takes an even share of the width.
@@ -321,7 +321,7 @@ def dalle_base(
     context_length: int = 52,
     sampling: dict[str, Any] | None = None,
 ) -> DALLE:
-    """Build a DALL·E of LlamaGen-B's size (Sun et al. 2024, arXiv:2406.06525) for pictures of 256 pixels.
+    """Build a DALL·E of LlamaGen-B's size (Sun et al. 2024, arXiv:2406.06525) for images of 256 pixels.
 
     Args:
         image_size: As of ``dalle_tiny``.

@@ -1,4 +1,4 @@
-"""Pictures from texts by rectified flow: a diffusers network, conditioned on the sequence of any zoo text tower."""
+"""Images from texts by rectified flow: a diffusers network, conditioned on the sequence of any zoo text tower."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ from zoo.tasks.text_to_image.generators.sampling import guide, seeded_noise
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn.
+    """How images are sampled.
 
     Args:
         solver: ``euler`` or ``heun``.
-        steps: Of the solver, from noise to picture.
-        guidance: How far to go from what any picture would be to what the text asks for; 1: no guidance.
-        guidance_until: The time, 1 noise and 0 the picture, from which on there is guidance; before it there is none
+        steps: Of the solver, from noise to image.
+        guidance: How far to go from what any image would be to what the text asks for; 1: no guidance.
+        guidance_until: The time, 1 noise and 0 the image, from which on there is guidance; before it there is none
             (Kynkäänniemi et al., 2024, arXiv:2404.07724), and a step takes half as long.
 
     Raises:
@@ -47,20 +47,20 @@ class Sampling:
 
 
 class RectifiedFlow(nn.Module):
-    """A generator that learns the velocity of straight paths from pictures to noise, and walks them back.
+    """A generator that learns the velocity of straight paths from images to noise, and walks them back.
 
-    It learns v = ε − x₀ at logit-normal times with equal weight, and without text on a share of the pictures, which
-    guidance needs. A picture is a function of its text and its seed, equal within a grey level in whatever batch (in
+    It learns v = ε − x₀ at logit-normal times with equal weight, and without text on a share of the images, which
+    guidance needs. An image is a function of its text and its seed, equal within a grey level in whatever batch (in
     fp32).
 
     Args:
         network: Gives the velocity of states ``[B, C, h, w]``, pixels or latents, at times ``[B]``, given a text
             tower's sequence ``[B, N, W]`` and its mask.
         text_tower: Its sequence is what the network sees of a text.
-        image_tokenizer: Between pictures and the latents that the network sees, frozen; None: it sees pixels.
-        image_size: Side of the square pictures in pixels.
+        image_tokenizer: Between images and the latents that the network sees, frozen; None: it sees pixels.
+        image_size: Side of the square images in pixels.
         freeze_text: Whether the text tower stays as it is.
-        sampling: How pictures are drawn.
+        sampling: How images are sampled.
     """
 
     text_drop = 0.1  # share of the images that are learnt without their text, which guidance needs
@@ -125,15 +125,15 @@ class RectifiedFlow(nn.Module):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How pictures are drawn, for protocols."""
+        """How images are sampled, for protocols."""
         return asdict(self.options)
 
     @torch.no_grad()
     def generate(self, texts: list[str], *, seeds: Sequence[int], **sampling: Any) -> Tensor:
-        """Draw a picture of each of B texts.
+        """Generate an image of each of B texts.
 
         Args:
-            texts: B descriptions.
+            texts: B prompts.
             seeds: B seeds.
             **sampling: What is to differ from the generator's own ``Sampling``: ``guidance=6, steps=50``.
 
@@ -147,11 +147,11 @@ class RectifiedFlow(nn.Module):
     def image_to_image(
         self, images: Tensor, texts: list[str], *, seeds: Sequence[int], strength: float = 0.6, **sampling: Any
     ) -> Tensor:
-        """Draw B pictures anew in the sense of their texts (Meng et al., SDEdit, 2021, arXiv:2108.01073).
+        """Generate B images anew in the sense of their texts (Meng et al., SDEdit, 2021, arXiv:2108.01073).
 
         Args:
             images: ``[B, 3, S, S] uint8``.
-            texts: B descriptions.
+            texts: B prompts.
             seeds: B seeds.
             strength: How far towards noise each is brought first, above 0 (hardly) to 1 (nothing is left of it).
             **sampling: As for ``generate``.
@@ -169,14 +169,14 @@ class RectifiedFlow(nn.Module):
     def inpaint(
         self, images: Tensor, masks: Tensor, texts: list[str], *, seeds: Sequence[int], **sampling: Any
     ) -> Tensor:
-        """Draw the masked parts of B pictures; the rest stays as it is, to the pixel.
+        """Generate the masked parts of B images; the rest stays as it is, to the pixel.
 
-        What is known follows its own straight path from the noise while the rest is drawn around it.
+        What is known follows its own straight path from the noise while the rest is generated around it.
 
         Args:
             images: ``[B, 3, S, S] uint8``.
             masks: ``[B, S, S] bool``: true where something is to be drawn.
-            texts: B descriptions of the whole pictures.
+            texts: B prompts of the whole images.
             seeds: B seeds.
             **sampling: As for ``generate``.
 
@@ -186,13 +186,13 @@ class RectifiedFlow(nn.Module):
         images = self._checked(images, texts)
         if masks.dtype != torch.bool or masks.shape != (len(images), *images.shape[2:]):
             raise UserError(
-                f"masks: {masks.dtype} {list(masks.shape)} came; for these pictures they are bool"
+                f"masks: {masks.dtype} {list(masks.shape)} came; for these images they are bool"
                 f" {[len(images), *images.shape[2:]]}, true where something is to be drawn"
             )
         drawn = masks.to(images.device)[:, None]  # [B, 1, S, S]
         noise = self._noise(texts, seeds)
         known = path_velocity(self._from_pictures(images), noise)
-        drawn_states = max_pool2d(drawn.float(), self.image_size // self.state_shape[1]) > 0  # in part is drawn
+        drawn_states = max_pool2d(drawn.float(), self.image_size // self.state_shape[1]) > 0  # in part is drawn anew
         state = self._walk(noise, texts, self._options(sampling), known=known, drawn=drawn_states)
         return torch.where(drawn, self._to_pictures(state), images)
 
@@ -284,7 +284,7 @@ def assemble(
 
     Args:
         network: Builds the network, told ``channels`` and ``side`` of the states and ``text_width``.
-        image_size: Side of the square pictures in pixels.
+        image_size: Side of the square images in pixels.
         multiple: What the side of the states must be a multiple of.
         image_tokenizer: A registered image tokenizer, or None for pixels.
         text_tower: A registered text tower.

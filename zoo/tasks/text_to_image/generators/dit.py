@@ -82,7 +82,7 @@ def dit_tiny(
     """Build a flow transformer of 8 layers of 256, 9 M parameters and its text tower's, for demos and tests.
 
     Args:
-        image_size: Side of the square pictures in pixels.
+        image_size: Side of the square images in pixels.
         patch_size: Side of the square, of pixels or latents, that becomes one token.
         num_layers: Transformer blocks.
         num_heads: Attention heads, each 64 wide.
@@ -90,7 +90,7 @@ def dit_tiny(
         text_tower: A text tower's name.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
-        sampling: How pictures are drawn.
+        sampling: How images are sampled.
 
     Raises:
         UserError: An option is out of its range.

@@ -18,7 +18,7 @@ SOLVERS = ("euler", "heun")
 
 
 def draw_times(count: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """Draw the times to train at, ``[count]`` in (0, 1): the logistic function of standard normal noise."""
+    """Sample the times to train at, ``[count]`` in (0, 1): the logistic function of standard normal noise."""
     return torch.sigmoid(torch.randn(count, device=device))
 
 

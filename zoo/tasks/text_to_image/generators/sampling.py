@@ -18,7 +18,7 @@ def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor
 def seeded_noise(
     seeds: Sequence[int], shape: Sequence[int], *, device: torch.device | str = "cpu", uniform: bool = False
 ) -> Tensor:
-    """Draw noise ``[B, *shape]``, each sample a function of its own seed alone, on any device.
+    """Sample noise ``[B, *shape]``, each sample a function of its own seed alone, on any device.
 
     Args:
         seeds: Whole numbers from 0 to 2⁶³ - 1, of which torch's generator looks at the low 32 bits.
@@ -43,7 +43,7 @@ class CodeSampling:
     """How codes are drawn.
 
     Args:
-        guidance: How far to go from what any picture would be to what the text asks for; 1: no guidance.
+        guidance: How far to go from what any image would be to what the text asks for; 1: no guidance.
         temperature: Below 1 likelier codes, above 1 more different ones; 0: the likeliest each time.
         top_k: How many of the likeliest codes are possible; 0: all.
         top_p: The likeliest codes that together have this probability are possible; 1: all.
@@ -69,7 +69,7 @@ class CodeSampling:
 
 
 def draw_codes(logits: Tensor, noise: Tensor, sampling: CodeSampling) -> Tensor:
-    """Draw a code of each row's distribution.
+    """Sample a code of each row's distribution.
 
     Args:
         logits: ``[B, K]``.

@@ -76,13 +76,13 @@ def unet_tiny(
     """Build a flow UNet of 10 M parameters and its text tower's: in few steps it learns more than a transformer.
 
     Args:
-        image_size: Side of the square pictures in pixels. States halve for each width but the first.
+        image_size: Side of the square images in pixels. States halve for each width but the first.
         widths: Channels at each size, multiples of 32.
         image_tokenizer: One of latents, ``diffusers:FOLDER``, which the network learns; None: it learns pixels.
         text_tower: A text tower's name; the network attends to its sequence.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
-        sampling: How pictures are drawn: ``solver``, ``steps``, ``guidance``, ``guidance_until``.
+        sampling: How images are sampled: ``solver``, ``steps``, ``guidance``, ``guidance_until``.
 
     Raises:
         UserError: An option is out of its range.

@@ -1,7 +1,7 @@
 """The Fréchet distance of two sets of features, each taken for a Gaussian.
 
 It is called FID only where Inception made the features (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule",
-arXiv:1706.08500). It is biased upward by few pictures, so it is printed with their number.
+arXiv:1706.08500). It is biased upward by few images, so it is printed with their number.
 """
 
 from typing import Any
@@ -60,17 +60,17 @@ class FrechetDistance(Metric):
 
 
 def frechet_distance_of(features_a: Tensor, features_b: Tensor) -> float:
-    """The Fréchet distance of two sets of pictures, from their features.
+    """The Fréchet distance of two sets of images, from their features.
 
     Args:
-        features_a: ``[N, D] float32``, one row a picture.
+        features_a: ``[N, D] float32``, one row an image.
         features_b: ``[M, D] float32``, on the same device.
 
     Returns:
         At least 0; the same whatever the order of the rows.
 
     Raises:
-        UserError: A set has no more pictures than dimensions, so that its covariance is no estimate of anything.
+        UserError: A set has no more images than dimensions, so that its covariance is no estimate of anything.
         ValueError: Shapes do not match, or a value is not finite.
     """
     if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
@@ -80,8 +80,8 @@ def frechet_distance_of(features_a: Tensor, features_b: Tensor) -> float:
         pictures, width = features.shape
         if pictures <= width:
             raise UserError(
-                f"{name} has {pictures} pictures of {width} feature dimensions: a Fréchet distance from no more "
-                f"pictures than feature dimensions is refused. Give {width + 1} or more, or take the kernel distance, "
+                f"{name} has {pictures} images of {width} feature dimensions: a Fréchet distance from no more "
+                f"images than feature dimensions is refused. Give {width + 1} or more, or take the kernel distance, "
                 "which needs few."
             )
     return frechet_distance(*feature_statistics(features_a), *feature_statistics(features_b))

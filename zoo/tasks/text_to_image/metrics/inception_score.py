@@ -67,7 +67,7 @@ class InceptionScore(Metric):
 
 
 def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> InceptionScoreResult:
-    """The exponential of how much, on average, a picture's classes differ from all pictures' classes, split by split.
+    """The exponential of how much, on average, an image's classes differ from all images' classes, split by split.
 
     The splits are those that torch-fidelity 0.4 draws with the same seed. Computed in fp64.
 
@@ -77,7 +77,7 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> In
         seed: Of the order in which rows are split.
 
     Raises:
-        UserError: There are fewer pictures than splits, or no splits.
+        UserError: There are fewer images than splits, or no splits.
         ValueError: Another shape.
 
     Source: torch-fidelity, https://github.com/toshas/torch-fidelity.
@@ -85,7 +85,7 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> In
     if logits.ndim != 2:
         raise ValueError(f"logits are {list(logits.shape)}; they must be [N, C].")
     if not 1 <= splits <= len(logits):
-        raise UserError(f"splits is {splits} for {len(logits)} pictures; give 1 to {len(logits)}, one picture each.")
+        raise UserError(f"splits is {splits} for {len(logits)} images; give 1 to {len(logits)}, one image each.")
     device = float64_device(logits.device)
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(logits))).to(logits.device)
     bounds = [part * len(logits) // splits for part in range(splits + 1)]

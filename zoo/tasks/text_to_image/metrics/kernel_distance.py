@@ -1,4 +1,4 @@
-"""The kernel distance of two sets of features, which needs few pictures and has no bias.
+"""The kernel distance of two sets of features, which needs few images and has no bias.
 
 It is called KID only where Inception made the features (Bińkowski et al., "Demystifying MMD GANs", arXiv:1801.01401).
 """
@@ -22,7 +22,7 @@ class KernelDistanceResult(NamedTuple):
 
     mean: float  # over the subsets; may lie a little below 0
     deviation: float  # standard deviation over the subsets, ddof 0
-    subset_size: int  # pictures of each side in a subset
+    subset_size: int  # images of each side in a subset
 
 
 class KernelDistance(Metric):
@@ -86,14 +86,14 @@ def kernel_distance(
     fp64, in blocks of memory.
 
     Args:
-        features_a: ``[N, D] float32``, one row a picture. The order of the rows decides who is in which subset.
+        features_a: ``[N, D] float32``, one row an image. The order of the rows decides who is in which subset.
         features_b: ``[M, D] float32``, on the same device.
         subsets: How many subsets, at least 1.
-        subset_size: Pictures of each side in a subset; all N or M where a side has fewer: min(subset_size, N, M).
+        subset_size: Images of each side in a subset; all N or M where a side has fewer: min(subset_size, N, M).
         seed: Of the draw.
 
     Raises:
-        UserError: A side has fewer than two pictures, or ``subsets`` or ``subset_size`` is too small.
+        UserError: A side has fewer than two images, or ``subsets`` or ``subset_size`` is too small.
         ValueError: Shapes do not match.
 
     Source: torch-fidelity, https://github.com/toshas/torch-fidelity.

@@ -1,4 +1,4 @@
-"""Improved precision and recall of generated pictures (Kynkäänniemi et al., arXiv:1904.06991)."""
+"""Improved precision and recall of generated images (Kynkäänniemi et al., arXiv:1904.06991)."""
 
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ ROWS_PER_BLOCK = 4096
 class PrecisionRecallResult(NamedTuple):
     """Two shares, 0 to 1."""
 
-    precision: float  # of the generated pictures that lie where true ones are
-    recall: float  # of the true pictures that lie where generated ones are
+    precision: float  # of the generated images that lie where true ones are
+    recall: float  # of the true images that lie where generated ones are
 
 
 class PrecisionRecall(Metric):
@@ -68,18 +68,18 @@ class PrecisionRecall(Metric):
 def precision_recall(
     generated: Tensor, real: Tensor, *, neighbours: int = 3, block_size: int = ROWS_PER_BLOCK
 ) -> PrecisionRecallResult:
-    """Which share of each set lies within the other, a set being balls around its pictures.
+    """Which share of each set lies within the other, a set being balls around its images.
 
-    A picture's ball reaches to its ``neighbours``-th nearest picture of the same set. Distances are Euclidean, in fp32.
+    An image's ball reaches to its ``neighbours``-th nearest image of the same set. Distances are Euclidean, in fp32.
 
     Args:
-        generated: ``[N, D] float32``, one row a picture.
+        generated: ``[N, D] float32``, one row an image.
         real: ``[M, D] float32``, on the same device.
         neighbours: k, at least 1.
         block_size: Rows of a block: ``block_size x block_size`` distances are held in memory, never N x N.
 
     Raises:
-        UserError: A set has no more than ``neighbours`` pictures, or an argument is below 1.
+        UserError: A set has no more than ``neighbours`` images, or an argument is below 1.
         ValueError: Shapes do not match.
 
     Source: https://github.com/kynkaat/improved-precision-and-recall-metric, and torch-fidelity's choice of a ball's
@@ -94,7 +94,7 @@ def precision_recall(
     for name, features in (("generated", generated), ("real", real)):
         if len(features) <= neighbours:
             raise UserError(
-                f"{name} has {len(features)} pictures, too few for neighbours={neighbours}; give {neighbours + 1}."
+                f"{name} has {len(features)} images, too few for neighbours={neighbours}; give {neighbours + 1}."
             )
     with torch.no_grad(), full_float32(generated.device):
         generated, real = generated.float(), real.float()
@@ -112,7 +112,7 @@ def precision_recall(
 
 
 def _radii(features: Tensor, neighbours: int, block_size: int) -> Tensor:
-    """``[N]``: how far each picture's ``neighbours``-th nearest is; the picture itself comes first and is not one."""
+    """``[N]``: how far each image's ``neighbours``-th nearest is; the image itself comes first and is not one."""
     radii = []
     for rows in features.split(block_size):
         nearest = torch.empty(len(rows), 0, device=features.device)

@@ -1,6 +1,6 @@
-"""R-precision: whether a picture's own description is the one, of a hundred, that a matcher puts nearest to it.
+"""R-precision: whether an image's own prompt is the one, of a hundred, that a matcher puts nearest to it.
 
-As Xu et al. (AttnGAN, 2018, arXiv:1711.10485) define it: one true and 99 mismatched descriptions, cosine in the
+As Xu et al. (AttnGAN, 2018, arXiv:1711.10485) define it: one true and 99 mismatched prompts, cosine in the
 matcher's space, a hit if the true one comes first. Here the mismatched ones are drawn by a seed, all different from
 each other and from the true one, and a tie is a miss.
 """
@@ -22,33 +22,33 @@ FOLDS = 10
 
 
 class Folded(NamedTuple):
-    """A share in percent, 0 to 100: over all pictures, and its standard deviation over ten folds of them."""
+    """A share in percent, 0 to 100: over all images, and its standard deviation over ten folds of them."""
 
     mean: float
     standard_deviation: float
 
 
 def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
-    """Draw, for each description, the mismatched ones.
+    """Draw, for each prompt, the mismatched ones.
 
-    What a description draws depends on it, the seed and which others there are, not on their order.
+    What a prompt draws depends on it, the seed and which others there are, not on their order.
 
     Args:
-        texts: The N descriptions of a split; one that comes several times counts as one.
+        texts: The N prompts of a split; one that comes several times counts as one.
         seed: Of the draw.
 
     Returns:
-        ``[N, K] int64``: places of K descriptions that differ from the row's and from each other. K is 99, or all
+        ``[N, K] int64``: places of K prompts that differ from the row's and from each other. K is 99, or all
         others where there are fewer.
 
     Raises:
-        UserError: All descriptions are the same.
+        UserError: All prompts are the same.
     """
     first = {text: place for place, text in reversed(list(enumerate(texts)))}
     pool = sorted(first)
     number = min(DISTRACTORS, len(pool) - 1)
     if number < 1:
-        raise UserError(f"R-precision needs descriptions that differ; all {len(texts)} of these are the same")
+        raise UserError(f"R-precision needs prompts that differ; all {len(texts)} of these are the same")
     places = np.array([first[text] for text in pool], dtype=np.int64)
     rows = np.empty((len(texts), number), dtype=np.int64)
     for row, text in enumerate(texts):
@@ -62,7 +62,7 @@ def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
 def distractor_records(
     image_ids: Sequence[str], texts: Sequence[str], distractors: Tensor
 ) -> list[dict[str, str | list[str]]]:
-    """The distractor list as lines of JSON: each picture's id and description, and the ids of the mismatched ones."""
+    """The distractor list as lines of JSON: each image's id and prompt, and the ids of the mismatched ones."""
     return [
         {"image_id": image_id, "text": text, "distractors": [image_ids[place] for place in places]}
         for image_id, text, places in zip(image_ids, texts, distractors.tolist(), strict=True)
@@ -70,14 +70,14 @@ def distractor_records(
 
 
 def hits(images: Tensor, texts: Tensor, rows: Tensor, distractors: Tensor, *, block: int = 1024) -> Tensor:
-    """Tell for each picture whether its own description is nearest to it.
+    """Tell for each image whether its own prompt is nearest to it.
 
     Args:
         images: ``[n, D]`` unit vectors.
         texts: ``[N, D]`` unit vectors, those of a whole split.
-        rows: ``[n] int64``: the place of each picture's own description.
+        rows: ``[n] int64``: the place of each image's own prompt.
         distractors: ``[N, K] int64``, as ``draw_distractors`` gives them.
-        block: Pictures compared at a time.
+        block: Images compared at a time.
 
     Returns:
         ``[n] bool``.
@@ -93,14 +93,14 @@ def hits(images: Tensor, texts: Tensor, rows: Tensor, distractors: Tensor, *, bl
 
 
 def over_folds(hit: Tensor, *, seed: int = 0) -> Folded:
-    """Average over all pictures, and spread over ten folds of them, drawn by a seed.
+    """Average over all images, and spread over ten folds of them, drawn by a seed.
 
     Args:
         hit: ``[n] bool``.
         seed: Of the folds.
 
     Returns:
-        Percent; the spread is NaN where there are fewer than ten pictures.
+        Percent; the spread is NaN where there are fewer than ten images.
     """
     order = np.random.default_rng(seed).permutation(len(hit))
     share = hit.double().cpu()
@@ -111,11 +111,11 @@ def over_folds(hit: Tensor, *, seed: int = 0) -> Folded:
 
 
 def shuffled_rows(texts: Sequence[str], rows: Sequence[int], *, seed: int = 0) -> list[int]:
-    """Give each picture another's description: a permutation of ``rows`` in which as few as can be keep their text.
+    """Give each image another's prompt: a permutation of ``rows`` in which as few as can be keep their text.
 
     Args:
-        texts: The descriptions of the split.
-        rows: The place of each picture's own description.
+        texts: The prompts of the split.
+        rows: The place of each image's own prompt.
         seed: Of the permutation.
 
     Returns:

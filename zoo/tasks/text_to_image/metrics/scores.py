@@ -1,4 +1,4 @@
-"""All scores of generated pictures from features that are already there: pure functions of tensors."""
+"""All scores of generated images from features that are already there: pure functions of tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ COPIED_QUANTILE = 0.99
 
 
 def distribution_scores(generated: Mapping[str, Tensor], true: Mapping[str, Tensor]) -> dict[str, float]:
-    """How near generated pictures are to true ones as distributions, in every feature space that both have.
+    """How near generated images are to true ones as distributions, in every feature space that both have.
 
     Args:
         generated: ``[n, width]`` by extractor; Inception's ``logits`` too.
@@ -32,7 +32,7 @@ def distribution_scores(generated: Mapping[str, Tensor], true: Mapping[str, Tens
     Returns:
         Of Inception ``fid``, ``kid``, ``kid_std``, ``is``, ``is_std``; of any other extractor ``fd_NAME``; of each
         ``precision_NAME`` and ``recall_NAME`` in percent. A Fréchet distance is left out where there are no more
-        pictures than features, IS where there are fewer than its ten splits, precision and recall of three pictures.
+        images than features, IS where there are fewer than its ten splits, precision and recall of three images.
     """
     scores: dict[str, float] = {}
     for name, features in true.items():
@@ -130,17 +130,17 @@ def r_precision_scores(
     """R-precision in percent, with what it is to be held against.
 
     Args:
-        generated: ``[n, D]`` unit vectors of generated pictures.
-        rows: ``[n] int64``: whose descriptions they were drawn from.
-        texts: The N descriptions of the split.
+        generated: ``[n, D]`` unit vectors of generated images.
+        rows: ``[n] int64``: whose prompts they were generated from.
+        texts: The N prompts of the split.
         read: ``[N, D]`` unit vectors of them.
-        true: ``[N, D]`` unit vectors of the true pictures, where there are any.
-        distractors: ``[N, K] int64``: the mismatched descriptions of each row, as ``draw_distractors`` gives them.
+        true: ``[N, D]`` unit vectors of the true images, where there are any.
+        distractors: ``[N, K] int64``: the mismatched prompts of each row, as ``draw_distractors`` gives them.
         seed: Of folds and shuffling.
 
     Returns:
-        ``r_precision`` and ``r_precision_std`` (over ten folds), ``r_precision_shuffled`` (each picture held against
-        another's description, on average over ten shuffles), ``r_precision_true`` (the ceiling: the true pictures of
+        ``r_precision`` and ``r_precision_std`` (over ten folds), ``r_precision_shuffled`` (each image held against
+        another's prompt, on average over ten shuffles), ``r_precision_true`` (the ceiling: the true images of
         the same rows), and ``r_precision_chance``.
     """
     distractors, rows = distractors.to(read.device), rows.to(read.device)
@@ -158,12 +158,12 @@ def r_precision_scores(
 
 
 def nearest(features: Tensor, training: Tensor, *, block: int = 1024) -> tuple[Tensor, Tensor]:
-    """The training picture that is most like each of n pictures.
+    """The training image that is most like each of n images.
 
     Args:
         features: ``[n, width]``.
-        training: ``[N, width]`` of the training pictures.
-        block: Pictures compared at a time.
+        training: ``[N, width]`` of the training images.
+        block: Images compared at a time.
 
     Returns:
         The cosine ``[n]`` and the place ``[n]`` of the nearest.
@@ -173,20 +173,20 @@ def nearest(features: Tensor, training: Tensor, *, block: int = 1024) -> tuple[T
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
-def memorisation_scores(likeness: Tensor, true_likeness: Tensor) -> dict[str, float]:
-    """How much generated pictures look as if copied from the training pictures.
+def memorisation_scores(similarity: Tensor, true_similarity: Tensor) -> dict[str, float]:
+    """How much generated images look as if copied from the training images.
 
     Args:
-        likeness: ``[n]``: each generated picture's cosine with its nearest training picture.
-        true_likeness: ``[N]``: the same of true pictures that were not trained on.
+        similarity: ``[n]``: each generated image's cosine with its nearest training image.
+        true_similarity: ``[N]``: the same of true images that were not trained on.
 
     Returns:
         ``nearest_training`` and ``nearest_training_true``, the mean cosines, and ``copied``: the percentage of
-        generated pictures that are nearer to a training picture than 99 % of the true ones are (1, if they are alike).
+        generated images that are nearer to a training image than 99 % of the true ones are (1, if they are alike).
     """
-    bar = torch.quantile(true_likeness.float(), COPIED_QUANTILE)
+    bar = torch.quantile(true_similarity.float(), COPIED_QUANTILE)
     return {
-        "nearest_training": likeness.mean().item(),
-        "nearest_training_true": true_likeness.mean().item(),
-        "copied": 100 * (likeness > bar).double().mean().item(),
+        "nearest_training": similarity.mean().item(),
+        "nearest_training_true": true_similarity.mean().item(),
+        "copied": 100 * (similarity > bar).double().mean().item(),
     }
