@@ -112,6 +112,16 @@ class MugeDataModule(L.LightningDataModule):
         """Make the data sets of ``predict_split``, a loader each."""
         return self.evaluation_datasets(self.predict_split)
 
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """What ``zoo.core.datasets.TrainingImages`` does to images."""
+        return {
+            "image_size": self.image_size,
+            "crop_scale": self.crop_scale,
+            "flip": self.flip,
+            "seed": self.seed,
+        }
+
     def grouping(self) -> dict[str, Any]:
         """Say which training rows are sampled together, as arguments of ``training_loader``."""
         return {}

@@ -11,7 +11,7 @@ from torch import Tensor
 class CaptionBatch(TypedDict):
     """One batch of captioning: B images and, where the split has them, C references of theirs."""
 
-    image: Tensor  # [B, 3, H, W] uint8, RGB
+    image: NotRequired[Tensor]  # [B, 3, H, W] uint8, RGB; every loader gives it
     image_id: list[str]  # B ids
     row: Tensor  # [B] int64, the image's index among the split's, in file order
     text: NotRequired[list[str]]  # C references to learn from: those of the first image, then of the second, …

@@ -71,14 +71,7 @@ class CaptioningDataModule(MugeDataModule):
 
     def training_dataset(self) -> TrainingCaptions:
         """Make the data set of images and the references sampled for each."""
-        return TrainingCaptions(
-            self.open("train"),
-            image_size=self.image_size,
-            crop_scale=self.crop_scale,
-            flip=self.flip,
-            captions_per_image=self.captions_per_image,
-            seed=self.seed,
-        )
+        return TrainingCaptions(self.open("train"), captions_per_image=self.captions_per_image, **self.augmentation)
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data set of the images that an evaluation describes, with their references."""

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from zoo.core.datasets import TrainingImages
 from zoo.core.loading import decode, join_images, spread
 from zoo.data import images
 from zoo.data.formats import Caption, read_captions
@@ -97,10 +98,9 @@ class CaptioningSplit:
         """Decode one image: ``[H, W, 3] uint8`` RGB."""
         return decode(self.images, self.image_rows[row])
 
-    def batch(self, rows: Sequence[int], pixels: np.ndarray) -> CaptionBatch:
-        """Make a batch of some rows with their images ``[B, H, W, 3] uint8``, without references."""
+    def batch(self, rows: Sequence[int]) -> CaptionBatch:
+        """Make a batch of some rows, without images and references."""
         return CaptionBatch(
-            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             image_id=[self.image_ids[row] for row in rows],
             row=torch.tensor(rows, dtype=torch.int64),
         )
@@ -131,56 +131,28 @@ class CaptioningSplit:
         return digest.hexdigest()[:12]
 
 
-class TrainingCaptions(Dataset[CaptionBatch]):
+class TrainingCaptions(TrainingImages):
     """Images and references to train on: keys are ``(epoch, row)``, of which crop and choice are a function.
 
     Args:
         opened: The split.
-        image_size: Side of the square images in pixels.
-        crop_scale: The least and greatest share of the image that a crop keeps.
-        flip: Probability of a horizontal flip, in [0, 1].
         captions_per_image: References sampled of an image, all different; None: all of them.
-        seed: Seed of the augmentation and the choice.
+        **augmentation: As of ``TrainingImages``.
     """
 
-    def __init__(
-        self,
-        opened: CaptioningSplit,
-        *,
-        image_size: int,
-        crop_scale: tuple[float, float],
-        flip: float,
-        captions_per_image: int | None,
-        seed: int,
-    ) -> None:
+    def __init__(self, opened: CaptioningSplit, *, captions_per_image: int | None, **augmentation: Any) -> None:
         opened.need_references()
-        self.opened = opened
-        self.image_size = image_size
-        self.crop_scale = crop_scale
-        self.flip = flip
+        super().__init__(opened, **augmentation)
         self.captions_per_image = captions_per_image
-        self.seed = seed
 
-    def __len__(self) -> int:
-        return len(self.opened)
-
-    def __getitems__(self, keys: list[tuple[int, int]]) -> CaptionBatch:
-        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
-        flip = torch.zeros(len(keys), dtype=torch.bool)
-        chosen: list[list[str]] = []
-        for index, (epoch, row) in enumerate(keys):
-            generator = np.random.default_rng((self.seed, epoch, row))
-            pixels[index] = images.random_crop_resize(
-                self.opened.image(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
-            )
-            flip[index] = generator.random() < self.flip
+    def batch(self, rows: Sequence[int], generators: Sequence[np.random.Generator]) -> CaptionBatch:
+        """Give ids and references, some of which are sampled for each image."""
+        chosen = []
+        for row, generator in zip(rows, generators, strict=True):
             references = self.opened.references[row]
             count = min(self.captions_per_image or len(references), len(references))
             chosen.append([references[number] for number in generator.permutation(len(references))[:count]])
-        batch = with_references(self.opened.batch([row for _, row in keys], pixels), chosen)
-        if self.flip > 0:
-            batch["flip"] = flip
-        return batch
+        return with_references(self.opened.batch(rows), chosen)
 
 
 class CaptionedImages(Dataset[CaptionBatch]):
@@ -203,7 +175,8 @@ class CaptionedImages(Dataset[CaptionBatch]):
     def __getitems__(self, indices: list[int]) -> CaptionBatch:
         rows = [self.rows[index] for index in indices]
         pixels = np.stack([images.resize(self.opened.image(row), self.image_size) for row in rows])
-        batch = self.opened.batch(rows, pixels)
+        batch = self.opened.batch(rows)
+        batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if self.opened.has_references:
             with_references(batch, [list(self.opened.references[row]) for row in rows])
         return batch

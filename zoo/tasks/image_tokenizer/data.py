@@ -11,13 +11,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
+from zoo.core.datasets import TrainingImages
 from zoo.core.loading import broken_images, check_least, decode, resolve_root, spread
 from zoo.data.layouts import ECOMMERCE_T2I, Layout, find_layouts, find_task_folder
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
 from zoo.tasks.image_tokenizer.contracts import ImageBatch
 from zoo.tasks.text_to_image.contracts import GenerationTargets
-from zoo.tasks.text_to_image.datasets import EvaluationRows, TextToImageSplit, TrainingImages
+from zoo.tasks.text_to_image.datasets import EvaluationRows, TextToImageSplit
 
 
 class ImageSplit:
@@ -167,13 +168,7 @@ class ImageTokenizerDataModule(MugeDataModule):
 
     def training_dataset(self) -> TrainingImages:
         """Make the data set of images."""
-        return TrainingImages(
-            self.open("train"),
-            image_size=self.image_size,
-            crop_scale=self.crop_scale,
-            flip=self.flip,
-            seed=self.seed,
-        )
+        return TrainingImages(self.open("train"), **self.augmentation)
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data set of the images that an evaluation reconstructs."""

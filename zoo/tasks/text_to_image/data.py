@@ -8,11 +8,12 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
+from zoo.core.datasets import TrainingImages
 from zoo.core.loading import check_least
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationTargets
-from zoo.tasks.text_to_image.datasets import EvaluationRows, TextToImageSplit, TrainingImages, TrainingLatents
+from zoo.tasks.text_to_image.datasets import EvaluationRows, TextToImageSplit, TrainingLatents
 from zoo.tasks.text_to_image.latents import Latents
 
 
@@ -108,13 +109,7 @@ class TextToImageDataModule(MugeDataModule):
         """Make the data set of prompts and images, or of what stands for the images."""
         if self.latents is not None:
             return TrainingLatents(self.open("train"), self.latents, flip=self.flip, seed=self.seed)
-        return TrainingImages(
-            self.open("train"),
-            image_size=self.image_size,
-            crop_scale=self.crop_scale,
-            flip=self.flip,
-            seed=self.seed,
-        )
+        return TrainingImages(self.open("train"), **self.augmentation)
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data set of the prompts that an evaluation generates images of, with their true images."""

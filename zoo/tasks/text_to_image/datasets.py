@@ -113,47 +113,6 @@ class TextToImageSplit:
         return digest.hexdigest()[:12]
 
 
-class TrainingImages(Dataset[Any]):
-    """Images to train on: keys are ``(epoch, row)``; augmentation is a function of epoch and row.
-
-    Args:
-        opened: The split.
-        image_size: Side of the square images in pixels.
-        crop_scale: Least and greatest share of the image's area that a crop keeps, in (0, 1].
-        flip: Probability of a horizontal flip, in [0, 1].
-        seed: Seed of the augmentation.
-    """
-
-    def __init__(
-        self, opened: ImageRows, *, image_size: int, crop_scale: tuple[float, float], flip: float, seed: int
-    ) -> None:
-        opened.need_images()
-        self.opened = opened
-        self.image_size = image_size
-        self.crop_scale = crop_scale
-        self.flip = flip
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.opened)
-
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Any:
-        rows = [row for _, row in keys]
-        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
-        flip = torch.zeros(len(keys), dtype=torch.bool)
-        for place, ((epoch, _), row) in enumerate(zip(keys, rows, strict=True)):
-            generator = np.random.default_rng((self.seed, epoch, row))
-            pixels[place] = images.random_crop_resize(
-                self.opened.image(row), self.image_size, scale=self.crop_scale, ratio=None, generator=generator
-            )
-            flip[place] = generator.random() < self.flip
-        batch = self.opened.batch(rows)
-        batch["image"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        if self.flip > 0:
-            batch["flip"] = flip
-        return batch
-
-
 class TrainingLatents(Dataset[TextImageBatch]):
     """Prompts and latents, or codes, to train on: keys are ``(epoch, row)``, which say whether it is flipped.
 
