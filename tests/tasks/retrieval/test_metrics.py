@@ -1,11 +1,15 @@
 """The metric: MUGE's definition, the ids that must come, and the same numbers on any number of processes."""
 
 import copy
+import json
 import pickle
 
+import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+import zoo.metrics
 from zoo.errors import UserError
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 
@@ -270,3 +274,74 @@ def test_every_process_raises_when_one_repeats_a_row_or_none_has_any(run_process
     for repeated, nothing in run_processes(2, evaluate_faulty, split):
         assert f"8 query ids for a split of 7: 1 repeated ({split['query_ids'][0]})" in repeated
         assert "0 query ids for a split of 7: 7 missing" in nothing
+
+
+class Stranger(L.LightningModule):
+    """Somebody else's model, of fixed images and texts that are trained; the first process has most of the rows."""
+
+    def __init__(self, split, folder):
+        super().__init__()
+        self.split, self.folder = split, folder
+        self.texts = torch.nn.Parameter(split["query_embeddings"].clone())
+        self.recall = zoo.metrics.RetrievalRecall(
+            query_ids=split["query_ids"], image_ids=split["image_ids"], positives=split["positives"]
+        )
+
+    def setup(self, stage):
+        torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def train_dataloader(self):
+        return DataLoader(range(8), batch_size=4)
+
+    def val_dataloader(self):
+        return [
+            DataLoader([row for row in range(len(ids)) if (row % 4 == 3) == (self.global_rank == 1)], batch_size=4)
+            for ids in (self.split["query_ids"], self.split["image_ids"])
+        ]
+
+    def training_step(self, rows, batch_idx):
+        return self.texts[rows].sum()
+
+    def validation_step(self, rows, batch_idx, dataloader_idx):
+        side = ("query", "image")[dataloader_idx]
+        embeddings = (self.texts, self.split["image_embeddings"])[dataloader_idx]
+        self.recall.update(torch.tensor(self.split[f"{side}_ids"])[rows.cpu()], embeddings[rows], side=side)
+
+    def on_validation_epoch_end(self):
+        self.log_dict({f"val/{name}": value for name, value in self.recall.compute().items()})
+        self.recall.reset()
+
+    def on_fit_end(self):
+        found = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+        (self.folder / f"{self.global_rank}.json").write_text(json.dumps([found, self.texts.tolist()]))
+
+
+@pytest.mark.ddp
+def test_a_strangers_module_trains_and_logs_the_naive_recall_on_two_processes(tmp_path):
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    split = make_split()
+    trainer.fit(Stranger(split, tmp_path))
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    found, texts = first
+    trained = split | {"query_embeddings": torch.tensor(texts)}
+    assert not torch.equal(trained["query_embeddings"], split["query_embeddings"])
+    names = ("recall@1", "recall@5", "recall@10", "mean_recall")
+    assert found == pytest.approx(
+        {f"val/{name}": value for name, value in zip(names, muge_scores(trained), strict=True)}, abs=1e-5
+    )

@@ -30,7 +30,7 @@ class Gathered(NamedTuple):
 
 
 class RetrievalRecall(Metric):
-    """Text-to-picture recall over a whole split.
+    """Text-to-image recall over a whole split.
 
     Feed it both sides with ``update``, on each process the rows that this process saw, in any order and number; then
     call ``compute``, ``ranking``, ``matched_pairs`` or ``thresholds`` on **every** process (they gather once and keep
@@ -40,20 +40,33 @@ class RetrievalRecall(Metric):
 
     ``compute()`` returns percent, 0-100, float64 on the CPU: ``recall@1``, ``recall@5``, ``recall@10`` and
     ``mean_recall`` (their mean), and for each label in ``groups`` the same of its queries alone, as
-    ``recall@1/<label>``, …, ``mean_recall/<label>``. Every query counts, also one none of whose true pictures is in the
-    gallery: it is missed.
+    ``recall@1/<label>``, …, ``mean_recall/<label>``. Every query counts, also one none of whose relevant images is in
+    the gallery: it is missed.
+
+    Example: In any LightningModule (``Trainer(use_distributed_sampler=False, num_sanity_val_steps=0)``)::
+
+        self.recall = RetrievalRecall(query_ids=[1, 2], image_ids=[7, 8, 9], positives=[(7,), (8, 9)])  # in __init__
+
+        def validation_step(self, batch, batch_idx):
+            self.recall.update(batch["query_id"], self.embed(batch["text"]), side="query")
+            self.recall.update(batch["image_id"], self.embed(batch["image"]), side="image")
+
+        def on_validation_epoch_end(self):
+            self.log_dict({f"val/{name}": value for name, value in self.recall.compute().items()})
+            self.recall.reset()
 
     Args:
         query_ids: The split's query ids in file order.
-        image_ids: The gallery's picture ids in file order, which decides between equal scores.
-        positives: For each query the ids of its true pictures; ``None`` for a split without answers, which can be
+        image_ids: The gallery's image ids in file order, which decides between equal scores.
+        positives: For each query the ids of its relevant images; ``None`` for a split without answers, which can be
             ranked but not scored.
         groups: For each query a label, or ``None`` for a query that belongs to no group.
         complete: Whether exactly the split's ids must have come. ``False`` for a partial evaluation
-            (``limit_val_batches``): then recall is that of the queries that came over the pictures that came.
+            (``limit_val_batches``, the sanity check): then recall is that of the queries that came over the images
+            that came.
 
     Raises:
-        UserError: Lengths differ, an id appears twice, or no query has a true picture.
+        UserError: Lengths differ, an id appears twice, or no query has a relevant image.
 
     Source: MUGE's ``evaluation.py``, https://github.com/MUGE-2021/image-retrieval-baseline.
     """
