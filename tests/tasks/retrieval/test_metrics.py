@@ -15,7 +15,7 @@ from zoo.tasks.retrieval.metrics import RetrievalRecall
 
 
 def make_split(queries=23, images=31, width=8, seed=0):
-    """Ids in an order that is not sorted, several true pictures a query, some of them not in the gallery."""
+    """Ids in an order that is not sorted, several relevant images a query, some of them not in the gallery."""
     generator = torch.Generator().manual_seed(seed)
     query_ids = (torch.randperm(queries, generator=generator) * 3 + 100).tolist()
     image_ids = (torch.randperm(images, generator=generator) * 5 + 7).tolist()
@@ -50,13 +50,13 @@ def feed(metric, split, rows=None, batch_size=4):
 
 
 def muge_scores(split, members=None):
-    """Recall as MUGE's evaluator computes it from the ten best pictures, by a naive ranking."""
+    """Recall as MUGE's evaluator computes it from the ten best images, by a naive ranking."""
     hits = {1: 0, 5: 0, 10: 0}
     members = range(len(split["query_ids"])) if members is None else members
     for row in members:
         scores = (split["image_embeddings"] @ split["query_embeddings"][row]).tolist()
-        order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-        best = [split["image_ids"][place] for place in order[:10]]
+        order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+        best = [split["image_ids"][index] for index in order[:10]]
         for k in hits:
             hits[k] += any(image in best[:k] for image in set(split["positives"][row]))
     shares = [count / len(members) for count in hits.values()]
@@ -89,22 +89,22 @@ def test_ranking_is_in_file_order_by_ids_and_needs_no_answers():
     assert query_ids.tolist() == split["query_ids"]
     assert image_ids.shape == scores.shape == (23, 31)  # the gallery is smaller than k
     own = (split["image_embeddings"] @ split["query_embeddings"][0]).tolist()
-    order = sorted(range(31), key=lambda place: (-own[place], place))
-    assert image_ids[0].tolist() == [split["image_ids"][place] for place in order]
+    order = sorted(range(31), key=lambda index: (-own[index], index))
+    assert image_ids[0].tolist() == [split["image_ids"][index] for index in order]
     for unanswerable in (metric.compute, metric.matched_pairs):
         with pytest.raises(UserError, match="positives=None"):
             unanswerable()
 
 
-def test_matched_pairs_are_each_query_with_its_first_true_picture():
+def test_matched_pairs_are_each_query_with_its_first_relevant_image():
     split = make_split()
     queries, images, query_ids, image_ids = feed(make_metric(split), split).matched_pairs()
     expected = [row for row in range(23) if row not in (3, 4)]
     assert query_ids.tolist() == [split["query_ids"][row] for row in expected]
     assert image_ids.tolist() == [split["positives"][row][0] for row in expected]
     assert torch.equal(queries, split["query_embeddings"][expected])
-    places = [split["image_ids"].index(identity) for identity in image_ids.tolist()]
-    assert torch.equal(images, split["image_embeddings"][places])
+    indices = [split["image_ids"].index(identity) for identity in image_ids.tolist()]
+    assert torch.equal(images, split["image_embeddings"][indices])
 
 
 def test_half_precision_is_kept_as_fp32():
@@ -224,7 +224,7 @@ def last_process_alone(rank, world_size, split):
 
 
 def one_side_each(rank, world_size, split):
-    """Process 0 has only pictures, process 1 only queries, the others nothing."""
+    """Process 0 has only images, process 1 only queries, the others nothing."""
     return {
         "query": range(len(split["query_ids"]) if rank == min(1, world_size - 1) else 0),
         "image": range(len(split["image_ids"]) if rank == 0 else 0),

@@ -62,7 +62,7 @@ def measure(
         packages=("timm", "transformers"),
         model=f"ViT-S/16 at {SIZE} px and RBT3, random weights, fp32",
         step="forward, softmax loss, backward, AdamW",
-        memory_is="the peak of a process of its own, libraries, weights and pictures included; 10^6 bytes",
+        memory_is="the peak of a process of its own, libraries, weights and images included; 10^6 bytes",
         blocks=blocks,
     )
     report("memory", rows, facts, output=output)
