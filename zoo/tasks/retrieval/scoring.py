@@ -1,6 +1,6 @@
 """``python -m zoo score retrieval``: MUGE's verdict to the last digit, and every error of a file that fails; no torch.
 
-Two evaluators are public and alike but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
+Two evaluators are public and the same but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
 (``text_id``, ``image_ids``). The schema of the targets decides which one is followed, so predictions in the other one
 are refused, as they would be there. What they accept silently is accepted here and told in ``notes``: a query predicted
 twice (the last line counts), queries that are not asked, ids that no image has, ``true`` as an integer.

@@ -48,7 +48,7 @@ def measure(*, images: int = 1024, index_megabytes: int = 1024, blocks: int = 5,
         rows = [row for kind in KINDS for row in loader_rows(kind, folder, blocks)]
         rows.append(index_row(folder, index_megabytes, blocks))
     sizes = sorted(4 * ((len(image) + 2) // 3) for image in made)
-    facts = protocol(
+    metadata = protocol(
         packages=("cn-clip", "lmdb", "timm", "torchvision", "pillow", "simplejpeg", "pybase64"),
         images=f"{images} generated JPEGs of {SIZE} px, {sizes[0]:,}–{sizes[-1]:,} bytes of base64, median "
         f"{sizes[len(sizes) // 2]:,}; texts of 8–15 tokens",
@@ -57,7 +57,7 @@ def measure(*, images: int = 1024, index_megabytes: int = 1024, blocks: int = 5,
         peer="cn-clip's LMDBDataset, normalised float and tokens; crop + flip without AutoAugment: torchvision, on PIL",
         blocks=f"{blocks} of one epoch each; of the index, one pass each",
     )
-    report("data", rows, facts, output=output)
+    report("data", rows, metadata, output=output)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------

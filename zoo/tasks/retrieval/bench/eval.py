@@ -73,7 +73,7 @@ def measure(*, queries: int = 5000, images: int = 30000, blocks: int = 5, output
         Row("top 10", unit, rates, "top 10", "faiss flat"),
         Row("top 10", unit, rates, "top 10", "cn-clip's loop"),
     ]
-    facts = protocol(
+    metadata = protocol(
         packages=("faiss-cpu", "numpy"),
         sizes=f"{queries} queries × {images} images × {WIDTH}, random unit vectors, fp32",
         threads=torch.get_num_threads(),
@@ -81,7 +81,7 @@ def measure(*, queries: int = 5000, images: int = 30000, blocks: int = 5, output
         loop=f"cn-clip's make_topk_predictions, after its text: {part} queries timed, the rate taken for all",
         blocks=f"{blocks} of all queries each",
     )
-    report("eval", rows, facts, output=output)
+    report("eval", rows, metadata, output=output)
 
 
 def chunked(queries: "Tensor", gallery: "Tensor", size: int) -> int:

@@ -67,7 +67,7 @@ def measure(
     batches = make_batches(batch_size, steps + 1)
     ours = our_task(layers)
     lengths = [ours.text_tower.tokenizer(batch["text"], context_length=CONTEXT)[0].shape[1] for batch in batches]
-    facts = protocol(
+    metadata = protocol(
         packages=("lightning", "timm", "transformers", "cn-clip", "open-clip-torch"),
         model=f"ViT-B/16 at {SIZE} px and RoBERTa base, {layers} layers each, random weights, dropout 0.1 in the text",
         step="forward, loss, backward, AdamW; ours normalises and tokenises in the step, the peers' inputs are ready",
@@ -98,7 +98,7 @@ def measure(
         Row("step", unit, rates, "ours", "open_clip", WANTED),
         Row("loop", unit, rates, "Lightning's loop", "bare loop", WANTED_LOOP),
     ]
-    report("step", rows, facts, output=output)
+    report("step", rows, metadata, output=output)
 
 
 def make_batches(batch_size: int, count: int) -> "list[PairBatch]":
