@@ -37,7 +37,7 @@ def make_run(place, seed, *, mean_recall=30.0, command=COMMAND, **changes):
     )
     metrics = {f"test/{key}": 10.0 * place + seed for place, key in enumerate(("recall@1", "recall@5", "recall@10"))}
     metrics |= {"test/mean_recall": mean_recall + seed, "test/loss": 3.0}
-    protocol = {"data": "demo-1, queries abc", "queries": 361, "pictures": 355, "checkpoint": "/somewhere/best.ckpt"}
+    protocol = {"data": "demo-1, queries abc", "queries": 361, "images": 355, "checkpoint": "/somewhere/best.ckpt"}
     protocol["weights"] = changes.get("weights", {"image_tower": "random"})
     (run / "test.json").write_text(json.dumps({"metrics": metrics, "protocol": protocol}))
     return str(run)

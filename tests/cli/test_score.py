@@ -201,7 +201,7 @@ def test_what_is_accepted_silently_is_told(files, capsys):
     assert captured.err.splitlines()[:3] == [
         "note: 1 query_ids are predicted more than once; the last line counts: 11",
         "note: 1 query_ids are predicted but not in the targets file; they count for nothing: 99",
-        "note: 1 query_ids have no true picture in the targets file; they count as missed: 14",
+        "note: 1 query_ids have no relevant image in the targets file; they count as missed: 14",
     ]
 
 

@@ -57,7 +57,7 @@ def randomise(model):
 
 
 def pixels(size, *, batch=3):
-    """Pictures of coarse noise, so that they differ in more than their grain."""
+    """Images of coarse noise, so that they differ in more than their grain."""
     coarse = torch.randint(256, (batch, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     return interpolate(coarse, size=(size, size), mode="nearest")
 

@@ -11,7 +11,7 @@ def pairs_of(result):
 
 @pytest.mark.parity
 def test_data(run_bench):
-    result = run_bench("data", "--pictures", 6, "--index_megabytes", 1, "--blocks", 2)
+    result = run_bench("data", "--images", 6, "--index_megabytes", 1, "--blocks", 2)
     kinds = ("plain", "crop + flip", "crop + flip + AutoAugment")
     expected = {(kind, ours, "cn-clip") for kind in kinds for ours in ("ours", "ours as float")}
     assert pairs_of(result) == expected | {("index of a TSV of 1 MB", "ours", None)}
@@ -19,7 +19,7 @@ def test_data(run_bench):
 
 @pytest.mark.parity
 def test_eval(run_bench):
-    result = run_bench("eval", "--queries", 20, "--pictures", 100, "--blocks", 2)
+    result = run_bench("eval", "--queries", 20, "--images", 100, "--blocks", 2)
     rows = result["rows"]
     assert [row["ours_is"] for row in rows] == ["top 10", "first true rank", "top 10", "top 10"]
     assert all(row["peer_is"].startswith("product") for row in rows[:2])
@@ -59,11 +59,11 @@ def test_both_loaders_read_the_same_pairs(tmp_path):
         tower = IMAGE_TOWERS.build("vit_base_patch16_clip_quickgelu_224")
     ids, mask = BertChineseTokenizer()(batch["text"])
     theirs = LMDBDataset(str(tmp_path / "lmdb"), split="train", max_txt_length=CONTEXT, resolution=SIZE)
-    for place, pixels in enumerate(tower.normalise(batch["image"])):
-        image, text, _ = theirs[place]
+    for index, pixels in enumerate(tower.normalise(batch["image"])):
+        image, text, _ = theirs[index]
         torch.testing.assert_close(pixels, image, atol=1e-5, rtol=0)
-        assert text[: ids.shape[1]].tolist() == ids[place].tolist()
-        assert 8 <= int(mask[place].sum()) <= 15
+        assert text[: ids.shape[1]].tolist() == ids[index].tolist()
+        assert 8 <= int(mask[index].sum()) <= 15
 
 
 @pytest.mark.parity
@@ -101,7 +101,7 @@ def test_layers_that_the_towers_have_not_are_refused(hide_module, capsys):
 
 @pytest.mark.slow
 def test_a_step_in_chunks_takes_the_memory_of_a_chunk(tmp_path, monkeypatch):
-    """64 times the batch: the pictures and embeddings grow, the rest does not; kept whole, all of it does."""
+    """64 times the batch: the images and embeddings grow, the rest does not; kept whole, all of it does."""
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
     path = tmp_path / "memory.json"
     words = ("--batch_sizes", "[64, 512, 4096]", "--kept", "512", "--blocks", "1", "--output", str(path))

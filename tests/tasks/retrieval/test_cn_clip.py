@@ -146,7 +146,7 @@ def test_half_precision_becomes_whole(tmp_path, state, originals, fitting_task):
     assert {value.dtype for value in task.state_dict().values()} == {torch.float32}
 
 
-def test_positions_follow_the_picture_size(file, state, fitting_task):
+def test_positions_follow_the_image_size(file, state, fitting_task):
     task = fitting_task(image_tower_options={"image_size": 160, "num_layers": 1})
     load_initial_weights(task, file)
     positions = task.image_tower.model.pos_embed[0]
@@ -175,7 +175,7 @@ FAULTS = {
     "no text side": ({"bert.embeddings.word_embeddings.weight": None}, "missing +bert.embeddings.word_embeddings"),
     "no projection": ({"visual.proj": None}, "missing +visual.proj"),
     "no dimensions": ({"visual.conv1.weight": torch.zeros(3)}, r"mis-shaped +visual.conv1.weight \[3\], wanted 4 dim"),
-    "not square": ({"visual.positional_embedding": torch.zeros(4, 768)}, "of 3 patches: they fill no square picture"),
+    "not square": ({"visual.positional_embedding": torch.zeros(4, 768)}, "of 3 patches: they fill no square image"),
     "no tensor": ({"logit_scale": "3"}, "logit_scale is a str and no tensor"),
 }
 

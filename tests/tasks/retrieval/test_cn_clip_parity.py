@@ -51,7 +51,7 @@ def test_is_cn_clip_of_every_size(tmp_path, originals, original_model, size, opt
     assert (task.hparams.image_tower, task.hparams.text_tower) == originals.TOWERS[size]
     assert (task.image_projection.bias is None) == (size != "RN50")
     errors = originals.assert_same(task, model.encode_image, encode_text(model), size=originals.SIZES[size][0][3])
-    print(f"{size}: largest errors of pictures, texts, logits: {', '.join(f'{error:.1e}' for error in errors)}")
+    print(f"{size}: largest errors of images, texts, logits: {', '.join(f'{error:.1e}' for error in errors)}")
 
 
 def test_flash_attention_names_are_cn_clips_own(tmp_path, originals, original_model):
@@ -86,7 +86,7 @@ def test_positions_are_resized_as_cn_clip_does(tmp_path, originals, original_mod
 
 
 @torch.no_grad()
-def test_pictures_are_prepared_as_cn_clip_does():
+def test_images_are_prepared_as_cn_clip_does():
     from cn_clip.clip import image_transform
 
     tower = zoo.create("vit_base_patch16_clip_quickgelu_224", image_size=64, num_layers=1)

@@ -21,17 +21,17 @@ def module(root, **options):
 
 @pytest.fixture
 def spoiled(muge_root, tmp_path):
-    """A copy whose training pictures 1003 and 1005 are broken."""
+    """A copy whose training images 1003 and 1005 are broken."""
     root = tmp_path / "spoiled"
     shutil.copytree(muge_root, root)
     folder = root / "Multimodal_Retrieval"
-    pictures = (folder / "MR_train_imgs.tsv").read_text().splitlines()
-    pictures[3], pictures[5] = "1003\t@@@@", pictures[5][: len(pictures[5]) // 2]
-    (folder / "MR_train_imgs.tsv").write_text("\n".join(pictures) + "\n")
+    lines = (folder / "MR_train_imgs.tsv").read_text().splitlines()
+    lines[3], lines[5] = "1003\t@@@@", lines[5][: len(lines[5]) // 2]
+    (folder / "MR_train_imgs.tsv").write_text("\n".join(lines) + "\n")
     return root
 
 
-def test_a_training_row_is_one_query_and_one_of_its_pictures(muge_root):
+def test_a_training_row_is_one_query_and_one_of_its_images(muge_root):
     data = module(muge_root)
     queries = [json.loads(line) for line in (data.folder / "MR_train_queries.jsonl").read_text().splitlines()]
     expected = {(query["query_id"], item) for query in queries for item in query["item_ids"]}
@@ -43,7 +43,7 @@ def test_a_training_row_is_one_query_and_one_of_its_pictures(muge_root):
     assert all(batch["text"] == [texts[int(batch["query_id"])]] for batch in batches)
 
 
-def test_a_row_knows_all_pictures_of_its_query(muge_root):
+def test_a_row_knows_all_images_of_its_query(muge_root):
     data = module(muge_root, train_splits=["valid", "train"])
     pairs = data.train_dataloader().dataset
     expected = {}
@@ -52,7 +52,7 @@ def test_a_row_knows_all_pictures_of_its_query(muge_root):
         expected |= dict(zip(targets.query_ids, targets.positives, strict=True))
     batch = pairs.__getitems__([(0, row) for row in reversed(range(len(pairs)))])
     assert batch["positives"].dtype == torch.int64
-    assert batch["positives"].shape == (len(pairs), 4)  # a colour's pictures; -1 fills behind a query's only one
+    assert batch["positives"].shape == (len(pairs), 4)  # a colour's images; -1 fills behind a query's only one
     for query_id, image_id, known in zip(batch["query_id"], batch["image_id"], batch["positives"], strict=True):
         items = expected[int(query_id)]
         assert known.tolist() == [*items, *[-1] * (4 - len(items))]
@@ -77,13 +77,13 @@ def test_what_is_trained_on_can_be_read_once_each(demo_root, kinds):
     rows = [0, 7, len(pairs) - 1]
     batch = dataset.__getitems__([(0, row) for row in rows])
     np.testing.assert_array_equal(pairs[rows], torch.stack([batch["query_id"], batch["image_id"]], dim=1))
-    queries, pictures = data.training_loaders()
+    queries, gallery = data.training_loaders()
     texts = {query.query_id: query.text for split in ("valid", "test") for query in data.open(split).queries}
     read = {int(i): text for batch in queries for i, text in zip(batch["query_id"], batch["text"], strict=True)}
     assert read == {int(query_id): texts[int(query_id)] for query_id in pairs[:, 0]}
-    read = {int(i): image for batch in pictures for i, image in zip(batch["image_id"], batch["image"], strict=True)}
+    read = {int(i): image for batch in gallery for i, image in zip(batch["image_id"], batch["image"], strict=True)}
     assert read.keys() == set(pairs[:, 1].tolist())
-    assert len(read) == len(pictures.dataset)
+    assert len(read) == len(gallery.dataset)
     last = data.targets("test").image_ids[-1]
     np.testing.assert_array_equal(read[last].permute(1, 2, 0), images.resize(data.image("test", last), 24))
 
@@ -126,14 +126,14 @@ def test_several_splits_are_trained_on_as_one(muge_root):
     expected = []
     for split in ("train", "test", "valid"):
         targets = data.targets(split)
-        pictures = {id_: images.resize(data.image(split, id_), 24) for id_ in targets.image_ids}
+        gallery = {id_: images.resize(data.image(split, id_), 24) for id_ in targets.image_ids}
         for query_id, text, items in zip(targets.query_ids, targets.texts, targets.positives, strict=True):
-            expected += [(query_id, text, item, pictures[item]) for item in items]
+            expected += [(query_id, text, item, gallery[item]) for item in items]
     dataset.crop_scale = (1.0, 1.0)
     batch = dataset.__getitems__([(0, row) for row in range(len(dataset))])
-    for row, (query_id, text, item, picture) in enumerate(expected):
+    for row, (query_id, text, item, image) in enumerate(expected):
         assert (batch["query_id"][row], batch["text"][row], batch["image_id"][row]) == (query_id, text, item)
-        np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0), picture)
+        np.testing.assert_array_equal(batch["image"][row].permute(1, 2, 0), image)
     assert len(expected) == len(dataset)
     own = module(muge_root).train_dataloader()
     groups = data.train_dataloader().batch_sampler.groups
@@ -156,12 +156,12 @@ def test_the_training_split_comes_out_the_same_with_others_behind_it(muge_root):
 def test_a_split_without_answers_cannot_be_trained_on(muge_root, tmp_path):
     shutil.copytree(muge_root, tmp_path / "copy")
     (tmp_path / "copy" / "Multimodal_Retrieval" / "MR_test_answers.jsonl").unlink()
-    with pytest.raises(UserError, match=r"the test split at .*MR_test_imgs\.tsv has no \(query, picture\) pair"):
+    with pytest.raises(UserError, match=r"the test split at .*MR_test_imgs\.tsv has no \(query, image\) pair"):
         module(tmp_path / "copy", train_splits=["train", "test"]).train_dataloader()
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "named"), [('"query_id": 300', '"query_id": 100', "query 100"), ("3000\t", "1000\t", "picture 1000")]
+    ("old", "new", "named"), [('"query_id": 300', '"query_id": 100', "query 100"), ("3000\t", "1000\t", "image 1000")]
 )
 def test_splits_that_share_an_id_are_not_trained_on_together(muge_root, tmp_path, old, new, named):
     shutil.copytree(muge_root, tmp_path / "copy")
@@ -228,7 +228,7 @@ def test_a_flip_is_a_mirror_image(muge_root):
     assert "flip" not in flipped
 
 
-def test_evaluation_reads_each_query_and_picture_once_without_augmentation(muge_root):
+def test_evaluation_reads_each_query_and_image_once_without_augmentation(muge_root):
     data = module(muge_root, crop_scale=(0.3, 0.4), flip=1.0, eval_batch_size=5)
     queries, gallery = data.val_dataloader()
     targets = data.targets("valid")
@@ -251,12 +251,12 @@ def test_test_answers_come_from_the_file_beside_the_queries(muge_root, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_names_file_line_and_id(spoiled, workers):
+def test_a_broken_image_names_file_line_and_id(spoiled, workers):
     with pytest.raises(UserError, match=r"MR_train_imgs\.tsv:(4: image 1003|6: image 1005)"):
         list(module(spoiled, num_workers=workers).train_dataloader())
 
 
-def test_skip_leaves_broken_pictures_out_and_lists_them_at_the_end(spoiled, capsys):
+def test_skip_leaves_broken_images_out_and_lists_them_at_the_end(spoiled, capsys):
     data = module(spoiled, on_error="skip")
     batches = list(data.train_dataloader())
     seen = {int(image_id) for batch in batches for image_id in batch["image_id"]}
@@ -273,21 +273,21 @@ def test_an_item_that_is_not_there_is_an_error_or_left_out(muge_root, tmp_path, 
     shutil.copytree(muge_root, tmp_path / "copy")
     file = tmp_path / "copy" / "Multimodal_Retrieval" / "MR_train_queries.jsonl"
     file.write_text(file.read_text().replace("1001", "4242"))
-    with pytest.raises(UserError, match=r"MR_train_queries\.jsonl:\d+: query \d+: names picture 4242"):
+    with pytest.raises(UserError, match=r"MR_train_queries\.jsonl:\d+: query \d+: names image 4242"):
         module(tmp_path / "copy")
     data = module(tmp_path / "copy", on_error="skip")
     assert 4242 not in {int(id_) for batch in data.train_dataloader() for id_ in batch["image_id"]}
-    assert "names picture 4242" in capsys.readouterr().err
+    assert "names image 4242" in capsys.readouterr().err
 
 
-def test_skip_lists_malformed_lines_and_queries_without_pictures(muge_root, tmp_path, capsys):
+def test_skip_lists_malformed_lines_and_queries_without_images(muge_root, tmp_path, capsys):
     shutil.copytree(muge_root, tmp_path / "copy")
     folder = tmp_path / "copy" / "Multimodal_Retrieval"
     with (folder / "MR_train_queries.jsonl").open("a") as file:
         file.write('{"query_id": 7\n{"query_id": 8, "query_text": "a", "item_ids": []}\n')
     number = len((folder / "MR_train_queries.jsonl").read_text().splitlines())
-    pictures = (folder / "MR_train_imgs.tsv").read_text()
-    (folder / "MR_train_imgs.tsv").write_text(f"no tab\n{pictures}")
+    lines = (folder / "MR_train_imgs.tsv").read_text()
+    (folder / "MR_train_imgs.tsv").write_text(f"no tab\n{lines}")
     with pytest.raises(UserError, match=r"MR_train_imgs\.tsv:1: no tab"):
         module(tmp_path / "copy")
     data = module(tmp_path / "copy", on_error="skip")
@@ -295,7 +295,7 @@ def test_skip_lists_malformed_lines_and_queries_without_pictures(muge_root, tmp_
     assert "leaving out of train: 3 broken rows" in told
     assert "MR_train_imgs.tsv:1: no tab" in told
     assert f"MR_train_queries.jsonl:{number - 1}: query 7: not JSON" in told
-    assert f"MR_train_queries.jsonl:{number}: query 8: names no picture" in told
+    assert f"MR_train_queries.jsonl:{number}: query 8: names no image" in told
     assert len(data.train_dataloader().dataset) == len(module(muge_root).train_dataloader().dataset)
 
 
@@ -345,7 +345,7 @@ def test_root_auto(tmp_path, monkeypatch, demo_root, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MUGE_ROOT", raising=False)
     assert resolve_root("auto") == demo_root
-    assert "using the embedded pictures" in capsys.readouterr().err
+    assert "using the embedded images" in capsys.readouterr().err
     (tmp_path / "data" / "MUGE").mkdir(parents=True)
     assert str(resolve_root("auto")) == "data/MUGE"
     monkeypatch.setenv("MUGE_ROOT", str(tmp_path))

@@ -31,9 +31,9 @@ def matrix(run, root, split):
     task = zoo.load(run)
     data = RetrievalDataModule(str(root), image_size=task.image_size, num_workers=0)
     data.setup({"valid": "validate"}.get(split, split))
-    queries, pictures = data.val_dataloader() if split == "valid" else data.test_dataloader()
+    queries, gallery = data.val_dataloader() if split == "valid" else data.test_dataloader()
     texts = torch.cat([task.encode_text(batch["text"]) for batch in queries]).numpy()
-    images = torch.cat([task.encode_image(batch["image"]) for batch in pictures]).numpy()
+    images = torch.cat([task.encode_image(batch["image"]) for batch in gallery]).numpy()
     targets = data.targets(split)
     return texts @ images.T, np.array([[image in own for image in targets.image_ids] for own in targets.positives])
 
@@ -82,12 +82,12 @@ def test_validate_then_test_write_the_thresholds_of_both(zoo_main, trained, muge
             assert list(margins.values()) == about([wanted, *by_margin])
             found += [by_score[0], by_margin[0]]
         protocol = written[split]["protocol"]
-        assert (protocol["split"], protocol["queries"], protocol["pictures"]) == (split, 15, 12)
+        assert (protocol["split"], protocol["queries"], protocol["images"]) == (split, 15, 12)
         assert protocol["checkpoint"] == str(trained / "checkpoints" / "best.ckpt")
         assert "lower bound" in protocol["pairs"]
         assert "not on test" in protocol["holds_for"]
         assert f"{split}: pairs by score" in printed
-        assert "of this checkpoint and a gallery of 12 pictures" in printed
+        assert "of this checkpoint and a gallery of 12 images" in printed
         assert printed.index("R@10") < printed.index("pairs by score")
     assert sum(value is not None for value in found[::2]) >= 4  # scores
     assert sum(value is not None for value in found[1::2]) >= 4  # margins
@@ -179,7 +179,7 @@ def test_what_is_not_reached_is_said_in_80_columns(capsys, monkeypatch):
         ["50", "0.0125", "60.00", "42.50"],
         ["99.5", "not reached", "", ""],
     ]
-    assert "a gallery of 30000 pictures" in out
+    assert "a gallery of 30000 images" in out
     assert "lower bound" in out
 
 

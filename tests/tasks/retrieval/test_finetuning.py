@@ -178,9 +178,9 @@ def test_each_layer_learns_slower_than_the_next(tmp_path):
 def test_adapters_begin_as_nothing_and_they_alone_are_trained(tmp_path):
     plain, task = built(), built(finetuning={"lora_rank": 2})
     load_initial_weights(task, saved(plain, tmp_path / "plain.ckpt"))
-    pictures, texts = batch()["image"], batch()["text"]
+    images, texts = batch()["image"], batch()["text"]
     with torch.no_grad():
-        torch.testing.assert_close(task.eval().encode_image(pictures), plain.eval().encode_image(pictures))
+        torch.testing.assert_close(task.eval().encode_image(images), plain.eval().encode_image(images))
         torch.testing.assert_close(task.encode_text(texts), plain.encode_text(texts))
     moved = changed(tmp_path, task.train())
     towers = {name for name in moved if "tower" in name}
@@ -196,9 +196,9 @@ def test_a_checkpoint_of_adapters_loads_as_plain_weights(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)  # who only uses it does not need peft
     plain = load(path)
     assert plain.state_dict().keys() == built().state_dict().keys()
-    pictures, texts = batch()["image"], batch()["text"]
+    images, texts = batch()["image"], batch()["text"]
     with torch.no_grad():
-        torch.testing.assert_close(plain.encode_image(pictures), task.eval().encode_image(pictures))
+        torch.testing.assert_close(plain.encode_image(images), task.eval().encode_image(images))
         torch.testing.assert_close(plain.encode_text(texts), task.encode_text(texts))
     onwards = built()
     load_initial_weights(onwards, path)

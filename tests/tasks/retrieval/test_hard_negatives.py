@@ -18,18 +18,20 @@ from zoo.tasks.retrieval.hard_negatives import HardNegatives, describe_groups, m
 
 
 def embedded_pairs(seed=0, *, queries=40, images=30, pairs=90, clusters=5):
-    """Unit vectors in clusters, and pairs of which some share a query, a picture, or both ways round."""
+    """Unit vectors in clusters, and pairs of which some share a query, an image, or both ways round."""
     random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     centres = torch.randn(clusters, 12, generator=generator)
     texts = centres[random.integers(clusters, size=queries)] + 0.5 * torch.randn(queries, 12, generator=generator)
-    pictures = centres[random.integers(clusters, size=images)] + 0.5 * torch.randn(images, 12, generator=generator)
-    places = random.choice(queries * images, pairs, replace=False)
-    return normalize(texts, dim=1), normalize(pictures, dim=1), np.stack(np.divmod(places, images), axis=1)
+    image_embeddings = centres[random.integers(clusters, size=images)] + 0.5 * torch.randn(
+        images, 12, generator=generator
+    )
+    cells = random.choice(queries * images, pairs, replace=False)
+    return normalize(texts, dim=1), normalize(image_embeddings, dim=1), np.stack(np.divmod(cells, images), axis=1)
 
 
-def naive_similarities(texts, pictures, pairs):
+def naive_similarities(texts, images, pairs):
     """The full matrix, in float64, minus infinity between pairs that are known to belong together."""
-    cosines = (texts.double() @ pictures.double().T).numpy()
+    cosines = (texts.double() @ images.double().T).numpy()
     known = {(int(query), int(image)) for query, image in pairs}
     similarities = np.empty((len(pairs), len(pairs)))
     for a, (query, image) in enumerate(pairs):
@@ -61,16 +63,16 @@ def naive_groups(similarities, group_size, random):
 def test_groups_are_those_of_the_full_matrix(monkeypatch, block, searched, group_size, clusters):
     monkeypatch.setattr(hard_negatives, "BLOCK", block)
     monkeypatch.setattr(hard_negatives, "SEARCHED", searched)
-    texts, pictures, pairs = embedded_pairs(clusters=clusters)
-    expected = naive_groups(naive_similarities(texts, pictures, pairs), group_size, np.random.default_rng(4))
-    mined = mine_groups(texts, pictures, pairs, group_size=group_size, random=np.random.default_rng(4))
+    texts, images, pairs = embedded_pairs(clusters=clusters)
+    expected = naive_groups(naive_similarities(texts, images, pairs), group_size, np.random.default_rng(4))
+    mined = mine_groups(texts, images, pairs, group_size=group_size, random=np.random.default_rng(4))
     np.testing.assert_array_equal(mined, expected)
 
 
 def test_pairs_that_are_nearest_to_all_leave_no_others_alone():
-    texts, pictures, pairs = embedded_pairs(queries=300, images=300, pairs=320, clusters=1)
-    pictures[:20] = normalize(texts.mean(dim=0, keepdim=True) + 0.01 * pictures[:20], dim=1)
-    groups = mine_groups(texts, pictures, pairs, group_size=8, random=np.random.default_rng(0))
+    texts, images, pairs = embedded_pairs(queries=300, images=300, pairs=320, clusters=1)
+    images[:20] = normalize(texts.mean(dim=0, keepdim=True) + 0.01 * images[:20], dim=1)
+    groups = mine_groups(texts, images, pairs, group_size=8, random=np.random.default_rng(0))
     assert 40 <= len(np.unique(groups)) <= 42
 
 
@@ -85,44 +87,44 @@ def test_the_matrix_never_exists(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_groups_part_all_pairs_and_hold_none_that_belong_together(seed):
-    texts, pictures, pairs = embedded_pairs(seed)
-    groups = mine_groups(texts, pictures, pairs, group_size=6, random=np.random.default_rng(seed))
+    texts, images, pairs = embedded_pairs(seed)
+    groups = mine_groups(texts, images, pairs, group_size=6, random=np.random.default_rng(seed))
     assert groups.shape == (len(pairs),)
     assert groups.dtype == np.int64
     names, sizes = np.unique(groups, return_counts=True)
     assert sizes.max() == 6
     assert (groups[names] == names).all()
-    apart = naive_similarities(texts, pictures, pairs)
+    apart = naive_similarities(texts, images, pairs)
     for name in names:
         within = apart[np.ix_(groups == name, groups == name)]
         np.testing.assert_array_equal(np.isfinite(within), ~np.eye(len(within), dtype=bool))
 
 
 def test_where_all_belong_together_each_is_alone():
-    texts, pictures, _ = embedded_pairs(queries=1, images=4, pairs=4)
+    texts, images, _ = embedded_pairs(queries=1, images=4, pairs=4)
     pairs = np.array([(0, 0), (0, 1), (0, 2), (0, 3)])
-    groups = mine_groups(texts, pictures, pairs, group_size=4, random=np.random.default_rng(0))
+    groups = mine_groups(texts, images, pairs, group_size=4, random=np.random.default_rng(0))
     assert sorted(groups) == [0, 1, 2, 3]
-    near, _ = describe_groups(texts, pictures, pairs, groups, np.random.default_rng(0))
+    near, _ = describe_groups(texts, images, pairs, groups, np.random.default_rng(0))
     assert np.isnan(near)
 
 
-def test_grouped_pairs_are_more_alike_than_any_two():
-    texts, pictures, pairs = embedded_pairs()
-    groups = mine_groups(texts, pictures, pairs, group_size=4, random=np.random.default_rng(0))
-    near, any_two = describe_groups(texts, pictures, pairs, groups, np.random.default_rng(0))
-    similarities = naive_similarities(texts, pictures, pairs)
+def test_grouped_pairs_are_more_similar_than_any_two():
+    texts, images, pairs = embedded_pairs()
+    groups = mine_groups(texts, images, pairs, group_size=4, random=np.random.default_rng(0))
+    near, any_two = describe_groups(texts, images, pairs, groups, np.random.default_rng(0))
+    similarities = naive_similarities(texts, images, pairs)
     together = (groups[:, None] == groups) & ~np.eye(len(groups), dtype=bool)
     assert near == pytest.approx(similarities[together].mean(), abs=0.05)
-    cosines = (texts[pairs[:, 0]] @ pictures[pairs[:, 1]].T).mean().item()  # of all, those that belong together too
+    cosines = (texts[pairs[:, 0]] @ images[pairs[:, 1]].T).mean().item()  # of all, those that belong together too
     assert any_two == pytest.approx(cosines, abs=0.02)
     assert near > any_two + 0.15
 
 
 def test_every_order_gives_its_own_groups():
-    texts, pictures, pairs = embedded_pairs()
+    texts, images, pairs = embedded_pairs()
     first, again, other = (
-        mine_groups(texts, pictures, pairs, group_size=4, random=np.random.default_rng(seed)) for seed in (0, 0, 1)
+        mine_groups(texts, images, pairs, group_size=4, random=np.random.default_rng(seed)) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -143,7 +145,7 @@ def test_a_task_or_data_that_cannot_be_mined_is_refused():
     able = SimpleNamespace(encode_text=None, encode_image=None)
     for task, data, message in (
         (SimpleNamespace(encode_text=None), None, "the task SimpleNamespace has no encode_image: train a Retrieval"),
-        (able, SimpleNamespace(deal=None), "data module SimpleNamespace has no training_pairs, training_loaders: "),
+        (able, SimpleNamespace(regroup=None), "data module SimpleNamespace has no training_pairs, training_loaders: "),
     ):
         trainer = SimpleNamespace(datamodule=data or SimpleNamespace())
         with pytest.raises(UserError, match=message):
@@ -187,7 +189,7 @@ def test_groups_are_mined_in_the_epochs_asked_for(options, expected):
 
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("last", range(4))
-def test_a_begun_epoch_keeps_its_groups_when_the_run_goes_on(every, last):
+def test_a_begun_epoch_keeps_its_groups_when_the_run_resumes(every, last):
     callback, _ = noting(every_n_epochs=every)
     before = dealt(callback, range(last + 1))
     file = io.BytesIO()

@@ -146,8 +146,8 @@ def test_the_task_saves_and_loads_as_any_other(tmp_path, saved, originals):
     assert again.hparams == task.hparams
     assert again.weights == {"init_from": "chinese-clip-small"}
     torch.testing.assert_close(again.encode_text(originals.TEXTS), task.encode_text(originals.TEXTS), rtol=0, atol=0)
-    pictures = [Image.new("RGB", (90, 40), "red"), Image.new("L", (30, 30), 99)]
-    torch.testing.assert_close(again.encode_image(pictures), task.encode_image(pictures), rtol=0, atol=0)
+    images = [Image.new("RGB", (90, 40), "red"), Image.new("L", (30, 30), 99)]
+    torch.testing.assert_close(again.encode_image(images), task.encode_image(images), rtol=0, atol=0)
 
 
 def test_a_fitting_task_starts_from_it(saved, original, originals, fitting_task):

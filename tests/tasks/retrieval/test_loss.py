@@ -45,9 +45,9 @@ def test_without_repeated_ids_it_is_the_plain_loss():
     torch.testing.assert_close(clip_loss(images, texts, SCALE, image_ids=ids + 40, query_ids=ids.flip(0)), plain)
 
 
-def test_the_weight_is_the_share_of_each_texts_search_for_its_picture():
+def test_the_weight_is_the_share_of_each_texts_search_for_its_image():
     images, texts = embeddings(9)
-    logits, targets = SCALE * texts @ images.T, torch.arange(9)  # a row is a text over all pictures
+    logits, targets = SCALE * texts @ images.T, torch.arange(9)  # a row is a text over all images
     search, other = cross_entropy(logits, targets), cross_entropy(logits.T, targets)
     for weight in (0.0, 0.9, 1.0):
         loss = clip_loss(images, texts, SCALE, text_to_image_weight=weight)
@@ -55,7 +55,7 @@ def test_the_weight_is_the_share_of_each_texts_search_for_its_picture():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_of_one_picture_or_one_query_are_no_negatives(seed):
+def test_rows_of_one_image_or_one_query_are_no_negatives(seed):
     images, texts = embeddings(12, seed)
     generator = torch.Generator().manual_seed(seed)
     image_ids, query_ids = torch.randint(0, 7, (2, 12), generator=generator)
@@ -68,7 +68,7 @@ def test_rows_of_one_picture_or_one_query_are_no_negatives(seed):
 def test_gradients_are_finite_and_a_masked_pair_has_none():
     images, texts = (side.requires_grad_() for side in embeddings(4))
     scale = SCALE.clone().requires_grad_()
-    same = torch.zeros(4, dtype=torch.int64)  # all rows one picture: nothing to tell apart
+    same = torch.zeros(4, dtype=torch.int64)  # all rows one image: nothing to tell apart
     loss = clip_loss(images, texts, scale, image_ids=same)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-7)
@@ -99,13 +99,13 @@ def test_smoothed_labels_are_those_of_torch_over_what_enters():
     torch.testing.assert_close(clip_loss(images, texts, SCALE, image_ids=ids, label_smoothing=0.2), total / 18)
 
 
-def test_a_picture_that_a_query_names_is_no_negative_of_it():
-    """Row 0 is (query 7, picture 1), and query 7 also names picture 3, which is that of row 2."""
+def test_an_image_that_a_query_names_is_no_negative_of_it():
+    """Row 0 is (query 7, image 1), and query 7 also names image 3, which is that of row 2."""
     images, texts = embeddings(4)
     ids = {"image_ids": torch.tensor([1, 2, 3, 4]), "query_ids": torch.tensor([7, 8, 9, 10])}
     positives = torch.tensor([[1, 3], [2, -1], [3, -1], [4, -1]])
     logits = SCALE * images @ texts.T
-    logits[2, 0] = -torch.inf  # picture of row 2, text of row 0; the other way round they are negatives
+    logits[2, 0] = -torch.inf  # image of row 2, text of row 0; the other way round they are negatives
     plain = (cross_entropy(logits, torch.arange(4)) + cross_entropy(logits.T, torch.arange(4))) / 2
     torch.testing.assert_close(clip_loss(images, texts, SCALE, **ids, positives=positives), plain)
     bias = torch.tensor(-3.0)

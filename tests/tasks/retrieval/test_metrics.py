@@ -1,17 +1,21 @@
 """The metric: MUGE's definition, the ids that must come, and the same numbers on any number of processes."""
 
 import copy
+import json
 import pickle
 
+import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+import zoo.metrics
 from zoo.errors import UserError
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 
 
 def make_split(queries=23, images=31, width=8, seed=0):
-    """Ids in an order that is not sorted, several true pictures a query, some of them not in the gallery."""
+    """Ids in an order that is not sorted, several relevant images a query, some of them not in the gallery."""
     generator = torch.Generator().manual_seed(seed)
     query_ids = (torch.randperm(queries, generator=generator) * 3 + 100).tolist()
     image_ids = (torch.randperm(images, generator=generator) * 5 + 7).tolist()
@@ -46,13 +50,13 @@ def feed(metric, split, rows=None, batch_size=4):
 
 
 def muge_scores(split, members=None):
-    """Recall as MUGE's evaluator computes it from the ten best pictures, by a naive ranking."""
+    """Recall as MUGE's evaluator computes it from the ten best images, by a naive ranking."""
     hits = {1: 0, 5: 0, 10: 0}
     members = range(len(split["query_ids"])) if members is None else members
     for row in members:
         scores = (split["image_embeddings"] @ split["query_embeddings"][row]).tolist()
-        order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-        best = [split["image_ids"][place] for place in order[:10]]
+        order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+        best = [split["image_ids"][index] for index in order[:10]]
         for k in hits:
             hits[k] += any(image in best[:k] for image in set(split["positives"][row]))
     shares = [count / len(members) for count in hits.values()]
@@ -85,22 +89,22 @@ def test_ranking_is_in_file_order_by_ids_and_needs_no_answers():
     assert query_ids.tolist() == split["query_ids"]
     assert image_ids.shape == scores.shape == (23, 31)  # the gallery is smaller than k
     own = (split["image_embeddings"] @ split["query_embeddings"][0]).tolist()
-    order = sorted(range(31), key=lambda place: (-own[place], place))
-    assert image_ids[0].tolist() == [split["image_ids"][place] for place in order]
+    order = sorted(range(31), key=lambda index: (-own[index], index))
+    assert image_ids[0].tolist() == [split["image_ids"][index] for index in order]
     for unanswerable in (metric.compute, metric.matched_pairs):
         with pytest.raises(UserError, match="positives=None"):
             unanswerable()
 
 
-def test_matched_pairs_are_each_query_with_its_first_true_picture():
+def test_matched_pairs_are_each_query_with_its_first_relevant_image():
     split = make_split()
     queries, images, query_ids, image_ids = feed(make_metric(split), split).matched_pairs()
     expected = [row for row in range(23) if row not in (3, 4)]
     assert query_ids.tolist() == [split["query_ids"][row] for row in expected]
     assert image_ids.tolist() == [split["positives"][row][0] for row in expected]
     assert torch.equal(queries, split["query_embeddings"][expected])
-    places = [split["image_ids"].index(identity) for identity in image_ids.tolist()]
-    assert torch.equal(images, split["image_embeddings"][places])
+    indices = [split["image_ids"].index(identity) for identity in image_ids.tolist()]
+    assert torch.equal(images, split["image_embeddings"][indices])
 
 
 def test_half_precision_is_kept_as_fp32():
@@ -220,7 +224,7 @@ def last_process_alone(rank, world_size, split):
 
 
 def one_side_each(rank, world_size, split):
-    """Process 0 has only pictures, process 1 only queries, the others nothing."""
+    """Process 0 has only images, process 1 only queries, the others nothing."""
     return {
         "query": range(len(split["query_ids"]) if rank == min(1, world_size - 1) else 0),
         "image": range(len(split["image_ids"]) if rank == 0 else 0),
@@ -270,3 +274,74 @@ def test_every_process_raises_when_one_repeats_a_row_or_none_has_any(run_process
     for repeated, nothing in run_processes(2, evaluate_faulty, split):
         assert f"8 query ids for a split of 7: 1 repeated ({split['query_ids'][0]})" in repeated
         assert "0 query ids for a split of 7: 7 missing" in nothing
+
+
+class Stranger(L.LightningModule):
+    """Somebody else's model, of fixed images and texts that are trained; the first process has most of the rows."""
+
+    def __init__(self, split, folder):
+        super().__init__()
+        self.split, self.folder = split, folder
+        self.texts = torch.nn.Parameter(split["query_embeddings"].clone())
+        self.recall = zoo.metrics.RetrievalRecall(
+            query_ids=split["query_ids"], image_ids=split["image_ids"], positives=split["positives"]
+        )
+
+    def setup(self, stage):
+        torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def train_dataloader(self):
+        return DataLoader(range(8), batch_size=4)
+
+    def val_dataloader(self):
+        return [
+            DataLoader([row for row in range(len(ids)) if (row % 4 == 3) == (self.global_rank == 1)], batch_size=4)
+            for ids in (self.split["query_ids"], self.split["image_ids"])
+        ]
+
+    def training_step(self, rows, batch_idx):
+        return self.texts[rows].sum()
+
+    def validation_step(self, rows, batch_idx, dataloader_idx):
+        side = ("query", "image")[dataloader_idx]
+        embeddings = (self.texts, self.split["image_embeddings"])[dataloader_idx]
+        self.recall.update(torch.tensor(self.split[f"{side}_ids"])[rows.cpu()], embeddings[rows], side=side)
+
+    def on_validation_epoch_end(self):
+        self.log_dict({f"val/{name}": value for name, value in self.recall.compute().items()})
+        self.recall.reset()
+
+    def on_fit_end(self):
+        found = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+        (self.folder / f"{self.global_rank}.json").write_text(json.dumps([found, self.texts.tolist()]))
+
+
+@pytest.mark.ddp
+def test_a_strangers_module_trains_and_logs_the_naive_recall_on_two_processes(tmp_path):
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    split = make_split()
+    trainer.fit(Stranger(split, tmp_path))
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    found, texts = first
+    trained = split | {"query_embeddings": torch.tensor(texts)}
+    assert not torch.equal(trained["query_embeddings"], split["query_embeddings"])
+    names = ("recall@1", "recall@5", "recall@10", "mean_recall")
+    assert found == pytest.approx(
+        {f"val/{name}": value for name, value in zip(names, muge_scores(trained), strict=True)}, abs=1e-5
+    )

@@ -1,4 +1,4 @@
-"""Exact ranks against the naive matrix: ties, negative scores, duplicates, several true pictures."""
+"""Exact ranks against the naive matrix: ties, negative scores, duplicates, several relevant images."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_top_k_of_a_collapsed_model_is_the_order_of_the_file():
 def test_top_k_equals_a_stable_sort_on_random_embeddings():
     generator = torch.Generator().manual_seed(2)
     queries, images = torch.randn(300, 32, generator=generator), torch.randn(500, 32, generator=generator)
-    images[250:] = images[:250]  # every picture twice
+    images[250:] = images[:250]  # every image twice
     scores, rows = top_k(queries, images, 10, chunk_size=300)
     expected = (queries @ images.T).sort(dim=1, descending=True, stable=True)
     assert torch.equal(rows, expected.indices[:, :10])
@@ -68,7 +68,7 @@ def test_both_functions_share_one_rule():
         assert place == (rank if rank < 10 else None)
 
 
-def test_recall_counts_a_query_without_true_pictures_as_missed():
+def test_recall_counts_a_query_without_relevant_images_as_missed():
     recall = recall_at(torch.tensor([0, 4, 5, 9, 10, NEVER_RANKED, NEVER_RANKED, 0]))
     assert recall["recall@1"] == 100 * 2 / 8
     assert recall["recall@5"] == 100 * 3 / 8

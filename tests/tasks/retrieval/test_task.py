@@ -20,7 +20,7 @@ OPTIONS = {
     "text_pretrained": False,
     "embedding_dim": 16,
 }
-PICTURES = torch.arange(3 * 3 * 32 * 32).remainder(251).to(torch.uint8).reshape(3, 3, 32, 32)
+IMAGES = torch.arange(3 * 3 * 32 * 32).remainder(251).to(torch.uint8).reshape(3, 3, 32, 32)
 TEXTS = ["红裙", "蓝色长裤女", "帽子"]
 
 
@@ -41,14 +41,14 @@ def checkpoint(task, tmp_path):
 
 
 def test_embeddings_are_unit_vectors(task):
-    for embeddings in (task.encode_image(PICTURES), task.encode_text(TEXTS)):
+    for embeddings in (task.encode_image(IMAGES), task.encode_text(TEXTS)):
         assert embeddings.shape == (3, 16)
         assert embeddings.dtype == torch.float32
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
 def test_nothing_has_no_embeddings(task):
-    for embeddings in (task.encode_text([]), task.encode_image([]), task.encode_image(PICTURES[:0])):
+    for embeddings in (task.encode_text([]), task.encode_image([]), task.encode_image(IMAGES[:0])):
         assert embeddings.shape == (0, 16)
         assert embeddings.dtype == torch.float32
         assert embeddings.device == task.device
@@ -62,7 +62,7 @@ def test_a_checkpoint_gives_the_same_task_back(task, checkpoint):
         assert isinstance(loaded, RetrievalTask)
         assert not loaded.training
         torch.testing.assert_close(loaded.encode_text(TEXTS), task.encode_text(TEXTS), rtol=0, atol=0)
-        torch.testing.assert_close(loaded.encode_image(PICTURES), task.encode_image(PICTURES), rtol=0, atol=0)
+        torch.testing.assert_close(loaded.encode_image(IMAGES), task.encode_image(IMAGES), rtol=0, atol=0)
     loaded = RetrievalTask.load_from_checkpoint(checkpoint, weights_only=True).eval()
     torch.testing.assert_close(loaded.encode_text(TEXTS), task.encode_text(TEXTS), rtol=0, atol=0)
 
@@ -84,12 +84,12 @@ def test_options_of_a_built_module_are_refused():
         RetrievalTask(tower, image_tower_options={"image_size": 64})
 
 
-def test_pictures_are_embedded_as_their_pixels(task):
-    pictures = [Image.new("RGB", (50, 30), "red"), Image.new("LA", (20, 70), (9, 99))]
-    expected = task.encode_image(task.image_tower.preprocess(pictures))
-    torch.testing.assert_close(task.encode_image(pictures), expected, rtol=0, atol=0)
+def test_images_are_embedded_as_their_pixels(task):
+    images = [Image.new("RGB", (50, 30), "red"), Image.new("LA", (20, 70), (9, 99))]
+    expected = task.encode_image(task.image_tower.preprocess(images))
+    torch.testing.assert_close(task.encode_image(images), expected, rtol=0, atol=0)
     with pytest.raises(UserError, match=r"one image came; .* \[image\]"):
-        task.encode_image(pictures[0])
+        task.encode_image(images[0])
 
 
 def test_the_image_projection_has_a_bias_where_asked(task):
@@ -97,12 +97,12 @@ def test_the_image_projection_has_a_bias_where_asked(task):
     assert set(biased.state_dict()) - set(task.state_dict()) == {"image_projection.bias"}
     load_state = {**task.state_dict(), "image_projection.bias": torch.zeros(16)}
     biased.load_state_dict(load_state)
-    torch.testing.assert_close(biased.encode_image(PICTURES), task.encode_image(PICTURES), rtol=0, atol=0)
+    torch.testing.assert_close(biased.encode_image(IMAGES), task.encode_image(IMAGES), rtol=0, atol=0)
     biased.image_projection.bias.data += 1
-    assert (biased.encode_image(PICTURES) - task.encode_image(PICTURES)).abs().max() > 0.01
+    assert (biased.encode_image(IMAGES) - task.encode_image(IMAGES)).abs().max() > 0.01
 
 
-def test_positions_of_a_run_follow_the_picture_size(checkpoint):
+def test_positions_of_a_run_follow_the_image_size(checkpoint):
     larger = RetrievalTask(**{**OPTIONS, "image_tower_options": {"image_size": 64}})
     load_initial_weights(larger, checkpoint)
     small = torch.load(checkpoint, weights_only=True)["state_dict"]["image_tower.model.pos_embed"]
@@ -173,8 +173,8 @@ class Pairs(torch.utils.data.Dataset):
 
     def __getitems__(self, rows):
         rows = torch.tensor(rows)
-        pictures = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
-        return {"image": pictures, "text": ["红裙"] * len(rows), "image_id": rows, "query_id": rows}
+        images = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8)
+        return {"image": images, "text": ["红裙"] * len(rows), "image_id": rows, "query_id": rows}
 
 
 def fit(task, tmp_path, **options):
@@ -215,7 +215,7 @@ def test_the_loss_weighs_its_directions_in_training_and_evaluation(tmp_path):
     for weight in (0.0, 0.5, 1.0):
         torch.manual_seed(0)
         task = RetrievalTask(**OPTIONS, loss_options={"text_to_image_weight": weight})
-        images, texts = task.encode_image(PICTURES), task.encode_text(["红裙"] * 3)
+        images, texts = task.encode_image(IMAGES), task.encode_text(["红裙"] * 3)
         evaluated[weight] = task.eval().evaluation_loss(images, texts, ids, ids).item()
         trainer = fit(task.train(), tmp_path, max_steps=1)
         losses[weight] = trainer.callback_metrics["train/loss"].item()

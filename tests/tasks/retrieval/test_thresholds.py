@@ -50,7 +50,7 @@ def naive_margins(margins, right, wanted):
 
 
 def random_split(seed, *, queries=40, images=90, width=12):
-    """Embeddings in quarters, whose products are exact and often equal; true pictures lie nearer, some queries none."""
+    """Embeddings in quarters: products are exact and often equal, relevant images nearer, some queries have none."""
     generator = torch.Generator().manual_seed(seed)
     gallery = torch.randn(images, width, generator=generator)
     counts = torch.randint(0, 5, (queries,), generator=generator).tolist()
@@ -98,7 +98,7 @@ def test_a_precision_reached_again_further_down_counts():
     assert found.score == torch.tensor(0.6).item()
 
 
-def test_a_query_without_true_pictures_has_false_pairs():
+def test_a_query_without_relevant_images_has_false_pairs():
     queries, images = pairs_of([[0.9, 0.1], [0.8, 0.2]])
     assert score_thresholds(queries[:1], images, [[0]], [60])[0].score == torch.tensor(0.9).item()
     assert score_thresholds(queries, images, [[0], []], [50])[0] == ScoreThreshold(
@@ -106,7 +106,7 @@ def test_a_query_without_true_pictures_has_false_pairs():
     )
 
 
-def test_a_true_picture_named_twice_counts_once():
+def test_a_relevant_image_named_twice_counts_once():
     queries, images, positives = random_split(5)
     twice = [rows + rows for rows in positives]
     assert score_thresholds(queries, images, twice, PRECISIONS) == score_thresholds(
@@ -202,7 +202,7 @@ def test_the_metric_finds_its_own_true_pairs_and_first_answers():
     assert margins == [naive_margins(leads, right, wanted) for wanted in PRECISIONS]
 
 
-def test_one_picture_leads_no_other():
+def test_one_image_leads_no_other():
     metric = RetrievalRecall(query_ids=[1, 2], image_ids=[3], positives=[[3], []])
     metric.update(torch.tensor([1, 2]), torch.tensor([[0.5], [0.25]]), side="query")
     metric.update(torch.tensor([3]), torch.ones(1, 1), side="image")

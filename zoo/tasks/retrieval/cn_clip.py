@@ -46,12 +46,12 @@ TEXT_TOWERS = {
 
 
 def is_cn_clip(state: Mapping[str, Any]) -> bool:
-    """Whether a state dict has CN-CLIP's names, with ``module.`` or without."""
+    """Tell whether a state dict has CN-CLIP's names, with ``module.`` or without."""
     return any(str(key).removeprefix("module.").startswith("visual.") for key in state)
 
 
 def plain(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """CN-CLIP's weights in fp32 under its plain names: no ``module.``, no pooler, flash attention's names undone.
+    """Read CN-CLIP's weights in fp32 under its plain names: no ``module.``, no pooler, flash attention's names undone.
 
     Raises:
         UserError: Something in it is no tensor.
@@ -74,7 +74,7 @@ def plain(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
 
 
 def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """The arguments of the ``RetrievalTask`` that plain CN-CLIP weights are of, by their shapes.
+    """Derive the arguments of the ``RetrievalTask`` that plain CN-CLIP weights are of, by their shapes.
 
     Raises:
         UserError: Weights that tell it are missing, or no registered tower has their shapes.
@@ -104,7 +104,7 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
 
 
 def to_zoo(state: Mapping[str, Tensor], image_model: nn.Module) -> dict[str, Tensor]:
-    """Plain CN-CLIP weights under the names of a ``RetrievalTask``; names that are none of CN-CLIP's stay as they are.
+    """Rename plain CN-CLIP weights as a ``RetrievalTask`` does; names that are none of CN-CLIP's stay as they are.
 
     Args:
         state: Plain names to weights.
@@ -138,7 +138,7 @@ def _vision_transformer(state: Mapping[str, Tensor], source: str) -> dict[str, A
     length = state["visual.positional_embedding"].shape[0] - 1
     side = round(length**0.5)
     if side * side != length:
-        raise UserError(f"{source}: visual.positional_embedding is of {length} patches: they fill no square picture")
+        raise UserError(f"{source}: visual.positional_embedding is of {length} patches: they fill no square image")
     shape = VisionShape(width, patch, side * patch, _count(state, r"visual\.transformer\.resblocks\.(\d+)\."))
     alike = {name: known for name, known in VISION_TOWERS.items() if known[:2] == shape[:2]}
     if not alike or not shape.num_layers:
@@ -157,23 +157,23 @@ def _text_transformer(shape: TextShape, source: str) -> dict[str, Any]:
 
 def _resnet(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     blocks = tuple(_count(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in range(1, 5))
-    places, width = state["visual.attnpool.positional_embedding"].shape
-    if (blocks, places, width) != (RESNET_BLOCKS, 50, 2048):
+    positions, width = state["visual.attnpool.positional_embedding"].shape
+    if (blocks, positions, width) != (RESNET_BLOCKS, 50, 2048):
         raise UserError(
             f"{source}: no registered image tower has its shape: a ResNet of {list(blocks)} blocks whose attention pool"
-            f" has {places} × {width} positions. Known is resnet50_clip: {list(RESNET_BLOCKS)}, 50 × 2048."
+            f" has {positions} × {width} positions. Known is resnet50_clip: {list(RESNET_BLOCKS)}, 50 × 2048."
         )
     return {"image_tower": "resnet50_clip", "image_projection_bias": True}
 
 
 def _count(state: Iterable[str], pattern: str) -> int:
-    """How many layers there are: one more than the highest number in the keys, so that a gap is seen as missing."""
+    """Count the layers: one more than the highest number in the keys, so that a gap is seen as missing."""
     found = (re.match(pattern, key) for key in state)
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def _named(side: str, name: str, shape: NamedTuple, known: NamedTuple) -> dict[str, Any]:
-    """A tower's name, and as options what differs from its own shape."""
+    """Return a tower's name, and as options what differs from its own shape."""
     own = known._asdict()
     options = {key: value for key, value in shape._asdict().items() if value != own[key]}
     return {f"{side}_tower": name, **({f"{side}_tower_options": options} if options else {})}

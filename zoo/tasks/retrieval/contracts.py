@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class PairBatch(TypedDict):
-    """One training batch of retrieval: B (query, picture) pairs."""
+    """One training batch of retrieval: B (query, image) pairs."""
 
     image: Tensor  # [B, 3, H, W] uint8, RGB
     text: list[str]  # B queries
     image_id: Tensor  # [B] int64
     query_id: Tensor  # [B] int64
-    positives: NotRequired[Tensor]  # [B, P] int64, the ids of all pictures that each query names, -1 fills; P > 1
+    positives: NotRequired[Tensor]  # [B, P] int64, the ids of all images that each query names, -1 fills; P > 1
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
 
 
@@ -41,7 +41,7 @@ class QueryBatch(TypedDict):
 
 
 class ImageBatch(TypedDict):
-    """One evaluation batch of gallery pictures."""
+    """One evaluation batch of gallery images."""
 
     image: Tensor  # [B, 3, H, W] uint8, RGB
     image_id: Tensor  # [B] int64
@@ -49,7 +49,7 @@ class ImageBatch(TypedDict):
 
 @dataclass(frozen=True)
 class RetrievalTargets:
-    """What a retrieval evaluation is held against: the queries and the gallery of one split, both in file order."""
+    """What a retrieval evaluation is compared with: the queries and the gallery of one split, both in file order."""
 
     split: str
     source: str  # the data set: its folder's name and a hash of its queries and answers
@@ -69,16 +69,16 @@ class RetrievalData(Protocol):
     submission_schema: str
 
     def targets(self, split: str) -> RetrievalTargets:
-        """The queries, gallery and answers of a split."""
+        """Return the queries, gallery and answers of a split."""
 
     def image(self, split: str, image_id: int) -> np.ndarray:
-        """One gallery picture as ``[H, W, 3] uint8`` RGB."""
+        """Return one gallery image as ``[H, W, 3] uint8`` RGB."""
 
     def training_pairs(self) -> np.ndarray:
-        """``[P, 2] int64``: query id and picture id of each pair that is trained on, in the order of the rows."""
+        """Return query id and image id of each pair that is trained on, ``[P, 2] int64``, in the order of the rows."""
 
     def training_loaders(self) -> Sequence[Iterable[QueryBatch | ImageBatch]]:
-        """All queries, then all pictures that are trained on, each once, not augmented: this process's share."""
+        """Load all queries, then all images that are trained on, each once, not augmented: this process's share."""
 
     def regroup(self, groups: Callable[[int], np.ndarray | None]) -> None:
         """Ask ``groups``, as each epoch begins, which of its rows are sampled together: ``[P]`` integers, or None."""

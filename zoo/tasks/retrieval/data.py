@@ -84,17 +84,17 @@ class RetrievalDataModule(MugeDataModule):
         return self.train_splits
 
     def targets(self, split: str) -> RetrievalTargets:
-        """The queries, gallery and answers of a split."""
+        """Return the queries, gallery and answers of a split."""
         return self.open(split).targets()
 
     def image(self, split: str, image_id: int) -> np.ndarray:
-        """One gallery image as ``[H, W, 3] uint8`` RGB."""
+        """Return one gallery image as ``[H, W, 3] uint8`` RGB."""
         opened = self.open(split)
-        return decode(opened.pictures, opened.row_of[image_id])
+        return decode(opened.images, opened.row_of[image_id])
 
     @cached_property
     def _training(self) -> tuple[TrainingPairs, np.ndarray, np.ndarray]:
-        """What is trained on: queries and pictures, ``[P, 2]`` the pairs' places there, ``[P]`` what is related."""
+        """Return what is trained on: queries and images, ``[P, 2]`` indices of the pairs, ``[P]`` what is related."""
         training = TrainingPairs([self.open(split) for split in self.train_splits])
         pairs = training.pairs()
         groups = training.groups(pairs)  # of all pairs: queries that are not trained on tell what is related too
@@ -104,10 +104,10 @@ class RetrievalDataModule(MugeDataModule):
         return training, pairs, groups
 
     def training_pairs(self) -> np.ndarray:
-        """``[P, 2] int64``: query id and picture id of each pair that is trained on, in the order of the rows."""
+        """Return query id and image id of each pair that is trained on, ``[P, 2] int64``, in the order of the rows."""
         training, pairs, _ = self._training
         query_ids = np.array([query.query_id for query in training.queries])
-        return np.stack([query_ids[pairs[:, 0]], training.pictures.ids[pairs[:, 1]].astype(np.int64)], axis=1)
+        return np.stack([query_ids[pairs[:, 0]], training.images.ids[pairs[:, 1]].astype(np.int64)], axis=1)
 
     # --- loaders -----------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class RetrievalDataModule(MugeDataModule):
         """Make the data set of pairs."""
         training, pairs, _ = self._training
         return PairDataset(
-            training.pictures,
+            training.images,
             training.queries,
             pairs,
             image_size=self.image_size,
@@ -141,17 +141,17 @@ class RetrievalDataModule(MugeDataModule):
         self._regroup = groups
 
     def training_loaders(self) -> list[DataLoader]:
-        """All queries, then all images that are trained on, each once, not augmented: this process's share."""
+        """Load all queries, then all images that are trained on, each once, not augmented: this process's share."""
         training, pairs, _ = self._training
         queries, rows = (np.unique(column) for column in pairs.T)
         return self.in_file_order(
             [
                 QueryDataset([training.queries[index] for index in queries]),
-                GalleryDataset(training.pictures, rows, image_size=self.image_size),
+                GalleryDataset(training.images, rows, image_size=self.image_size),
             ]
         )
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data sets of the queries and of the gallery."""
         opened = self.open(split)
-        return [QueryDataset(opened.queries), GalleryDataset(opened.pictures, opened.rows, image_size=self.image_size)]
+        return [QueryDataset(opened.queries), GalleryDataset(opened.images, opened.rows, image_size=self.image_size)]

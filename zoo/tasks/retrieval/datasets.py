@@ -28,7 +28,7 @@ class PairDataset(Dataset[PairBatch]):
 
     def __init__(
         self,
-        pictures: ImageTsv | JoinedTsv,
+        images: ImageTsv | JoinedTsv,
         queries: list[Query],
         pairs: np.ndarray,
         *,
@@ -39,11 +39,11 @@ class PairDataset(Dataset[PairBatch]):
         degrade: float,
         seed: int,
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self.queries = queries
-        self.pairs = pairs  # [P, 2] int64: index of the query, row of the picture
+        self.pairs = pairs  # [P, 2] int64: index of the query, row of the image
         self.by_query = pairs[np.argsort(pairs[:, 0], kind="stable")]
-        self.most_positives = int(np.bincount(pairs[:, 0]).max(initial=0))  # pictures that a query names
+        self.most_positives = int(np.bincount(pairs[:, 0]).max(initial=0))  # images that a query names
         self.image_size = image_size
         self.crop_scale = crop_scale
         self.flip = flip
@@ -58,21 +58,21 @@ class PairDataset(Dataset[PairBatch]):
         pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
         flip = torch.zeros(len(keys), dtype=torch.bool)
         pairs = self.pairs[[row for _, row in keys]]
-        for place, ((epoch, row), (_, picture_row)) in enumerate(zip(keys, pairs, strict=True)):
+        for index, ((epoch, row), (_, image_row)) in enumerate(zip(keys, pairs, strict=True)):
             generator = np.random.default_rng((self.seed, epoch, row))
-            image = decode(self.pictures, int(picture_row))
-            pixels[place] = images.random_crop_resize(
+            image = decode(self.images, int(image_row))
+            pixels[index] = images.random_crop_resize(
                 image, self.image_size, scale=self.crop_scale, ratio=(3 / 4, 4 / 3), generator=generator
             )
-            flip[place] = generator.random() < self.flip
+            flip[index] = generator.random() < self.flip
             if self.auto_augment:
-                pixels[place] = auto_augment(pixels[place], int(generator.integers(1 << 32)))
+                pixels[index] = auto_augment(pixels[index], int(generator.integers(1 << 32)))
             if self.degrade > 0 and generator.random() < self.degrade:  # drawn last: without it nothing else changes
-                pixels[place] = degrade(pixels[place], generator)
+                pixels[index] = degrade(pixels[index], generator)
         batch = PairBatch(
             image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             text=[self.queries[index].text for index in pairs[:, 0]],
-            image_id=torch.from_numpy(self.pictures.ids[pairs[:, 1]].astype(np.int64)),
+            image_id=torch.from_numpy(self.images.ids[pairs[:, 1]].astype(np.int64)),
             query_id=torch.tensor([self.queries[index].query_id for index in pairs[:, 0]]),
         )
         if self.most_positives > 1:
@@ -82,11 +82,11 @@ class PairDataset(Dataset[PairBatch]):
         return batch
 
     def _positives(self, queries: np.ndarray) -> torch.Tensor:
-        """The ids of all pictures that B queries name, ``[B, most_positives] int64``; -1 fills."""
+        """Return the ids of all images that B queries name, ``[B, most_positives] int64``; -1 fills."""
         start, end = (np.searchsorted(self.by_query[:, 0], queries, side=side)[:, None] for side in ("left", "right"))
-        places = start + np.arange(self.most_positives)  # [B, P]
-        rows = self.by_query[places.clip(max=len(self.by_query) - 1), 1]
-        return torch.from_numpy(np.where(places < end, self.pictures.ids[rows].astype(np.int64), -1))
+        positions = start + np.arange(self.most_positives)  # [B, P]
+        rows = self.by_query[positions.clip(max=len(self.by_query) - 1), 1]
+        return torch.from_numpy(np.where(positions < end, self.images.ids[rows].astype(np.int64), -1))
 
 
 class QueryDataset(Dataset[QueryBatch]):
@@ -106,34 +106,34 @@ class QueryDataset(Dataset[QueryBatch]):
 
 
 class GalleryDataset(Dataset[ImageBatch]):
-    """The pictures of an evaluation, a whole batch at a time."""
+    """The images of an evaluation, a whole batch at a time."""
 
-    def __init__(self, pictures: ImageTsv | JoinedTsv, rows: np.ndarray, *, image_size: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: ImageTsv | JoinedTsv, rows: np.ndarray, *, image_size: int) -> None:
+        self.images = images
         self.rows = rows  # rows of the TSV that can be read
         self.image_size = image_size
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, places: list[int]) -> ImageBatch:
-        rows = self.rows[places]
+    def __getitems__(self, indices: list[int]) -> ImageBatch:
+        rows = self.rows[indices]
         pixels = np.empty((len(rows), self.image_size, self.image_size, 3), dtype=np.uint8)
-        for place, row in enumerate(rows):
-            pixels[place] = images.resize(decode(self.pictures, int(row)), self.image_size)
+        for index, row in enumerate(rows):
+            pixels[index] = images.resize(decode(self.images, int(row)), self.image_size)
         return ImageBatch(
             image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
-            image_id=torch.from_numpy(self.pictures.ids[rows].astype(np.int64)),
+            image_id=torch.from_numpy(self.images.ids[rows].astype(np.int64)),
         )
 
 
 class RetrievalSplit:
-    """The files of one split, opened and checked: queries, pictures, and the rows that can be used.
+    """The files of one split, opened and checked: queries, images, and the rows that can be used.
 
     Args:
         folder: A ``Multimodal_Retrieval`` folder.
         split: ``train``, ``valid`` or ``test``.
-        on_error: ``raise`` at the first broken row, or ``skip``: read every picture once beforehand, and leave out the
+        on_error: ``raise`` at the first broken row, or ``skip``: read every image once beforehand, and leave out the
             broken ones and malformed and repeated lines; ``errors`` lists them.
 
     Raises:
@@ -147,17 +147,17 @@ class RetrievalSplit:
         self.split = split
         self.errors: list[FileError] = []
         errors = self.errors if on_error == "skip" else None
-        self.pictures = ImageTsv(images_path, int, errors)
+        self.images = ImageTsv(images_path, int, errors)
         self.queries = read_queries(queries_path, errors)
-        broken = broken_images(self.pictures) if on_error == "skip" else {}
+        broken = broken_images(self.images) if on_error == "skip" else {}
         self.errors += broken.values()
-        self.rows = np.array([row for row in range(len(self.pictures)) if row not in broken], dtype=np.int64)
+        self.rows = np.array([row for row in range(len(self.images)) if row not in broken], dtype=np.int64)
         self.answers = self.queries if answers_path is None else self._answers(answers_path, errors)
         self.labelled = any(query.item_ids for query in self.answers)
-        self._check_items(answers_path or queries_path, {int(self.pictures.ids[row]) for row in broken}, errors)
+        self._check_items(answers_path or queries_path, {int(self.images.ids[row]) for row in broken}, errors)
 
     def _answers(self, path: Path, errors: list[FileError] | None) -> list[Query]:
-        """The answer of each query, in their order; one without pictures where there is none."""
+        """Read the answer of each query, in their order; one without images where there is none."""
         answers = {query.query_id: query for query in read_queries(path, errors)}
         for query in self.queries:
             if query.query_id not in answers:
@@ -167,41 +167,41 @@ class RetrievalSplit:
         return [answers[query.query_id] for query in self.queries]
 
     def _check_items(self, path: Path, broken: set[int], errors: list[FileError] | None) -> None:
-        """See that the pictures that queries name are there."""
+        """See that the images that queries name are there."""
         row_of = self.row_of
-        hint = ". Add the picture, or leave such rows out with data.on_error=skip" if errors is None else ""
+        hint = ". Add the image, or leave such rows out with data.on_error=skip" if errors is None else ""
         for query in self.answers:
             where: dict[str, Any] = {"file": path, "line": query.line, "id": query.query_id, "noun": "query"}
             for item in query.item_ids:
                 if item not in row_of and item not in broken:
-                    message = f"names picture {item}, which {self.pictures.path} lacks{hint}"
+                    message = f"names image {item}, which {self.images.path} lacks{hint}"
                     raise_or_list(FileError(message, kind="dangling_id", **where), errors)
             if errors is not None and self.labelled and query.line and not query.item_ids:
-                message = "names no picture: it is not trained on, and counts as missed"
+                message = "names no image: it is not trained on, and counts as missed"
                 errors.append(FileError(message, kind="no_image", **where))
 
     @cached_property
     def row_of(self) -> dict[int, int]:
-        """The TSV row of each usable picture id."""
-        ids = self.pictures.ids[self.rows]
+        """Map each usable image id to its TSV row."""
+        ids = self.images.ids[self.rows]
         return {int(image_id): int(row) for image_id, row in zip(ids, self.rows, strict=True)}
 
     def targets(self) -> RetrievalTargets:
-        """What an evaluation of this split is held against."""
+        """Return what an evaluation of this split is compared with."""
         digest = hashlib.sha256("\n".join(f"{answer}" for answer in self.answers).encode()).hexdigest()[:12]
         return RetrievalTargets(
             split=self.split,
             source=f"{self.folder.name}, queries {digest}",
             query_ids=[query.query_id for query in self.queries],
             texts=[query.text for query in self.queries],
-            image_ids=[int(image_id) for image_id in self.pictures.ids[self.rows]],
+            image_ids=[int(image_id) for image_id in self.images.ids[self.rows]],
             positives=[query.item_ids for query in self.answers] if self.labelled else None,
             kinds=[query.kind for query in self.answers],
         )
 
 
 class TrainingPairs:
-    """The queries and pictures of some splits, one split after the other, and which of them belong together.
+    """The queries and images of some splits, one split after the other, and which of them belong together.
 
     Args:
         splits: The opened splits.
@@ -214,29 +214,30 @@ class TrainingPairs:
         refuse_shared_ids(splits)
         self.splits = splits
         self.queries = [query for split in splits for query in split.queries]
-        parts = [split.pictures for split in splits]
-        self.pictures = parts[0] if len(parts) == 1 else JoinedTsv(parts)
+        parts = [split.images for split in splits]
+        self.images = parts[0] if len(parts) == 1 else JoinedTsv(parts)
 
     def pairs(self) -> np.ndarray:
-        """``[P, 2] int64``: one row a (query, true picture) pair, in file order: query index, picture row."""
-        pairs, queries, pictures = [], 0, 0
+        """List (query index, image row) of each query with each relevant image, ``[P, 2] int64``, in file order."""
+        pairs, first_query, first_image = [], 0, 0
         for split in self.splits:
             own = [
-                (queries + index, pictures + split.row_of[item])
+                (first_query + index, first_image + split.row_of[item])
                 for index, answer in enumerate(split.answers)
                 for item in answer.item_ids
                 if item in split.row_of
             ]
             if not own:
                 raise UserError(
-                    f"the {split.split} split at {split.pictures.path} has no (query, picture) pair to train on"
+                    f"the {split.split} split at {split.images.path} has no (query, image) pair to train on"
                 )
             pairs += own
-            queries, pictures = queries + len(split.queries), pictures + len(split.pictures)
+            first_query += len(split.queries)
+            first_image += len(split.images)
         return np.array(pairs, dtype=np.int64)
 
     def of_kinds(self, pairs: np.ndarray, kinds: list[str]) -> np.ndarray:
-        """``[P] bool``: whether each pair's query is of one of these kinds, or of none.
+        """Find which pairs' queries are of one of these kinds, or of none: ``[P] bool``.
 
         Raises:
             UserError: The file labels its queries, and none with one of these kinds.
@@ -251,20 +252,20 @@ class TrainingPairs:
         return np.array([self.queries[index].kind in (None, *kinds) for index in pairs[:, 0]])
 
     def groups(self, pairs: np.ndarray) -> np.ndarray:
-        """``[P] int64``: what each pair's picture is related to: the query with the most pictures that names it."""
+        """Return what each pair's image is related to, ``[P] int64``: the query with the most images that names it."""
         sizes = np.bincount(pairs[:, 0], minlength=len(self.queries))
-        largest = np.full(len(self.pictures), -1)
+        largest = np.full(len(self.images), -1)
         for index, row in pairs[np.argsort(sizes[pairs[:, 0]], kind="stable")]:
             largest[row] = index
         return largest[pairs[:, 1]]
 
 
 def refuse_shared_ids(splits: Sequence[RetrievalSplit]) -> None:
-    """Raise UserError where two splits have a query or a picture id in common."""
+    """Raise UserError where two splits have a query or an image id in common."""
     for one, other in combinations(splits, 2):
-        for what in ("query", "picture"):
+        for what in ("query", "image"):
             ids, others = (
-                [query.query_id for query in split.queries] if what == "query" else split.pictures.ids
+                [query.query_id for query in split.queries] if what == "query" else split.images.ids
                 for split in (one, other)
             )
             shared = np.intersect1d(ids, others)

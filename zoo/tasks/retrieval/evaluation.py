@@ -20,7 +20,7 @@ from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, chec
 
 @dataclass(frozen=True)
 class RetrievalEvaluationOptions(EvaluationOptions):
-    """What is asked of the evaluation of retrieval.
+    """The options of the evaluation of retrieval.
 
     Args:
         monitor: The logged number that ``best.ckpt`` is chosen by; null: none is kept.
@@ -94,10 +94,10 @@ class RetrievalEvaluation(Evaluation):
 
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
         """Say how many queries and images were compared, and how."""
-        queries, pictures = part.rows.sizes()  # fewer in a partial evaluation
+        queries, images = part.rows.sizes()  # fewer in a partial evaluation
         return {
             "queries": queries,
-            "pictures": pictures,
+            "images": images,
             "resize": "square bicubic",
             "ties": "earlier in the file first",
         }
@@ -112,23 +112,25 @@ class RetrievalEvaluation(Evaluation):
         print_recall(numbers, part.name, protocol)
         if self.options.precisions and part.complete and trainer.state.fn in ("validate", "test"):
             scores, margins = part.rows.thresholds(self.options.precisions)
-            print_thresholds(scores, margins, part.split, protocol["pictures"])
+            print_thresholds(scores, margins, part.split, protocol["images"])
             path = Path(trainer.default_root_dir) / "thresholds.json"
             write_thresholds(path, part.split, scores, margins, protocol)
         if self.options.grid_queries:
-            sheet = self._draw(data_module(trainer, self), part, ranking)
-            save_image_grid(trainer, sheet, part.name, f"{part.name}/top10", protocol["step"])
+            grid = self._draw(data_module(trainer, self), part, ranking)
+            save_image_grid(trainer, grid, part.name, f"{part.name}/top10", protocol["step"])
 
     def _draw(self, data: Any, part: Part, ranking: tuple[Tensor, Tensor, Tensor]) -> Any:
-        places = {query_id: place for place, query_id in enumerate(part.targets.query_ids)}
+        index_of = {query_id: index for index, query_id in enumerate(part.targets.query_ids)}
         chosen = torch.linspace(0, len(ranking[0]) - 1, min(self.options.grid_queries, len(ranking[0]))).round().long()
         rows = []
         for query_id, image_ids in zip(ranking[0][chosen].tolist(), ranking[1][chosen].tolist(), strict=True):
-            place = places[query_id]
-            hits = [image_id in part.targets.positives[place] for image_id in image_ids]
-            first = f"first true picture at {hits.index(True) + 1}" if any(hits) else "no true picture in the first 10"
-            pictures = [data.image(part.split, image_id) for image_id in image_ids]
-            rows.append(GridRow(text=part.targets.texts[place], images=pictures, hits=hits, note=first))
+            index = index_of[query_id]
+            hits = [image_id in part.targets.positives[index] for image_id in image_ids]
+            first = (
+                f"first relevant image at {hits.index(True) + 1}" if any(hits) else "no relevant image in the first 10"
+            )
+            images = [data.image(part.split, image_id) for image_id in image_ids]
+            rows.append(GridRow(text=part.targets.texts[index], images=images, hits=hits, note=first))
         return image_grid(rows)
 
 
@@ -144,14 +146,14 @@ def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) 
     console = Console()
     console.print(table)
     console.print(
-        f"{protocol['queries']} queries, {protocol['pictures']} pictures, {protocol['image_size']} px, "
+        f"{protocol['queries']} queries, {protocol['images']} images, {protocol['image_size']} px, "
         f"{protocol['precision']}; percent; loss {values.get('loss', float('nan')):.4f}",
         style="dim",
     )
 
 
 def print_thresholds(
-    scores: Sequence[ScoreThreshold], margins: Sequence[MarginThreshold], split: str, pictures: int
+    scores: Sequence[ScoreThreshold], margins: Sequence[MarginThreshold], split: str, images: int
 ) -> None:
     """Print, for each wanted precision, the least score of a pair and the least margin of a first answer."""
     console = Console()
@@ -167,7 +169,7 @@ def print_thresholds(
         console.print(table)
     console.print(
         "percent; margin: the first answer's score less the second's\n"
-        f"of this checkpoint and a gallery of {pictures} pictures: choose on valid, not on test\n"
+        f"of this checkpoint and a gallery of {images} images: choose on valid, not on test\n"
         "precision is a lower bound where labels are incomplete, as MUGE's are",
         style="dim",
     )
@@ -190,7 +192,7 @@ def write_thresholds(
         "margins": [threshold._asdict() for threshold in margins],
         "protocol": {
             **protocol,
-            "pairs": "all queries with all pictures; those that the labels do not name count as false: precision is a"
+            "pairs": "all queries with all images; those that the labels do not name count as false: precision is a"
             " lower bound where labels are incomplete",
             "holds_for": "this checkpoint and this gallery; choose thresholds on valid, not on test",
         },

@@ -127,7 +127,7 @@ def freeze_norms(tower: nn.Module) -> None:
 
 
 def kept_in_evaluation(tower: nn.Module) -> list[nn.Module]:
-    """What of a tower stays in evaluation mode while the rest trains.
+    """List what of a tower stays in evaluation mode while the rest trains.
 
     The whole tower where nothing of it is trained, so that it has no dropout; batch norms that are frozen, so that
     their statistics stay as they are.
@@ -142,5 +142,5 @@ def kept_in_evaluation(tower: nn.Module) -> list[nn.Module]:
 
 
 def batch_norms(tower: nn.Module) -> list[_BatchNorm]:
-    """The batch norms of a tower: the modules whose output depends on the rest of the batch."""
+    """List the batch norms of a tower: the modules whose output depends on the rest of the batch."""
     return [module for module in tower.modules() if isinstance(module, _BatchNorm)]

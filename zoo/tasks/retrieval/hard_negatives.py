@@ -29,15 +29,15 @@ QUIET = 60.0  # seconds between two lines about how far a mining has come
 
 
 class HardNegatives(Callback):
-    """Deals training pairs that the model finds alike into one batch, where they are each other's negatives.
+    """Batches of training pairs that the model finds similar, where they are each other's negatives.
 
-    When the first batch of an epoch is asked for, all queries and pictures that are trained on are embedded by the
+    When the first batch of an epoch is asked for, all queries and images that are trained on are embedded by the
     weights of that moment, once each and without augmentation, and every pair is grouped with those most like it
-    (``mine_groups``); the groups take the place of the data's own. Pairs of which one's query is known to name the
-    other's picture are never grouped. This costs what an evaluation of the training split does, and a search: of 20,000
+    (``mine_groups``); the groups replace the data's own. Pairs of which one's query is known to name the
+    other's image are never grouped. This costs what an evaluation of the training split does, and a search: of 20,000
     pairs four seconds of one CPU core, and four times that of twice as many.
 
-    A run that goes on in the middle of an epoch keeps that epoch's groups, which are in the checkpoint.
+    A run that resumes in the middle of an epoch keeps that epoch's groups, which are in the checkpoint.
 
     Args:
         group_size: Pairs that are sampled together, 2 or more; best a divisor of the batch over all processes.
@@ -83,7 +83,7 @@ class HardNegatives(Callback):
         data.regroup(partial(self.groups_of, trainer, pl_module))
 
     def groups_of(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> np.ndarray | None:
-        """The groups that an epoch is grouped by, ``[P] int32``, mined where it is time; None: the data's own.
+        """Return an epoch's groups, ``[P] int32``, mined where it is time; None: the data's own.
 
         The sampler asks when the epoch's first batch is fetched: before each of Lightning's hooks that a resumed epoch
         may skip, and behind everything that still changes the weights. Once begun, an epoch keeps its groups.
@@ -96,11 +96,11 @@ class HardNegatives(Callback):
         return None if self.groups is None else self.groups.numpy()
 
     def state_dict(self) -> dict[str, Any]:
-        """The groups of the epoch that is under way."""
+        """Return the groups of the epoch that is under way."""
         return {"epoch": self.epoch, "mined": self.mined, "groups": self.groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with a checkpoint's groups."""
+        """Resume with a checkpoint's groups."""
         self.epoch, self.mined, self.groups = (state_dict[name] for name in ("epoch", "mined", "groups"))
 
     # --- how ---------------------------------------------------------------------------------------------------
@@ -109,13 +109,13 @@ class HardNegatives(Callback):
         started = time.perf_counter()
         pairs = data_module(trainer, self).training_pairs()  # [P, 2] ids
         (query_ids, queries), (image_ids, images) = (np.unique(column, return_inverse=True) for column in pairs.T)
-        texts, pictures = self._embed(trainer, pl_module, query_ids, image_ids)
+        embeddings = self._embed(trainer, pl_module, query_ids, image_ids)
         groups = None
         if trainer.is_global_zero:  # alone: where neighbours are nearly as near, another device may choose otherwise
             random = np.random.default_rng((int(os.environ.get("PL_GLOBAL_SEED", 0)), epoch))
-            places = np.stack([queries, images], axis=1)
-            mined = mine_groups(texts, pictures, places, group_size=self.group_size, random=random)
-            near, any_two = describe_groups(texts, pictures, places, mined, random)
+            indices = np.stack([queries, images], axis=1)
+            mined = mine_groups(*embeddings, indices, group_size=self.group_size, random=random)
+            near, any_two = describe_groups(*embeddings, indices, mined, random)
             print(
                 f"HardNegatives, epoch {epoch}: {len(mined):,} pairs in {len(np.unique(mined)):,} groups in"
                 f" {time.perf_counter() - started:.1f} s; mean similarity {near:.3f} within a group, {any_two:.3f} of"
@@ -127,12 +127,12 @@ class HardNegatives(Callback):
     def _embed(
         self, trainer: L.Trainer, pl_module: Any, query_ids: np.ndarray, image_ids: np.ndarray
     ) -> tuple[Tensor, Tensor]:
-        """All processes' embeddings of queries ``[Q, D]`` and pictures ``[M, D]``, in the order of their ids."""
+        """Embed, on all processes, queries ``[Q, D]`` and images ``[M, D]``, in the order of their ids."""
         sides = [CollectedRows(ids.tolist(), ["embedding"]).to(pl_module.device) for ids in (query_ids, image_ids)]
         loaders = data_module(trainer, self).training_loaders()
         told = time.perf_counter()
         with isolate_rng(), _evaluating(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
-            for what, side, loader in zip(("queries", "pictures"), sides, loaders, strict=True):
+            for what, side, loader in zip(("queries", "images"), sides, loaders, strict=True):
                 for number, batch in enumerate(loader, start=1):
                     if "text" in batch:
                         side.update(batch["query_id"], embedding=pl_module.encode_text(batch["text"]))
@@ -142,13 +142,13 @@ class HardNegatives(Callback):
                     if trainer.is_global_zero and time.perf_counter() - told > QUIET:
                         told = time.perf_counter()
                         print(f"HardNegatives: embedding {what}, batch {number:,} of {len(loader):,}")
-        texts, pictures = (side.gathered()[1]["embedding"].float() for side in sides)
-        return texts, pictures
+        queries, gallery = (side.gathered()[1]["embedding"].float() for side in sides)
+        return queries, gallery
 
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each part has its own again."""
+    """Keep a module in evaluation mode; afterwards each part has its own again."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -169,16 +169,16 @@ def mine_groups(
     group_size: int,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Group the training pairs that are alike.
+    """Group the training pairs that are similar.
 
-    Two pairs are as alike as the mean cosine of either's query with the other's picture. In random order, each pair
-    that is in no group yet opens one, with the pairs most like it that are in none. No two pairs of a group are known
-    to belong together: where one's query names the other's picture they are no negatives.
+    The similarity of two pairs is the mean cosine of either's query with the other's image. In random order, each pair
+    that is in no group yet opens one, with the pairs most similar to it that are in none. No two pairs of a group are
+    known to belong together: where one's query names the other's image they are no negatives.
 
     Args:
         query_embeddings: ``[Q, D]`` unit vectors, float32.
         image_embeddings: ``[M, D]`` unit vectors, float32, on the same device.
-        pairs: ``[P, 2] int64``: places of the query and of the picture that belong together.
+        pairs: ``[P, 2] int64``: indices of the query and of the image that belong together.
         group_size: The most pairs of a group.
         random: Draws the order.
 
@@ -196,17 +196,17 @@ def mine_groups(
     while len(left):
         openers = left[:at_once]
         nearest = search.nearest(openers, left, count)
-        for place, row in enumerate(openers.tolist()):
+        for index, row in enumerate(openers.tolist()):
             if groups[row] >= 0:
                 continue
-            candidates = nearest[place][groups[nearest[place]] < 0].tolist()
+            candidates = nearest[index][groups[nearest[index]] < 0].tolist()
             members = _unrelated([row, *candidates], pairs, known, group_size)
-            if len(members) < group_size and nearest[place, -1] >= 0:  # others took what it found: it looks again
+            if len(members) < group_size and nearest[index, -1] >= 0:  # others took what it found: it looks again
                 break
             groups[members] = row
         else:
-            place = len(openers)
-        whole, none = place == len(openers), place == 0
+            index = len(openers)
+        whole, none = index == len(openers), index == 0
         at_once = min(2 * at_once, most) if whole else max(1, at_once // 2)
         count = 2 * count if none else SEARCHED * group_size
         left = left[groups[left] < 0]
@@ -214,7 +214,7 @@ def mine_groups(
 
 
 def _unrelated(rows: list[int], pairs: np.ndarray, known: set[tuple[int, int]], most: int) -> list[int]:
-    """The first of the rows of which no query names another's picture; -1 ends the rows."""
+    """Choose the first of the rows of which no query names another's image; -1 ends the rows."""
     chosen: list[int] = []
     members: list[tuple[int, int]] = []
     for row in rows:
@@ -228,17 +228,17 @@ def _unrelated(rows: list[int], pairs: np.ndarray, known: set[tuple[int, int]], 
 
 
 class _Search:
-    """Finds the pairs most like some pairs; see ``mine_groups``."""
+    """A search for the pairs most similar to given pairs; see ``mine_groups``."""
 
     def __init__(self, query_embeddings: Tensor, image_embeddings: Tensor, pairs: np.ndarray) -> None:
         self.queries, self.images = query_embeddings, image_embeddings
         self.pairs = pairs
         self.named, self.naming = _links(pairs), _links(pairs[:, ::-1])
-        self.places = torch.from_numpy(pairs.T.copy()).to(query_embeddings.device)  # [2, P]
+        self.indices = torch.from_numpy(pairs.T.copy()).to(query_embeddings.device)  # [2, P]
 
     @torch.no_grad()
     def nearest(self, rows: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
-        """The pairs most like each of some that are not known to belong to it, the most similar first.
+        """Find the pairs most similar to each of some and not known to belong to it, the most similar first.
 
         Args:
             rows: ``[R]`` pairs.
@@ -248,25 +248,25 @@ class _Search:
         Returns:
             ``[R, count] int64`` (fewer columns where ``among`` is shorter); -1 where there is no other.
         """
-        device = self.places.device
-        queries, images = self.places[:, torch.from_numpy(rows).to(device)]
+        device = self.indices.device
+        queries, images = self.indices[:, torch.from_numpy(rows).to(device)]
         to_images = self.queries[queries] @ self.images.T  # [R, M]
         to_queries = self.images[images] @ self.queries.T  # [R, Q]
         to_images[_linked(self.named, self.pairs[rows, 0], device)] = -torch.inf
         to_queries[_linked(self.naming, self.pairs[rows, 1], device)] = -torch.inf
-        queries, images = self.places[:, torch.from_numpy(among).to(device)]
+        queries, images = self.indices[:, torch.from_numpy(among).to(device)]
         similarities = to_images.index_select(1, images).add_(to_queries.index_select(1, queries))  # [R, N]: twice
         values, found = similarities.topk(min(count, len(among)))  # [R, N] -> [R, count]
         return np.where(values.isinf().cpu().numpy(), -1, among[found.cpu().numpy()])
 
 
 def _links(pairs: np.ndarray) -> np.ndarray:
-    """The pairs by their first column, ``[P, 2]``."""
+    """Sort the pairs by their first column, ``[P, 2]``."""
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
 def _linked(links: np.ndarray, keys: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where a matrix ``[len(keys), …]`` has what the keys are linked with: rows and columns."""
+    """Find where a matrix ``[len(keys), …]`` has what the keys are linked with: rows and columns."""
     start, end = (np.searchsorted(links[:, 0], keys, side=side) for side in ("left", "right"))
     counts = end - start
     rows = np.repeat(np.arange(len(keys)), counts)
@@ -283,7 +283,7 @@ def describe_groups(
     groups: np.ndarray,
     random: np.random.Generator,
 ) -> tuple[float, float]:
-    """How alike pairs are that are grouped, and any two: means over a sample; not a number where there are none."""
+    """Compute the mean similarity of grouped pairs, and of any two, over a sample; NaN where there are none."""
     order = np.argsort(groups, kind="stable")
     neighbours = np.stack([order[:-1], order[1:]])[:, groups[order[:-1]] == groups[order[1:]]]  # [2, N]
     sample = neighbours[:, random.permutation(neighbours.shape[1])[:SAMPLED]]
@@ -291,7 +291,7 @@ def describe_groups(
 
     def mean(rows: np.ndarray) -> float:
         texts = query_embeddings[torch.from_numpy(pairs[rows, 0])]  # [2, N, D]
-        pictures = image_embeddings[torch.from_numpy(pairs[rows, 1])].flip(0)  # the other's
-        return (texts * pictures).sum(dim=-1).mean().item()
+        images = image_embeddings[torch.from_numpy(pairs[rows, 1])].flip(0)  # the other's
+        return (texts * images).sum(dim=-1).mean().item()
 
     return mean(sample), mean(strangers)

@@ -72,7 +72,7 @@ def read(name: str) -> tuple[ChineseCLIPConfig, dict[str, Tensor]]:
 
 
 def to_cn_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A ``ChineseCLIPModel``'s weights under CN-CLIP's plain names; other names stay as they are."""
+    """Rename a ``ChineseCLIPModel``'s weights to CN-CLIP's plain names; other names stay as they are."""
     rest = {key: value for key, value in state.items() if not key.endswith(".position_ids")}  # of old files
     converted: dict[str, Tensor] = {}
     for key in list(rest):
@@ -125,7 +125,7 @@ def _configuration(path: Path, source: str) -> ChineseCLIPConfig:
 
 
 def _weights(find: FindFile, source: str) -> dict[str, Tensor]:
-    """The tensors of one file, or of all that an index names."""
+    """Read the tensors of one file, or of all that an index names."""
     path = find(WEIGHTS)
     if path.suffix != ".json":
         return _tensors(path, source)

@@ -37,20 +37,20 @@ def clip_loss(
     text_to_image_weight: float = 0.5,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """The weighted mean of picture-to-text and text-to-picture cross-entropy over a batch of pairs.
+    """Compute the weighted mean of image-to-text and text-to-image cross-entropy over a batch of pairs.
 
-    Two rows that share a picture or a query are not each other's negatives, nor is a picture a negative of a query
+    Two rows that share an image or a query are not each other's negatives, nor is an image a negative of a query
     that names it: their logits are left out of the sums. Where nothing is shared this is the plain loss.
 
     Args:
         image_embeddings: ``[B, D]`` unit vectors, any floating type; row i belongs to row i of the texts.
         text_embeddings: ``[B, D]`` unit vectors.
         logit_scale: Scalar that multiplies the cosines, already exponentiated, 1-100.
-        image_ids: ``[B]`` integers, the picture of each row; ``None`` when all pictures differ.
+        image_ids: ``[B]`` integers, the image of each row; ``None`` when all images differ.
         query_ids: ``[B]`` integers, the query of each row; ``None`` when all queries differ.
-        positives: ``[B, P]`` integers, all pictures that each row's query names, -1 fills; ``None`` when its own is
+        positives: ``[B, P]`` integers, all images that each row's query names, -1 fills; ``None`` when its own is
             the only one. Asks for ``image_ids``.
-        text_to_image_weight: Share of the text-to-picture direction, in [0, 1]; CLIP's is one half.
+        text_to_image_weight: Share of the text-to-image direction, in [0, 1]; CLIP's is one half.
         label_smoothing: Share of the target that is spread evenly over a row's logits, in [0, 1).
 
     Returns:
@@ -82,9 +82,9 @@ def siglip_loss(
     query_ids: Tensor | None = None,
     positives: Tensor | None = None,
 ) -> Tensor:
-    """SigLIP's loss: whether each picture and text of a batch belong together, yes or no, summed over the texts.
+    """Compute SigLIP's loss: whether each image and text of a batch belong together, summed over the texts.
 
-    Of N pairs over all processes, each may hand in its own B pictures and all texts: the mean over processes is then
+    Of N pairs over all processes, each may hand in its own B images and all texts: the mean over processes is then
     the loss of the whole batch. What ``clip_loss`` leaves out is left out here.
 
     Args:
@@ -92,13 +92,13 @@ def siglip_loss(
         text_embeddings: ``[N, D]`` unit vectors.
         logit_scale: Scalar that multiplies the cosines, already exponentiated, 1-100; SigLIP begins at 10.
         logit_bias: Scalar that is added; SigLIP begins at -10, for most pairs do not belong together.
-        first_row: Place of the first picture among the N pairs.
+        first_row: Index of the first image among the N pairs.
         image_ids: ``[N]`` integers, as of ``clip_loss``.
         query_ids: ``[N]`` integers.
         positives: ``[N, P]`` integers.
 
     Returns:
-        Scalar float32, in nats, at least 0: the mean over the B pictures.
+        Scalar float32, in nats, at least 0: the mean over the B images.
 
     Raises:
         ValueError: The shapes are others.
@@ -148,14 +148,14 @@ def check_share(argument: str, value: float, in_range: bool, valid: str) -> None
 
 
 def _in_blocks(loss: Callable[..., Tensor], rows: Tensor, *operands: Tensor, first_row: int = 0) -> Tensor:
-    """The mean over rows ``[B, D]``, which stand at ``first_row`` and on, of a loss that sums over a block of them."""
+    """Average, over rows ``[B, D]`` that stand at ``first_row`` and on, a loss that sums over a block of them."""
     sums = []
-    for places in _blocks(first_row, first_row + len(rows)):
-        block = rows[places.start - first_row : places.stop - first_row]
+    for indices in _blocks(first_row, first_row + len(rows)):
+        block = rows[indices.start - first_row : indices.stop - first_row]
         if len(block) == len(rows):
-            sums.append(loss(places, block, *operands))
+            sums.append(loss(indices, block, *operands))
         else:
-            sums.append(checkpoint(loss, places, block, *operands, use_reentrant=False))
+            sums.append(checkpoint(loss, indices, block, *operands, use_reentrant=False))
     return torch.stack(sums).sum() / len(rows)
 
 
@@ -164,7 +164,7 @@ def _blocks(start: int, stop: int) -> list[slice]:
 
 
 def _cross_entropy(
-    places: slice,
+    indices: slice,
     rows: Tensor,
     columns: Tensor,
     scale: Tensor,
@@ -172,11 +172,11 @@ def _cross_entropy(
     entering: Callable[[slice], Tensor],
     label_smoothing: float,
 ) -> Tensor:
-    """Of rows ``[b, D]`` at ``places`` of all N, each searching its own among columns ``[N, D]``, summed."""
-    enters = entering(places)  # [b, N]
+    """Sum the loss of rows ``[b, D]`` at ``indices`` of all N, each searching its own among columns ``[N, D]``."""
+    enters = entering(indices)  # [b, N]
     logits = scale * (rows @ columns.T)
     log_shares = logits.masked_fill(~enters, -torch.inf).log_softmax(dim=1)
-    own = log_shares.diagonal(places.start)
+    own = log_shares.diagonal(indices.start)
     if label_smoothing > 0:
         even = log_shares.masked_fill(~enters, 0).sum(dim=1) / enters.sum(dim=1)
         own = torch.lerp(own, even, label_smoothing)
@@ -184,7 +184,7 @@ def _cross_entropy(
 
 
 def _sigmoids(
-    places: slice,
+    indices: slice,
     images: Tensor,
     texts: Tensor,
     scale: Tensor,
@@ -192,10 +192,10 @@ def _sigmoids(
     *,
     entering: Callable[[slice], Tensor],
 ) -> Tensor:
-    """Of pictures ``[b, D]`` at ``places`` of all N, each with every text ``[N, D]``, summed."""
+    """Sum the loss of images ``[b, D]`` at ``indices`` of all N, each with every text ``[N, D]``."""
     logits = scale * (images @ texts.T) + bias  # [b, N]
-    signs = torch.full_like(logits, -1).diagonal_scatter(logits.new_ones(len(images)), places.start)
-    return -(logsigmoid(signs * logits) * entering(places)).sum()
+    signs = torch.full_like(logits, -1).diagonal_scatter(logits.new_ones(len(images)), indices.start)
+    return -(logsigmoid(signs * logits) * entering(indices)).sum()
 
 
 def _entering(
@@ -205,11 +205,11 @@ def _entering(
     query_ids: Tensor | None,
     positives: Tensor | None,
 ) -> Callable[[Side, slice], Tensor]:
-    """Which pairs of rows enter a loss: of a block of pictures with all texts, or of texts with all pictures.
+    """Find which pairs of rows enter a loss: of a block of images with all texts, or of texts with all images.
 
     Returns:
-        A function of the block's side and its places: ``[b, N] bool``, true where a row meets itself, and where
-        neither id is shared and the picture is none of the text's positives.
+        A function of the block's side and its indices: ``[b, N] bool``, true where a row meets itself, and where
+        neither id is shared and the image is none of the text's positives.
     """
     for name, ids in (("image_ids", image_ids), ("query_ids", query_ids)):
         if ids is not None and ids.shape != (num_rows,):
@@ -217,17 +217,17 @@ def _entering(
     if positives is not None and (image_ids is None or positives.shape[:1] != (num_rows,)):
         raise ValueError(f"positives has shape {list(positives.shape)}; it must be [{num_rows}, P], beside image_ids.")
 
-    def entering(side: Side, places: slice) -> Tensor:
-        shared = torch.zeros(places.stop - places.start, num_rows, dtype=torch.bool, device=device)
+    def entering(side: Side, indices: slice) -> Tensor:
+        shared = torch.zeros(indices.stop - indices.start, num_rows, dtype=torch.bool, device=device)
         for ids in (image_ids, query_ids):
             if ids is not None:
-                shared |= ids[places, None] == ids
+                shared |= ids[indices, None] == ids
         if positives is not None and image_ids is not None:
             for named in positives.unbind(dim=1):
-                pictures, names = (
-                    (image_ids[places, None], named) if side == "image" else (image_ids, named[places, None])
+                own, others = (
+                    (image_ids[indices, None], named) if side == "image" else (image_ids, named[indices, None])
                 )
-                shared |= pictures == names
-        return (~shared).diagonal_scatter(torch.ones(len(shared), dtype=torch.bool, device=device), places.start)
+                shared |= own == others
+        return (~shared).diagonal_scatter(torch.ones(len(shared), dtype=torch.bool, device=device), indices.start)
 
     return entering

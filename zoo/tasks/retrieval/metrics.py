@@ -23,14 +23,14 @@ Side = Literal["query", "image"]
 class Gathered(NamedTuple):
     """Every process's embeddings in file order."""
 
-    query_places: list[int]  # place in the file of each of the Q queries that came
+    query_indices: list[int]  # index in the file of each of the Q queries that came
     query_embeddings: Tensor  # [Q, D] float32
-    image_places: list[int]  # place in the file of each of the N pictures that came
+    image_indices: list[int]  # index in the file of each of the N images that came
     image_embeddings: Tensor  # [N, D] float32
 
 
 class RetrievalRecall(Metric):
-    """Text-to-picture recall over a whole split.
+    """Text-to-image recall over a whole split.
 
     Feed it both sides with ``update``, on each process the rows that this process saw, in any order and number; then
     call ``compute``, ``ranking``, ``matched_pairs`` or ``thresholds`` on **every** process (they gather once and keep
@@ -40,20 +40,33 @@ class RetrievalRecall(Metric):
 
     ``compute()`` returns percent, 0-100, float64 on the CPU: ``recall@1``, ``recall@5``, ``recall@10`` and
     ``mean_recall`` (their mean), and for each label in ``groups`` the same of its queries alone, as
-    ``recall@1/<label>``, …, ``mean_recall/<label>``. Every query counts, also one none of whose true pictures is in the
-    gallery: it is missed.
+    ``recall@1/<label>``, …, ``mean_recall/<label>``. Every query counts, also one none of whose relevant images is in
+    the gallery: it is missed.
+
+    Example: In any LightningModule (``Trainer(use_distributed_sampler=False, num_sanity_val_steps=0)``)::
+
+        self.recall = RetrievalRecall(query_ids=[1, 2], image_ids=[7, 8, 9], positives=[(7,), (8, 9)])  # in __init__
+
+        def validation_step(self, batch, batch_idx):
+            self.recall.update(batch["query_id"], self.embed(batch["text"]), side="query")
+            self.recall.update(batch["image_id"], self.embed(batch["image"]), side="image")
+
+        def on_validation_epoch_end(self):
+            self.log_dict({f"val/{name}": value for name, value in self.recall.compute().items()})
+            self.recall.reset()
 
     Args:
         query_ids: The split's query ids in file order.
-        image_ids: The gallery's picture ids in file order, which decides between equal scores.
-        positives: For each query the ids of its true pictures; ``None`` for a split without answers, which can be
+        image_ids: The gallery's image ids in file order, which decides between equal scores.
+        positives: For each query the ids of its relevant images; ``None`` for a split without answers, which can be
             ranked but not scored.
         groups: For each query a label, or ``None`` for a query that belongs to no group.
         complete: Whether exactly the split's ids must have come. ``False`` for a partial evaluation
-            (``limit_val_batches``): then recall is that of the queries that came over the pictures that came.
+            (``limit_val_batches``, the sanity check): then recall is that of the queries that came over the images
+            that came.
 
     Raises:
-        UserError: Lengths differ, an id appears twice, or no query has a true picture.
+        UserError: Lengths differ, an id appears twice, or no query has a relevant image.
 
     Source: MUGE's ``evaluation.py``, https://github.com/MUGE-2021/image-retrieval-baseline.
     """
@@ -108,7 +121,7 @@ class RetrievalRecall(Metric):
         self._gathered = None
 
     def compute(self) -> dict[str, Tensor]:
-        """Recall of every query, and of each group's queries; see the class.
+        """Compute the recall of every query, and of each group's queries; see the class.
 
         Raises:
             UserError: The split has no answers.
@@ -116,29 +129,29 @@ class RetrievalRecall(Metric):
         """
         if self.positives is None:
             raise UserError("RetrievalRecall was built with positives=None: without answers there is ranking() alone.")
-        gathered, rows = self._gather(), self._true_rows()
+        gathered, rows = self._gather(), self._relevant_rows()
         ranks = first_positive_ranks(gathered.query_embeddings, gathered.image_embeddings, compressed_rows(rows)).cpu()
         result = recall_at(ranks)
         if self.groups is not None:
-            labels = [self.groups[place] for place in gathered.query_places]
+            labels = [self.groups[index] for index in gathered.query_indices]
             for label in sorted({label for label in self.groups if label is not None}):
                 members = torch.tensor([own == label for own in labels], dtype=torch.bool)
                 result |= {f"{name}/{label}": value for name, value in recall_at(ranks[members]).items()}
         return result
 
     def sizes(self) -> tuple[int, int]:
-        """How many queries and pictures came: those of the split, or fewer in a partial evaluation."""
+        """Count the queries and images that came: those of the split, or fewer in a partial evaluation."""
         gathered = self._gather()
-        return len(gathered.query_places), len(gathered.image_places)
+        return len(gathered.query_indices), len(gathered.image_indices)
 
     def ranking(self, k: int = 10) -> tuple[Tensor, Tensor, Tensor]:
-        """The k best pictures of every query, for a submission or a contact sheet; needs no answers.
+        """Find the k best images of every query, for a submission or an image grid; needs no answers.
 
         Args:
-            k: Pictures a query; all N when the gallery is smaller.
+            k: Images a query; all N when the gallery is smaller.
 
         Returns:
-            Query ids ``[Q] int64`` in file order, picture ids ``[Q, k] int64``, best first, and scores
+            Query ids ``[Q] int64`` in file order, image ids ``[Q, k] int64``, best first, and scores
             ``[Q, k] float32``, on the device of the embeddings.
 
         Raises:
@@ -146,15 +159,15 @@ class RetrievalRecall(Metric):
         """
         gathered = self._gather()
         scores, rows = top_k(gathered.query_embeddings, gathered.image_embeddings, k)
-        gallery = self._ids_at("image", gathered.image_places, rows.device)
-        return self._ids_at("query", gathered.query_places, rows.device), gallery[rows], scores
+        gallery = self._ids_at("image", gathered.image_indices, rows.device)
+        return self._ids_at("query", gathered.query_indices, rows.device), gallery[rows], scores
 
     def matched_pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Each query with its first true picture, in file order: what the validation loss is computed from.
+        """Pair each query with its first relevant image, in file order: what the validation loss is computed from.
 
         Returns:
-            Query embeddings ``[P, D] float32``, picture embeddings ``[P, D] float32``, query ids ``[P] int64``, picture
-            ids ``[P] int64``. A query none of whose true pictures came is left out.
+            Query embeddings ``[P, D] float32``, image embeddings ``[P, D] float32``, query ids ``[P] int64``, image
+            ids ``[P] int64``. A query none of whose relevant images came is left out.
 
         Raises:
             UserError: The split has no answers.
@@ -165,17 +178,17 @@ class RetrievalRecall(Metric):
                 "RetrievalRecall was built with positives=None: without answers there are no matched pairs."
             )
         gathered = self._gather()
-        pairs = [(row, image_row) for row, present in enumerate(self._true_rows()) for image_row in present[:1]]
+        pairs = [(row, image_row) for row, present in enumerate(self._relevant_rows()) for image_row in present[:1]]
         queries, images = torch.tensor(pairs, dtype=torch.int64, device=gathered.query_embeddings.device).view(-1, 2).T
         return (
             gathered.query_embeddings[queries],
             gathered.image_embeddings[images],
-            self._ids_at("query", gathered.query_places, queries.device)[queries],
-            self._ids_at("image", gathered.image_places, images.device)[images],
+            self._ids_at("query", gathered.query_indices, queries.device)[queries],
+            self._ids_at("image", gathered.image_indices, images.device)[images],
         )
 
     def thresholds(self, precisions: Sequence[float]) -> tuple[list[ScoreThreshold], list[MarginThreshold]]:
-        """From which score on pairs, and from which margin on first answers, are true as often as wanted.
+        """Find from which score on pairs, and from which margin on first answers, are true as often as wanted.
 
         Once something is computed on every process, one process alone may call it.
 
@@ -183,7 +196,7 @@ class RetrievalRecall(Metric):
             precisions: Wanted, percent, above 0 and below 100.
 
         Returns:
-            For each wanted precision the least score of all pairs of a query with a picture, and the least margin of
+            For each wanted precision the least score of all pairs of a query with an image, and the least margin of
             a query's first answer over its second; see ``zoo.tasks.retrieval.thresholds``.
 
         Raises:
@@ -192,28 +205,27 @@ class RetrievalRecall(Metric):
         """
         if self.positives is None:
             raise UserError("RetrievalRecall was built with positives=None: without answers there are no thresholds.")
-        gathered, rows = self._gather(), self._true_rows()
+        gathered, rows = self._gather(), self._relevant_rows()
         embeddings = gathered.query_embeddings, gathered.image_embeddings
         best_scores, best_rows = (best.cpu() for best in top_k(*embeddings, 2))  # [Q, 2]
-        margins = (best_scores[:, :1] - best_scores[:, 1:]).flatten()  # [Q], or [0]: one picture leads no other
+        margins = (best_scores[:, :1] - best_scores[:, 1:]).flatten()  # [Q], or [0]: one image leads no other
         right = [any(row in own for row in best[:1]) for best, own in zip(best_rows.tolist(), rows, strict=True)]
         return (
             score_thresholds(*embeddings, compressed_rows(rows), precisions),
             margin_thresholds(margins, torch.tensor(right, dtype=torch.bool)[: len(margins)], precisions),
         )
 
-    def _true_rows(self) -> list[list[int]]:
-        """For each query that came the rows, among the pictures that came, of its true ones."""
+    def _relevant_rows(self) -> list[list[int]]:
+        """List, for each query that came, the rows of its relevant images among those that came."""
         assert self.positives is not None
         gathered = self._gather()
-        place_in_gallery = {self.ids["image"][place]: row for row, place in enumerate(gathered.image_places)}
+        row_of = {self.ids["image"][index]: row for row, index in enumerate(gathered.image_indices)}
         return [
-            [place_in_gallery[image] for image in self.positives[place] if image in place_in_gallery]
-            for place in gathered.query_places
+            [row_of[image] for image in self.positives[index] if image in row_of] for index in gathered.query_indices
         ]
 
-    def _ids_at(self, side: Side, places: list[int], device: torch.device) -> Tensor:
-        return torch.tensor([self.ids[side][place] for place in places], dtype=torch.int64, device=device)
+    def _ids_at(self, side: Side, indices: list[int], device: torch.device) -> Tensor:
+        return torch.tensor([self.ids[side][index] for index in indices], dtype=torch.int64, device=device)
 
     def _check_split(self) -> None:
         for side, ids in self.ids.items():
@@ -227,7 +239,7 @@ class RetrievalRecall(Metric):
             raise UserError("positives is empty for every query; for a split without answers pass positives=None.")
 
     def _gather(self) -> Gathered:
-        """Every process's rows in file order, checked; the same on all processes, so that all raise or none does."""
+        """Gather all rows in file order, checked; the same on every process, so that all raise or none does."""
         if self._gathered is None:
             own = not self._is_synced
             with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=own, should_unsync=own):
@@ -236,15 +248,15 @@ class RetrievalRecall(Metric):
         return self._gathered
 
     def _rows(self, side: Side) -> tuple[Tensor, Tensor]:
-        """Ids ``[n] int64`` and embeddings ``[n, D] float32`` that the state holds now."""
+        """Return ids ``[n] int64`` and embeddings ``[n, D] float32`` that the state holds now."""
         ids, embeddings = getattr(self, f"{side}_ids"), getattr(self, f"{side}_embeddings")
         if isinstance(ids, list) and not ids:
             return torch.empty(0, dtype=torch.int64, device=self.device), torch.empty(0, 0, device=self.device)
         return dim_zero_cat(ids), dim_zero_cat(embeddings)
 
     def _in_file_order(self, side: Side, ids: Tensor, embeddings: Tensor) -> tuple[list[int], Tensor]:
-        came, place_of = ids.tolist(), {identity: place for place, identity in enumerate(self.ids[side])}
-        check_ids(came, place_of, metric="RetrievalRecall", what=f"{side} ids", complete=self.complete)
+        came, index_of = ids.tolist(), {identity: index for index, identity in enumerate(self.ids[side])}
+        check_ids(came, index_of, metric="RetrievalRecall", what=f"{side} ids", complete=self.complete)
         broken = rows_not_finite(embeddings)
         if broken:
             ids_shown = some([came[row] for row in broken])
@@ -252,9 +264,9 @@ class RetrievalRecall(Metric):
                 f"{len(broken)} of {len(came)} {side} embeddings are not finite (ids {ids_shown}): "
                 "they have no rank. The training has diverged; lower the learning rate."
             )
-        order = file_order(came, place_of)
+        order = file_order(came, index_of)
         rows = torch.tensor(order, dtype=torch.int64, device=embeddings.device)
-        return [place_of[came[row]] for row in order], embeddings[rows]
+        return [index_of[came[row]] for row in order], embeddings[rows]
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None) -> None:
         """Gather, also from processes without rows."""

@@ -1,6 +1,6 @@
 """Exact ranking of a gallery by inner product: pure functions, one tie rule.
 
-The rank of a picture is the number of pictures with a higher score plus the number of pictures with an equal score that
+The rank of an image is the number of images with a higher score plus the number of images with an equal score that
 come earlier in the file. Recall and submissions share this rule, so a score never depends on how ties happen to fall.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.core.precision import full_float32
 
 NEVER_RANKED = torch.iinfo(torch.int64).max
-"""The rank of a query that has no true picture in the gallery: a miss at every k."""
+"""The rank of a query that has no relevant image in the gallery: a miss at every k."""
 
 QUERIES_PER_CHUNK = 128
 """Queries scored at once: 128 x 30,000 scores are 15 MB, which a processor's cache still holds."""
@@ -23,16 +23,16 @@ _EXACT_COUNT = 1 << 24  # up to here fp32 counts
 def top_k(
     query_embeddings: Tensor, image_embeddings: Tensor, k: int, chunk_size: int = QUERIES_PER_CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """The k best pictures of every query, exact, ties by place in the file.
+    """Find the k best images of every query, exact, ties by index in the file.
 
     Args:
         query_embeddings: ``[Q, D]``, finite; any floating type, scored in fp32.
         image_embeddings: ``[N, D]``, finite, in file order, on the same device.
-        k: Pictures to keep, at least 1; all N when the gallery is smaller.
+        k: Images to keep, at least 1; all N when the gallery is smaller.
         chunk_size: Queries scored at once; ``chunk_size x N`` scores are held in memory.
 
     Returns:
-        Scores ``[Q, min(k, N)] float32``, best first, and the rows of the pictures ``[Q, min(k, N)] int64``.
+        Scores ``[Q, min(k, N)] float32``, best first, and the rows of the images ``[Q, min(k, N)] int64``.
 
     Raises:
         ValueError: ``k`` or ``chunk_size`` is below 1, shapes do not match, or a value is not finite.
@@ -55,7 +55,7 @@ def first_positive_ranks(
     positives: Sequence[Sequence[int]] | tuple[Tensor, Tensor],
     chunk_size: int = QUERIES_PER_CHUNK,
 ) -> Tensor:
-    """The rank of each query's best-ranked true picture.
+    """Compute the rank of each query's best-ranked relevant image.
 
     Args:
         query_embeddings: ``[Q, D]``, finite; any floating type, scored in fp32.
@@ -65,7 +65,7 @@ def first_positive_ranks(
         chunk_size: Queries scored at once; ``chunk_size x N`` scores are held in memory.
 
     Returns:
-        ``[Q] int64``: 0 for the best place, ``NEVER_RANKED`` for a query without a true picture in the gallery.
+        ``[Q] int64``: 0 for the best, ``NEVER_RANKED`` for a query without a relevant image in the gallery.
 
     Raises:
         ValueError: ``chunk_size`` is below 1, shapes do not match, a value is not finite, or a row is not in the
@@ -76,7 +76,7 @@ def first_positive_ranks(
     if len(offsets) != len(query_embeddings) + 1:
         raise ValueError(f"positives describe {len(offsets) - 1} queries, but there are {len(query_embeddings)}.")
     if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(image_embeddings)):
-        raise ValueError(f"positives name rows outside the gallery of {len(image_embeddings)} pictures.")
+        raise ValueError(f"positives name rows outside the gallery of {len(image_embeddings)} images.")
     counts = offsets.diff().to(device)
     owners = torch.arange(len(counts), device=device).repeat_interleave(counts)  # [P]: the query of each row
     bounds, rows = offsets.tolist(), rows.to(device)
@@ -92,16 +92,16 @@ def first_positive_ranks(
 
 
 def compressed_rows(lists: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Lists of rows as ``(offsets [Q + 1] int64, rows [P] int64)``, the form that vectorises."""
+    """Compress lists of rows to ``(offsets [Q + 1] int64, rows [P] int64)``, the form that vectorises."""
     offsets = torch.tensor([0, *(len(rows) for rows in lists)], dtype=torch.int64).cumsum(0)
     return offsets, torch.tensor([row for rows in lists for row in rows], dtype=torch.int64)
 
 
 def recall_at(ranks: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Tensor]:
-    """MUGE's recall: the share of queries with at least one true picture among the first k.
+    """Compute MUGE's recall: the share of queries with at least one relevant image among the first k.
 
     Args:
-        ranks: ``[Q]`` from ``first_positive_ranks``; all Q queries count, also those without a true picture.
+        ranks: ``[Q]`` from ``first_positive_ranks``; all Q queries count, also those without a relevant image.
         ks: The cut-offs.
 
     Returns:
@@ -114,7 +114,7 @@ def recall_at(ranks: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Tensor
 
 
 def _score_blocks(query_embeddings: Tensor, image_embeddings: Tensor, chunk_size: int) -> Iterator[tuple[int, Tensor]]:
-    """The first query and the scores ``[C, N] float32`` of each chunk; the buffer of the scores is used again."""
+    """Yield the first query and the scores ``[C, N] float32`` of each chunk; the buffer of the scores is used again."""
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1.")
     if (
@@ -136,7 +136,7 @@ def _score_blocks(query_embeddings: Tensor, image_embeddings: Tensor, chunk_size
 
 
 def _block_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``top_k`` of scores ``[C, N]``: a fast selection, then an exact repair of the rows where scores are equal."""
+    """Find ``top_k`` of scores ``[C, N]``: a fast selection, then an exact repair of rows with equal scores."""
     values, rows = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     tied = (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero().squeeze(1)
     values, rows = values[:, :k], rows[:, :k]
@@ -145,26 +145,26 @@ def _block_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         higher, equal = block > last, block == last
         room = k - higher.sum(dim=1, keepdim=True)
         chosen = higher | (equal & (equal.cumsum(dim=1) <= room))  # exactly k a row, in file order
-        places = chosen.nonzero()[:, 1].view(-1, k)
-        values[tied], order = block.gather(1, places).sort(dim=1, descending=True, stable=True)
-        rows[tied] = places.gather(1, order)
+        columns = chosen.nonzero()[:, 1].view(-1, k)
+        values[tied], order = block.gather(1, columns).sort(dim=1, descending=True, stable=True)
+        rows[tied] = columns.gather(1, order)
     return values, rows
 
 
 def _block_first_ranks(scores: Tensor, owners: Tensor, rows: Tensor, ones: Tensor) -> Tensor:
-    """``first_positive_ranks`` of scores ``[C, N]``: query ``owners[p]`` of the block has the true row ``rows[p]``.
+    """Compute ``first_positive_ranks`` of scores ``[C, N]``: query ``owners[p]`` has the relevant row ``rows[p]``.
 
     ``ones`` ``[C, N]`` is written to: comparisons as floats, whose sums are exact and four times as fast as booleans'.
     """
     best = torch.full((len(scores),), -torch.inf, device=scores.device)
     best.scatter_reduce_(0, owners, scores[owners, rows], "amax")  # [C]: the highest true score
     leading = scores[owners, rows] == best[owners]
-    place = torch.full_like(best, scores.shape[1], dtype=torch.int64)
-    place.scatter_reduce_(0, owners[leading], rows[leading], "amin")  # [C]: the first row that has it
+    first = torch.full_like(best, scores.shape[1], dtype=torch.int64)
+    first.scatter_reduce_(0, owners[leading], rows[leading], "amin")  # [C]: the first row that has it
     higher = torch.gt(scores, best[:, None], out=ones).sum(dim=1).long()
     equal = torch.eq(scores, best[:, None], out=ones).sum(dim=1)
     tied = (equal > 1).nonzero().squeeze(1)
     if len(tied):
-        earlier = torch.arange(scores.shape[1], device=scores.device) < place[tied, None]
+        earlier = torch.arange(scores.shape[1], device=scores.device) < first[tied, None]
         higher[tied] += (earlier & (scores[tied] == best[tied, None])).sum(dim=1)
     return higher.masked_fill(best.isneginf(), NEVER_RANKED)

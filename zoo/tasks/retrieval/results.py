@@ -12,9 +12,9 @@ COLUMNS = {
 
 
 def rows(result: Result) -> list[list[str]]:
-    """One line: means over seeds, in percent, on the test split."""
+    """Return one line: means over seeds, in percent, on the test split."""
     protocol = result["runs"][0]["protocol"]
-    data = f"{protocol['data'].partition(',')[0]}: {protocol['queries']:,} / {protocol['pictures']:,}"
+    data = f"{protocol['data'].partition(',')[0]}: {protocol['queries']:,} / {protocol['images']:,}"
     return [[data, *(number(result, f"test/{name}") for name in COLUMNS.values())]]
 
 

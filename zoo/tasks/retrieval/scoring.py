@@ -1,9 +1,9 @@
 """``python -m zoo score retrieval``: MUGE's verdict to the last digit, and every error of a file that fails; no torch.
 
-Two evaluators are public and alike but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
+Two evaluators are public and the same but for their names: MUGE's own (``query_id``, ``item_ids``) and Chinese-CLIP's
 (``text_id``, ``image_ids``). The schema of the targets decides which one is followed, so predictions in the other one
 are refused, as they would be there. What they accept silently is accepted here and told in ``notes``: a query predicted
-twice (the last line counts), queries that are not asked, ids that no picture has, ``true`` as an integer.
+twice (the last line counts), queries that are not asked, ids that no image has, ``true`` as an integer.
 MUGE's own evaluator opens files in the system's encoding; this one, like cn-clip's, in UTF-8.
 """
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 
 def scoring_parser() -> CommandParser:
-    """The options of ``score retrieval``."""
+    """Build the parser of the options of ``score retrieval``."""
     parser = CommandParser(
         prog="python -m zoo score retrieval",
         description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "
@@ -74,18 +74,18 @@ def scoring_parser() -> CommandParser:
         "Predictions must be in the same schema.",
     )
     parser.add_argument(
-        "--predictions", type=str, required=True, help="JSON lines with 10 picture ids a query, best first."
+        "--predictions", type=str, required=True, help="JSON lines with 10 image ids a query, best first."
     )
     parser.add_argument("--output", type=str, default=None, help="Also write the JSON to this file, atomically.")
     return parser
 
 
 def score_retrieval(targets: Path | str, predictions: Path | str) -> dict[str, Any]:
-    """The official JSON of a retrieval submission.
+    """Compute the official JSON of a retrieval submission.
 
     Args:
-        targets: JSON lines with each query's id and true pictures, in MUGE's or in Chinese-CLIP's schema.
-        predictions: JSON lines in the same schema with each query's 10 best pictures, best first.
+        targets: JSON lines with each query's id and relevant images, in MUGE's or in Chinese-CLIP's schema.
+        predictions: JSON lines in the same schema with each query's 10 best images, best first.
 
     Returns:
         Of a valid submission ``{"success": true, "score", "scoreJson": {"score", "mean_recall", "r1", "r5", "r10"}}``,
@@ -97,7 +97,7 @@ def score_retrieval(targets: Path | str, predictions: Path | str) -> dict[str, A
 
 
 def evaluate_retrieval(targets: Path | str, predictions: Path | str) -> Evaluation:
-    """``score_retrieval`` with the errors, and with notes on what the official evaluator accepts silently."""
+    """Run ``score_retrieval`` with the errors, and with notes on what the official evaluator accepts silently."""
     schema = find_schema(targets, predictions)
     truth, guess = read_targets(targets, schema), read_predictions(predictions, schema)
     missing = _missing(targets, truth, guess) if guess.is_readable else []
@@ -112,7 +112,7 @@ def evaluate_retrieval(targets: Path | str, predictions: Path | str) -> Evaluati
 
 
 def _official_score(truth: dict[Any, Any], guess: dict[Any, list[int]]) -> dict[str, Any]:
-    """Recall in the official order of operations, which decides the last digit."""
+    """Compute recall in the official order of operations, which decides the last digit."""
     hits = dict.fromkeys(CUTOFFS, 0)
     for query, images in truth.items():
         wanted = set(images)
@@ -128,7 +128,7 @@ def _official_score(truth: dict[Any, Any], guess: dict[Any, list[int]]) -> dict[
 
 
 def _missing(targets: Path | str, truth: SubmissionFile, guess: SubmissionFile) -> Iterator[FileError]:
-    """Queries of the targets file without a prediction."""
+    """List queries of the targets file without a prediction."""
     for query, line in truth.lines.items():
         if query not in guess.entries:
             message = "no prediction; add a line for it to the predictions"
@@ -136,7 +136,7 @@ def _missing(targets: Path | str, truth: SubmissionFile, guess: SubmissionFile) 
 
 
 def _unscorable(targets: Path | str, truth: SubmissionFile, schema: Schema) -> Iterator[FileError]:
-    """Answers that stop the official evaluator while it scores."""
+    """List answers that stop the official evaluator while it scores."""
     for query, images in truth.entries.items():
         try:
             set(images)
@@ -162,7 +162,7 @@ def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iter
         (truth.repeated, "are in the targets file more than once; the last line counts"),
         (guess.repeated, "are predicted more than once; the last line counts"),
         (unasked, "are predicted but not in the targets file; they count for nothing"),
-        (barren, "have no true picture in the targets file; they count as missed"),
+        (barren, "have no relevant image in the targets file; they count as missed"),
     ):
         if queries:
             names = ", ".join(map(str, queries[:SHOWN_IDS])) + (", …" if len(queries) > SHOWN_IDS else "")

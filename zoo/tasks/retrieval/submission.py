@@ -11,14 +11,14 @@ from zoo.tasks.retrieval.metrics import RetrievalRecall
 
 
 class RetrievalSubmission(Submission):
-    """Writes each query's ten best pictures, best first, to ``predictions/MR_SPLIT_queries.jsonl`` in the run.
+    """A writer of each query's ten best images, best first, to ``predictions/MR_SPLIT_queries.jsonl`` in the run.
 
     The ranking is exact over the whole gallery, on any number of processes, and the file appears whole or not at all.
 
     The split and the schema are the data module's ``predict_split`` and ``submission_schema``.
     """
 
-    rows = "query and picture"
+    rows = "query and image"
 
     def begin(self, trainer: L.Trainer, task: Any, data: Any) -> None:
         """Start with no embeddings; raise UserError where the gallery is too small."""
@@ -55,4 +55,4 @@ class RetrievalSubmission(Submission):
                 )
             ]
             write_queries(path, submission, schema=self.schema)
-            print(f"{path}: {len(submission)} queries, the 10 best of {len(self.targets.image_ids)} pictures each")
+            print(f"{path}: {len(submission)} queries, the 10 best of {len(self.targets.image_ids)} images each")

@@ -1,6 +1,6 @@
 """The two files of a scored retrieval submission: what MUGE's evaluator accepts, and every error; no torch.
 
-Two evaluators are public and alike but for their names: MUGE's own (``evaluation.py`` in
+Two evaluators are public and the same but for their names: MUGE's own (``evaluation.py`` in
 https://github.com/MUGE-2021/image-retrieval-baseline) and that of cn-clip 1.6 (PyPI). Both stop at the first error;
 ``tests/tasks/retrieval/test_scoring_parity.py`` holds verdicts, scores and the kind of that error to theirs.
 """
@@ -45,7 +45,7 @@ class SubmissionFile:
 
     @property
     def is_readable(self) -> bool:
-        """Whether the file could be opened."""
+        """Tell whether the file could be opened."""
         return not any(error.kind == "missing_file" for error in self.errors)
 
 

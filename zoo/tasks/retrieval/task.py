@@ -28,10 +28,10 @@ FINETUNING = FinetuningOptions()
 
 
 class RetrievalTask(Task):
-    """An image tower and a text tower, trained to put a Chinese query beside its pictures.
+    """An image tower and a text tower, trained to put a Chinese query beside its images.
 
-    Training: a contrastive loss over the pairs of all processes; two rows of one picture or of one query are not each
-    other's negatives, nor is a picture that a query names elsewhere in the data. Evaluation: embeddings and ids, which
+    Training: a contrastive loss over the pairs of all processes; two rows of one image or of one query are not each
+    other's negatives, nor is an image that a query names elsewhere in the data. Evaluation: embeddings and ids, which
     ``RetrievalEvaluation`` turns into Recall@k.
 
     Args:
@@ -45,7 +45,7 @@ class RetrievalTask(Task):
         init_from: Weights of the whole task to start from; wins over the towers' ``pretrained``. A checkpoint of this
             zoo or a run's folder; a ``.pt`` of CN-CLIP; a ``ChineseCLIPModel`` in a folder or on the Hugging Face hub
             (``OFA-Sys/chinese-clip-vit-base-patch16``; behind ``auto:`` only where it can be had). Position embeddings
-            follow the image size. Neither optimiser nor place in training is taken: for that, see ``--ckpt_path``.
+            follow the image size. Neither optimiser nor progress of training is taken: for that, see ``--ckpt_path``.
         embedding_dim: Width of the shared space.
         image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
@@ -113,7 +113,7 @@ class RetrievalTask(Task):
         return [("image", self.image_tower), ("text", self.text_tower)]
 
     def train(self, mode: bool = True) -> "RetrievalTask":
-        """Training or evaluation mode; what is frozen and would not keep still stays in evaluation mode."""
+        """Set training or evaluation mode; what is frozen and would not keep still stays in evaluation mode."""
         super().train(mode)
         for module in self._kept_in_evaluation:
             module.eval()
@@ -125,16 +125,16 @@ class RetrievalTask(Task):
 
     @property
     def image_size(self) -> int:
-        """Side of the square pictures that the image tower reads, in pixels."""
+        """Side of the square images that the image tower reads, in pixels."""
         return self.image_tower.image_size
 
     # --- embeddings --------------------------------------------------------------------------------------------
 
     def encode_image(self, images: Tensor | list[Image]) -> Tensor:
-        """Embed B pictures as unit vectors ``[B, D]``; B may be 0.
+        """Embed B images as unit vectors ``[B, D]``; B may be 0.
 
         Args:
-            images: ``[B, 3, H, W] uint8``, or PIL pictures of any size and mode.
+            images: ``[B, 3, H, W] uint8``, or PIL images of any size and mode.
         """
         empty = images.shape[:1] == (0,) if isinstance(images, Tensor) else images == []
         if empty:
@@ -254,7 +254,7 @@ class RetrievalTask(Task):
     def evaluation_loss(
         self, images: Tensor, texts: Tensor, image_ids: Tensor, query_ids: Tensor, *, block: int = 1024
     ) -> Tensor:
-        """The training loss of matched pairs ``[P, D]``, in blocks in their order, weighted by the blocks' sizes."""
+        """Compute the training loss of matched pairs ``[P, D]``, in ordered blocks, weighted by their sizes."""
         losses = [
             self.loss(
                 images[start : start + block],

@@ -17,7 +17,7 @@ from zoo.tasks.retrieval.ranking import QUERIES_PER_CHUNK, compressed_rows
 
 
 class ScoreThreshold(NamedTuple):
-    """The least score from which on enough of all (query, picture) pairs are true ones; None where there is none."""
+    """The least score from which on enough of all (query, image) pairs are true ones; None where there is none."""
 
     wanted: float  # percent, above 0 and below 100
     score: float | None = None  # pairs with this score or a higher one are taken for relevant
@@ -50,7 +50,7 @@ def score_thresholds(
     precisions: Sequence[float],
     chunk_size: int = QUERIES_PER_CHUNK,
 ) -> list[ScoreThreshold]:
-    """For each wanted precision the least score at which the pairs of all queries with all pictures reach it.
+    """Find, for each wanted precision, the least score at which the pairs of all queries with all images reach it.
 
     With P true pairs, no more than ``100 P / precision`` pairs can be taken at a threshold that reaches it. So only
     that many of the highest scores are kept, and the false pairs below them, nearly all, are never sorted.
@@ -100,11 +100,11 @@ def score_thresholds(
 
 
 def margin_thresholds(margins: Tensor, right: Tensor, precisions: Sequence[float]) -> list[MarginThreshold]:
-    """For each wanted precision the least margin at which the first answers reach it.
+    """Find, for each wanted precision, the least margin at which the first answers reach it.
 
     Args:
         margins: ``[Q]``: each query's highest score less its second highest, at least 0.
-        right: ``[Q] bool``: whether its first answer is a true picture; false of a query that has none.
+        right: ``[Q] bool``: whether its first answer is a relevant image; false of a query that has none.
         precisions: Wanted, percent, above 0 and below 100.
 
     Returns:
@@ -129,18 +129,18 @@ def margin_thresholds(margins: Tensor, right: Tensor, precisions: Sequence[float
     return found
 
 
-def _true_pairs(positives: Sequence[Sequence[int]] | tuple[Tensor, Tensor], pictures: int) -> Tensor:
-    """The true pairs ``[2, P] int64``, query and row, each once, by rising query."""
+def _true_pairs(positives: Sequence[Sequence[int]] | tuple[Tensor, Tensor], images: int) -> Tensor:
+    """List the true pairs ``[2, P] int64``, query and row, each once, by rising query."""
     offsets, rows = positives if isinstance(positives, tuple) else compressed_rows(positives)
     owners = torch.arange(len(offsets) - 1).repeat_interleave(offsets.diff().cpu())
-    pairs = (owners * pictures + rows.cpu()).unique()
-    return torch.stack([pairs // max(1, pictures), pairs % max(1, pictures)])
+    pairs = (owners * images + rows.cpu()).unique()
+    return torch.stack([pairs // max(1, images), pairs % max(1, images)])
 
 
 def _true_and_highest(
     query_embeddings: Tensor, image_embeddings: Tensor, pairs: Tensor, most: int, chunk_size: int
 ) -> tuple[Tensor, Tensor]:
-    """The scores ``[P]`` of the true pairs, and, in any order, all scores above the ``most + 1`` highest, or more.
+    """Compute the scores ``[P]`` of the true pairs and, in any order, all above the ``most + 1`` highest, or more.
 
     A score that is not above that one has more than ``most`` pairs at or above it, however many are equal to it.
     """
@@ -161,7 +161,7 @@ def _true_and_highest(
 
 
 def _most_taken(falling: Tensor, true_counts: Tensor, wanted: float) -> int:
-    """How many of the values ``[M]`` lie at or above the least one that reaches a precision; 0 where none does.
+    """Count how many of the values ``[M]`` lie at or above the least one that reaches a precision; 0 where none does.
 
     Args:
         falling: Values, the highest first.

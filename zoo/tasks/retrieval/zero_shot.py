@@ -14,11 +14,11 @@ METRIC = "val/mean_recall"
 
 
 class ZeroShotGuard(Callback):
-    """Warns after every whole validation whose ``val/mean_recall`` lies below that of step 0, and says what to change.
+    """A warning after each whole validation whose ``val/mean_recall`` lies below step 0's, and what to change.
 
     It guards trainings that start from trained weights (``model.init_from``, or both towers' published ones). Step 0
-    is the evaluation before training (``num_sanity_val_steps: -1``); a run that goes on still compares with it. Its
-    place among the callbacks, of which ``RetrievalEvaluation`` must be one, does not matter.
+    is the evaluation before training (``num_sanity_val_steps: -1``); a resumed run still compares with it. Its
+    order among the callbacks, of which ``RetrievalEvaluation`` must be one, does not matter.
 
     Too high a learning rate for the batch is the usual cause. What suits a batch is taken to grow with it, from a
     reference that works: by default Chinese-CLIP's recipe for MUGE, 5e-5 for 8 processes of 128 pairs (Yang et al.
@@ -91,22 +91,22 @@ class ZeroShotGuard(Callback):
     # --- checkpoints -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """What step 0 reached."""
+        """Return what step 0 reached."""
         return {"zero_shot": self.zero_shot}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the run's own step 0."""
+        """Resume comparing with the run's own step 0."""
         self.zero_shot = state_dict["zero_shot"]
 
 
 def starts_trained(task: Any) -> bool:
-    """Whether a task's whole weights, or those of both its towers, are trained ones."""
+    """Tell whether a task's whole weights, or those of both its towers, are trained ones."""
     trained = {part for part, text in task.weights.items() if text != "random" and not text.startswith("random (")}
     return "init_from" in trained or {"image_tower", "text_tower"} <= trained
 
 
 def evaluation_of(trainer: L.Trainer) -> RetrievalEvaluation:
-    """The callback that evaluates.
+    """Find the callback that evaluates.
 
     Raises:
         UserError: There is none.

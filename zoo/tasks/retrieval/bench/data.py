@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     return run_bench("data", measure, argv)
 
 
-def measure(*, pictures: int = 1024, index_megabytes: int = 1024, blocks: int = 5, output: str | None = None) -> None:
+def measure(*, images: int = 1024, index_megabytes: int = 1024, blocks: int = 5, output: str | None = None) -> None:
     """Measure the pairs a second that the training loader hands over, against cn-clip's.
 
     On one core: what our loader hands over, tokens included, and what cn-clip's LMDB loader does, from the same JPEGs
@@ -34,49 +34,49 @@ def measure(*, pictures: int = 1024, index_megabytes: int = 1024, blocks: int = 
     minutes.
 
     Args:
-        pictures: Images, each with one query: the pairs of a block.
+        images: Images, each with one query: the pairs of a block.
         index_megabytes: Size of the TSV to index, 10^6 bytes.
         blocks: Blocks of each contender.
         output: JSON file that rows and protocol are also written to.
     """
     require({"cn_clip": "cn-clip", "lmdb": "cn-clip"}, bench="bench data")
     with temporary_folder() as folder, torch_threads(1):
-        print(f"bench data: making {pictures} pictures", file=sys.stderr, flush=True)
-        made = [product_jpeg(seed) for seed in range(pictures)]
+        print(f"bench data: making {images} images", file=sys.stderr, flush=True)
+        made = [product_jpeg(seed) for seed in range(images)]
         write_muge(folder, made)
         build_lmdb(folder)
         rows = [row for kind in KINDS for row in loader_rows(kind, folder, blocks)]
         rows.append(index_row(folder, index_megabytes, blocks))
-    sizes = sorted(4 * ((len(picture) + 2) // 3) for picture in made)
-    facts = protocol(
+    sizes = sorted(4 * ((len(image) + 2) // 3) for image in made)
+    metadata = protocol(
         packages=("cn-clip", "lmdb", "timm", "torchvision", "pillow", "simplejpeg", "pybase64"),
-        pictures=f"{pictures} generated JPEGs of {SIZE} px, {sizes[0]:,}–{sizes[-1]:,} bytes of base64, median "
+        images=f"{images} generated JPEGs of {SIZE} px, {sizes[0]:,}–{sizes[-1]:,} bytes of base64, median "
         f"{sizes[len(sizes) // 2]:,}; texts of 8–15 tokens",
         loaders=f"one process, one thread, batches of {BATCH_SIZE}, shuffled, from page cache",
         ours="uint8 pixels, flip and tokens counted; as float: normalised by the tower on the same core too",
         peer="cn-clip's LMDBDataset, normalised float and tokens; crop + flip without AutoAugment: torchvision, on PIL",
         blocks=f"{blocks} of one epoch each; of the index, one pass each",
     )
-    report("data", rows, facts, output=output)
+    report("data", rows, metadata, output=output)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
 
 
-def write_muge(folder: Path, pictures: list[bytes]) -> None:
-    """The pictures and a query each, as MUGE's training split."""
+def write_muge(folder: Path, images: list[bytes]) -> None:
+    """Write the images and a query each, as MUGE's training split."""
     from zoo.data.formats import Query, write_image_tsv, write_queries
 
     root = folder / "Multimodal_Retrieval"
-    write_image_tsv(root / "MR_train_imgs.tsv", enumerate(pictures))
+    write_image_tsv(root / "MR_train_imgs.tsv", enumerate(images))
     for split in ("train", "valid"):
-        entries = [Query(place, text, (place,)) for place, text in enumerate(queries(len(pictures)))]
+        entries = [Query(index, text, (index,)) for index, text in enumerate(queries(len(images)))]
         write_queries(root / f"MR_{split}_queries.jsonl", entries if split == "train" else entries[:1])
-    write_image_tsv(root / "MR_valid_imgs.tsv", enumerate(pictures[:1]))
+    write_image_tsv(root / "MR_valid_imgs.tsv", enumerate(images[:1]))
 
 
 def build_lmdb(folder: Path) -> None:
-    """The same data in the two LMDB environments that cn-clip's own builder would make of them."""
+    """Write the same data into the two LMDB environments that cn-clip's own builder would make of them."""
     import lmdb
 
     from zoo.data.formats import read_queries
@@ -87,7 +87,7 @@ def build_lmdb(folder: Path) -> None:
     tsv = ImageTsv(root / "MR_train_imgs.tsv")
     images = {str(image_id): encode_base64(tsv[row]) for row, image_id in enumerate(tsv.ids)}
     texts = [(query.item_ids[0], query.query_id, query.text) for query in read_queries(root / "MR_train_queries.jsonl")]
-    pairs = {str(place): pickle.dumps(pair) for place, pair in enumerate(texts)}
+    pairs = {str(index): pickle.dumps(pair) for index, pair in enumerate(texts)}
     for name, count_key, entries in (("imgs", "num_images", images), ("pairs", "num_samples", pairs)):
         path = folder / "lmdb" / name
         path.mkdir(parents=True)
@@ -100,7 +100,7 @@ def build_lmdb(folder: Path) -> None:
 
 
 def loader_rows(kind: str, folder: Path, blocks: int) -> list[Row]:
-    """Two rows of one kind of augmentation: as handed over, and with normalisation counted."""
+    """Measure the two rows of one kind of augmentation: as handed over, and with normalisation counted."""
     rates = interleave(
         {
             "ours": rate(our_epoch(kind, folder, as_float=False)),
@@ -117,7 +117,7 @@ def loader_rows(kind: str, folder: Path, blocks: int) -> list[Row]:
 
 
 def our_epoch(kind: str, folder: Path, *, as_float: bool) -> Callable[[], int]:
-    """One epoch of our loader, the device's flip and the tokenizer's work included; returns its pairs."""
+    """Build one epoch of our loader, the device's flip and the tokenizer's work included; it returns its pairs."""
     import torch
 
     from zoo.models.tokenizer import BertChineseTokenizer
@@ -147,7 +147,7 @@ def our_epoch(kind: str, folder: Path, *, as_float: bool) -> Callable[[], int]:
 
 
 def peer_epoch(kind: str, folder: Path) -> Callable[[], int]:
-    """One epoch of cn-clip's data set behind a PyTorch loader; returns its pairs."""
+    """Build one epoch of cn-clip's data set behind a PyTorch loader; it returns its pairs."""
     from cn_clip.training.data import LMDBDataset
     from torch.utils.data import DataLoader
 
@@ -162,7 +162,7 @@ def peer_epoch(kind: str, folder: Path) -> Callable[[], int]:
 
 
 def crop_and_flip(plain: Any) -> Any:
-    """cn-clip's plain transform with torchvision's crop and flip in the place of its resize."""
+    """Build cn-clip's plain transform with torchvision's crop and flip instead of its resize."""
     from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
     crop = RandomResizedCrop(SIZE, scale=CROP_SCALE, interpolation=InterpolationMode.BICUBIC)
@@ -175,7 +175,7 @@ def _batch_size(folder: Path) -> int:
 
 
 def index_row(folder: Path, megabytes: int, blocks: int) -> Row:
-    """Gigabytes of TSV indexed a second, from page cache."""
+    """Measure the gigabytes of TSV indexed a second, from page cache."""
     from zoo.data.tsv import build_index
 
     source = (folder / "Multimodal_Retrieval" / "MR_train_imgs.tsv").read_bytes().splitlines()

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     return run_bench("eval", measure, argv)
 
 
-def measure(*, queries: int = 5000, pictures: int = 30000, blocks: int = 5, output: str | None = None) -> None:
+def measure(*, queries: int = 5000, images: int = 30000, blocks: int = 5, output: str | None = None) -> None:
     """Measure the queries a second of the exact ranking, in fp32 and 512 dimensions.
 
     The ten best images, and the rank of the first relevant one, against the matrix product alone, faiss and cn-clip's
@@ -28,15 +28,15 @@ def measure(*, queries: int = 5000, pictures: int = 30000, blocks: int = 5, outp
 
     Args:
         queries: Queries.
-        pictures: Images of the gallery, at least 11.
+        images: Images of the gallery, at least 11.
         blocks: Blocks of each contender.
         output: JSON file that rows and protocol are also written to.
 
     Raises:
         UserError: The gallery is too small, or faiss is not installed.
     """
-    if pictures <= K:
-        raise UserError(f"--pictures is {pictures}: give {K + 1} or more, for the {K} best are looked for")
+    if images <= K:
+        raise UserError(f"--images is {images}: give {K + 1} or more, for the {K} best are looked for")
     require({"faiss": "faiss-cpu"}, bench="bench eval")
     import faiss
     import torch
@@ -45,8 +45,8 @@ def measure(*, queries: int = 5000, pictures: int = 30000, blocks: int = 5, outp
     from zoo.tasks.retrieval.ranking import QUERIES_PER_CHUNK, first_positive_ranks, top_k
 
     generator = torch.Generator().manual_seed(0)
-    query, gallery = (normalize(torch.randn(count, WIDTH, generator=generator), dim=1) for count in (queries, pictures))
-    positives = torch.arange(queries + 1), torch.randint(pictures, (queries,), generator=generator)
+    query, gallery = (normalize(torch.randn(count, WIDTH, generator=generator), dim=1) for count in (queries, images))
+    positives = torch.arange(queries + 1), torch.randint(images, (queries,), generator=generator)
     index = faiss.IndexFlatIP(WIDTH)
     index.add(gallery.numpy())
     faiss.omp_set_num_threads(torch.get_num_threads())
@@ -73,19 +73,19 @@ def measure(*, queries: int = 5000, pictures: int = 30000, blocks: int = 5, outp
         Row("top 10", unit, rates, "top 10", "faiss flat"),
         Row("top 10", unit, rates, "top 10", "cn-clip's loop"),
     ]
-    facts = protocol(
+    metadata = protocol(
         packages=("faiss-cpu", "numpy"),
-        sizes=f"{queries} queries × {pictures} pictures × {WIDTH}, random unit vectors, fp32",
+        sizes=f"{queries} queries × {images} images × {WIDTH}, random unit vectors, fp32",
         threads=torch.get_num_threads(),
         product="the faster of: in the same chunks into one buffer; whole",
         loop=f"cn-clip's make_topk_predictions, after its text: {part} queries timed, the rate taken for all",
         blocks=f"{blocks} of all queries each",
     )
-    report("eval", rows, facts, output=output)
+    report("eval", rows, metadata, output=output)
 
 
 def chunked(queries: "Tensor", gallery: "Tensor", size: int) -> int:
-    """The bare product in chunks, into one buffer; returns the queries."""
+    """Compute the bare product in chunks, into one buffer; return the number of queries."""
     import torch
 
     buffer = torch.empty(min(size, len(queries)), len(gallery))
@@ -96,7 +96,7 @@ def chunked(queries: "Tensor", gallery: "Tensor", size: int) -> int:
 
 
 def published_loop(queries: "Tensor", gallery: "np.ndarray", size: int = 32768) -> int:
-    """What cn-clip's script does: one query at a time, all scores to Python, sorted there; returns the queries."""
+    """Do what cn-clip's script does: one query at a time, its scores sorted in Python; return the number of queries."""
     import torch
 
     for query in queries:

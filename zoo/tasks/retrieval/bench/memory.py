@@ -58,14 +58,14 @@ def measure(
         rates = {name: [size / (peak / 1e9) for peak in own] for name, own in peaks.items()}
         peer = "whole" if size <= kept else None
         rows.append(Row(f"a step of {size:,} pairs ({spelled})", "pairs/GB", rates, f"chunks of {chunk_size}", peer))
-    facts = protocol(
+    metadata = protocol(
         packages=("timm", "transformers"),
         model=f"ViT-S/16 at {SIZE} px and RBT3, random weights, fp32",
         step="forward, softmax loss, backward, AdamW",
-        memory_is="the peak of a process of its own, libraries, weights and pictures included; 10^6 bytes",
+        memory_is="the peak of a process of its own, libraries, weights and images included; 10^6 bytes",
         blocks=blocks,
     )
-    report("memory", rows, facts, output=output)
+    report("memory", rows, metadata, output=output)
 
 
 def peak_of_a_step(batch_size: int, chunk_size: int | None) -> int:

@@ -67,7 +67,7 @@ def measure(
     batches = make_batches(batch_size, steps + 1)
     ours = our_task(layers)
     lengths = [ours.text_tower.tokenizer(batch["text"], context_length=CONTEXT)[0].shape[1] for batch in batches]
-    facts = protocol(
+    metadata = protocol(
         packages=("lightning", "timm", "transformers", "cn-clip", "open-clip-torch"),
         model=f"ViT-B/16 at {SIZE} px and RoBERTa base, {layers} layers each, random weights, dropout 0.1 in the text",
         step="forward, loss, backward, AdamW; ours normalises and tokenises in the step, the peers' inputs are ready",
@@ -98,11 +98,11 @@ def measure(
         Row("step", unit, rates, "ours", "open_clip", WANTED),
         Row("loop", unit, rates, "Lightning's loop", "bare loop", WANTED_LOOP),
     ]
-    report("step", rows, facts, output=output)
+    report("step", rows, metadata, output=output)
 
 
 def make_batches(batch_size: int, count: int) -> "list[PairBatch]":
-    """Random pictures with texts of MUGE's lengths, as the data module hands them over."""
+    """Make random images with texts of MUGE's lengths, as the data module hands them over."""
     import torch
 
     texts = queries(batch_size * count)
@@ -121,7 +121,7 @@ def make_batches(batch_size: int, count: int) -> "list[PairBatch]":
 
 
 def our_task(layers: int) -> "RetrievalTask":
-    """``RetrievalTask`` with its default towers, cut to so many layers."""
+    """Build ``RetrievalTask`` with its default towers, cut to so many layers."""
     from zoo.tasks import RetrievalTask
 
     task = RetrievalTask(image_pretrained=False, text_pretrained=False)
@@ -131,7 +131,7 @@ def our_task(layers: int) -> "RetrievalTask":
 
 
 def matching_loss(task: "RetrievalTask", batch: "PairBatch") -> "Tensor":
-    """The loss of retrieval on one process."""
+    """Compute the loss of retrieval on one process."""
     from zoo.tasks.retrieval.loss import clip_loss
 
     images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
@@ -140,7 +140,7 @@ def matching_loss(task: "RetrievalTask", batch: "PairBatch") -> "Tensor":
 
 
 def bare_block(step: Callable[[Any], None], batches: list[Any]) -> float:
-    """Samples a second of a loop over the batches; the first, which makes AdamW's state, is not timed."""
+    """Measure the samples a second of a loop over the batches; the first, which makes AdamW's state, is not timed."""
     step(batches[0])
     start = time.perf_counter()
     for batch in batches[1:]:
@@ -152,7 +152,7 @@ def bare_block(step: Callable[[Any], None], batches: list[Any]) -> float:
 
 
 def peer_block(step: Callable[..., None], batches: "list[PairBatch]") -> Callable[[], float]:
-    """A peer's block over the same pairs: pictures normalised and texts turned into ids beforehand."""
+    """Build a peer's block over the same pairs: images normalised and texts turned into ids beforehand."""
     import torch
 
     from zoo.models.tokenizer import BertChineseTokenizer
@@ -171,7 +171,7 @@ def peer_block(step: Callable[..., None], batches: "list[PairBatch]") -> Callabl
 
 
 def cn_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], None]":
-    """cn-clip's ViT-B/16 with its optimiser; its loss is the mean of both directions' cross-entropy."""
+    """Build a step of cn-clip's ViT-B/16 with its optimiser; its loss is the mean of both directions' cross-entropy."""
     import torch
     from cn_clip.clip.model import CLIP
     from torch.nn.functional import cross_entropy
@@ -206,7 +206,7 @@ def cn_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], Non
 
 
 def open_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], None]":
-    """open_clip's ViT-B/16 (QuickGELU) with its transformers text tower, a BERT of RoBERTa's size, and its loss."""
+    """Build a step of open_clip's ViT-B/16 (QuickGELU) with its BERT of RoBERTa's size, and its loss."""
     from open_clip.loss import ClipLoss
     from open_clip.model import CustomTextCLIP
 
@@ -240,7 +240,7 @@ def open_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], N
 def peer_step(
     model: Any, loss: "Callable[[Tensor, Tensor], Tensor]", precision: str
 ) -> "Callable[[Tensor, Tensor], None]":
-    """A step of a peer's model in a bare loop, with AdamW as ours."""
+    """Build a step of a peer's model in a bare loop, with AdamW as ours."""
     import torch
 
     from zoo.core.optim import parameter_groups
