@@ -118,12 +118,9 @@ class RetrievalDataModule(MugeDataModule):
             training.images,
             training.queries,
             pairs,
-            image_size=self.image_size,
-            crop_scale=self.crop_scale,
-            flip=self.flip,
             auto_augment=self.auto_augment,
             degrade=self.degrade,
-            seed=self.seed,
+            **self.augmentation,
         )
 
     def grouping(self) -> dict[str, Any]:

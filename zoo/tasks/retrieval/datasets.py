@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from zoo.core.datasets import TrainingImages
 from zoo.core.loading import broken_images, decode
 from zoo.data import images
 from zoo.data.augment import auto_augment, degrade
@@ -18,13 +19,22 @@ from zoo.data.formats import Query, read_queries
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.data.tsv import ImageTsv, JoinedTsv
 from zoo.errors import FileError, UserError, nearest, raise_or_list
-from zoo.tasks.retrieval.contracts import ImageBatch, PairBatch, QueryBatch, RetrievalTargets
+from zoo.tasks.retrieval.contracts import ImageBatch, QueryBatch, RetrievalTargets
 
 Split = Literal["train", "valid", "test"]
 
 
-class PairDataset(Dataset[PairBatch]):
-    """Training pairs, a whole batch at a time: keys are ``(epoch, row)``, and augmentation is a function of those."""
+class PairDataset(TrainingImages):
+    """Training pairs, a whole batch at a time: keys are ``(epoch, row)``, and augmentation is a function of those.
+
+    Args:
+        images: The images.
+        queries: The queries.
+        pairs: ``[P, 2] int64``: index of the query, row of the image.
+        auto_augment: Whether AutoAugment follows the crop.
+        degrade: Probability that an image is then made blurred and noisy, in [0, 1].
+        **augmentation: As of ``TrainingImages``.
+    """
 
     def __init__(
         self,
@@ -32,53 +42,44 @@ class PairDataset(Dataset[PairBatch]):
         queries: list[Query],
         pairs: np.ndarray,
         *,
-        image_size: int,
-        crop_scale: tuple[float, float],
-        flip: float,
         auto_augment: bool,
         degrade: float,
-        seed: int,
+        **augmentation: Any,
     ) -> None:
+        super().__init__(images, ratio=(3 / 4, 4 / 3), **augmentation)
         self.images = images
         self.queries = queries
-        self.pairs = pairs  # [P, 2] int64: index of the query, row of the image
+        self.pairs = pairs
         self.by_query = pairs[np.argsort(pairs[:, 0], kind="stable")]
         self.most_positives = int(np.bincount(pairs[:, 0]).max(initial=0))  # images that a query names
-        self.image_size = image_size
-        self.crop_scale = crop_scale
-        self.flip = flip
         self.auto_augment = auto_augment
         self.degrade = degrade
-        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> PairBatch:
-        pixels = np.empty((len(keys), self.image_size, self.image_size, 3), dtype=np.uint8)
-        flip = torch.zeros(len(keys), dtype=torch.bool)
-        pairs = self.pairs[[row for _, row in keys]]
-        for index, ((epoch, row), (_, image_row)) in enumerate(zip(keys, pairs, strict=True)):
-            generator = np.random.default_rng((self.seed, epoch, row))
-            image = decode(self.images, int(image_row))
-            pixels[index] = images.random_crop_resize(
-                image, self.image_size, scale=self.crop_scale, ratio=(3 / 4, 4 / 3), generator=generator
-            )
-            flip[index] = generator.random() < self.flip
-            if self.auto_augment:
-                pixels[index] = auto_augment(pixels[index], int(generator.integers(1 << 32)))
-            if self.degrade > 0 and generator.random() < self.degrade:  # drawn last: without it nothing else changes
-                pixels[index] = degrade(pixels[index], generator)
-        batch = PairBatch(
-            image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
-            text=[self.queries[index].text for index in pairs[:, 0]],
-            image_id=torch.from_numpy(self.images.ids[pairs[:, 1]].astype(np.int64)),
-            query_id=torch.tensor([self.queries[index].query_id for index in pairs[:, 0]]),
-        )
+    def read(self, row: int) -> np.ndarray:
+        """Read the image of a pair as ``[H, W, 3] uint8``."""
+        return decode(self.images, int(self.pairs[row, 1]))
+
+    def alter(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Augment a cropped image ``[S, S, 3] uint8`` further, where that is asked for."""
+        if self.auto_augment:
+            image = auto_augment(image, int(generator.integers(1 << 32)))
+        if self.degrade > 0 and generator.random() < self.degrade:  # drawn last: without it nothing else changes
+            image = degrade(image, generator)
+        return image
+
+    def batch(self, rows: Sequence[int], generators: Sequence[np.random.Generator]) -> dict[str, Any]:
+        """Give the queries and ids of some pairs."""
+        pairs = self.pairs[list(rows)]
+        batch: dict[str, Any] = {
+            "text": [self.queries[index].text for index in pairs[:, 0]],
+            "image_id": torch.from_numpy(self.images.ids[pairs[:, 1]].astype(np.int64)),
+            "query_id": torch.tensor([self.queries[index].query_id for index in pairs[:, 0]]),
+        }
         if self.most_positives > 1:
             batch["positives"] = self._positives(pairs[:, 0])
-        if self.flip > 0:
-            batch["flip"] = flip
         return batch
 
     def _positives(self, queries: np.ndarray) -> torch.Tensor:
