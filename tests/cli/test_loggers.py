@@ -67,7 +67,7 @@ def offline(workplace, monkeypatch):
 
 def test_an_offline_run_is_whole(zoo_main, offline):
     pictures = offline / "experiments" / "tiny.yaml"
-    pictures.write_text(pictures.read_text().replace("sheet_queries: 0", "sheet_queries: 2"))
+    pictures.write_text(pictures.read_text().replace("grid_queries: 0", "grid_queries: 2"))
     code, _, err = zoo_main("fit", *TINY, "--seed_everything", 7, "--trainer.max_epochs", 1)
     assert code == 0, err
     (folder,) = (offline / "runs" / "tiny").iterdir()

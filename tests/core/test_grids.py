@@ -60,7 +60,7 @@ def test_rows_may_have_fewer_pictures_and_longer_texts():
     long = GridRow(
         "男女童纯棉短裤夏季新款" * 20, [solid((1, 2, 3))] * 10, [False] * 10, "no true picture in the first 10"
     )
-    one, both = image_grid([short], image_size=SIZE), image_grid([short, long], picture_size=SIZE)
+    one, both = image_grid([short], image_size=SIZE), image_grid([short, long], image_size=SIZE)
     assert both.width == one.width + 9 * (SIZE + module.GAP)
     assert both.height > one.height + SIZE + module.ROW_GAP  # the long text has made room
     assert both.mode == "RGB"
@@ -124,5 +124,5 @@ def test_a_text_of_too_many_lines_ends_in_an_ellipsis():
 def test_faulty_rows_are_named():
     with pytest.raises(ValueError, match="rows is empty"):
         image_grid([])
-    with pytest.raises(ValueError, match="'裙' has 2 pictures but 1 hits"):
+    with pytest.raises(ValueError, match="'裙' has 2 images but 1 hits"):
         image_grid([GridRow("裙", [solid((0, 0, 0))] * 2, [True])])

@@ -45,7 +45,7 @@ def test_towers_without_blocks_are_refused():
 def test_other_tasks_are_refused():
     strategy = ShardedStrategy()
     strategy.connect(CaptioningTask.__new__(CaptioningTask))
-    with pytest.raises(UserError, match="CaptioningTask cannot be shared out; RetrievalTask can"):
+    with pytest.raises(UserError, match="CaptioningTask cannot be sharded; RetrievalTask can"):
         strategy.setup(SimpleNamespace())
 
 

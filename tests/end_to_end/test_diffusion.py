@@ -228,7 +228,7 @@ def test_generate_refuses_what_it_cannot_do(trained, tmp_path, capsys, matcher_f
     (tmp_path / "file").write_text("mine")
     for words, message in [
         ([str(matcher_file()), "红"], "it is of RetrievalTask, which generates no images"),
-        ([str(trained), "红", "--out", "sheet.jpg"], "--out image grid.jpg: image grids are PNG files"),
+        ([str(trained), "红", "--out", "sheet.jpg"], "--out sheet.jpg: image grids are PNG files"),
         (
             [str(trained), "红", "--out", str(tmp_path / "file")],
             "is a file: give a name that ends in .png, or a folder",

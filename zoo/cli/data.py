@@ -9,9 +9,9 @@ from zoo.cli.data_import import import_data, import_parser
 from zoo.spec import Command, find_specs, load_object
 
 TASK_LINES = {
-    "Multimodal_Retrieval": "{images:,} images, {name:,} + {base:,} queries",
+    "Multimodal_Retrieval": "{pictures:,} images, {name:,} + {base:,} queries",
     "ECommerce-T2I": "{names:,} descriptions, an image each",
-    "ECommerce-IC": "{images:,} images",
+    "ECommerce-IC": "{pictures:,} images",
 }
 WITH_EXIT_CODE = {"check": check, "import": import_data, "export": export_data}
 

@@ -138,7 +138,7 @@ def test_broken_rows_are_named_or_left_out(copy, capsys):
     lines[index[ids[2]]] = f"{ids[2]}\t{lines[index[ids[2]]].partition(chr(9))[2][:40]}"  # cut short
     del lines[index[ids[7]]]
     (folder / "IC_valid.tsv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=rf"IC_valid\.jsonl:8: line of references {ids[7]}: has no picture in"):
+    with pytest.raises(UserError, match=rf"IC_valid\.jsonl:8: line of references {ids[7]}: has no image in"):
         module(copy).open("valid")
     data = module(copy, on_error="skip")
     assert data.targets("valid").image_ids == [image_id for image_id in ids if image_id not in (ids[2], ids[7])]

@@ -114,7 +114,7 @@ def test_a_description_without_picture_is_an_error_or_left_out(copy, lines, caps
     gone = gone.split("\t")[0]
     lines("T2I_train.img.tsv", rest)
     number = [line.split("\t")[0] for line in lines("T2I_train.txt.tsv")].index(gone) + 1
-    with pytest.raises(UserError, match=rf"T2I_train\.txt\.tsv:{number}: description {gone}: has no picture in .*img"):
+    with pytest.raises(UserError, match=rf"T2I_train\.txt\.tsv:{number}: description {gone}: has no image in .*img"):
         module(copy)
     data = module(copy, on_error="skip")
     assert f"T2I_train.txt.tsv:{number}: description {gone}" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_a_broken_picture_names_file_line_and_id(copy, lines, capsys, workers):
 
 def test_a_split_of_nothing_but_faults_is_an_error(copy, lines):
     lines("T2I_val.txt.tsv", ["other\t描述"])
-    with pytest.raises(UserError, match=r"T2I_val\.txt\.tsv: has no description with a picture that can be used"):
+    with pytest.raises(UserError, match=r"T2I_val\.txt\.tsv: has no description with an image that can be used"):
         module(copy, on_error="skip")
 
 
