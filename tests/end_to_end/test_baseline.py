@@ -247,6 +247,7 @@ def t2i_score_words(targets, predictions, matcher, output):
 
 
 SCORED = ("metrics", "shuffled", "human_ceiling", "scoreJson")  # what holds numbers in the JSON of a score
+RENAMED = {"human_ceiling/images": "human_ceiling/pictures"}  # in that JSON, since the baseline was written
 FAULT_COUNT = re.compile(r"not valid: (\d+) error")  # on the error stream
 
 
@@ -517,7 +518,7 @@ def scored(printed):
     found |= {"score": result["score"]} if "score" in result else {}
     for name in SCORED:
         found |= numbers(name, result.get(name, {}))
-    return found
+    return {RENAMED.get(name, name): value for name, value in found.items()}
 
 
 def refused(code, err):

@@ -29,7 +29,7 @@ from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL
 from zoo.errors import UserError
 from zoo.io import cache_folder
 
-ATTRIBUTION = "Images: OpenMoji (openmoji.org), the open-source emoji and icon project. License: CC BY-SA 4.0."
+ATTRIBUTION = "Pictures: OpenMoji (openmoji.org), the open-source emoji and icon project. License: CC BY-SA 4.0."
 LICENSE_URL = "https://creativecommons.org/licenses/by-sa/4.0/"
 
 _FROZEN_FILE = "frozen.json"
