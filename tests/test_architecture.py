@@ -93,7 +93,7 @@ def test_a_module_keeps_to_its_room(name):
         ("cli.train", "from zoo.tasks.captioning.task import CaptioningTask"),
         ("cli.score", 'if name == "retrieval":\n    pass'),
         ("core.checkpoint", 'TASK = "RetrievalTask"'),
-        ("tasks.captioning.task", "from zoo.tasks.retrieval.loss import clip_loss"),
+        ("tasks.captioning.task", "from zoo.tasks.retrieval.losses.functional import clip_loss"),
         ("tasks.text_to_image.task", "from zoo.tasks.image_tokenizer.task import ImageTokenizerTask"),
         ("core.bench.harness", "from zoo.tasks.retrieval.bench.step import main"),
         ("cli.bench", "from zoo.core.bench import harness\nTASKS = ['text_to_image']"),

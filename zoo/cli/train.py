@@ -28,8 +28,10 @@ import zoo.callbacks
 import zoo.core.sharding  # its strategy can be named
 from zoo.callbacks.last_checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
 from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
+from zoo.cli.errors import explain
+from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
-from zoo.cli.messages import explain, help_text, quiet_libraries
+from zoo.cli.noise import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.options import parameters_of

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from zoo.data.convert.rows import Columns, choose_columns, read_rows
+from zoo.data.convert.columns import Columns, choose_columns, read_rows
 from zoo.data.convert.tables import Table, open_table
 from zoo.errors import UserError
 

@@ -9,7 +9,7 @@ from zoo.core.checkpoint import load, load_initial_weights
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks import RetrievalTask
-from zoo.tasks.retrieval.loss import clip_loss
+from zoo.tasks.retrieval.losses.functional import clip_loss
 
 OPTIONS = {
     "image_tower": "timm:test_vit",

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
+from zoo.data.convert.columns import Row, choose_columns, read_rows
 from zoo.data.convert.images import ImageStore, Source, read_images
-from zoo.data.convert.rows import Row, choose_columns, read_rows
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table, open_table
 from zoo.data.layouts import Layout

@@ -19,7 +19,7 @@ from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
 from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
 from zoo.tasks.retrieval.finetuning import FinetuningOptions, check, prepare_tower
-from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE
+from zoo.tasks.retrieval.losses.functional import MAX_LOGIT_SCALE
 from zoo.tasks.retrieval.registry import LOSSES
 from zoo.tasks.retrieval.submission import RetrievalSubmission
 
@@ -189,7 +189,8 @@ class RetrievalTask(Task):
         texts = self._in_chunks(self.encode_text, batch["text"])
         loss = self._gathered_loss(images, texts, batch)
         self.log("train/loss", loss, prog_bar=True, sync_dist=self.loss.sharded)
-        self.log("train/logit_scale", self.loss.logit_scale.exp())
+        if hasattr(self.loss, "logit_scale"):
+            self.log("train/logit_scale", self.loss.logit_scale.exp())
         return loss
 
     @torch.no_grad()
@@ -229,7 +230,8 @@ class RetrievalTask(Task):
         """Step, then keep the logit scale in [0, ln 100], before anything can be saved."""
         super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
-            self.loss.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            if hasattr(self.loss, "logit_scale"):
+                self.loss.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def learning_rates(self) -> dict[nn.Parameter, float]:
         """Give each layer of the towers its peak learning rate, where they differ (``layer_decay``)."""

@@ -132,7 +132,7 @@ def our_task(layers: int) -> "RetrievalTask":
 
 def matching_loss(task: "RetrievalTask", batch: "PairBatch") -> "Tensor":
     """Compute the loss of retrieval on one process."""
-    from zoo.tasks.retrieval.loss import clip_loss
+    from zoo.tasks.retrieval.losses.functional import clip_loss
 
     images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
     scale = task.loss.logit_scale.exp()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from zoo.tasks.retrieval.loss import initial_logit_scale, siglip_loss
+from zoo.tasks.retrieval.losses.functional import initial_logit_scale, siglip_loss
 from zoo.tasks.retrieval.registry import LOSSES
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from zoo.tasks.retrieval.loss import check_share, clip_loss, initial_logit_scale
+from zoo.tasks.retrieval.losses.functional import check_share, clip_loss, initial_logit_scale
 from zoo.tasks.retrieval.registry import LOSSES
 
 

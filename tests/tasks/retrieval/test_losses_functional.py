@@ -10,8 +10,8 @@ import torch.distributed
 from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import cross_entropy, normalize
 
-from zoo.tasks.retrieval import loss as contrastive
-from zoo.tasks.retrieval.loss import MAX_LOGIT_SCALE, clip_loss, siglip_loss
+from zoo.tasks.retrieval.losses import functional as contrastive
+from zoo.tasks.retrieval.losses.functional import MAX_LOGIT_SCALE, clip_loss, siglip_loss
 
 SCALE = torch.tensor(1 / 0.07)
 
