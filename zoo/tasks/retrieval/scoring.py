@@ -152,8 +152,8 @@ def _query_error(message: str, targets: Path | str, line: int, query: Any, *, ki
 
 
 def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iterator[str]:
-    unasked = [query for query in guess.entries if query not in truth.entries] if truth.entries else []
-    barren = [
+    unknown = [query for query in guess.entries if query not in truth.entries] if truth.entries else []
+    without_relevant = [
         query
         for query, images in truth.entries.items()
         if not isinstance(images, list) or not any(isinstance(image, int) for image in images)
@@ -161,8 +161,8 @@ def _notes(truth: SubmissionFile, guess: SubmissionFile, schema: Schema) -> Iter
     for queries, what in (
         (truth.repeated, "are in the targets file more than once; the last line counts"),
         (guess.repeated, "are predicted more than once; the last line counts"),
-        (unasked, "are predicted but not in the targets file; they count for nothing"),
-        (barren, "have no relevant image in the targets file; they count as missed"),
+        (unknown, "are predicted but not in the targets file; they count for nothing"),
+        (without_relevant, "have no relevant image in the targets file; they count as missed"),
     ):
         if queries:
             names = ", ".join(map(str, queries[:SHOWN_IDS])) + (", …" if len(queries) > SHOWN_IDS else "")

@@ -264,7 +264,7 @@ def _reranker(predictions: Path) -> str | None:
     try:
         return json.loads(beside.read_text(encoding="utf-8"))["sampling"]["reranker"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{beside}: it does not say how the images were generated; mend it, or take it away") from None
+        raise UserError(f"{beside}: it does not say how the images were generated; fix it, or take it away") from None
 
 
 def read_distractors(path: str | None, targets: "GenerationTargets") -> "Tensor":
