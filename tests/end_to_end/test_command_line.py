@@ -295,7 +295,7 @@ def test_validation_cut_short_chooses_the_best_by_what_there_is(zoo_main, workpl
     words = ("--trainer.limit_val_batches", 1, "--data.eval_batch_size", 8, "--trainer.max_epochs", 1)
     code, out, err = zoo_main("fit", *TINY, *words)
     assert code == 0, err
-    assert "8 queries, 8 pictures, 32 px" in out
+    assert "8 queries, 8 images, 32 px" in out
     run = only_run(workplace)
     assert (run / "checkpoints" / "best.ckpt").is_file()
     assert "val/mean_recall" not in rows(run)[0]
@@ -477,7 +477,7 @@ def test_a_checkpoint_apart_from_its_run_brings_its_own_model(zoo_main, workplac
 def test_a_submission_of_a_part_is_refused(zoo_main, trained):
     code, _, err = zoo_main("predict", "--trainer.limit_predict_batches", 1, "--data.eval_batch_size", 4)
     assert code == 1
-    assert "trainer.limit_predict_batches is set: a submission needs every query and picture" in err
+    assert "trainer.limit_predict_batches is set: a submission needs every query and image" in err
     assert is_short(err)
 
 
