@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+sys.path.insert(0, str(Path(__file__).parent))  # what tests and the processes that they start import by name
+import forked  # noqa: E402
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time: more threads than processors only wait
 
 
@@ -241,7 +244,8 @@ trainer:
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, muge_root):
     """A folder to work in, with the repository's experiments and a tiny one, ``experiments/tiny.yaml``; no W&B key."""
-    shutil.copytree(Path(__file__).parents[1] / "experiments", tmp_path / "experiments")
+    experiments = Path(__file__).parents[1] / "experiments"
+    shutil.copytree(experiments, tmp_path / "experiments", ignore=shutil.ignore_patterns("results"))
     (tmp_path / "experiments" / "tiny.yaml").write_text(TINY.replace("ROOT", str(muge_root)))
     monkeypatch.chdir(tmp_path)
     saved = dict(os.environ)
@@ -271,21 +275,30 @@ def zoo_main(workplace, capfd):
 
 
 @pytest.fixture(scope="session")
-def zoo_process():
+def zoo_process(tmp_path_factory):
     """Runs a command line as processes of its own: ``code, out, err = zoo_process(place, "fit", …, processes=2)``.
 
-    ``environment`` is added to this process's; ``before`` is called in the new process.
+    ``environment`` is added to this process's. ``fresh``: by a new interpreter, in which ``before`` is called first;
+    else by one that is forked from an interpreter with PyTorch (forked.py).
     """
     tests = Path(__file__).parent
+    outputs = [tmp_path_factory.mktemp("printed") / name for name in ("out", "err")]
 
-    def run(place, *words, processes=1, timeout=300, before=None, **environment):
+    def run(place, *words, processes=1, timeout=300, fresh=False, before=None, **environment):
         if processes > 1:
             words = (*words, "--trainer.strategy", "ddp", "--trainer.devices", str(processes))
+        words = [str(word) for word in words]
         path = os.pathsep.join([str(tests), str(tests.parent)])  # callbacks of the tests, and zoo
+        env = {**os.environ, "PYTHONPATH": path, "WANDB_MODE": "disabled", **environment}
+        if not fresh:
+            for file in outputs:
+                file.unlink(missing_ok=True)
+            code = forked.run(words, cwd=place, env=env, outputs=outputs, timeout=timeout)
+            return code, *(file.read_text() for file in outputs)
         done = subprocess.run(
-            [sys.executable, "-m", "zoo", *map(str, words)],
+            [sys.executable, "-m", "zoo", *words],
             cwd=place,
-            env={**os.environ, "PYTHONPATH": path, "WANDB_MODE": "disabled", **environment},
+            env=env,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -131,11 +131,10 @@ def test_a_checkpoint_draws_again_what_the_end_of_training_drew(place, trained, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interrupt", ["term end 3 0", "kill forward 7 0"])
-def test_going_on_is_as_if_never_interrupted(place, trained, tmp_path, zoo_process, interrupt):
+def test_going_on_is_as_if_never_interrupted(place, trained, tmp_path, zoo_process):
     """Noise, times and dropped texts are functions of seed and step."""
-    code, _, err = zoo_process(place, *FIT, "--runs", tmp_path / "runs", INTERRUPT=interrupt)
-    assert code in (143, -9), err
+    code, _, err = zoo_process(place, *FIT, "--runs", tmp_path / "runs", INTERRUPT="kill forward 7 0")
+    assert code == -9, err
     code, _, err = zoo_process(place, *FIT, "--runs", tmp_path / "runs", "--ckpt_path", "last")
     assert code == 0, err
     (run,) = (tmp_path / "runs" / "flow").iterdir()

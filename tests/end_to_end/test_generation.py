@@ -193,14 +193,13 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interrupt", ["term validation 7 0", "kill end 10 0", "raise validation 14 0"])
-def test_averages_go_on_as_if_never_interrupted(place, tmp_path, zoo_process, interrupt):
-    """Also where the averages stood in for the weights when the end came."""
+def test_averages_go_on_as_if_never_interrupted(place, tmp_path, zoo_process):
+    """The end comes in a validation, where the averages stand in for the weights."""
     words = ("fit", "--config", "experiments/interrupted.yaml")
     code, _, err = zoo_process(place, *words, "--runs", tmp_path / "whole")
     assert code == 0, err
-    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", INTERRUPT=interrupt)
-    assert code in (143, -9, 1), err
+    code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", INTERRUPT="term validation 7 0")
+    assert code == 143, err
     code, _, err = zoo_process(place, *words, "--runs", tmp_path / "runs", "--ckpt_path", "last")
     assert code == 0, err
     (whole,), (run,) = ((tmp_path / runs / "interrupted").iterdir() for runs in ("whole", "runs"))

@@ -58,13 +58,8 @@ ddp = pytest.mark.ddp
     ("interrupt", "processes", "code"),
     [
         ("kill forward 5 0", 1, (-9, 1)),  # goes on from step 4, amid epoch 0
-        pytest.param("term end 9 0", 1, (143,), marks=slow),  # from step 9, amid epoch 1
-        pytest.param("raise forward 8 0", 1, (1,), marks=slow),
-        pytest.param("kill end 6 0", 1, (-9, 1), marks=slow),  # epoch 0 is whole and not yet validated
-        pytest.param("term validation 6 0", 1, (143,), marks=slow),
         pytest.param("kill forward 9 0", 1, (-9, 1), marks=slow),  # from epoch 0's end: epoch 1 is mined again
         pytest.param("term end 9 all", 2, (143,), marks=[ddp, slow]),
-        pytest.param("kill forward 5 1", 2, (-9, 1), marks=[ddp, slow]),
     ],
 )
 def test_going_on_is_as_if_never_interrupted(fit, workplace, uninterrupted, interrupt, processes, code, only_run):

@@ -24,6 +24,7 @@ def fit(workplace, zoo_process):
             workplace,
             *("fit", *layers, "--data.num_workers", workers, "--data.batch_size", 8 // processes, *words),
             processes=processes,
+            fresh=True,
             before=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
             INTERRUPT=interrupt,
         )

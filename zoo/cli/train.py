@@ -31,7 +31,7 @@ from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner,
 from zoo.cli.errors import explain
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
-from zoo.cli.noise import quiet_libraries
+from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.options import parameters_of

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 from torch.utils.data import DataLoader
 
-from zoo.core.loading import (
+from zoo.core.loaders import (
     check_crop_scale,
     check_least,
     check_probabilities,

@@ -85,7 +85,7 @@ def test_published_shapes_are_plain_towers(originals, size):
     assert arguments == {**towers, "embedding_dim": dimension}
 
 
-def test_loading_names_the_architecture(file):
+def test_loaders_names_the_architecture(file):
     task = zoo.load(file)
     assert task.hparams.image_tower == "vit_base_patch32_clip_quickgelu_224"
     assert task.hparams.image_tower_options == {"image_size": 64, "num_layers": 1}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.core.loading import resolve_root
+from zoo.core.loaders import resolve_root
 from zoo.data import images
 from zoo.errors import UserError
 from zoo.tasks.retrieval.data import RetrievalDataModule

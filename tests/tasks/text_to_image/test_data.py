@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.core.loading import spread
+from zoo.core.loaders import spread
 from zoo.data import images
 from zoo.data.formats import Description, read_text_tsv
 from zoo.data.tsv import ImageTsv

@@ -48,7 +48,7 @@ def loop_rates(
     from lightning.pytorch.loggers import CSVLogger
     from torch.utils.data import DataLoader
 
-    from zoo.core.loading import whole_batch
+    from zoo.core.loaders import whole_batch
 
     seconds: dict[str, list[float]] = {"Lightning's loop": [], "bare loop": []}
 

@@ -6,7 +6,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
-from zoo.core.loading import check_least
+from zoo.core.loaders import check_least
 from zoo.data.layouts import ECOMMERCE_IC
 from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.datasets import CaptionedImages, CaptioningSplit, TrainingCaptions

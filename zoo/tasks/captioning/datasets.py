@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from zoo.core.datasets import TrainingImages
-from zoo.core.loading import decode, join_images, spread
+from zoo.core.loaders import decode, join_images, spread
 from zoo.data import images
 from zoo.data.formats import Caption, read_captions
 from zoo.data.layouts import ECOMMERCE_IC

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
 from zoo.core.datasets import TrainingImages
-from zoo.core.loading import broken_images, check_least, decode, resolve_root, spread
+from zoo.core.loaders import broken_images, check_least, decode, resolve_root, spread
 from zoo.data.layouts import ECOMMERCE_T2I, Layout, find_layouts, find_task_folder
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError

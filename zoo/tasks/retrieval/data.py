@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
-from zoo.core.loading import check_probabilities, decode
+from zoo.core.loaders import check_probabilities, decode
 from zoo.data.formats import Schema
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.errors import UserError

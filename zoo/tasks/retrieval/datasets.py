@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from zoo.core.datasets import TrainingImages
-from zoo.core.loading import broken_images, decode
+from zoo.core.loaders import broken_images, decode
 from zoo.data import images
 from zoo.data.augment import auto_augment, degrade
 from zoo.data.formats import Query, read_queries

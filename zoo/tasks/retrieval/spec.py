@@ -10,7 +10,7 @@ SPEC = TaskSpec(
     callbacks=(
         "zoo.tasks.retrieval.evaluation:RetrievalEvaluation",
         "zoo.tasks.retrieval.submission:RetrievalSubmission",
-        "zoo.tasks.retrieval.collapse:CollapseAlarm",
+        "zoo.tasks.retrieval.collapse_alarm:CollapseAlarm",
         "zoo.tasks.retrieval.hard_negatives:HardNegatives",
         "zoo.tasks.retrieval.zero_shot:ZeroShotGuard",
     ),

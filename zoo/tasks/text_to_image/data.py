@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
 from zoo.core.datasets import TrainingImages
-from zoo.core.loading import check_least
+from zoo.core.loaders import check_least
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationTargets

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.core.loading import decode, join_images, spread
+from zoo.core.loaders import decode, join_images, spread
 from zoo.data import images
 from zoo.data.formats import read_text_tsv
 from zoo.data.layouts import ECOMMERCE_T2I

@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.errors import UserError
 from zoo.tasks.captioning.metrics.bleu import bleu
+from zoo.tasks.captioning.metrics.cider import Counted, Matches, cider_d, vector_norms
 from zoo.tasks.captioning.metrics.document_frequencies import DocumentFrequencies
 from zoo.tasks.captioning.metrics.ngram_index import ORDERS, NgramIndex, Ngrams
 from zoo.tasks.captioning.metrics.rouge import rouge_l
@@ -26,7 +27,6 @@ __all__ = [
     "variety",
 ]
 
-SIGMA = 6.0  # CIDEr-D: tokens that a length may be off by
 SCORES = ("cider", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l")
 
 Rows = Sequence[int] | np.ndarray
@@ -45,26 +45,6 @@ class HumanCeiling(NamedTuple):
     scores: dict[str, float]  # ``SCORES``, the mean over rounds
     images: int  # that took part: those with two references or more
     rounds: int
-
-
-class _Counted(NamedTuple):
-    """The different n-grams of each of some captions."""
-
-    owner: np.ndarray  # [T] the caption
-    order: np.ndarray  # [T] 0 to 3
-    gram: np.ndarray  # [T] the n-gram's number
-    times: np.ndarray  # [T] how often the caption has it
-    weight: np.ndarray  # [T] what CIDEr-D weighs it by
-
-
-class _Matches(NamedTuple):
-    """Where n-grams of captions stand in the references of their images."""
-
-    table: _Counted
-    lengths: np.ndarray  # [H] tokens of each caption
-    which: np.ndarray  # [X] a row of the table
-    references: np.ndarray  # [X] a reference that has it too
-    times: np.ndarray  # [X] how often that has it
 
 
 class CaptionReferences:
@@ -212,9 +192,11 @@ class CaptionReferences:
         """Compute ``[R, 4]``, the length of each reference's vector of each order, from the weights of n-grams."""
         grams = np.repeat(self._pairs % max(self.index.size, 1), np.diff(self._starts))  # [E]
         orders = np.repeat(np.arange(ORDERS), self.index.sizes)  # of each n-gram
-        return _norms(self._entry_references, orders[grams], self._entry_times * weights[grams], len(self.lengths))
+        return vector_norms(
+            self._entry_references, orders[grams], self._entry_times * weights[grams], len(self.lengths)
+        )
 
-    def _match(self, hypotheses: Sequence[Tokens], rows: np.ndarray, excluded: np.ndarray) -> _Matches:
+    def _match(self, hypotheses: Sequence[Tokens], rows: np.ndarray, excluded: np.ndarray) -> Matches:
         """Find what captions share with the references of their images, but for the reference that is excluded."""
         ngrams = self.index.encode(hypotheses)
         table = _counted(ngrams, self._weights(hypotheses, ngrams))
@@ -227,7 +209,7 @@ class CaptionReferences:
         which, references = which[within], self._entry_references[entries]
         kept = references != excluded[table.owner[which]]
         counts = self._entry_times[entries]
-        return _Matches(table, ngrams.lengths, which[kept], references[kept], counts[kept])
+        return Matches(table, ngrams.lengths, which[kept], references[kept], counts[kept])
 
     def _weights(self, captions: Sequence[Tokens], ngrams: Ngrams) -> np.ndarray:
         """Give ``[M]``, by how much CIDEr-D weighs each n-gram, which ``self.index`` numbered."""
@@ -247,19 +229,12 @@ class CaptionReferences:
 
     # --- scores ------------------------------------------------------------------------------------------------
 
-    def _cider_d(self, matches: _Matches, rows: np.ndarray, excluded: np.ndarray) -> np.ndarray:
-        """Average clipped cosines over orders and references, less for another length, times 10: ``[H]``."""
-        table, which, references = matches.table, matches.which, matches.references
-        owner, order = table.owner[which], table.order[which]
-        products = np.minimum(table.times[which], matches.times) * matches.times * table.weight[which] ** 2
-        own_norms = _norms(table.owner, table.order, table.times * table.weight, len(rows))
-        norms = own_norms[owner, order] * self._norms[references, order]
-        longer = _pairs_in(matches.lengths)[owner] - _pairs_in(self.lengths)[references]
-        shares = np.exp(-(longer**2) / (2 * SIGMA**2)) * products / np.where(norms > 0, norms, 1)
+    def _cider_d(self, matches: Matches, rows: np.ndarray, excluded: np.ndarray) -> np.ndarray:
+        """Compute ``[H]``, CIDEr-D of each caption."""
         against = np.diff(self.bounds)[rows] - (excluded >= 0)
-        return 10 / ORDERS * np.bincount(owner, weights=shares, minlength=len(rows)) / against
+        return cider_d(matches, self.lengths, self._norms, against)
 
-    def _bleu_counts(self, matches: _Matches, rows: np.ndarray, excluded: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _bleu_counts(self, matches: Matches, rows: np.ndarray, excluded: np.ndarray) -> tuple[np.ndarray, ...]:
         """Count what ``bleu`` asks for, of each caption."""
         table, lengths = matches.table, matches.lengths
         most = np.zeros(len(table.times), dtype=np.int64)
@@ -286,22 +261,11 @@ class CaptionReferences:
         return scores
 
 
-def _counted(ngrams: Ngrams, weights: np.ndarray) -> _Counted:
+def _counted(ngrams: Ngrams, weights: np.ndarray) -> Counted:
     """Count the different n-grams of each caption; ``weights`` ``[M]`` are those of ``ngrams``."""
     span = int(ngrams.gram.max(initial=0)) + 1
     _, first, counts = np.unique(ngrams.owner * span + ngrams.gram, return_index=True, return_counts=True)
-    return _Counted(ngrams.owner[first], ngrams.order[first], ngrams.gram[first], counts, weights[first])
-
-
-def _norms(owner: np.ndarray, order: np.ndarray, values: np.ndarray, captions: int) -> np.ndarray:
-    """Compute the length of each caption's vector of each order from its different n-grams: ``[captions, 4]``."""
-    sums = np.bincount(owner * ORDERS + order, weights=values**2, minlength=captions * ORDERS)
-    return np.sqrt(sums).reshape(-1, ORDERS)
-
-
-def _pairs_in(lengths: np.ndarray) -> np.ndarray:
-    """Count the pairs of tokens that captions have, which coco-caption takes for their lengths in CIDEr-D."""
-    return np.maximum(lengths - 1, 0)
+    return Counted(ngrams.owner[first], ngrams.order[first], ngrams.gram[first], counts, weights[first])
 
 
 def _ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

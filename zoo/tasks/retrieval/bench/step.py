@@ -60,7 +60,7 @@ def measure(
     import torch
 
     from zoo.callbacks.progress import RunProgressBar
-    from zoo.tasks.retrieval.collapse import CollapseAlarm
+    from zoo.tasks.retrieval.collapse_alarm import CollapseAlarm
 
     chosen = chosen_precision(precision)
     torch.manual_seed(0)

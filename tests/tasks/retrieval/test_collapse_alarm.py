@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import zoo
 from zoo.core.optim import OptimizerOptions
-from zoo.tasks.retrieval.collapse import CollapseAlarm
+from zoo.tasks.retrieval.collapse_alarm import CollapseAlarm
 from zoo.tasks.retrieval.task import RetrievalTask
 
 TASK = SimpleNamespace(
@@ -93,7 +93,7 @@ def test_a_collapsed_training_rings(monkeypatch):
             for projection in (task.image_projection, task.text_projection):
                 torch.nn.init.zeros_(projection.weight)
 
-    monkeypatch.setattr("zoo.tasks.retrieval.collapse.STEPS", 20)
+    monkeypatch.setattr("zoo.tasks.retrieval.collapse_alarm.STEPS", 20)
     alarm = CollapseAlarm()
     with pytest.warns(RuntimeWarning, match="the embeddings have collapsed"):
         task, batch = fit(11, alarm, Collapsed(), learning_rate=1e-12)
