@@ -39,7 +39,10 @@ def pytest_runtest_setup():
 @pytest.fixture(scope="session", autouse=True)
 def zoo_cache(tmp_path_factory):
     """Zoo's cache for the whole session, also of the processes that tests start: the user's own is left alone."""
-    folder = tmp_path_factory.mktemp("zoo-cache")
+    own = tmp_path_factory.getbasetemp()
+    folder = (
+        own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    ) / "zoo-cache"  # one for all of xdist's workers
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(folder))
         yield folder
@@ -293,7 +296,7 @@ def zoo_process(tmp_path_factory):
         if not fresh:
             for file in outputs:
                 file.unlink(missing_ok=True)
-            code = forked.run(words, cwd=place, env=env, outputs=outputs, timeout=timeout)
+            code = forked.run(words, processes=processes, cwd=place, env=env, outputs=outputs, timeout=timeout)
             return code, *(file.read_text() for file in outputs)
         done = subprocess.run(
             [sys.executable, "-m", "zoo", *words],

@@ -23,7 +23,7 @@ from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 from zoo.tasks.text_to_image.task import image_seed
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-COUNTS = {"train": 45, "val": 37, "test": 23}
+COUNTS = {"train": 29, "val": 21, "test": 19}
 
 
 def write_split(folder, split, first):
@@ -125,9 +125,9 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     wanted |= {"r_precision_shuffled", "r_precision_chance", "copied", "nearest_training"}
     assert {f"val/{name}" for name in wanted} <= first.keys()
     assert {f"val/{name}" for name in wanted} <= last.keys()
-    assert "val/fid" not in first  # 37 images, 2,048 features
+    assert "val/fid" not in first  # 21 images, 2,048 features
     assert last["val/loss"] < first["val/loss"]
-    assert first["val/r_precision_chance"] == pytest.approx(100 / 37)
+    assert first["val/r_precision_chance"] == pytest.approx(100 / 21)
     assert "R-precision" in printed
     assert "16 features, weights" in printed
     assert "No Fréchet distance by inception" in printed
@@ -135,8 +135,8 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     assert min(grid.size) > 500
     assert min(nearest.size) > 500
     distractors = (run / "distractors_valid.jsonl").read_text().splitlines()
-    assert len(distractors) == 37
-    assert len(json.loads(distractors[0])["distractors"]) == 36
+    assert len(distractors) == 21
+    assert len(json.loads(distractors[0])["distractors"]) == 20
 
 
 @pytest.mark.slow
@@ -179,9 +179,9 @@ def test_predict_goes_on_where_it_stopped(place, run, zoo_process, tmp_path):
     (part,) = (run / "predictions").glob(".T2I_test.*.parts/*.tsv")
     with part.open("ab") as file:
         file.write(b"12\tiVBORw0KGgo")  # a line that the end of the process cut short
-    code, out, err = zoo_process(place, *words, COPYING_STOPS_AFTER="11")  # but 11 are left
+    code, out, err = zoo_process(place, *words, COPYING_STOPS_AFTER="7")  # but 7 are left
     assert code == 0, err
-    assert "12 of 23 images are generated already: resuming" in out
+    assert "12 of 19 images are generated already: resuming" in out
     assert (run / "predictions" / "T2I_test.tsv").read_bytes() == whole
     assert sorted(path.name for path in (run / "predictions").iterdir()) == ["T2I_test.json", "T2I_test.tsv"]
     part.parent.mkdir()  # as if it had stopped when all was drawn and nothing put together
@@ -332,7 +332,7 @@ def test_a_list_of_distractors_must_be_of_the_split(place, tmp_path, capsys):
     assert "holds no rows" in capsys.readouterr().err
     write_json_lines(listed, [{"image_id": ids[0], "distractors": ids[1:3]}])
     assert main(words) == 1
-    assert "each of the 23 ids of the test split needs the same number" in capsys.readouterr().err
+    assert "each of the 19 ids of the test split needs the same number" in capsys.readouterr().err
 
 
 def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
@@ -351,7 +351,7 @@ def test_spoiled_pictures_score_as_they_should(place, tmp_path, capsys):
     assert noise["recall_clip"] < 100
     assert training["copied"] == 100
     assert 0 < training["fd_clip"] < noise["fd_clip"]
-    assert "| valid, 37 | noise alone |" in capsys.readouterr().out
+    assert "| valid, 21 | noise alone |" in capsys.readouterr().out
     assert main([*words, "--image_size", "4"]) == 1
     assert "--image_size is 4: give 8 or more pixels" in capsys.readouterr().err
 

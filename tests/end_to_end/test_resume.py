@@ -19,12 +19,12 @@ def fit(workplace, zoo_process):
     (workplace / "experiments" / "_overlays" / "interrupted.yaml").write_text(SETTINGS)
     layers = ("--config", "experiments/tiny.yaml", "--config", "experiments/_overlays/interrupted.yaml")
 
-    def run(*words, processes=1, workers=0, interrupt="never never -1 none", limit=None):
+    def run(*words, processes=1, workers=0, interrupt="never never -1 none", limit=None, fresh=False):
         code, out, err = zoo_process(
             workplace,
             *("fit", *layers, "--data.num_workers", workers, "--data.batch_size", 8 // processes, *words),
             processes=processes,
-            fresh=True,
+            fresh=fresh or limit is not None,
             before=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
             INTERRUPT=interrupt,
         )
@@ -85,7 +85,7 @@ def test_going_on_is_as_if_never_interrupted(
     assert ("SIGINT: stopping after step " in printed) == (code == CTRL_C)
     run = only_run(workplace)
     assert (run / "metrics.csv").read_text() != whole
-    done, printed = fit("--ckpt_path", "last", processes=processes, workers=workers)
+    done, printed = fit("--ckpt_path", "last", processes=processes, workers=workers, fresh=code == KILLED)
     assert done == 0, printed
     assert only_run(workplace) == run
     assert (run / "metrics.csv").read_text() == whole

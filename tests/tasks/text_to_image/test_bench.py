@@ -25,6 +25,7 @@ def test_sample(run_bench):
     ]
 
 
+@pytest.mark.slow
 def test_the_loop(run_bench):
     result = run_bench("step", "--task", "text_to_image", "--batch_size", 2, "--precision", "32-true")
     assert [(row["name"], row["peer_is"]) for row in result["rows"]] == [("loop of unet_tiny", "bare loop")]

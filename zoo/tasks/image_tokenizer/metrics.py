@@ -1,5 +1,7 @@
 """PSNR and SSIM of reconstructions, image by image, and their means as metrics."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -37,49 +39,38 @@ def ssim(images: Tensor, true_images: Tensor) -> Tensor:
     return 100 * found.reshape(len(images))  # type: ignore[union-attr]
 
 
-class PSNR(Metric):
+class _ImageMean(Metric):
+    """The mean over images of what ``score`` gives each."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    score: Callable[[Tensor, Tensor], Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total: Tensor
+        self.count: Tensor
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, images: Tensor, true_images: Tensor) -> None:
+        """Take B images ``[B, 3, S, S] uint8`` and their true ones."""
+        self.total += self.score(images, true_images).double().sum()
+        self.count += len(images)
+
+    def compute(self) -> Tensor:
+        """Give the mean, float64."""
+        return self.total / self.count
+
+
+class PSNR(_ImageMean):
     """The mean over images of their PSNR in decibels, at 8 bits, 100 at most each."""
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total: Tensor
-        self.count: Tensor
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, images: Tensor, true_images: Tensor) -> None:
-        """Take B images ``[B, 3, S, S] uint8`` and their true ones."""
-        self.total += psnr(images, true_images).double().sum()
-        self.count += len(images)
-
-    def compute(self) -> Tensor:
-        """Give the mean, float64."""
-        return self.total / self.count
+    score = staticmethod(psnr)
 
 
-class SSIM(Metric):
+class SSIM(_ImageMean):
     """The mean over images, of 11 pixels or more, of their SSIM in percent, at 8 bits."""
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total: Tensor
-        self.count: Tensor
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, images: Tensor, true_images: Tensor) -> None:
-        """Take B images ``[B, 3, S, S] uint8`` and their true ones."""
-        self.total += ssim(images, true_images).double().sum()
-        self.count += len(images)
-
-    def compute(self) -> Tensor:
-        """Give the mean, float64."""
-        return self.total / self.count
+    score = staticmethod(ssim)

@@ -217,19 +217,35 @@ class _PreallocatedLayer(DynamicLayer):
         return self.filled
 
 
-def assemble(
+def dalle(
     *,
     image_size: int,
     width: int,
     num_layers: int,
     num_heads: int,
     image_tokenizer: str,
-    image_tokenizer_options: dict[str, Any] | None,
-    image_tokenizer_weights: str | None,
+    image_tokenizer_options: dict[str, Any] | None = None,
+    image_tokenizer_weights: str | None = None,
     context_length: int,
-    sampling: dict[str, Any] | None,
+    sampling: dict[str, Any] | None = None,
 ) -> DALLE:
-    """Put a generator together: what all its builders share; see ``dalle_tiny`` for the arguments."""
+    """Build a DALL·E.
+
+    Args:
+        image_size: Side of the square images in pixels.
+        width: Of the transformer.
+        num_layers: Of the transformer.
+        num_heads: Of its attention; each takes an even share of the width.
+        image_tokenizer: A registered VQGAN, whose codes are learnt.
+        image_tokenizer_options: Options of its builder.
+        image_tokenizer_weights: Its trained weights: a run's folder or an experiment's (``runs/vqgan_demo``), a
+            checkpoint, or a file of taming-transformers. Training needs them; a checkpoint of the generator has them.
+        context_length: Tokens of a text; a longer one is cut.
+        sampling: How codes are sampled: ``guidance``, ``temperature``, ``top_k``, ``top_p``.
+
+    Raises:
+        UserError: An option is out of its range.
+    """
     tokenizer = IMAGE_TOKENIZERS.build(image_tokenizer, **(image_tokenizer_options or {}))
     if tokenizer.num_codes is None:
         raise UserError(f"image_tokenizer is {image_tokenizer}: it has no codes; take a VQGAN, such as vqgan_tiny")
@@ -265,86 +281,25 @@ def _feedforward(width: int) -> int:
     return -(-8 * width // 3 // 32) * 32
 
 
-@GENERATORS.register
-def dalle_tiny(
-    *,
-    image_size: int = 32,
-    width: int = 256,
-    num_layers: int = 6,
-    num_heads: int = 4,
-    image_tokenizer: str = "vqgan_tiny",
-    image_tokenizer_options: dict[str, Any] | None = None,
-    image_tokenizer_weights: str | None = None,
-    context_length: int = 16,
-    sampling: dict[str, Any] | None = None,
-) -> DALLE:
-    """Build a DALL·E of 10 M parameters for small images.
-
-    Args:
-        image_size: Side of the square images in pixels.
-        width: Of the transformer.
-        num_layers: Of the transformer.
-        num_heads: Of its attention; each takes an even share of the width.
-        image_tokenizer: A registered VQGAN, whose codes are learnt.
-        image_tokenizer_options: Options of its builder.
-        image_tokenizer_weights: Its trained weights: a run's folder or an experiment's (``runs/vqgan_demo``), a
-            checkpoint, or a file of taming-transformers. Training needs them; a checkpoint of the generator has them.
-        context_length: Tokens of a text; a longer one is cut.
-        sampling: How codes are drawn: ``guidance``, ``temperature``, ``top_k``, ``top_p``.
-
-    Raises:
-        UserError: An option is out of its range.
-    """
-    return assemble(
-        image_size=image_size,
-        width=width,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        image_tokenizer=image_tokenizer,
-        image_tokenizer_options=image_tokenizer_options,
-        image_tokenizer_weights=image_tokenizer_weights,
-        context_length=context_length,
-        sampling=sampling,
-    )
-
-
-@GENERATORS.register
-def dalle_base(
-    *,
-    image_size: int = 256,
-    width: int = 768,
-    num_layers: int = 12,
-    num_heads: int = 12,
-    image_tokenizer: str = "vqgan_f16",
-    image_tokenizer_options: dict[str, Any] | None = None,
-    image_tokenizer_weights: str | None = None,
-    context_length: int = 52,
-    sampling: dict[str, Any] | None = None,
-) -> DALLE:
-    """Build a DALL·E of LlamaGen-B's size (Sun et al. 2024, arXiv:2406.06525) for images of 256 pixels.
-
-    Args:
-        image_size: As of ``dalle_tiny``.
-        width: As of ``dalle_tiny``.
-        num_layers: As of ``dalle_tiny``.
-        num_heads: As of ``dalle_tiny``.
-        image_tokenizer: As of ``dalle_tiny``.
-        image_tokenizer_options: As of ``dalle_tiny``.
-        image_tokenizer_weights: As of ``dalle_tiny``.
-        context_length: As of ``dalle_tiny``.
-        sampling: As of ``dalle_tiny``.
-
-    Raises:
-        UserError: An option is out of its range.
-    """
-    return assemble(
-        image_size=image_size,
-        width=width,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        image_tokenizer=image_tokenizer,
-        image_tokenizer_options=image_tokenizer_options,
-        image_tokenizer_weights=image_tokenizer_weights,
-        context_length=context_length,
-        sampling=sampling,
-    )
+GENERATORS.register_variant(
+    "dalle_tiny",
+    "Build a DALL·E of 10 M parameters for small images.",
+    dalle,
+    image_size=32,
+    width=256,
+    num_layers=6,
+    num_heads=4,
+    image_tokenizer="vqgan_tiny",
+    context_length=16,
+)
+GENERATORS.register_variant(
+    "dalle_base",
+    "Build a DALL·E of LlamaGen-B's size (Sun et al. 2024, arXiv:2406.06525) for images of 256 pixels.",
+    dalle,
+    image_size=256,
+    width=768,
+    num_layers=12,
+    num_heads=12,
+    image_tokenizer="vqgan_f16",
+    context_length=52,
+)

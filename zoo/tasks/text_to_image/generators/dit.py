@@ -66,26 +66,25 @@ class Transformer(nn.Module):
         )[0]
 
 
-@GENERATORS.register
-def dit_tiny(
+def dit(
     *,
-    image_size: int = 32,
-    patch_size: int = 4,
-    num_layers: int = 8,
-    num_heads: int = 4,
+    num_layers: int,
+    num_heads: int,
+    image_size: int = 256,
+    patch_size: int = 2,
     image_tokenizer: str | None = None,
-    text_tower: str = "bert_tiny_chinese",
+    text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
-    freeze_text: bool = False,
+    freeze_text: bool = True,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
-    """Build a flow transformer of 8 layers of 256, 9 M parameters and its text tower's, for demos and tests.
+    """Build a flow transformer with attention to a text.
 
     Args:
-        image_size: Side of the square images in pixels.
-        patch_size: Side of the square, of pixels or latents, that becomes one token.
         num_layers: Transformer blocks.
         num_heads: Attention heads, each 64 wide.
+        image_size: Side of the square images in pixels.
+        patch_size: Side of the square, of pixels or latents, that becomes one token.
         image_tokenizer: As ``unet_tiny``'s; so are the other options.
         text_tower: A text tower's name.
         text_tower_options: Options of its builder.
@@ -109,82 +108,17 @@ def dit_tiny(
     )
 
 
-@GENERATORS.register
-def dit_small(
-    *,
-    image_size: int = 256,
-    patch_size: int = 2,
-    image_tokenizer: str | None = None,
-    text_tower: str = "chinese_roberta_wwm_ext",
-    text_tower_options: dict[str, Any] | None = None,
-    freeze_text: bool = True,
-    sampling: dict[str, Any] | None = None,
-) -> RectifiedFlow:
-    """Build a flow transformer of 12 layers of 384: DiT-S's size, with attention to a text.
-
-    Its options are ``dit_tiny``'s, but for layers and heads.
-    """
-    return assemble(
-        partial(Transformer, patch_size=patch_size, num_layers=12, num_heads=6),
-        image_size=image_size,
-        multiple=patch_size,
-        image_tokenizer=image_tokenizer,
-        text_tower=text_tower,
-        text_tower_options=text_tower_options,
-        freeze_text=freeze_text,
-        sampling=sampling,
-    )
-
-
-@GENERATORS.register
-def dit_base(
-    *,
-    image_size: int = 256,
-    patch_size: int = 2,
-    image_tokenizer: str | None = None,
-    text_tower: str = "chinese_roberta_wwm_ext",
-    text_tower_options: dict[str, Any] | None = None,
-    freeze_text: bool = True,
-    sampling: dict[str, Any] | None = None,
-) -> RectifiedFlow:
-    """Build a flow transformer of 12 layers of 768: DiT-B's size, with attention to a text.
-
-    Its options are ``dit_tiny``'s, but for layers and heads.
-    """
-    return assemble(
-        partial(Transformer, patch_size=patch_size, num_layers=12, num_heads=12),
-        image_size=image_size,
-        multiple=patch_size,
-        image_tokenizer=image_tokenizer,
-        text_tower=text_tower,
-        text_tower_options=text_tower_options,
-        freeze_text=freeze_text,
-        sampling=sampling,
-    )
-
-
-@GENERATORS.register
-def dit_large(
-    *,
-    image_size: int = 256,
-    patch_size: int = 2,
-    image_tokenizer: str | None = None,
-    text_tower: str = "chinese_roberta_wwm_ext",
-    text_tower_options: dict[str, Any] | None = None,
-    freeze_text: bool = True,
-    sampling: dict[str, Any] | None = None,
-) -> RectifiedFlow:
-    """Build a flow transformer of 24 layers of 1024: DiT-L's size, with attention to a text.
-
-    Its options are ``dit_tiny``'s, but for layers and heads.
-    """
-    return assemble(
-        partial(Transformer, patch_size=patch_size, num_layers=24, num_heads=16),
-        image_size=image_size,
-        multiple=patch_size,
-        image_tokenizer=image_tokenizer,
-        text_tower=text_tower,
-        text_tower_options=text_tower_options,
-        freeze_text=freeze_text,
-        sampling=sampling,
-    )
+GENERATORS.register_variant(
+    "dit_tiny",
+    "Build a flow transformer of 8 layers of 256, 9 M parameters and its text tower's, for demos and tests.",
+    dit,
+    num_layers=8,
+    num_heads=4,
+    image_size=32,
+    patch_size=4,
+    text_tower="bert_tiny_chinese",
+    freeze_text=False,
+)
+for _name, _size, _layers, _heads in (("dit_small", "S", 12, 6), ("dit_base", "B", 12, 12), ("dit_large", "L", 24, 16)):
+    _summary = f"Build a flow transformer of {_layers} layers of {64 * _heads}: DiT-{_size}'s size, with a text."
+    GENERATORS.register_variant(_name, _summary, dit, num_layers=_layers, num_heads=_heads)

@@ -4,20 +4,17 @@ It is called FID only where Inception made the features (Heusel et al., "GANs Tr
 arXiv:1706.08500). It is biased upward by few images, so it is printed with their number.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from zoo.core.precision import float64_device
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSets
+from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSetMetric
 
 ROWS_PER_CHUNK = 1024
 
 
-class FrechetDistance(Metric):
+class FrechetDistance(ImageSetMetric):
     """The Fréchet distance of generated and true images: FID, where Inception is the extractor.
 
     ``compute`` gives a scalar, float64, at least 0, on every process the same.
@@ -30,28 +27,10 @@ class FrechetDistance(Metric):
         UserError: The extractor cannot be had.
     """
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
 
     def __init__(self, extractor: str | Extract | None = None) -> None:
-        super().__init__(sync_on_compute=False)  # gathered once, by its sets
-        self.sets = ImageSets(extractor)
-
-    def update(
-        self, images: Tensor | None = None, true_images: Tensor | None = None, rows: Tensor | None = None
-    ) -> None:
-        """Take a batch of either side, or of both; see ``ImageSets.update``."""
-        self.sets.update(images, true_images, rows)
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Take a batch, as ``update``: a part of a set has no score of its own."""
-        self.update(*args, **kwargs)
-
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self.sets.reset()
+        super().__init__(extractor)
 
     def compute(self) -> Tensor:
         """Give the distance; see ``frechet_distance_of``."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from zoo.core.collected import CollectedRows
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
@@ -70,6 +72,41 @@ class ImageSets(nn.Module):
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank, world_size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
         return (torch.arange(count) + self.counts[side]) * world_size + rank
+
+
+class ImageSetMetric(Metric):
+    """A score of a whole set of generated images, most against a set of true ones.
+
+    Args:
+        extractor: As ``ImageSets``'s.
+        logits: As ``ImageSets``'s.
+
+    Raises:
+        UserError: The extractor cannot be had.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    def __init__(self, extractor: str | Extract | None, *, logits: bool = False) -> None:
+        super().__init__(sync_on_compute=False)  # gathered once, by its sets
+        self.sets = ImageSets(extractor, logits=logits)
+
+    def update(
+        self, images: Tensor | None = None, true_images: Tensor | None = None, rows: Tensor | None = None
+    ) -> None:
+        """Take a batch of either side, or of both; see ``ImageSets.update``."""
+        self.sets.update(images, true_images, rows)
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Take a batch, as ``update``: a part of a set has no score of its own."""
+        self.update(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.sets.reset()
 
 
 def _find_extractor(name: str, *, logits: bool) -> Extract:

@@ -1,15 +1,14 @@
 """The Inception score (Salimans et al., "Improved Techniques for Training GANs", arXiv:1606.03498)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from zoo.core.precision import float64_device
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSets
+from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSetMetric
 
 
 class InceptionScoreResult(NamedTuple):
@@ -19,7 +18,7 @@ class InceptionScoreResult(NamedTuple):
     deviation: float  # standard deviation over the splits, ddof 0
 
 
-class InceptionScore(Metric):
+class InceptionScore(ImageSetMetric):
     """The Inception score of generated images.
 
     ``compute`` gives ``mean`` and ``std``, over the splits, float64, on every process the same. Who is in which split
@@ -35,27 +34,15 @@ class InceptionScore(Metric):
         UserError: The extractor cannot be had.
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
     def __init__(self, extractor: str | Extract | None = None, *, splits: int = 10, seed: int = 2020) -> None:
-        super().__init__(sync_on_compute=False)  # gathered once, by its sets
-        self.sets = ImageSets(extractor, logits=True)
+        super().__init__(extractor, logits=True)
         self.options = {"splits": splits, "seed": seed}
 
-    def update(self, images: Tensor | None = None, rows: Tensor | None = None) -> None:
+    def update(  # type: ignore[override]
+        self, images: Tensor | None = None, rows: Tensor | None = None
+    ) -> None:
         """Take a batch of generated images; see ``ImageSets.update``."""
         self.sets.update(images, None, rows)
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Take a batch, as ``update``: a part of a set has no score of its own."""
-        self.update(*args, **kwargs)
-
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self.sets.reset()
 
     def compute(self) -> dict[str, Tensor]:
         """Give the score; see ``inception_score``."""

@@ -3,16 +3,15 @@
 It is called KID only where Inception made the features (Bińkowski et al., "Demystifying MMD GANs", arXiv:1801.01401).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from zoo.core.precision import float64_device, full_float32
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSets
+from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSetMetric
 
 PAIRS_PER_BLOCK = 1 << 21
 
@@ -25,7 +24,7 @@ class KernelDistanceResult(NamedTuple):
     subset_size: int  # images of each side in a subset
 
 
-class KernelDistance(Metric):
+class KernelDistance(ImageSetMetric):
     """The kernel distance of generated and true images: KID, where Inception is the extractor.
 
     ``compute`` gives ``mean`` and ``std``, over the subsets, float64, on every process the same. Who is in which subset
@@ -42,31 +41,13 @@ class KernelDistance(Metric):
         UserError: The extractor cannot be had.
     """
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
 
     def __init__(
         self, extractor: str | Extract | None = None, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
     ) -> None:
-        super().__init__(sync_on_compute=False)  # gathered once, by its sets
-        self.sets = ImageSets(extractor)
+        super().__init__(extractor)
         self.options = {"subsets": subsets, "subset_size": subset_size, "seed": seed}
-
-    def update(
-        self, images: Tensor | None = None, true_images: Tensor | None = None, rows: Tensor | None = None
-    ) -> None:
-        """Take a batch of either side, or of both; see ``ImageSets.update``."""
-        self.sets.update(images, true_images, rows)
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Take a batch, as ``update``: a part of a set has no score of its own."""
-        self.update(*args, **kwargs)
-
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self.sets.reset()
 
     def compute(self) -> dict[str, Tensor]:
         """Give the distance; see ``kernel_distance``."""

@@ -1,14 +1,13 @@
 """Improved precision and recall of generated images (Kynkäänniemi et al., arXiv:1904.06991)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from zoo.core.precision import full_float32
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSets
+from zoo.tasks.text_to_image.metrics.image_sets import Extract, ImageSetMetric
 
 ROWS_PER_BLOCK = 4096
 
@@ -20,7 +19,7 @@ class PrecisionRecallResult(NamedTuple):
     recall: float  # of the true images that lie where generated ones are
 
 
-class PrecisionRecall(Metric):
+class PrecisionRecall(ImageSetMetric):
     """Improved precision and recall of generated images.
 
     ``compute`` gives ``precision`` and ``recall``, float64, in [0, 1], on every process the same.
@@ -34,29 +33,9 @@ class PrecisionRecall(Metric):
         UserError: The extractor cannot be had.
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
     def __init__(self, extractor: str | Extract | None = None, *, neighbours: int = 3) -> None:
-        super().__init__(sync_on_compute=False)  # gathered once, by its sets
-        self.sets = ImageSets(extractor)
+        super().__init__(extractor)
         self.neighbours = neighbours
-
-    def update(
-        self, images: Tensor | None = None, true_images: Tensor | None = None, rows: Tensor | None = None
-    ) -> None:
-        """Take a batch of either side, or of both; see ``ImageSets.update``."""
-        self.sets.update(images, true_images, rows)
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Take a batch, as ``update``: a part of a set has no score of its own."""
-        self.update(*args, **kwargs)
-
-    def reset(self) -> None:
-        """Forget all images."""
-        super().reset()
-        self.sets.reset()
 
     def compute(self) -> dict[str, Tensor]:
         """Give both shares; see ``precision_recall``."""
