@@ -56,7 +56,11 @@ def _run(words, processes, cwd, env, outputs):
     from lightning.pytorch.strategies.launchers import subprocess_script
 
     others = []
-    subprocess_script.subprocess = SimpleNamespace(Popen=lambda command, env, cwd: others.pop(0).begin(command, env))
+
+    def popen(command, *, env, cwd):
+        return others.pop(0).begin(command, env) if others else subprocess.Popen(command, env=env, cwd=cwd)
+
+    subprocess_script.subprocess = SimpleNamespace(Popen=popen)
     for _ in range(processes - 1):
         others.append(_Other())
         if not others[-1].pid:

@@ -280,6 +280,7 @@ def test_the_new_task_resumes_exactly_on_two_processes_is_scored_and_loads(fit, 
     assert set(found) <= set(COLOURS)
 
 
+@pytest.mark.slow
 def test_the_new_task_is_installed_as_a_package_of_its_own(fit, patched, labels, tmp_path):
     site = tmp_path / "site"
     shutil.copytree(patched / TASK, site / "product_labels", ignore=shutil.ignore_patterns("__pycache__"))

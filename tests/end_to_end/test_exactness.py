@@ -84,10 +84,15 @@ def make_place(place, *, queries, pictures):
 
 @pytest.fixture(scope="session")
 def zoo(zoo_process):
-    """Runs a command line in a folder, on a number of processes of one thread: ``code, printed = zoo(place, …)``."""
+    """Runs a command line in a folder, on a number of processes of one thread: ``code, printed = zoo(place, …)``.
 
-    def run(place, *words, processes=1):
-        code, out, err = zoo_process(place, *words, processes=processes)
+    Without a number it is on as many as the experiment or the run says.
+    """
+
+    def run(place, *words, processes=None):
+        if processes == 1:  # whatever the run was trained on
+            words = (*words, "--trainer.strategy", "auto", "--trainer.devices", "1")
+        code, out, err = zoo_process(place, *words, processes=processes or 1)
         return code, out + err
 
     return run
@@ -127,7 +132,8 @@ def test_training_on_two_processes_logs_what_one_process_measures(zoo, place, ru
     rows = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
     logged = [row for row in rows if row["val/mean_recall"]]
     assert logged[0]["step"] == "0"
-    code, printed = zoo(place, "validate", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"))
+    last = str(run / "checkpoints" / "last.ckpt")
+    code, printed = zoo(place, "validate", "--ckpt_path", last, processes=1)
     assert code == 0, printed
     shown = next(line for line in printed.splitlines() if line.startswith("│ all"))
     assert float(shown.split("│")[5]) == pytest.approx(float(logged[-1]["val/mean_recall"]), abs=0.005)

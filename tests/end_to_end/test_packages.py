@@ -104,7 +104,7 @@ def test_a_backbone_of_another_package_trains_resumes_and_is_tested(zoo_process,
     code, _, err = zoo_process(shop, "fit", "--ckpt_path", "last", "--trainer.max_epochs", 2, processes=2)
     assert code == 0, err
     assert yaml.safe_load((run / "config.yaml").read_text())["imports"] == ["shop_models.towers"]
-    code, _, err = zoo_process(shop, "test")
+    code, _, err = zoo_process(shop, "test", processes=2)
     assert code == 0, err
     assert (run / "test.json").is_file()
 
