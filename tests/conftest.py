@@ -30,6 +30,8 @@ def pytest_runtest_setup():
     import numpy as np
     import torch
 
+    # An iterator that an error left behind is told too late to end its workers, and waits for each this long.
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # seconds, for 5
     seed = int(os.environ.get("ZOO_TEST_SEED", "0"))
     random.seed(seed)
     np.random.seed(seed)

@@ -57,7 +57,7 @@ ddp = pytest.mark.ddp
 @pytest.mark.parametrize(
     ("interrupt", "processes", "code"),
     [
-        ("kill forward 5 0", 1, (-9, 1)),  # goes on from step 4, amid epoch 0
+        pytest.param("kill forward 5 0", 1, (-9, 1), marks=slow),  # goes on from step 4, amid epoch 0
         pytest.param("kill forward 9 0", 1, (-9, 1), marks=slow),  # from epoch 0's end: epoch 1 is mined again
         pytest.param("term end 9 all", 2, (143,), marks=[ddp, slow]),
     ],

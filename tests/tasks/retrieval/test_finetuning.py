@@ -245,6 +245,7 @@ def saved(task, path):
 # --- compilation ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compiled_towers_keep_their_names_and_embeddings(tmp_path, monkeypatch):
     """Traced, and run without a C++ compiler: the numbers of the kernels are torch's own business."""
     real = torch.compile
