@@ -39,7 +39,7 @@ def pytest_runtest_setup():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def zoo_cache(tmp_path_factory):
+def zoo_cache(tmp_path_factory, pytestconfig):
     """Zoo's cache for the whole session, also of the processes that tests start: the user's own is left alone."""
     own = tmp_path_factory.getbasetemp()
     folder = (
