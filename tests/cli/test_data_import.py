@@ -105,10 +105,10 @@ def test_what_was_imported_is_exported(shop, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("To import it again: python -m zoo data import retrieval --images")
     with (shop / "back" / "pairs.csv").open(encoding="utf-8", newline="") as file:
-        back = {(row["picture"], row["text"]) for row in csv.DictReader(file)}
+        back = {(row["image"], row["text"]) for row in csv.DictReader(file)}
     with (shop / "pairs.csv").open(encoding="utf-8-sig", newline="") as file:
         assert back == {(row["图片"], row["标题"]) for row in csv.DictReader(file)}
-    assert {path.name for path in (shop / "back" / "pictures").iterdir()} == {name for name, _ in back}
+    assert {path.name for path in (shop / "back" / "images").iterdir()} == {name for name, _ in back}
 
 
 @pytest.mark.parametrize("command", ["import", "export"])

@@ -158,7 +158,7 @@ def test_generators_have_a_table_of_their_own(place):
         "test_train/r_precision_shuffled": 1.04,
         "test_train/fd_clip": 0.1,
     }
-    scored["protocol"] |= {"generated": 361, "parameters": 13_489_835, "seconds_per_picture": 0.0123}
+    scored["protocol"] |= {"generated": 361, "parameters": 13_489_835, "seconds_per_image": 0.0123}
     (run / "test.json").write_text(json.dumps(scored))
     page = add_place(place, "generation")
     (run / "metrics.csv").write_text("step,val/loss\n3,0.5\n")
@@ -185,7 +185,7 @@ def test_image_tokenizers_have_a_table_of_their_own(place):
         "test/r_precision_true": 77.8,
         "test/codebook_usage": 99.6,
     }
-    sizes = {"generated": 361, "parameters": 2_904_660, "codes_per_picture": 64, "codebook": 512}
+    sizes = {"generated": 361, "parameters": 2_904_660, "codes_per_image": 64, "codebook": 512}
     scored["protocol"] |= sizes
     (run / "test.json").write_text(json.dumps(scored))
     page = add_place(place, "tokenizers")

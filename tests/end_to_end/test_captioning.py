@@ -96,7 +96,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     assert last["val/unknown"] == 0
     for words in ("the model's", "of other images", "nearest copied", "people's (8 images)", "case:lower"):
         assert words in printed
-    assert min(Image.open(run / "pictures" / "val-step000000.png").size) > 300
+    assert min(Image.open(run / "grids" / "val-step000000.png").size) > 300
 
 
 def test_score_gives_the_numbers_of_test(place, run, zoo_process):
@@ -192,7 +192,7 @@ def test_predict_wants_every_image(place, run, zoo_process):
 
 @pytest.fixture
 def images(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for number, (colour, name) in enumerate([("red", "a.png"), ("blue", "b.jpg"), ("green", "c.webp")]):
         Image.new("RGB", (40 + number, 30), colour).save(folder / name)

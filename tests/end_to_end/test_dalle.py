@@ -162,7 +162,7 @@ def test_a_tokenizer_logs_its_losses_and_scores(tokenizer):
         assert list(logged(tokenizer, f"val/{name}")) == [0, 3, 7], name
     likeness = logged(tokenizer, "train/likeness")
     assert likeness[7] < likeness[0]
-    assert (tokenizer / "pictures" / "val-step000008.png").is_file()
+    assert (tokenizer / "grids" / "val-step000008.png").is_file()
 
 
 def test_a_generator_logs_the_scores_of_held_out_and_of_training_descriptions(trained):
@@ -172,10 +172,10 @@ def test_a_generator_logs_the_scores_of_held_out_and_of_training_descriptions(tr
     loss = logged(trained, "val/loss")
     assert loss[0] == pytest.approx(np.log(VQGAN["num_codes"]), abs=0.1)
     assert loss[7] < loss[0]
-    assert (trained / "pictures" / "val-step000008.png").is_file()
+    assert (trained / "grids" / "val-step000008.png").is_file()
 
 
-def test_a_generator_learns_the_same_from_pictures_as_from_their_codes(codes, here, tmp_path):
+def test_a_generator_learns_the_same_from_images_as_from_their_codes(codes, here, tmp_path):
     """Which views are flipped is generated otherwise, so without; otherwise codes from disk are those of the images."""
     runs = {}
     for name, value in (("disk", "codes-16"), ("pictures", "null")):
@@ -208,7 +208,7 @@ def test_going_on_is_as_if_never_interrupted(place, tokenizer, trained, tmp_path
     assert code == 0, err
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
     picture = "val-step000008.png"
-    assert (run / "pictures" / picture).read_bytes() == (whole / "pictures" / picture).read_bytes()
+    assert (run / "grids" / picture).read_bytes() == (whole / "grids" / picture).read_bytes()
     state, expected = (weights(folder / "checkpoints" / "last.ckpt") for folder in (run, whole))
     different = [key for key in expected if not torch.equal(state[key], expected[key])]
     # The step that was not finished may have looked at its batch: running means, which no training reads.

@@ -116,17 +116,17 @@ def test_training_logs_the_scores_of_held_out_and_of_training_descriptions(train
     assert "val_train/nearest_training" not in logged[0]
     assert float(logged[-1]["val/loss"]) < float(logged[0]["val/loss"])
     assert logged[0]["val/loss"] != logged[0]["val_train/loss"]
-    pictures = {path.name for path in (trained / "pictures").iterdir()}
+    pictures = {path.name for path in (trained / "grids").iterdir()}
     assert {"val-step000008.png", "val_train-step000008.png", "val-nearest-step000008.png"} <= pictures
 
 
 def test_a_checkpoint_draws_again_what_the_end_of_training_drew(place, trained, tmp_path, zoo_process):
     run = Path(shutil.copytree(trained, tmp_path / "flow" / "again"))
-    shutil.rmtree(run / "pictures")
+    shutil.rmtree(run / "grids")
     code, _, err = zoo_process(place, "validate", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert code == 0, err
     for name in ("val-step000008.png", "val_train-step000008.png", "val-nearest-step000008.png"):
-        again, then = (np.asarray(Image.open(path / "pictures" / name)) for path in (run, trained))
+        again, then = (np.asarray(Image.open(path / "grids" / name)) for path in (run, trained))
         assert np.array_equal(again, then), name
 
 
@@ -140,7 +140,7 @@ def test_going_on_is_as_if_never_interrupted(place, trained, tmp_path, zoo_proce
     (run,) = (tmp_path / "runs" / "flow").iterdir()
     assert (run / "metrics.csv").read_text() == (trained / "metrics.csv").read_text()
     for name in ("val-step000008.png", "val_train-step000008.png"):
-        assert (run / "pictures" / name).read_bytes() == (trained / "pictures" / name).read_bytes()
+        assert (run / "grids" / name).read_bytes() == (trained / "grids" / name).read_bytes()
 
 
 @pytest.mark.slow

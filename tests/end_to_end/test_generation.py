@@ -131,7 +131,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     assert "R-precision" in printed
     assert "16 features, weights" in printed
     assert "No Fréchet distance by inception" in printed
-    grid, nearest = (Image.open(run / "pictures" / f"val{name}-step000000.png") for name in ("", "-nearest"))
+    grid, nearest = (Image.open(run / "grids" / f"val{name}-step000000.png") for name in ("", "-nearest"))
     assert min(grid.size) > 500
     assert min(nearest.size) > 500
     distractors = (run / "distractors_valid.jsonl").read_text().splitlines()
@@ -149,7 +149,7 @@ def test_any_number_of_processes_scores_and_draws_what_one_does(place, run, zoo_
             code, _, err = zoo_process(place, verb, "--ckpt_path", run, processes=processes, ZOO_CACHE=str(run / verb))
             assert code == 0, err
         found[processes] = json.loads((run / "test.json").read_text())
-        assert found[processes]["protocol"].pop("seconds_per_picture") > 0  # it alone differs
+        assert found[processes]["protocol"].pop("seconds_per_image") > 0  # it alone differs
         submissions[processes] = (run / "predictions" / "T2I_test.tsv").read_bytes()
         shutil.rmtree(run / "test")  # the next one looks at the true images again
     one = found[1]
@@ -291,9 +291,9 @@ def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_pat
     words = ["score", "text_to_image", "--targets", str(place / "data"), "--predictions", str(predictions)]
     assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
     err = capsys.readouterr().err
-    assert f"picture {lines[1].split(chr(9))[0]}: is missing" in err
+    assert f"image {lines[1].split(chr(9))[0]}: is missing" in err
     assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]}: the id is already on line 1" in err
-    assert f"T2I_test.tsv:3: picture {cut[0]}" in err
+    assert f"T2I_test.tsv:3: image {cut[0]}" in err
     assert "The submission is not valid: 3 error(s)." in err
     assert not (tmp_path / "score.json").exists()
 

@@ -16,8 +16,8 @@ def export_parser() -> "CommandParser":
     from zoo.core.command import CommandParser
 
     parser = CommandParser(
-        description="Write the images of a folder in MUGE's formats (or Chinese-CLIP's) as files, OUT/pictures, and a"
-        " table with split, picture and text, OUT/pairs.csv, which `data import` reads. Images of an imported folder"
+        description="Write the images of a folder in MUGE's formats (or Chinese-CLIP's) as files, OUT/images, and a"
+        " table with split, image and text, OUT/pairs.csv, which `data import` reads. Images of an imported folder"
         " get their old names back, even those that the import re-encoded; others are named by split and id. What a"
         " test split lacks, the images of a text or the texts of an image, is left empty in the table.",
     )
@@ -32,7 +32,7 @@ def export_data(options: "Namespace") -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from zoo.data.convert.exporting import PICTURES, TABLE, export_folder
+    from zoo.data.convert.exporting import IMAGES, TABLE, export_folder
     from zoo.data.layouts import find_layouts
 
     columns = (TextColumn("Writing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -52,10 +52,8 @@ def export_data(options: "Namespace") -> int:
             ) from error
     print(report.folder)
     for split, counts in report.counts.items():
-        lacks = [
-            f"{counts[key]:,} {key.replace('_', ' ')}" for key in ("without_text", "without_picture") if counts[key]
-        ]
+        lacks = [f"{counts[key]:,} {key.replace('_', ' ')}" for key in ("without_text", "without_image") if counts[key]]
         print(f"  {split:<6} " + ", ".join([f"{counts['rows']:,} rows", *lacks]))
-    sources = f"--images {options.out}/{PICTURES} --table {options.out}/{TABLE}"
+    sources = f"--images {options.out}/{IMAGES} --table {options.out}/{TABLE}"
     print(f"To import it again: python -m zoo data import {options.task} {sources} NEW_FOLDER")
     return 0

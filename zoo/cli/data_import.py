@@ -146,8 +146,8 @@ def print_words(report: "ImportReport", task: str, *, copies: bool) -> None:
         return
     print(report.folder)
     for split, counts in report.counts.items():
-        line = "{pictures:,} images, {texts:,} texts, {pairs:,} pairs".format(**counts)
-        more = counts["pairs"] - counts["pictures"] if copies else 0
+        line = "{images:,} images, {texts:,} texts, {pairs:,} pairs".format(**counts)
+        more = counts["pairs"] - counts["images"] if copies else 0
         print(f"  {split:<6} {line}" + (f"; {more:,} copies of images with several texts" * bool(more)))
     if report.errors:
         print(f"{len(report.errors):,} errors; these rows were left out.")

@@ -264,8 +264,8 @@ def log_numbers(trainer: L.Trainer, task: L.LightningModule, numbers: dict[str, 
 
 
 def save_image_grid(trainer: L.Trainer, grid: Image, name: str, title: str, step: int) -> None:
-    """Write an image grid to ``pictures/NAME-stepSTEP.png`` in the run, and to W&B under ``TITLE``."""
-    path = Path(trainer.default_root_dir) / "pictures" / f"{name}-step{step:06d}.png"
+    """Write an image grid to ``grids/NAME-stepSTEP.png`` in the run, and to W&B under ``TITLE``."""
+    path = Path(trainer.default_root_dir) / "grids" / f"{name}-step{step:06d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     grid.save(path)
     for logger in trainer.loggers:

@@ -24,7 +24,7 @@ def pairs(folder):
     """The rows of the table."""
     with (folder / "pairs.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["split", "picture", "text"]
+    assert header == ["split", "image", "text"]
     return [tuple(row) for row in rows]
 
 
@@ -59,7 +59,7 @@ def test_an_import_comes_back_with_its_names_and_texts(tmp_path, layout):
     export_folder(tmp_path / "data", tmp_path / "back", layout=layout)
     assert pairs(tmp_path / "back") == TABLE
     for name, kind in kinds.items():
-        back = (tmp_path / "back" / "pictures" / name).read_bytes()
+        back = (tmp_path / "back" / "images" / name).read_bytes()
         assert (back == (tmp_path / "shop" / name).read_bytes()) == (kind != "GIF")
 
 
@@ -68,18 +68,18 @@ def test_muge_there_and_back_is_the_same(muge_root, tmp_path, layout):
     """Export, import, export: images may be called otherwise, and nothing else."""
 
     def known(folder):
-        return sorted((split, (folder / "pictures" / name).read_bytes(), text) for split, name, text in pairs(folder))
+        return sorted((split, (folder / "images" / name).read_bytes(), text) for split, name, text in pairs(folder))
 
     export_folder(muge_root, tmp_path / "first", layout=layout)
     options = ImportOptions(
-        layout=layout, images=tmp_path / "first" / "pictures", table=tmp_path / "first" / "pairs.csv", on_error="skip"
+        layout=layout, images=tmp_path / "first" / "images", table=tmp_path / "first" / "pairs.csv", on_error="skip"
     )
     report = import_folder(tmp_path / "data", options)
     export_folder(tmp_path / "data", tmp_path / "second", layout=layout)
     left_out = {error.line - 2 for error in report.errors}
     rows = pairs(tmp_path / "first")
     kept = [row for place, row in enumerate(rows) if place not in left_out]
-    expected = {(split, (tmp_path / "first" / "pictures" / name).read_bytes(), text) for split, name, text in kept}
+    expected = {(split, (tmp_path / "first" / "images" / name).read_bytes(), text) for split, name, text in kept}
     assert known(tmp_path / "second") == sorted(expected)
     assert len(kept) > len(rows) // 3
 
@@ -87,8 +87,8 @@ def test_muge_there_and_back_is_the_same(muge_root, tmp_path, layout):
 def test_images_of_others_are_called_by_split_and_id(retrieval, tmp_path):
     report = export_folder(retrieval, tmp_path / "out", layout=MULTIMODAL_RETRIEVAL)
     assert pairs(tmp_path / "out") == [("test", "test/7.jpg", ""), ("test", "test/9.png", ""), ("test", "", "红色")]
-    assert (tmp_path / "out" / "pictures" / "test" / "9.png").read_bytes() == picture("blue", "PNG")
-    assert report.counts == {"test": {"rows": 3, "without_text": 2, "without_picture": 1}}
+    assert (tmp_path / "out" / "images" / "test" / "9.png").read_bytes() == picture("blue", "PNG")
+    assert report.counts == {"test": {"rows": 3, "without_text": 2, "without_image": 1}}
 
 
 def test_descriptions_without_images_are_rows_too(tmp_path):
@@ -105,7 +105,7 @@ def test_no_name_leads_out_of_the_folder(retrieval, tmp_path, name):
     out = tmp_path / "deep" / "er" / "out"
     export_folder(retrieval, out, layout=MULTIMODAL_RETRIEVAL)
     assert {path for path in tmp_path.rglob("*") if "out" not in path.parts} == before
-    assert (out / "pictures" / pairs(out)[0][1]).read_bytes() == picture("red")
+    assert (out / "images" / pairs(out)[0][1]).read_bytes() == picture("red")
 
 
 def test_ids_that_are_paths_are_quoted(tmp_path):

@@ -133,7 +133,7 @@ def test_the_answers_of_the_test_split_lie_beside_it(shop):
 def test_equal_files_are_one_image(shop):
     shop.add("a.jpg", "短裤", data=encoded(0), split="train")
     shop.add("b/c.jpg", "红色短裤", data=encoded(0), split="train")
-    assert shop.get(MULTIMODAL_RETRIEVAL).counts == {"train": {"pictures": 1, "texts": 2, "pairs": 2}}
+    assert shop.get(MULTIMODAL_RETRIEVAL).counts == {"train": {"images": 1, "texts": 2, "pairs": 2}}
     assert json.loads((shop.root / "out" / "ids.jsonl").read_text()) == {"image_id": 1, "names": ["a.jpg", "b/c.jpg"]}
 
 
@@ -148,7 +148,7 @@ def test_rows_that_repeat_others_count_once(shop):
 def test_paths_may_be_written_otherwise(shop, name):
     shop.add("b/a.jpg", "短裤", split="train")
     shop.add(name.format(root=shop.root), "红色短裤", data=False, split="train")
-    assert shop.get(MULTIMODAL_RETRIEVAL).counts["train"]["pictures"] == 1
+    assert shop.get(MULTIMODAL_RETRIEVAL).counts["train"]["images"] == 1
     assert json.loads((shop.root / "out" / "ids.jsonl").read_text())["names"] == ["b/a.jpg"]
 
 
@@ -269,7 +269,7 @@ def test_every_error_is_listed_and_nothing_is_written(faulty_shop):
 def test_rows_with_errors_can_be_left_out(faulty_shop):
     report = faulty_shop.get(MULTIMODAL_RETRIEVAL, on_error="skip")
     assert len(report.errors) == 7
-    assert report.counts == {"test": {"pictures": 1, "texts": 2, "pairs": 2}}
+    assert report.counts == {"test": {"images": 1, "texts": 2, "pairs": 2}}
     assert "train has no rows, and no files: the folder is for evaluation alone." in report.notes
 
 
@@ -480,5 +480,5 @@ def test_images_of_all_splits_share_labels(shop, split):
     assert not report.errors
     assert not report.notes
     expected = (14, 13, 13) if split == "by its column" else (32, 4, 4)
-    assert tuple(report.counts[name]["pictures"] for name in ("train", "valid", "test")) == expected
+    assert tuple(report.counts[name]["images"] for name in ("train", "valid", "test")) == expected
     assert not check_folder(report.folder, layout).errors

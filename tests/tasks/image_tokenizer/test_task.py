@@ -254,8 +254,8 @@ def test_the_share_of_codes_that_the_epoch_used_is_logged():
 def test_an_evaluation_gives_reconstructions_and_their_codes():
     task = build().eval()
     found = task.validation_step(batches()[0], 0)
-    assert found["pictures"].dtype == torch.uint8
-    assert found["pictures"].shape == (4, 3, SIZE, SIZE)
+    assert found["images"].dtype == torch.uint8
+    assert found["images"].shape == (4, 3, SIZE, SIZE)
     assert torch.equal(found["codes"], task.image_tokenizer.encode(batches()[0]["image"]))
 
 

@@ -5,7 +5,7 @@ from zoo.__main__ import main
 
 @pytest.mark.parity
 def test_score(run_bench):
-    result = run_bench("score", "--rows", 60, "--width", 40, "--pictures", 3, "--blocks", 2)
+    result = run_bench("score", "--rows", 60, "--width", 40, "--images", 3, "--blocks", 2)
     assert {(row["name"], row["ours_is"], row["peer_is"]) for row in result["rows"]} == {
         ("Fréchet distance", "ours", "torch-fidelity"),
         ("kernel distance", "ours", "torch-fidelity"),
@@ -17,10 +17,10 @@ def test_score(run_bench):
 
 @pytest.mark.slow
 def test_sample(run_bench):
-    words = ("--pictures", 2, "--steps", 1, "--precision", "32-true")
+    words = ("--images", 2, "--steps", 1, "--precision", "32-true")
     result = run_bench("sample", *words, "--blocks", 2)
     assert [(row["unit"], row["peer_is"]) for row in result["rows"]] == [
-        ("pictures/s", "diffusers"),
+        ("images/s", "diffusers"),
         ("codes/s", "matrix products"),
     ]
 

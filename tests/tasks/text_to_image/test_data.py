@@ -109,7 +109,7 @@ def test_the_folder_is_known_from_itself_and_from_its_parent(muge_root):
     assert folders == {muge_root / "ECommerce-T2I"}
 
 
-def test_a_description_without_picture_is_an_error_or_left_out(copy, lines, capsys):
+def test_a_description_without_image_is_an_error_or_left_out(copy, lines, capsys):
     gone, *rest = lines("T2I_train.img.tsv")
     gone = gone.split("\t")[0]
     lines("T2I_train.img.tsv", rest)
@@ -145,7 +145,7 @@ def test_a_broken_picture_names_file_line_and_id(copy, lines, capsys, workers):
     assert broken not in {id_ for batch in data.train_dataloader() for id_ in batch["image_id"]}
     capsys.readouterr()
     data.teardown("fit")
-    assert f"left out: 1 broken rows\n  {data.open('train').pictures.path}:5: image {broken}" in capsys.readouterr().err
+    assert f"left out: 1 broken rows\n  {data.open('train').images.path}:5: image {broken}" in capsys.readouterr().err
 
 
 def test_a_split_of_nothing_but_faults_is_an_error(copy, lines):
@@ -394,7 +394,7 @@ def test_predict_reads_descriptions_alone(muge_root):
     assert rows_of(data.predict_dataloader()[0]) == []
 
 
-def test_a_test_split_without_pictures_can_only_be_predicted(copy):
+def test_a_test_split_without_images_can_only_be_predicted(copy):
     (copy / "T2I_test.img.tsv").unlink()
     data = module(copy, stage="predict")
     assert rows_of(data.predict_dataloader()[0]) == list(range(12))

@@ -55,7 +55,7 @@ def test_pictures_come_in_the_gold_s_order_whatever_the_file_s(tmp_path):
     path = tmp_path / "T2I_test.tsv"
     write_image_tsv(path, ((id_, PICTURES[id_]) for id_ in sorted(IDS)))
     submission = T2ISubmission(path, GOLD)
-    batches = list(submission.pictures(batch_size=4))
+    batches = list(submission.batches(batch_size=4))
     assert [len(batch["text"]) for batch in batches] == [4, 2]
     assert torch.cat([batch["row"] for batch in batches]).tolist() == list(range(6))
     assert [text for batch in batches for text in batch["text"]] == GOLD.texts
@@ -87,48 +87,48 @@ def truncated(id_, share=0.6):
 
 
 ERRORS = {
-    "duplicate": ([*map(line, IDS), line(IDS[1])], [(7, f"picture {IDS[1]}: the id is already on line 2")]),
-    "missing": (map(line, IDS[:-1]), [(0, f"picture {IDS[-1]}: is missing")]),
+    "duplicate": ([*map(line, IDS), line(IDS[1])], [(7, f"image {IDS[1]}: the id is already on line 2")]),
+    "missing": (map(line, IDS[:-1]), [(0, f"image {IDS[-1]}: is missing")]),
     "unknown": (
         [*map(line, IDS), line(STRANGER, picture())],
-        [(7, f"picture {STRANGER}: no prompt of the test split has this id")],
+        [(7, f"image {STRANGER}: no prompt of the test split has this id")],
     ),
     "no tab": ([*map(line, IDS), b"no tab here"], [(7, 'no tab after "no tab here"')]),
     "blank": ([*map(line, IDS), b" "], [(7, "is blank; take it out")]),
     "byte order mark": ([b"\xef\xbb\xbf" + line(IDS[0]), *map(line, IDS[1:])], [(1, "begins with a byte order mark")]),
-    "bad base64": ([IDS[0].encode() + b"\tA$AA", *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: not base64")]),
-    "empty picture": ([line(IDS[0], b""), *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: an empty image")]),
-    "no picture": ([line(IDS[0], b"text"), *map(line, IDS[1:])], [(1, f"picture {IDS[0]}: not an image: 4 bytes")]),
+    "bad base64": ([IDS[0].encode() + b"\tA$AA", *map(line, IDS[1:])], [(1, f"image {IDS[0]}: not base64")]),
+    "empty picture": ([line(IDS[0], b""), *map(line, IDS[1:])], [(1, f"image {IDS[0]}: an empty image")]),
+    "no picture": ([line(IDS[0], b"text"), *map(line, IDS[1:])], [(1, f"image {IDS[0]}: not an image: 4 bytes")]),
     "truncated PNG": (
         [line(IDS[0], truncated(IDS[0])), *map(line, IDS[1:])],
-        [(1, f"picture {IDS[0]}: an image that cannot be decoded")],
+        [(1, f"image {IDS[0]}: an image that cannot be decoded")],
     ),
     "truncated JPEG": (
         [line(IDS[0]), line(IDS[1], truncated(IDS[1], 0.9)), *map(line, IDS[2:])],
-        [(2, f"picture {IDS[1]}: an image that cannot be decoded")],
+        [(2, f"image {IDS[1]}: an image that cannot be decoded")],
     ),
     "other size": (
         [*map(line, IDS[:3]), line(IDS[3], picture(size=(8, 8))), *map(line, IDS[4:])],
-        [(4, f"picture {IDS[3]}: 8 × 8 pixels; most of this file's images have 16 × 16")],
+        [(4, f"image {IDS[3]}: 8 × 8 pixels; most of this file's images have 16 × 16")],
     ),
     "not square": (
         [*map(line, IDS[:3]), line(IDS[3], picture(size=(16, 12))), *map(line, IDS[4:])],
-        [(4, f"picture {IDS[3]}: 16 × 12 pixels, not square")],
+        [(4, f"image {IDS[3]}: 16 × 12 pixels, not square")],
     ),
     "other kind": (
         [*map(line, IDS[:3]), line(IDS[3], picture(kind="WEBP")), *map(line, IDS[4:])],
-        [(4, f"picture {IDS[3]}: a WEBP, not a PNG or JPEG")],
+        [(4, f"image {IDS[3]}: a WEBP, not a PNG or JPEG")],
     ),
     **{
         f"mode {mode}": (
             [*map(line, IDS[:2]), line(IDS[2], picture(mode=mode, kind=kind)), *map(line, IDS[3:])],
-            [(3, f"picture {IDS[2]}: its mode is {mode}, not RGB")],
+            [(3, f"image {IDS[2]}: its mode is {mode}, not RGB")],
         )
         for mode, kind in (("RGBA", "PNG"), ("L", "PNG"), ("P", "PNG"), ("1", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"))
     },
     "an id that is not UTF-8": (
         [*map(line, IDS), b"\xff" + line(IDS[0])],
-        [(7, f"picture \\xff{IDS[0]}: the id is not UTF-8")],
+        [(7, f"image \\xff{IDS[0]}: the id is not UTF-8")],
     ),
 }
 
@@ -156,7 +156,7 @@ def test_all_errors_of_a_file_are_told_and_the_sound_pictures_come(submission):
         ]
     )
     at_once = len(broken.errors)
-    rows = [row for batch in broken.pictures() for row in batch["row"].tolist()]
+    rows = [row for batch in broken.batches() for row in batch["row"].tolist()]
     assert rows == [1, 2]
     assert [number for number, _ in told(broken)] == [0, 1, 1, 1, 3, 4, 4, 6, 6, 7, 8]
     assert at_once == len(broken.errors) - 3
@@ -179,7 +179,7 @@ def test_many_pictures_and_threads_keep_the_order(tmp_path):
     targets = GenerationTargets("test", "many", ids, ids, list(range(300)), has_images=False)
     write_image_tsv(tmp_path / "x.tsv", ((id_, picture(number, size=(4, 4))) for number, id_ in enumerate(ids)))
     submission = T2ISubmission(tmp_path / "x.tsv", targets)
-    pixels = torch.cat([batch["image"] for batch in submission.pictures(batch_size=7, num_workers=5)])
+    pixels = torch.cat([batch["image"] for batch in submission.batches(batch_size=7, num_workers=5)])
     for number in (0, 6, 7, 150, 299):
         np.testing.assert_array_equal(pixels[number].permute(1, 2, 0), decode(picture(number, size=(4, 4))))
-    next(submission.pictures(num_workers=2)).clear()  # a reader may stop early
+    next(submission.batches(num_workers=2)).clear()  # a reader may stop early

@@ -57,7 +57,7 @@ def test_an_evaluation_has_the_same_noise_every_time_and_takes_none_from_trainin
     torch.manual_seed(8)
     again = task.validation_step(batch([3, 4]), 5)
     assert torch.equal(first["loss"], again["loss"])
-    assert torch.equal(first["pictures"], again["pictures"])
+    assert torch.equal(first["images"], again["images"])
     assert not torch.equal(first["loss"], task.validation_step(batch([9, 4]), 0)["loss"])
 
 

@@ -18,8 +18,8 @@ from zoo.data.lines import Id, LineReader
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
 
-PICTURES, TABLE = "pictures", "pairs.csv"
-COLUMNS = ("split", "picture", "text")
+IMAGES, TABLE = "images", "pairs.csv"
+COLUMNS = ("split", "image", "text")
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}  # of the others the kind's own name
 
 
@@ -29,7 +29,7 @@ class ExportReport:
 
     Attributes:
         folder: Where it is.
-        counts: Of each split: ``rows`` of the table, and among them those ``without_text`` and ``without_picture``.
+        counts: Of each split: ``rows`` of the table, and among them those ``without_text`` and ``without_image``.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ def export_folder(
     written = out.with_name(f".{out.name}.export")
     shutil.rmtree(written, ignore_errors=True)
     try:
-        image_files = _Files(written / PICTURES, _old_names(folder), on_written=lambda done: on_progress(done, total))
+        image_files = _Files(written / IMAGES, _old_names(folder), on_written=lambda done: on_progress(done, total))
         with (written / TABLE).open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
@@ -136,13 +136,13 @@ class _Files:
 
 def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, image_files: _Files, table: Any) -> dict[str, int]:
     """Write the images of a split, with a row for each text; gives the counts of rows."""
-    counts = {"rows": 0, "without_text": 0, "without_picture": 0}
+    counts = {"rows": 0, "without_text": 0, "without_image": 0}
 
     def add(image: str, text: str) -> None:
         table.writerow((split, image, text))
         counts["rows"] += 1
         counts["without_text"] += not text
-        counts["without_picture"] += not image
+        counts["without_image"] += not image
 
     for row, image_id in enumerate([] if tsv is None else tsv.ids.tolist()):
         assert tsv is not None

@@ -292,7 +292,7 @@ def _read(
 
 def _write(out: Path, layout: Layout, splits: dict[str, list[Pair]], store: ImageStore, on_progress: Progress) -> None:
     """Write the folder beside its place, and put it there."""
-    total = sum(_count(part)["pairs" if layout.copies else "pictures"] for part in splits.values())
+    total = sum(_count(part)["pairs" if layout.copies else "images"] for part in splits.values())
     done = 0
 
     def image(digest: str) -> bytes:
@@ -325,14 +325,14 @@ def _names(pairs: list[Pair]) -> dict[str, list[str]]:
 def _small_pools(counts: dict[str, dict[str, int]], least: int) -> Iterator[str]:
     """Say what there is to say of splits that have too few images for a submission."""
     for name in ("valid", "test"):
-        if name in counts and (found := counts[name]["pictures"]) < least:
+        if name in counts and (found := counts[name]["images"]) < least:
             more = f"give it more, by --{name} SHARE or in the column of splits"
             yield f"{name} has {found} images, and a submission names {least} a query: {more}."
 
 
 def _count(pairs: list[Pair]) -> dict[str, int]:
     return {
-        "pictures": len({pair.image for pair in pairs}),
+        "images": len({pair.image for pair in pairs}),
         "texts": len({pair.text for pair in pairs}),
         "pairs": len(pairs),
     }

@@ -65,7 +65,7 @@ class CaptionEvaluation(Evaluation):
     much captions vary), ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token); with the controls
     ``val/cider_shuffled`` … (the same captions of other images) and ``val/cider_nearest`` … (the first reference of
     the training image that is nearest in the model's own features); ``test/…`` likewise. What people's references
-    score against each other is printed beside. ``pictures/`` in the run gets an image grid with their captions
+    score against each other is printed beside. ``grids/`` in the run gets an image grid with their captions
     and references.
 
     Args:

@@ -42,7 +42,7 @@ class ReconstructionEvaluation(Evaluation):
     ``val/codebook_usage`` (the share of the codes that the split uses, in percent); ``val/rfid`` of Inception,
     ``val/fd_NAME`` of any other extractor; with a matcher ``val/r_precision``, a ceiling of any generator that writes
     these codes, beside the true images'; ``test/…`` likewise, and ``val_train/…`` of training images where the data
-    module has ``train_images``. The same on any number of processes. ``pictures/`` in the run gets a
+    module has ``train_images``. The same on any number of processes. ``grids/`` in the run gets a
     image grid of images with their reconstructions.
 
     Args:
@@ -80,11 +80,11 @@ class ReconstructionEvaluation(Evaluation):
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Extract the features of a batch of reconstructions."""
-        features = self.extractors.extract_features(outputs["pictures"])
-        similarity = image_similarity(outputs["pictures"], batch["image"])
+        features = self.extractors.extract_features(outputs["images"])
+        similarity = image_similarity(outputs["images"], batch["image"])
         part.rows.update(batch["row"], codes=outputs["codes"].flatten(1), **features, **similarity)
         return {
-            "images": outputs["pictures"],
+            "images": outputs["images"],
             "true_images": batch["image"],
             "codes": outputs["codes"],
             "rows": batch["row"],
@@ -119,7 +119,7 @@ class ReconstructionEvaluation(Evaluation):
             "image_tokenizer": task.hparams.get("image_tokenizer", type(task.image_tokenizer).__name__),
             "image_tokenizer_options": task.hparams["image_tokenizer_options"],
             "parameters": parameter_count(task.image_tokenizer),
-            "codes_per_picture": (task.image_size // task.image_tokenizer.factor) ** 2,
+            "codes_per_image": (task.image_size // task.image_tokenizer.factor) ** 2,
             "codebook": task.image_tokenizer.num_codes,
         }
 
@@ -139,9 +139,9 @@ class ReconstructionEvaluation(Evaluation):
         spread = torch.linspace(0, len(targets.rows) - 1, min(GRID_ROWS, len(targets.rows))).round().long()
         rows = [targets.rows[place] for place in spread.tolist()]
         squares = [resize(data.image(targets.split, row), task.image_size) for row in rows]
-        pictures = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(task.device)
-        decoded = task.image_tokenizer.decode(task.image_tokenizer.encode(pictures))
-        lines = [("true", pictures), ("reconstruction", decoded)]
+        images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).to(task.device)
+        decoded = task.image_tokenizer.decode(task.image_tokenizer.encode(images))
+        lines = [("true", images), ("reconstruction", decoded)]
         return image_grid(
             [
                 GridRow(text=name, images=list(each.permute(0, 2, 3, 1).cpu().numpy()), hits=[False] * len(rows))

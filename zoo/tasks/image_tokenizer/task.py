@@ -240,9 +240,9 @@ class ImageTokenizerTask(Task):
     # --- evaluation --------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Reconstruct a batch: ``pictures [B, 3, S, S] uint8`` and the ``codes [B, h, w] int64`` between."""
+        """Reconstruct a batch: ``images [B, 3, S, S] uint8`` and the ``codes [B, h, w] int64`` between."""
         codes = self.image_tokenizer.encode(batch["image"])
-        return {"pictures": self.image_tokenizer.decode(codes), "codes": codes}
+        return {"images": self.image_tokenizer.decode(codes), "codes": codes}
 
     test_step = validation_step
 

@@ -51,7 +51,7 @@ class RetrievalEvaluation(Evaluation):
 
     Logged as ``val/recall@1``, ``val/recall@5``, ``val/recall@10``, ``val/mean_recall``, ``val/loss`` (percent but the
     loss), and with ``/KIND`` behind the name for each kind of query that the files label; ``test/…`` likewise.
-    Each evaluation draws an image grid to ``pictures/`` in the run and to W&B.
+    Each evaluation draws an image grid to ``grids/`` in the run and to W&B.
 
     ``validate`` and ``test``, not cut short, also tell from which score on a pair, and from which margin over the
     second a first answer, is true as often as wanted, and write it to ``thresholds.json``, each split under its name.

@@ -75,7 +75,7 @@ def control_features(extractors: "FeatureExtractors", data: Any, targets: "Gener
 
     from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
 
-    rows, values = corrupted_features(extractors, data, targets.split, targets.rows, lambda pictures, _: pictures)
+    rows, values = corrupted_features(extractors, data, targets.split, targets.rows, lambda images, _: images)
     tenth = torch.arange(len(rows)) // 10 * 10
     controls = {
         "true": (rows, values),
@@ -88,8 +88,8 @@ def control_features(extractors: "FeatureExtractors", data: Any, targets: "Gener
     if targets.split != "train":
         training = len(data.targets("train").texts)
         chosen = torch.linspace(0, training - 1, min(training, len(rows))).round().long().tolist()
-        _, seen = corrupted_features(extractors, data, "train", chosen, lambda pictures, _: pictures)
-        controls["training pictures"] = (rows[: len(chosen)], seen)
+        _, seen = corrupted_features(extractors, data, "train", chosen, lambda images, _: images)
+        controls["training images"] = (rows[: len(chosen)], seen)
     return controls
 
 
@@ -114,27 +114,27 @@ def corrupted_features(
     return collected.gathered()
 
 
-def blurred(pictures: "Tensor", rows: "Tensor") -> "Tensor":
+def blurred(images: "Tensor", rows: "Tensor") -> "Tensor":
     """Made smaller to a quarter of the side, and blown up again."""
     from zoo.data.images import resize_batch
 
-    size = pictures.shape[-1]
-    return resize_batch(resize_batch(pictures, size // 4), size)
+    size = images.shape[-1]
+    return resize_batch(resize_batch(images, size // 4), size)
 
 
-def noised(pictures: "Tensor", rows: "Tensor") -> "Tensor":
+def noised(images: "Tensor", rows: "Tensor") -> "Tensor":
     """With Gaussian noise of 40 grey levels, by the row."""
     import torch
 
-    noise = [torch.randn(pictures.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()]
-    return (pictures + 40 * torch.stack(noise)).round().clamp(0, 255).to(torch.uint8)
+    noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()]
+    return (images + 40 * torch.stack(noise)).round().clamp(0, 255).to(torch.uint8)
 
 
-def noise_alone(pictures: "Tensor", rows: "Tensor") -> "Tensor":
+def noise_alone(images: "Tensor", rows: "Tensor") -> "Tensor":
     """Nothing but uniform noise, by the row."""
     import torch
 
     drawn = [
-        torch.randint(256, pictures.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()
+        torch.randint(256, images.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()
     ]
     return torch.stack(drawn).to(torch.uint8)

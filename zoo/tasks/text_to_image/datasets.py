@@ -40,7 +40,7 @@ class TextToImageSplit:
     def __init__(self, folder: Path, split: str, *, on_error: Literal["raise", "skip"]) -> None:
         files = ECOMMERCE_T2I.files(folder, split, need_images=False)
         self.texts_path = files.texts
-        self.pictures_path = files.images
+        self.images_path = files.images
         self.folder = folder.parent if folder.name == ECOMMERCE_T2I.folder else folder
         self.split = split
         self.errors: list[FileError] = []
@@ -48,14 +48,14 @@ class TextToImageSplit:
         descriptions = read_text_tsv(self.texts_path, errors)
         self.image_ids = [description.image_id for description in descriptions]
         self.texts = [description.text for description in descriptions]
-        has_images = self.pictures_path.is_file()
-        self.pictures = ImageTsv(self.pictures_path, str, errors) if has_images else None
-        if self.pictures is not None:
+        has_images = self.images_path.is_file()
+        self.images = ImageTsv(self.images_path, str, errors) if has_images else None
+        if self.images is not None:
             lines = [description.line for description in descriptions]
             usable = join_images(
-                self.pictures, self.image_ids, lines, path=self.texts_path, what="description", errors=errors
+                self.images, self.image_ids, lines, path=self.texts_path, what="description", errors=errors
             )
-            self.picture_rows = list(usable.values())
+            self.image_rows = list(usable.values())
             self.image_ids = [self.image_ids[place] for place in usable]
             self.texts = [self.texts[place] for place in usable]
 
@@ -68,15 +68,15 @@ class TextToImageSplit:
         Raises:
             UserError: The split has none.
         """
-        if self.pictures is None:
+        if self.images is None:
             raise UserError(
-                f"the {self.split} split has no images ({self.pictures_path} is not there): it can only be predicted"
+                f"the {self.split} split has no images ({self.images_path} is not there): it can only be predicted"
             )
-        return self.pictures
+        return self.images
 
     def image(self, row: int) -> np.ndarray:
         """One prompt's image as ``[H, W, 3] uint8`` RGB."""
-        return decode(self.need_images(), self.picture_rows[row])
+        return decode(self.need_images(), self.image_rows[row])
 
     def batch(self, rows: Sequence[int]) -> TextImageBatch:
         """The prompts of some rows."""
@@ -99,7 +99,7 @@ class TextToImageSplit:
             image_ids=self.image_ids,
             texts=self.texts,
             rows=list(rows),
-            has_images=self.pictures is not None,
+            has_images=self.images is not None,
         )
 
     @cached_property
@@ -108,8 +108,8 @@ class TextToImageSplit:
         digest = hashlib.sha256()
         for row in range(len(self)):
             digest.update(f"{self.image_ids[row]}\t{self.texts[row]}\n".encode())
-            if self.pictures is not None:
-                digest.update(self.pictures.base64(self.picture_rows[row]))
+            if self.images is not None:
+                digest.update(self.images.base64(self.image_rows[row]))
         return digest.hexdigest()[:12]
 
 

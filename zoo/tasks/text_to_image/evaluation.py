@@ -94,7 +94,7 @@ class _Collected:
     read: Tensor | None  # [N, D], the matcher's vectors of the prompts
     distractors: Tensor | None  # [N, K], what each prompt is held against
     seconds: float = 0.0  # that sampling took on this process
-    pictures: int = 0  # that this process generated
+    images: int = 0  # that this process generated
 
 
 class GenerationEvaluation(Evaluation):
@@ -108,7 +108,7 @@ class GenerationEvaluation(Evaluation):
     training prompts, where the data module has ``train_images``. The true side is every image of the split, at
     the generator's size, and its features are cached.
     With ``EMA`` the averaged weights are scored. The same on any number of processes.
-    ``pictures/`` in the run gets a grid of fixed prompts, each by the same seeds every time, and an image grid of the
+    ``grids/`` in the run gets a grid of fixed prompts, each by the same seeds every time, and an image grid of the
     images nearest to a training image.
 
     Args:
@@ -158,7 +158,7 @@ class GenerationEvaluation(Evaluation):
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Extract the features of a batch of images."""
         values = {
-            **self.extractors.extract_features(outputs["pictures"]),
+            **self.extractors.extract_features(outputs["images"]),
             "loss": outputs["loss"].float().expand(len(batch["row"])),
         }
         if "reconstructions" in outputs:
@@ -166,9 +166,9 @@ class GenerationEvaluation(Evaluation):
             values |= {f"{TOKENIZER_CEILING}{extractor}": features[extractor] for extractor in self.extractors.by_name}
         part.rows.collected.update(batch["row"], **values)
         part.rows.seconds += outputs["seconds"]
-        part.rows.pictures += len(batch["row"])
+        part.rows.images += len(batch["row"])
         return {
-            "images": outputs["pictures"],
+            "images": outputs["images"],
             "true_images": batch["image"],
             "prompts": batch["text"],
             "rows": batch["row"],
@@ -193,7 +193,7 @@ class GenerationEvaluation(Evaluation):
         """Say how many images were generated and compared, by whom, and how."""
         measured = {}
         if trainer.testing:
-            measured["seconds_per_picture"] = round(part.rows.seconds / part.rows.pictures, 4)
+            measured["seconds_per_image"] = round(part.rows.seconds / part.rows.images, 4)
             measured["parameters"] = parameter_count(task.generator)
         return {
             "generated": len(part.rows.collected.gathered()[0]),

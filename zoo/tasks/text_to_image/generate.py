@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
     if not hasattr(task, "generator"):
         raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which generates no images")
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    pictures = sample(task.generator, options.texts, seeds, options.sampling or {})
-    written = write(pictures, options.texts, seeds, out)
+    images = sample(task.generator, options.texts, seeds, options.sampling or {})
+    written = write(images, options.texts, seeds, out)
     print(f"{written}: {len(options.texts)} x {len(seeds)} images of {task.image_size} px")
     return 0
 
@@ -94,8 +94,8 @@ def sample(generator: Any, texts: list[str], seeds: list[int], sampling: dict[st
             sampled.append(generator.generate([text for text, _ in part], seeds=[seed for _, seed in part], **sampling))
         except UserError as error:
             raise UserError(f"--sampling: {error}") from None
-    pictures = torch.cat(sampled).permute(0, 2, 3, 1).cpu().numpy()
-    return pictures.reshape(len(texts), len(seeds), *pictures.shape[1:])
+    images = torch.cat(sampled).permute(0, 2, 3, 1).cpu().numpy()
+    return images.reshape(len(texts), len(seeds), *images.shape[1:])
 
 
 def check_output_path(out: Path) -> None:
@@ -113,15 +113,14 @@ def check_output_path(out: Path) -> None:
         raise UserError(f"--out {out} is a file: give a name that ends in .png, or a folder")
 
 
-def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
+def write(images: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
     """Write the image grid, and into a folder the single images too; atomically."""
     from PIL import Image
 
     from zoo.core.grids import GridRow, image_grid
 
     rows = [
-        GridRow(text=text, images=list(row), hits=[False] * len(seeds))
-        for text, row in zip(texts, pictures, strict=True)
+        GridRow(text=text, images=list(row), hits=[False] * len(seeds)) for text, row in zip(texts, images, strict=True)
     ]
     titles = [f"seed {seed}" for seed in seeds]
     sheet = image_grid(rows, image_size=PICTURE_SIZE, titles=titles)
@@ -130,17 +129,17 @@ def write(pictures: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
             _save(sheet, out)
             return out
         _save(sheet, out / "sheet.png")
-        for number, (text, row) in enumerate(zip(texts, pictures, strict=True)):
+        for number, (text, row) in enumerate(zip(texts, images, strict=True)):
             name = re.sub(r"\W+", "_", text)[:40]
-            for seed, picture in zip(seeds, row, strict=True):
-                _save(Image.fromarray(picture), out / f"{number}-{name}-seed{seed}.png")
+            for seed, image in zip(seeds, row, strict=True):
+                _save(Image.fromarray(image), out / f"{number}-{name}-seed{seed}.png")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}. Give a path in a folder of yours") from error
     return out
 
 
-def _save(picture: Any, path: Path) -> None:
+def _save(image: Any, path: Path) -> None:
     from zoo.io import atomic_write
 
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG")
+        image.save(temporary, format="PNG")

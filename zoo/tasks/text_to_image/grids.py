@@ -42,10 +42,10 @@ def grid(
     texts = prompts or [targets.texts[row] for row in rows]
     columns, framed = [], []
     for seed in range(seeds):
-        pictures = generator.generate(texts, seeds=[seed] * len(texts))
-        columns.append(pictures.permute(0, 2, 3, 1).cpu().numpy())
+        images = generator.generate(texts, seeds=[seed] * len(texts))
+        columns.append(images.permute(0, 2, 3, 1).cpu().numpy())
         if rows and read is not None and distractors is not None:
-            seen = extractors.extract_features(pictures, ["clip"])["clip"].cpu()
+            seen = extractors.extract_features(images, ["clip"])["clip"].cpu()
             framed.append(hits(seen, read, torch.tensor(rows), distractors).tolist())
         else:
             framed.append([False] * len(texts))
@@ -82,10 +82,10 @@ def nearest_grid(
     grid_rows = [
         GridRow(
             text=targets.texts[row],
-            images=[picture, data.image("train", int(places[place])), data.image(targets.split, row)],
+            images=[image, data.image("train", int(places[place])), data.image(targets.split, row)],
             hits=[False] * 3,
             note=f"cosine {similarity[place]:.3f}",
         )
-        for place, row, picture in zip(closest.tolist(), chosen, images, strict=True)
+        for place, row, image in zip(closest.tolist(), chosen, images, strict=True)
     ]
     return image_grid(grid_rows, titles=["generated", "nearest training", "true"])

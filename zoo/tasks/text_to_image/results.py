@@ -22,7 +22,7 @@ def rows(result: Result) -> Iterator[list[str]]:
         cells += [number(result, f"{split}/{name}") for name in names]
         cells += [number(result, f"{split}/{name}", digits=3) for name in ("fd_clip", "fd_clip_first_stage")]
         before = [run["untrained"][f"{split.replace('test', 'val')}/fd_clip"] for run in result["runs"]]
-        seconds = statistics.fmean(run["protocol"]["seconds_per_picture"] for run in result["runs"])
+        seconds = statistics.fmean(run["protocol"]["seconds_per_image"] for run in result["runs"])
         yield [*cells, f"{statistics.fmean(before):.3f}", f"{seconds:.2g} s"]
 
 

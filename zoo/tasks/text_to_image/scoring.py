@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
         extractors = load_extractors(options)
         extractors.refuse(_reranker(beside))
         collected = CollectedRows(targets.rows, names=names_of(extractors))
-        batches = submission.pictures(batch_size=options.batch_size)
+        batches = submission.batches(batch_size=options.batch_size)
         for batch in progress(batches, "Extracting features", math.ceil(len(targets.texts) / options.batch_size)):
             if not submission.errors:  # else it is read on for the other errors alone
                 collected.update(batch["row"], **extractors.extract_features(batch["image"].to(extractors.device)))
@@ -160,13 +160,13 @@ def score_features(
     if extractors.matcher is not None:
         read = extractors.read(targets.texts).cpu()
         scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own, distractors)
-    if own is not None and targets.split != "train" and _has_training_pictures(data):
+    if own is not None and targets.split != "train" and _has_training_images(data):
         training = true_features(extractors, data, "train", names=[name])[name]
         scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
     return {key: value for key, value in scores.items() if not math.isnan(value)}
 
 
-def _has_training_pictures(data: Any) -> bool:
+def _has_training_images(data: Any) -> bool:
     try:
         data.open("train").need_images()
     except UserError as error:
@@ -282,7 +282,7 @@ def read_distractors(path: str | None, targets: "GenerationTargets") -> "Tensor"
         return draw_distractors(targets.texts)
     row_of = {image_id: row for row, image_id in enumerate(targets.image_ids)}
     listed: dict[str, list[int]] = {}
-    for number, _, record in LineReader(path, noun="picture").records():
+    for number, _, record in LineReader(path, noun="image").records():
         where, image_id, ids = f"--distractors {path}:{number}", record.get("image_id"), record.get("distractors")
         if not isinstance(image_id, str) or not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise UserError(f"{where}: give an object with image_id, a string, and distractors, a list of ids")

@@ -73,10 +73,10 @@ class TextToImageSubmission(Submission):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep a batch of images."""
-        pictures = outputs.permute(0, 2, 3, 1).cpu().numpy()
-        for row, picture in zip(batch["row"].tolist(), pictures, strict=True):
+        images = outputs.permute(0, 2, 3, 1).cpu().numpy()
+        for row, image in zip(batch["row"].tolist(), images, strict=True):
             buffer = BytesIO()
-            Image.fromarray(picture).save(buffer, format="PNG")
+            Image.fromarray(image).save(buffer, format="PNG")
             self.part.write(b"%d\t%s\n" % (row, encode_base64(buffer.getvalue())))
         self.part.flush()
 

@@ -38,7 +38,7 @@ class T2ISubmission:
     """The images of a submission, and everything that is wrong with them.
 
     What lines, ids and the images' headers show is in ``errors`` at once; an image that cannot be decoded is added
-    when it is read, so the list is whole after ``pictures`` was read to its end, or after ``check``.
+    when it is read, so the list is whole after ``batches`` was read to its end, or after ``check``.
 
     Args:
         path: Lines of id, tab and base64 image. Line ends may be CRLF and the last may be missing.
@@ -56,7 +56,7 @@ class T2ISubmission:
         self.targets = targets
         self.row_of = {image_id: row for row, image_id in enumerate(targets.image_ids)}
         self._errors: list[FileError] = []
-        self._reader = LineReader(self.path, noun="picture", accepted=ACCEPTED, errors=self._errors)
+        self._reader = LineReader(self.path, noun="image", accepted=ACCEPTED, errors=self._errors)
         self._data = map_file(self.path)
         lines = [
             Line(line.number, line.id, line.start, line.start + len(line.encoded))
@@ -78,11 +78,11 @@ class T2ISubmission:
 
     def check(self) -> list[FileError]:
         """Decode every image, and give all errors."""
-        for _ in self.pictures():
+        for _ in self.batches():
             pass
         return self.errors
 
-    def pictures(self, *, batch_size: int = 64, num_workers: int | None = None) -> Iterator[TextImageBatch]:
+    def batches(self, *, batch_size: int = 64, num_workers: int | None = None) -> Iterator[TextImageBatch]:
         """The images in the order of the targets's rows; those with errors are left out.
 
         Args:
@@ -163,13 +163,13 @@ class T2ISubmission:
     def _encoded(self, line: Line) -> bytes:
         return images.decode_base64(self._data[line.start : line.end])
 
-    def _batch(self, pictures: list[tuple[int, np.ndarray]]) -> TextImageBatch:
-        rows = [row for row, _ in pictures]
+    def _batch(self, decoded: list[tuple[int, np.ndarray]]) -> TextImageBatch:
+        rows = [row for row, _ in decoded]
         return TextImageBatch(
             text=[self.targets.texts[row] for row in rows],
             image_id=[self.targets.image_ids[row] for row in rows],
             row=torch.tensor(rows),
-            image=torch.from_numpy(np.stack([pixels for _, pixels in pictures])).permute(0, 3, 1, 2),
+            image=torch.from_numpy(np.stack([pixels for _, pixels in decoded])).permute(0, 3, 1, 2),
         )
 
     def _report(self, kind: Kind, message: str, line: Line) -> None:

@@ -95,30 +95,30 @@ class TextToImageTask(Task):
 
     def generate(self, texts: list[str], rows: list[int]) -> Tensor:
         """Generate B images ``[B, 3, S, S] uint8``, those of these prompts at these places of their file."""
-        pictures = self._sample(texts, rows, candidate=0)
+        images = self._sample(texts, rows, candidate=0)
         if self.hparams["candidates"] == 1:
-            return pictures
+            return images
         reranker = self.reranker()
         embedded = reranker.encode_text(texts)
-        best = _similarity(reranker, pictures, embedded)
+        best = _similarity(reranker, images, embedded)
         for candidate in range(1, self.hparams["candidates"]):
             others = self._sample(texts, rows, candidate)
             similarity = _similarity(reranker, others, embedded)
             better = similarity > best
-            pictures = torch.where(better[:, None, None, None], others, pictures)
+            images = torch.where(better[:, None, None, None], others, images)
             best = torch.where(better, similarity, best)
-        return pictures
+        return images
 
     def _sample(self, texts: list[str], rows: list[int], candidate: int) -> Tensor:
         seeds = [image_seed(self.hparams["sample_seed"], row, candidate) for row in rows]
-        pictures = self.generator.generate(texts, seeds=seeds)
+        images = self.generator.generate(texts, seeds=seeds)
         wanted = (len(texts), 3, self.image_size, self.image_size)
-        if pictures.dtype != torch.uint8 or pictures.shape != wanted:
+        if images.dtype != torch.uint8 or images.shape != wanted:
             raise UserError(
-                f"{type(self.generator).__name__}.generate gave {pictures.dtype} {list(pictures.shape)}; a Generator"
+                f"{type(self.generator).__name__}.generate gave {images.dtype} {list(images.shape)}; a Generator"
                 f" gives torch.uint8 {list(wanted)}"
             )
-        return pictures
+        return images
 
     def reranker(self) -> Any:
         """The model that chooses among candidates, loaded when it is first asked for; None where there is none."""
@@ -221,17 +221,17 @@ class TextToImageTask(Task):
         """Generate the batch's prompts.
 
         Returns:
-            ``pictures [B, 3, S, S] uint8``, the ``seconds`` that sampling took, and the ``loss`` of the true images.
+            ``images [B, 3, S, S] uint8``, the ``seconds`` that sampling took, and the ``loss`` of the true images.
         """
         rows = batch["row"].tolist()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(image_seed(0, rows[0]))  # the same noise in every evaluation
             loss = self.generator.loss(batch)["loss"]
         started = time.perf_counter()
-        pictures = self.generate(batch["text"], rows)
+        images = self.generate(batch["text"], rows)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        return {"pictures": pictures, "loss": loss, "seconds": time.perf_counter() - started}
+        return {"images": images, "loss": loss, "seconds": time.perf_counter() - started}
 
     def test_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """As ``validation_step``; of a generator with an image tokenizer, ``reconstructions`` of true images too."""
@@ -252,6 +252,6 @@ def image_seed(sample_seed: int, row: int, candidate: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _similarity(matcher: Any, pictures: Tensor, texts: Tensor) -> Tensor:
+def _similarity(matcher: Any, images: Tensor, texts: Tensor) -> Tensor:
     """``[B]``: the cosine of each image with its own text ``[B, D]``."""
-    return (matcher.encode_image(resize_batch(pictures, matcher.image_size)) * texts).sum(dim=-1)
+    return (matcher.encode_image(resize_batch(images, matcher.image_size)) * texts).sum(dim=-1)

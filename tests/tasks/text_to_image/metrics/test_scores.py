@@ -66,7 +66,7 @@ def test_the_nearest_training_picture_equals_a_naive_search():
     assert torch.allclose(likeness, naive.max(dim=1).values)
 
 
-def test_copies_are_told_from_pictures_like_the_true_ones():
+def test_copies_are_told_from_images_like_the_true_ones():
     training, true = features(500, 16), features(500, 16, seed=1)
     bar = nearest(true, training)[0]
     fresh = memorisation_scores(nearest(features(500, 16, seed=2), training)[0], bar)

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(
-    *, pictures: int = 32, steps: int = 20, precision: Precision = "auto", blocks: int = 5, output: str | None = None
+    *, images: int = 32, steps: int = 20, precision: Precision = "auto", blocks: int = 5, output: str | None = None
 ) -> None:
     """Measure the images a second of a diffusion generator, text tower, noise and rounding included.
 
@@ -32,7 +32,7 @@ def measure(
     autoregressive generator, against the bare products with its weight matrices. About two minutes on two cores.
 
     Args:
-        pictures: Images of a block, sampled together.
+        images: Images of a block, sampled together.
         steps: Steps of the solver.
         precision: Precision of both; auto: bf16-mixed where the processor computes in bfloat16.
         blocks: Blocks of each contender.
@@ -46,7 +46,7 @@ def measure(
     torch.manual_seed(0)
     sampling = {"solver": "euler", "steps": steps, "guidance": GUIDANCE, "guidance_until": 1.0}
     generator = create("dit_tiny", image_size=SIZE, sampling=sampling).eval().requires_grad_(False)
-    texts = queries(pictures)
+    texts = queries(images)
     contenders = {"ours": rate(ours(generator, texts, chosen)), "diffusers": rate(peer(generator, texts, chosen))}
     rates = interleave(contenders, blocks=blocks, what="bench sample")
     writer = create("dalle_tiny", width=512, num_layers=8, num_heads=8).eval().requires_grad_(False)
@@ -66,16 +66,16 @@ def measure(
         ours="generate(): noise drawn by each image's seed, pixels rounded",
         texts="read by the same text tower in each block of both",
         sampling=f"{steps} steps of Euler, guidance {GUIDANCE} in all of them",
-        pictures=f"{pictures} at a time",
+        images=f"{images} at a time",
         precision=f"{chosen} for both; of codes 32-true, in which `zoo generate` draws",
         threads=torch.get_num_threads(),
-        blocks=f"{blocks} of {pictures} images each",
+        blocks=f"{blocks} of {images} images each",
         codes=f"dalle_tiny with 8 layers of 512, random weights: 64 codes each of {CODE_PICTURES} images at a time,"
         " with guidance, texts included; against the products with its weight matrices alone, for as many rows and"
         " codes",
     )
     rows = [
-        Row("sample", "pictures/s", rates, "ours", "diffusers", WANTED),
+        Row("sample", "images/s", rates, "ours", "diffusers", WANTED),
         Row("sample, autoregressive", "codes/s", code_rates, "ours", "matrix products", WANTED_CODES),
     ]
     report("sample", rows, metadata, output=output)

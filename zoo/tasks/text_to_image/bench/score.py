@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(
-    *, rows: int = 5000, width: int = 2048, pictures: int = 96, blocks: int = 5, output: str | None = None
+    *, rows: int = 5000, width: int = 2048, images: int = 96, blocks: int = 5, output: str | None = None
 ) -> None:
     """Measure the scores a second from ready features, Fréchet and kernel distance, against torch-fidelity.
 
@@ -33,7 +33,7 @@ def measure(
     Args:
         rows: Images of a side, more than the width.
         width: Dimensions of the features.
-        pictures: Images that Inception sees in a block.
+        images: Images that Inception sees in a block.
         blocks: Blocks of each contender.
         output: JSON file that rows and protocol are also written to.
 
@@ -54,13 +54,13 @@ def measure(
             what=f"bench score: {name}",
         )
         table.append(Row(name, "scores/s", rates, "ours", "torch-fidelity", WANTED))
-    table.append(reading_row(pictures, blocks))
+    table.append(reading_row(images, blocks))
     metadata = protocol(
         packages=("torch-fidelity", "numpy", "pillow", "pybase64"),
         features=f"{rows} × {width} a side, fp32, random, correlated; statistics included; the kernel distance over"
         f" 100 subsets of {min(1000, rows)}",
         values=values,
-        reading=f"{pictures} generated PNGs of {SIZE} px, checked and read as a submission is, batches of {BATCH_SIZE},"
+        reading=f"{images} generated PNGs of {SIZE} px, checked and read as a submission is, batches of {BATCH_SIZE},"
         " into Inception with random weights, fp32; beside it Inception on ready uint8 batches",
         threads=torch.get_num_threads(),
         blocks=f"{blocks} of one score, or of all images",
@@ -105,7 +105,7 @@ def distances(a: "Tensor", b: "Tensor") -> dict[str, dict[str, Callable[[], floa
     }
 
 
-def reading_row(pictures: int, blocks: int) -> Row:
+def reading_row(images: int, blocks: int) -> Row:
     """Measure images a second from a TSV through Inception, beside Inception on images that are ready."""
     from zoo.data.formats import write_image_tsv
     from zoo.tasks.text_to_image.contracts import GenerationTargets
@@ -113,15 +113,15 @@ def reading_row(pictures: int, blocks: int) -> Row:
     from zoo.tasks.text_to_image.submission_files import T2ISubmission
 
     inception = Inception(random_weights(), "random")
-    ids = [str(number) for number in range(pictures)]
+    ids = [str(number) for number in range(images)]
     targets = GenerationTargets(
-        "test", "generated", image_ids=ids, texts=ids, rows=list(range(pictures)), has_images=False
+        "test", "generated", image_ids=ids, texts=ids, rows=list(range(images)), has_images=False
     )
     with temporary_folder() as folder:
-        write_image_tsv(folder / "T2I_test.tsv", zip(ids, map(product_png, range(pictures)), strict=True))
+        write_image_tsv(folder / "T2I_test.tsv", zip(ids, map(product_png, range(images)), strict=True))
 
         def read() -> "Iterator[Tensor]":
-            for batch in T2ISubmission(folder / "T2I_test.tsv", targets).pictures(batch_size=BATCH_SIZE):
+            for batch in T2ISubmission(folder / "T2I_test.tsv", targets).batches(batch_size=BATCH_SIZE):
                 yield batch["image"]
 
         ready = list(read())
@@ -133,7 +133,7 @@ def reading_row(pictures: int, blocks: int) -> Row:
             blocks=blocks,
             what="bench score: reading",
         )
-    return Row("reading", "pictures/s", rates, "read and seen", "seen", WANTED_READING)
+    return Row("reading", "images/s", rates, "read and seen", "seen", WANTED_READING)
 
 
 def product_png(seed: int) -> bytes:

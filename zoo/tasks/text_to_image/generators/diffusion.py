@@ -113,7 +113,7 @@ class RectifiedFlow(nn.Module):
 
     def loss(self, batch: TextImageBatch) -> dict[str, Tensor]:
         """The mean squared error of the velocity, ``loss``; draws noise, times and which texts are dropped."""
-        data = self._standard(batch["latent"]) if "latent" in batch else self._from_pictures(batch["image"])
+        data = self._standard(batch["latent"]) if "latent" in batch else self._from_images(batch["image"])
         noise, time = torch.randn_like(data), draw_times(len(data), device=data.device)
         text, mask = self._read(batch["text"])
         if self.training:
@@ -141,7 +141,7 @@ class RectifiedFlow(nn.Module):
             ``[B, 3, S, S] uint8``.
         """
         noise = self._noise(texts, seeds)
-        return self._to_pictures(self._walk(noise, texts, self._options(sampling)))
+        return self._to_images(self._walk(noise, texts, self._options(sampling)))
 
     @torch.no_grad()
     def image_to_image(
@@ -162,8 +162,8 @@ class RectifiedFlow(nn.Module):
         options = self._options(sampling)
         time = start_time(solver=options.solver, steps=options.steps, strength=strength)
         noise = self._noise(texts, seeds)
-        start = mix(self._from_pictures(self._checked(images, texts)), noise, time.to(noise.device))
-        return self._to_pictures(self._walk(start, texts, options, strength=strength))
+        start = mix(self._from_images(self._checked(images, texts)), noise, time.to(noise.device))
+        return self._to_images(self._walk(start, texts, options, strength=strength))
 
     @torch.no_grad()
     def inpaint(
@@ -191,10 +191,10 @@ class RectifiedFlow(nn.Module):
             )
         drawn = masks.to(images.device)[:, None]  # [B, 1, S, S]
         noise = self._noise(texts, seeds)
-        known = path_velocity(self._from_pictures(images), noise)
+        known = path_velocity(self._from_images(images), noise)
         drawn_states = max_pool2d(drawn.float(), self.image_size // self.state_shape[1]) > 0  # in part is drawn anew
         state = self._walk(noise, texts, self._options(sampling), known=known, drawn=drawn_states)
-        return torch.where(drawn, self._to_pictures(state), images)
+        return torch.where(drawn, self._to_images(state), images)
 
     def _walk(
         self,
@@ -256,14 +256,14 @@ class RectifiedFlow(nn.Module):
     def _standard(self, latents: Tensor) -> Tensor:
         return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
-    def _from_pictures(self, images: Tensor) -> Tensor:
+    def _from_images(self, images: Tensor) -> Tensor:
         """``[B, 3, S, S] uint8`` as pixels from -1 to 1, or as standardised latents: ``[B, C, h, w] float32``."""
         if self.image_tokenizer is None:
             return to_pixels(images)
         with torch.no_grad():
             return self._standard(self.image_tokenizer.encode(images))
 
-    def _to_pictures(self, data: Tensor) -> Tensor:
+    def _to_images(self, data: Tensor) -> Tensor:
         if self.image_tokenizer is None:
             return to_images(data)
         return self.image_tokenizer.decode(data * self.latent_std[:, None, None] + self.latent_mean[:, None, None])

@@ -56,10 +56,10 @@ def frechet_distance_of(features_a: Tensor, features_b: Tensor) -> float:
         shapes = f"{list(features_a.shape)} and {list(features_b.shape)}"
         raise ValueError(f"features are {shapes}; they must be [N, D] and [M, D].")
     for name, features in (("features_a", features_a), ("features_b", features_b)):
-        pictures, width = features.shape
-        if pictures <= width:
+        images, width = features.shape
+        if images <= width:
             raise UserError(
-                f"{name} has {pictures} images of {width} feature dimensions: a Fréchet distance from no more "
+                f"{name} has {images} images of {width} feature dimensions: a Fréchet distance from no more "
                 f"images than feature dimensions is refused. Give {width + 1} or more, or take the kernel distance, "
                 "which needs few."
             )

@@ -100,10 +100,10 @@ def kernel_distance(
     return KernelDistanceResult(distances.mean().item(), distances.std(correction=0).item(), size)
 
 
-def _draw(pictures_a: int, pictures_b: int, *, subsets: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+def _draw(images_a: int, images_b: int, *, subsets: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Who is in which subset, as ones: ``[subsets, N] float64`` and ``[subsets, M] float64``."""
     random = np.random.RandomState(seed)
-    in_a, in_b = (torch.zeros(subsets, pictures, dtype=torch.float64) for pictures in (pictures_a, pictures_b))
+    in_a, in_b = (torch.zeros(subsets, images, dtype=torch.float64) for images in (images_a, images_b))
     for place in range(subsets):
         for members in (in_a, in_b):  # in this order
             members[place, torch.from_numpy(random.choice(members.shape[1], size, replace=False))] = 1

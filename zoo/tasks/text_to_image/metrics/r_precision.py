@@ -85,9 +85,9 @@ def hits(images: Tensor, texts: Tensor, rows: Tensor, distractors: Tensor, *, bl
     found = []
     for start in range(0, len(images), block):
         own = rows[start : start + block]
-        pictures = images[start : start + block, :, None].float()  # [b, D, 1]
-        true = (texts[own][:, None].float() @ pictures).flatten()  # [b]
-        others = (texts[distractors[own]].float() @ pictures)[..., 0]  # [b, K]
+        part = images[start : start + block, :, None].float()  # [b, D, 1]
+        true = (texts[own][:, None].float() @ part).flatten()  # [b]
+        others = (texts[distractors[own]].float() @ part)[..., 0]  # [b, K]
         found.append(true > others.max(dim=1).values)
     return torch.cat(found)
 
