@@ -96,7 +96,7 @@ def test_without_own_groups_an_epoch_is_as_it_was():
 
 
 def test_groups_of_other_rows_are_refused():
-    with pytest.raises(UserError, match=r"the groups of epoch 0 are of 11 training rows, and there are 12: go on with"):
+    with pytest.raises(UserError, match=r"the groups of epoch 0 are of 11 training rows, and there are 12: resume"):
         list(regrouped(lambda epoch: np.zeros(11)))
 
 

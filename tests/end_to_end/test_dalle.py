@@ -305,8 +305,8 @@ def pictures_of(submission):
 
 def test_generate_draws_what_the_generator_draws(trained, tmp_path, capsys):
     words = ["generate", str(trained), "红色方块", "蓝色圆球", "--seeds", "2", "--out"]
-    assert main([*words, str(tmp_path / "sheet.png")]) == 0
-    assert "sheet.png: 2 x 2 images of 16 px" in capsys.readouterr().out
+    assert main([*words, str(tmp_path / "grid.png")]) == 0
+    assert "grid.png: 2 x 2 images of 16 px" in capsys.readouterr().out
     options = ["--sampling.guidance", "1.5", "--sampling.temperature", "0.7", "--sampling.top_p", "0.9"]
     assert main([*words, str(tmp_path / "all"), "--first_seed", "5", *options]) == 0
     picture = np.asarray(Image.open(tmp_path / "all" / "1-蓝色圆球-seed6.png")).astype(int)

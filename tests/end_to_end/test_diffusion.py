@@ -197,9 +197,9 @@ def test_two_processes_train(place, tmp_path, zoo_process):
 
 def test_generate_writes_a_sheet_or_a_folder(trained, tmp_path, capsys):
     words = ["generate", str(trained), "红色方块", "蓝色/圆球", "--seeds", "3"]
-    assert main([*words, "--out", str(tmp_path / "sheet.png")]) == 0
-    assert "sheet.png: 2 x 3 images of 16 px" in capsys.readouterr().out
-    assert Image.open(tmp_path / "sheet.png").width > 3 * 192
+    assert main([*words, "--out", str(tmp_path / "grid.png")]) == 0
+    assert "grid.png: 2 x 3 images of 16 px" in capsys.readouterr().out
+    assert Image.open(tmp_path / "grid.png").width > 3 * 192
     assert main([*words, "--out", str(tmp_path / "all"), "--first_seed", "5"]) == 0
     names = sorted(path.name for path in (tmp_path / "all").iterdir())
     assert len(names) == 7

@@ -107,7 +107,7 @@ class EMA(Callback):
         return {"updates": self.updates, "averages": self.averages}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's averages."""
+        """Resume from a checkpoint's averages."""
         self.updates = state_dict["updates"]
         self.averages = dict(state_dict["averages"])
 

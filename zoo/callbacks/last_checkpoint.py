@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = cause.strerror if isinstance(cause, OSError) else str(error).partition("\n")[0]
             raise UserError(
                 f"{path}: the checkpoint cannot be written ({reason}; {_free(Path(path))}). What was there is"
-                " untouched: make room, then go on with --ckpt_path last"
+                " untouched: make room, then resume with --ckpt_path last"
             ) from None
         finally:
             torch.serialization.set_crc32_options(checksums)
@@ -177,7 +177,7 @@ class LastCheckpoint(Checkpoint):
             self.between_steps = False
         if self.terminated and trainer.is_global_zero:
             print(
-                f"{self.signal.name}: stopping after step {self.saved_step}; go on with --ckpt_path last",
+                f"{self.signal.name}: stopping after step {self.saved_step}; resume with --ckpt_path last",
                 file=sys.stderr,
             )
 

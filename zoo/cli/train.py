@@ -268,7 +268,7 @@ class ZooCLI(LightningCLI):
         """Write what the run was, ``fit.json``, for the results table."""
         if not self.trainer.is_global_zero:
             return
-        facts = {
+        record = {
             "experiment": self.plan.experiment,
             "command": f"python -m zoo {shlex.join(sys.argv[1:])}",
             "seconds": round(time.perf_counter() - self.started, 1),
@@ -278,7 +278,7 @@ class ZooCLI(LightningCLI):
             "hardware": describe_hardware(self.trainer),
             "versions": {name: version(name) for name in ("lightning", "torch", "timm", "transformers", "muge-zoo")},
         }
-        write_text(self.plan.folder / "fit.json", json.dumps(facts, indent=2) + "\n")
+        write_text(self.plan.folder / "fit.json", json.dumps(record, indent=2) + "\n")
         print(closing_words(self.trainer, Path(os.path.relpath(self.plan.folder))))
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

@@ -38,7 +38,7 @@ def image_grid(rows: Sequence[GridRow], *, image_size: int = 128, titles: Sequen
     """Draw one line a query: its text, then its images, best first, the true ones framed in green.
 
     Long texts are wrapped; images keep their proportions and stand on white. Fonts and line breaks are Pillow's basic
-    layout with Noto Sans CJK from the wheel ``manimgx-fonts-cjk``, so the sheet is the same on every system.
+    layout with Noto Sans CJK from the wheel ``manimgx-fonts-cjk``, so a grid is the same on every system.
 
     Args:
         rows: The queries, at least one.
@@ -64,8 +64,8 @@ def image_grid(rows: Sequence[GridRow], *, image_size: int = 128, titles: Sequen
     header = line_height(NOTE_SIZE) + ROW_GAP // 2 + 4
     left = MARGIN + TEXT_WIDTH + 2 * GAP
     width = left + columns * (image_size + GAP) - GAP + MARGIN
-    sheet = Image.new("RGB", (width, MARGIN + header + sum(heights) + ROW_GAP * len(rows)), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
+    canvas = Image.new("RGB", (width, MARGIN + header + sum(heights) + ROW_GAP * len(rows)), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
     for column in range(columns):
         middle = left + column * (image_size + GAP) + image_size // 2
         title = titles[column] if titles else str(column + 1)
@@ -76,9 +76,9 @@ def image_grid(rows: Sequence[GridRow], *, image_size: int = 128, titles: Sequen
         _draw_text(draw, top, text, note, found=any(row.hits))
         for column, (image, hit) in enumerate(zip(row.images, row.hits, strict=True)):
             place = (left + column * (image_size + GAP), top)
-            _draw_image(sheet, draw, place, image, image_size, hit=hit)
+            _draw_image(canvas, draw, place, image, image_size, hit=hit)
         top += height + ROW_GAP
-    return sheet
+    return canvas
 
 
 def _text_height(text: list[str], note: list[str]) -> int:
@@ -95,7 +95,7 @@ def _draw_text(draw: ImageDraw.ImageDraw, top: int, text: list[str], note: list[
 
 
 def _draw_image(
-    sheet: Image.Image,
+    canvas: Image.Image,
     draw: ImageDraw.ImageDraw,
     place: tuple[int, int],
     image: np.ndarray | Image.Image,
@@ -107,7 +107,7 @@ def _draw_image(
     opened = image if isinstance(image, Image.Image) else Image.fromarray(image)
     fitted = ImageOps.contain(opened.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
     x, y = place
-    sheet.paste(fitted, (x + (size - fitted.width) // 2, y + (size - fitted.height) // 2), fitted)
+    canvas.paste(fitted, (x + (size - fitted.width) // 2, y + (size - fitted.height) // 2), fitted)
     if hit:
         frame = (x - FRAME, y - FRAME, x + size - 1 + FRAME, y + size - 1 + FRAME)
         draw.rounded_rectangle(frame, radius=FRAME + 2, outline=TRUE, width=FRAME)

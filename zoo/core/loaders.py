@@ -316,7 +316,7 @@ def _end_with(owner: Any) -> None:
 
 
 def flip_images(batch: Any) -> Any:
-    """Mirror the images that the worker drew for it, on the batch's device; a batch without draws stays as it is."""
+    """Flip the images that the worker drew for it, on the batch's device; a batch without draws stays as it is."""
     if "flip" in batch:
         flip, pixels = batch.pop("flip"), batch["image"]
         if pixels.device.type == "cpu":  # one by one each stays in the processor's cache: 30 times as fast

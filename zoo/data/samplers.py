@@ -102,8 +102,8 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
             return self.groups, self.group_size
         if len(groups) != self.num_rows:
             raise UserError(
-                f"the groups of epoch {epoch} are of {len(groups)} training rows, and there are {self.num_rows}: go on "
-                "with the data that the run began with"
+                f"the groups of epoch {epoch} are of {len(groups)} training rows, and there are {self.num_rows}:"
+                " resume with the data that the run began with"
             )
         return groups, self.num_rows
 
@@ -111,7 +111,7 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
 class EvaluationBatchSampler(Sampler[list[int]]):
     """Every row once over all processes, in file order; process ``rank`` takes every ``world_size``-th batch.
 
-    Whole batches are shared out, not rows, so that a row has the same batch mates whatever the number of processes: its
+    Whole batches go to a process, not rows, so a row has the same batch mates whatever the number of processes: its
     embedding is the same to the last bit, and equal scores stay equal. Small splits are cut into smaller batches, so
     that each process has some.
 

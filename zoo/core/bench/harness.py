@@ -164,17 +164,17 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def protocol(*, packages: tuple[str, ...], **facts: Any) -> dict[str, Any]:
-    """How a bench was measured: its own facts, then processor, threads and versions.
+def protocol(*, packages: tuple[str, ...], **about: Any) -> dict[str, Any]:
+    """How a bench was measured: what it fixes itself, then processor, threads and versions.
 
     Args:
         packages: Whose versions matter beside Python's and torch's.
-        facts: What the bench itself fixes: sizes, precision, blocks.
+        about: What the bench itself fixes: sizes, precision, blocks.
     """
     from zoo.core.hardware import bfloat16_units
 
     return {
-        **facts,
+        **about,
         "processor": ", ".join([_processor(), f"{os.cpu_count()} cores", *bfloat16_units()]),
         "memory": f"THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', '0')} for all contenders",
         "load_average": round(os.getloadavg()[0], 2),

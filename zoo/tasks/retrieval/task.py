@@ -166,14 +166,14 @@ class RetrievalTask(Task):
         shard_towers(self, self._towers())
 
     def on_after_backward(self) -> None:
-        """Average over the processes what is not shared out."""
+        """Average over the processes what is not sharded."""
         if is_sharded(self):
             average_gradients(self)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip what is shared out and what is not together."""
+        """Clip what is sharded and what is not together."""
         if is_sharded(self) and gradient_clip_val:
             clip_gradients(self, gradient_clip_val, gradient_clip_algorithm or "norm")
         else:

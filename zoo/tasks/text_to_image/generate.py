@@ -8,7 +8,7 @@ from zoo.core.command import CommandParser
 from zoo.errors import UserError
 
 BATCH = 32
-PICTURE_SIZE = 192  # on the image grid, pixels
+IMAGE_SIZE = 192  # on the image grid, pixels
 
 
 def main(argv: list[str]) -> int:
@@ -66,7 +66,7 @@ def generate_parser() -> CommandParser:
     parser.add_argument(
         "--out",
         type=str,
-        default="sheet.png",
+        default="grid.png",
         help="A PNG file: one image grid of all images, a line for each prompt. Anything else is a folder, which"
         " gets the image grid and each image as it was generated.",
     )
@@ -123,12 +123,12 @@ def write(images: Any, texts: list[str], seeds: list[int], out: Path) -> Path:
         GridRow(text=text, images=list(row), hits=[False] * len(seeds)) for text, row in zip(texts, images, strict=True)
     ]
     titles = [f"seed {seed}" for seed in seeds]
-    sheet = image_grid(rows, image_size=PICTURE_SIZE, titles=titles)
+    grid = image_grid(rows, image_size=IMAGE_SIZE, titles=titles)
     try:
         if out.suffix.lower() == ".png":
-            _save(sheet, out)
+            _save(grid, out)
             return out
-        _save(sheet, out / "sheet.png")
+        _save(grid, out / "grid.png")
         for number, (text, row) in enumerate(zip(texts, images, strict=True)):
             name = re.sub(r"\W+", "_", text)[:40]
             for seed, image in zip(seeds, row, strict=True):

@@ -85,7 +85,7 @@ class LatentsWriter:
         self.folder, self.metadata = folder, metadata
         self.partial, self.progress = folder / PARTIAL, folder / "progress.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._begun = {"facts": asdict(metadata), "shape": list(shape)}
+        self._begun = {"metadata": asdict(metadata), "shape": list(shape)}
         self.done = self._done_before()
         if self.done == 0:
             self.progress.unlink(missing_ok=True)  # before its rows go
