@@ -28,6 +28,17 @@ class UserError(ValueError):
         self.valid = valid
 
 
+def invalid(argument: str, value: Any, valid: str) -> UserError:
+    """Give the error of a value that cannot be taken, in the words ``ARGUMENT is VALUE: VALID``.
+
+    Args:
+        argument: As of ``UserError``.
+        value: As of ``UserError``.
+        valid: What is valid, as advice: ``give 1 or more``.
+    """
+    return UserError(f"{argument} is {value}: {valid}", argument=argument, value=value, valid=valid)
+
+
 class FileError(UserError):
     """A mistake in a file: raised where the first one ends the work, collected in a list where all are wanted.
 

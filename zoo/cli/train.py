@@ -37,7 +37,7 @@ from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.options import parameters_of
 from zoo.core.runs import Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
-from zoo.errors import UserError, last_line, nearest
+from zoo.errors import UserError, invalid, last_line, nearest
 from zoo.io import write_text
 from zoo.spec import find_specs, load_object
 
@@ -236,7 +236,7 @@ class ZooCLI(LightningCLI):
         """
         save_every = self._get(self.config, "save_every")
         if save_every < 1:
-            raise UserError(f"save_every is {save_every}: give 1 or more steps")
+            raise invalid("save_every", save_every, "give 1 or more steps")
         options = self._get(self.config, "trainer")
         callbacks = as_list(options.get("callbacks"))
         options["callbacks"] = [given for place, given in enumerate(callbacks) if given not in callbacks[:place]]

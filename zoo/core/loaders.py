@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from zoo.data import images
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
 from zoo.data.tsv import ImageTsv, JoinedTsv
-from zoo.errors import FileError, UserError
+from zoo.errors import FileError, UserError, invalid
 
 if TYPE_CHECKING:  # a loader's workers do without
     from lightning import Trainer
@@ -58,7 +58,7 @@ def resolve_image_size(image_size: int | str, trainer: "Trainer | None") -> int:
     """
     if image_size != "auto":
         if not str(image_size).isdecimal() or int(image_size) < 1:
-            raise UserError(f"data.image_size is {image_size}: give a number of pixels, or auto")
+            raise invalid("data.image_size", image_size, "give a number of pixels, or auto")
         return int(image_size)
     if trainer is None:
         raise UserError("data.image_size is auto and there is no trainer to ask: give a number of pixels")
@@ -87,7 +87,7 @@ def check_probabilities(**probabilities: float) -> None:
 def check_crop_scale(crop_scale: tuple[float, float]) -> None:
     """Raise UserError where the shares that a crop keeps are none."""
     if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-        raise UserError(f"data.crop_scale is {list(crop_scale)}: give two shares 0 < least <= most <= 1")
+        raise invalid("data.crop_scale", list(crop_scale), "give two shares 0 < least <= most <= 1")
 
 
 # --- rows ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 
 from zoo.data.images import to_images, to_pixels
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.registry import IMAGE_TOKENIZERS
 
 ROWS = 4096  # latents that are held against the codebook at a time
@@ -243,7 +243,7 @@ def vqgan_tiny(
     if width < 32 or width % 32 or not multipliers or min(multipliers) < 1:
         raise UserError(f"width is {width}, multipliers {list(multipliers)}: give a multiple of 32, and 1 or more each")
     if patch_size < 1:
-        raise UserError(f"patch_size is {patch_size}: give 1 or more")
+        raise invalid("patch_size", patch_size, "give 1 or more")
     return VQGAN(
         Quantizer(num_codes=num_codes, code_dim=code_dim, unit_length=True),
         width=width,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 
 if TYPE_CHECKING:
     from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, CaptionScore, DocumentFrequencies, Tokenization
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     check_per_image(options.per_image, [*inputs, options.output])
     most = options.max_references
     if most is not None and most < 1:
-        raise UserError(f"--max_references is {most}: give 1 or more, or leave it out")
+        raise invalid("--max_references", most, "give 1 or more, or leave it out")
     submission = read_caption_submission(options.targets, options.predictions)
     for note in submission.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.core.optim import OptimizerOptions, adamw, warmup_cosine
 from zoo.core.task import Task
 from zoo.data.images import to_pixels
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks.image_tokenizer.contracts import ImageBatch
 from zoo.tasks.image_tokenizer.evaluation import DEFAULTS, ReconstructionEvaluation, ReconstructionEvaluationOptions
@@ -90,11 +90,12 @@ class ImageTokenizerTask(Task):
         if getattr(self.image_tokenizer, "num_codes", None) is None:
             raise UserError(f"image_tokenizer: {type(self.image_tokenizer).__name__} has no codes: it is no VQGAN")
         if image_size < 1 or image_size % self.image_tokenizer.factor:
-            raise UserError(f"image_size is {image_size}: this VQGAN takes multiples of {self.image_tokenizer.factor}")
+            raise invalid("image_size", image_size, f"this VQGAN takes multiples of {self.image_tokenizer.factor}")
         if discriminator_layers < 1 or image_size < 3 * 2**discriminator_layers:
-            raise UserError(
-                f"discriminator_layers is {discriminator_layers}: give 1 or more, of which each halves the image; of"
-                f" {image_size} px they must leave 3 or more"
+            raise invalid(
+                "discriminator_layers",
+                discriminator_layers,
+                f"give 1 or more, of which each halves the image; of {image_size} px they must leave 3 or more",
             )
         self.image_size = image_size
         from taming.modules.discriminator.model import NLayerDiscriminator, weights_init

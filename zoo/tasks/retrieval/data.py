@@ -11,7 +11,7 @@ from zoo.core.datamodule import MugeDataModule
 from zoo.core.loaders import check_probabilities, decode
 from zoo.data.formats import Schema
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
-from zoo.errors import UserError
+from zoo.errors import invalid
 from zoo.tasks.retrieval.contracts import RetrievalTargets
 from zoo.tasks.retrieval.datasets import GalleryDataset, PairDataset, QueryDataset, RetrievalSplit, Split, TrainingPairs
 
@@ -64,7 +64,7 @@ class RetrievalDataModule(MugeDataModule):
         super().__init__(root, batch_size=batch_size, eval_batch_size=eval_batch_size, crop_scale=crop_scale, **shared)
         check_probabilities(degrade=degrade)
         if not train_splits or len(set(train_splits)) < len(train_splits):
-            raise UserError(f"data.train_splits is {list(train_splits)}: give one split or several, each once")
+            raise invalid("data.train_splits", list(train_splits), "give one split or several, each once")
         self.auto_augment = auto_augment
         self.degrade = degrade
         self.train_splits = tuple(train_splits)

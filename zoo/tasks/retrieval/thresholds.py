@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.precision import full_float32
-from zoo.errors import UserError
+from zoo.errors import invalid
 from zoo.tasks.retrieval.ranking import QUERIES_PER_CHUNK, compressed_rows
 
 
@@ -38,8 +38,8 @@ class MarginThreshold(NamedTuple):
 def check_precisions(precisions: Sequence[float]) -> None:
     """Raise UserError where a precision is no percentage that could be wanted."""
     if not all(0 < precision < 100 for precision in precisions):
-        raise UserError(
-            f"precisions is {list(precisions)}: give percents above 0 and below 100, such as [80, 95], or none at all"
+        raise invalid(
+            "precisions", list(precisions), "give percents above 0 and below 100, such as [80, 95], or none at all"
         )
 
 

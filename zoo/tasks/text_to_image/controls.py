@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
-from zoo.errors import UserError
+from zoo.errors import invalid
 from zoo.tasks.text_to_image.scoring import (
     add_extractor_options,
     load_extractors,
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
     options = controls_parser().parse_args(argv)
     if options.image_size < LEAST_SIZE:
-        raise UserError(f"--image_size is {options.image_size}: give {LEAST_SIZE} or more pixels")
+        raise invalid("--image_size", options.image_size, f"give {LEAST_SIZE} or more pixels")
     data, targets = open_targets(options, options.split)
     data.open(options.split).need_images()
     data.image_size = options.image_size

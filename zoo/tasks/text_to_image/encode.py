@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -77,9 +77,7 @@ def encode(options: "Namespace") -> str:
     tokenizer, name = open_image_tokenizer(options.image_tokenizer)
     codes = tokenizer.num_codes is not None
     if options.image_size % tokenizer.factor:
-        raise UserError(
-            f"--image_size is {options.image_size}: this image tokenizer takes multiples of {tokenizer.factor}"
-        )
+        raise invalid("--image_size", options.image_size, f"this image tokenizer takes multiples of {tokenizer.factor}")
     data = TextToImageDataModule(
         options.root,
         image_size=options.image_size,

@@ -19,7 +19,7 @@ from zoo.core.evaluation import (
     save_image_grid,
     steps_done,
 )
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.io import write_json_lines
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
@@ -80,7 +80,7 @@ class GenerationEvaluationOptions(ScorerOptions):
 
     def __post_init__(self) -> None:
         if self.grid_seeds < 1:
-            raise UserError(f"evaluation.grid_seeds is {self.grid_seeds}: give 1 or more")
+            raise invalid("evaluation.grid_seeds", self.grid_seeds, "give 1 or more")
 
 
 DEFAULTS = GenerationEvaluationOptions()

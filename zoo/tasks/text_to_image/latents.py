@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.io import write_text
 
 ARRAY, METADATA, PARTIAL = "train.npy", "latents.json", "train.partial.npy"
@@ -57,9 +57,10 @@ class Latents:
             self.metadata = LatentMetadata(**metadata)
             self.are_codes = self.array.dtype.kind == "i"
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"data.latents is {folder}: no latents can be read there ({error}). `python -m zoo data encode` writes"
-                " them"
+            raise invalid(
+                "data.latents",
+                folder,
+                f"no latents can be read there ({error}). `python -m zoo data encode` writes them",
             ) from None
 
     @cached_property

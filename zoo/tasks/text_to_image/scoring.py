@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -235,7 +235,7 @@ def open_targets(options: "Namespace", split: str) -> "tuple[Any, GenerationTarg
             f"--targets {options.targets!r}: there is no such folder. Give an ECommerce-T2I folder or its parent"
         )
     if options.batch_size < 1:
-        raise UserError(f"--batch_size is {options.batch_size}: give 1 or more")
+        raise invalid("--batch_size", options.batch_size, "give 1 or more")
     workers = min(2, torch.get_num_threads())
     data = TextToImageDataModule(options.targets, image_size=1, eval_batch_size=options.batch_size, num_workers=workers)
     return data, data.targets(split)

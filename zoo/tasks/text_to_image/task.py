@@ -14,7 +14,7 @@ from zoo.core.optim import OptimizerOptions
 from zoo.core.task import Task
 from zoo.core.weights import load_pretrained, weights_hash
 from zoo.data.images import resize_batch
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.tasks.text_to_image.contracts import Generator, TextImageBatch
 from zoo.tasks.text_to_image.evaluation import DEFAULTS, GenerationEvaluation, GenerationEvaluationOptions
 from zoo.tasks.text_to_image.registry import GENERATORS
@@ -65,7 +65,7 @@ class TextToImageTask(Task):
     ) -> None:
         super().__init__()
         if candidates < 1:
-            raise UserError(f"candidates is {candidates}: give 1 or more")
+            raise invalid("candidates", candidates, "give 1 or more")
         if (candidates > 1) != (reranker is not None):
             raise UserError(
                 f"candidates is {candidates} and reranker {reranker}: several candidates need a reranker that chooses"

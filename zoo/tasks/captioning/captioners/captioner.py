@@ -8,7 +8,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from zoo.core.options import options_of
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.registry import IMAGE_TOWERS
 from zoo.tasks.captioning.captioners.decoding import Decoding, SampledToken
 from zoo.tasks.captioning.captioners.vocabulary import Vocabulary
@@ -55,7 +55,7 @@ class ImageCaptioner(nn.Module):
     ) -> None:
         super().__init__()
         if context_length < 3:
-            raise UserError(f"context_length is {context_length}: give 3 or more, start and end included")
+            raise invalid("context_length", context_length, "give 3 or more, start and end included")
         self.image_tower = image_tower
         self.connector = connector
         self.language = language

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.tasks.captioning.captioners.vocabulary import Vocabulary
 
 
@@ -35,7 +35,7 @@ class Decoding:
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}: give {least} or more")
         if not -10 <= self.length_penalty <= 10:
-            raise UserError(f"length_penalty is {self.length_penalty}: give -10 to 10")
+            raise invalid("length_penalty", self.length_penalty, "give -10 to 10")
 
     def search(self, vocabulary: Vocabulary) -> GenerationConfig:
         """Give transformers' beam search; no caption is empty, and tokens that are no text are never written."""

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertLMHeadModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from zoo.core.options import options_of
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.models.hub import load_language_model
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.tasks.captioning.captioners.decoding import Decoding
@@ -87,7 +87,7 @@ def _build(
     published: str | None = None,
 ) -> ImageCaptioner:
     if not 0 <= dropout < 1:
-        raise UserError(f"dropout is {dropout}: give a share, 0 to below 1")
+        raise invalid("dropout", dropout, "give a share, 0 to below 1")
     tower, vocabulary = build_image_tower(image_tower, image_tower_options), BertVocabulary()
     decoder = CrossAttendingBert(
         width=width,

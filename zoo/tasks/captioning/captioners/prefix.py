@@ -9,7 +9,7 @@ from torch.nn.functional import pixel_unshuffle
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from zoo.core.options import options_of
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.models.hub import load_language_model, read_configuration
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.tasks.captioning.captioners.decoding import Decoding
@@ -33,7 +33,7 @@ class PixelShuffle(nn.Module):
     def __init__(self, width: int, *, factor: int, out_width: int) -> None:
         super().__init__()
         if factor < 1:
-            raise UserError(f"shuffle is {factor}: give 1 (none) or more")
+            raise invalid("shuffle", factor, "give 1 (none) or more")
         self.factor = factor
         inner = width * factor**2
         self.project = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, out_width), nn.GELU())
@@ -47,9 +47,10 @@ class PixelShuffle(nn.Module):
         """
         side = math.isqrt(sequence.shape[1])
         if side % self.factor:
-            raise UserError(
-                f"shuffle is {self.factor}: the image tower's {side} x {side} positions cannot be joined so; give a"
-                f" divisor of {side}"
+            raise invalid(
+                "shuffle",
+                self.factor,
+                f"the image tower's {side} x {side} positions cannot be joined so; give a divisor of {side}",
             )
         grid = sequence[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))  # [B, W, side, side]
         return self.project(pixel_unshuffle(grid, self.factor).flatten(2).transpose(1, 2))
@@ -140,7 +141,7 @@ def prefix_tiny(
         UserError: An option is out of its range.
     """
     if width % (2 * num_heads):
-        raise UserError(f"width is {width}: give a multiple of {2 * num_heads}, twice num_heads")
+        raise invalid("width", width, f"give a multiple of {2 * num_heads}, twice num_heads")
     vocabulary = BertVocabulary()
     config = Qwen3Config(
         vocab_size=vocabulary.size,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from zoo.core.bench.harness import Row, interleave, protocol, rate, report, require, run_bench
-from zoo.errors import UserError
+from zoo.errors import invalid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ def measure(*, queries: int = 5000, images: int = 30000, blocks: int = 5, output
         UserError: The gallery is too small, or faiss is not installed.
     """
     if images <= K:
-        raise UserError(f"--images is {images}: give {K + 1} or more, for the {K} best are looked for")
+        raise invalid("--images", images, f"give {K + 1} or more, for the {K} best are looked for")
     require({"faiss": "faiss-cpu"}, bench="bench eval")
     import faiss
     import torch

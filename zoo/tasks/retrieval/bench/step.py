@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.core.bench.harness import Precision, Row, interleave, protocol, report, require, run_bench
 from zoo.core.bench.loop import LOOP_STEPS, WANTED_LOOP, autocast, bare_step, chosen_precision, loop_rates
 from zoo.core.bench.samples import SIZE, queries
-from zoo.errors import UserError
+from zoo.errors import invalid
 from zoo.tasks.retrieval.bench.data import CONTEXT
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def measure(
     """
     require({"cn_clip": "cn-clip", "open_clip": "open-clip-torch"}, bench="bench step")
     if not 1 <= layers <= 12:
-        raise UserError(f"--layers is {layers}: the towers have 12; give 1 to 12")
+        raise invalid("--layers", layers, "the towers have 12; give 1 to 12")
     import torch
 
     from zoo.callbacks.progress import RunProgressBar

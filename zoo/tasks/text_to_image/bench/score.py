@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zoo.core.bench.harness import Row, interleave, protocol, rate, report, run_bench
 from zoo.core.bench.samples import product_jpeg, temporary_folder
-from zoo.errors import UserError
+from zoo.errors import invalid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ def measure(
         UserError: There are no more rows than dimensions.
     """
     if rows <= width:
-        raise UserError(f"--rows is {rows}: give {width + 1} or more, for the features have --width {width} dimensions")
+        raise invalid("--rows", rows, f"give {width + 1} or more, for the features have --width {width} dimensions")
     import torch
 
     values: dict[str, dict[str, float]] = {}

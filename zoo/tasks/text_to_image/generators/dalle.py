@@ -11,7 +11,7 @@ from transformers import Cache, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicLayer
 
 from zoo.core.options import options_of
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.models.tokenizer import BertChineseTokenizer
 from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks.text_to_image.contracts import TextImageBatch
@@ -248,9 +248,9 @@ def dalle(
     """
     tokenizer = IMAGE_TOKENIZERS.build(image_tokenizer, **(image_tokenizer_options or {}))
     if tokenizer.num_codes is None:
-        raise UserError(f"image_tokenizer is {image_tokenizer}: it has no codes; take a VQGAN, such as vqgan_tiny")
+        raise invalid("image_tokenizer", image_tokenizer, "it has no codes; take a VQGAN, such as vqgan_tiny")
     if image_size < 1 or image_size % tokenizer.factor:
-        raise UserError(f"image_size is {image_size}: this image tokenizer takes multiples of {tokenizer.factor}")
+        raise invalid("image_size", image_size, f"this image tokenizer takes multiples of {tokenizer.factor}")
     if min(num_layers, num_heads, context_length) < 1 or width % (2 * num_heads):
         raise UserError(
             f"width {width}, num_layers {num_layers}, num_heads {num_heads}, context_length {context_length}: give 1 or"

@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d, mse_loss
 
 from zoo.core.options import options_of
 from zoo.data.images import to_images, to_pixels
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.registry import IMAGE_TOKENIZERS, TEXT_TOWERS
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.flow import check_sampling, draw_times, mix, path_velocity, solve, start_time
@@ -41,9 +41,9 @@ class Sampling:
     def __post_init__(self) -> None:
         check_sampling(solver=self.solver, steps=self.steps)
         if not 1 <= self.guidance < math.inf:
-            raise UserError(f"guidance is {self.guidance}: give 1 (none) or more")
+            raise invalid("guidance", self.guidance, "give 1 (none) or more")
         if not 0 <= self.guidance_until <= 1:
-            raise UserError(f"guidance_until is {self.guidance_until}: give a time from 0 (never) to 1 (always)")
+            raise invalid("guidance_until", self.guidance_until, "give a time from 0 (never) to 1 (always)")
 
 
 class RectifiedFlow(nn.Module):
@@ -297,14 +297,14 @@ def assemble(
     """
     tokenizer = None if image_tokenizer is None else IMAGE_TOKENIZERS.build(image_tokenizer)
     if tokenizer is not None and tokenizer.num_codes is not None:
-        raise UserError(
-            f"image_tokenizer is {image_tokenizer}: it gives codes, and diffusion learns latents: diffusers:FOLDER"
+        raise invalid(
+            "image_tokenizer", image_tokenizer, "it gives codes, and diffusion learns latents: diffusers:FOLDER"
         )
     channels, factor = (3, 1) if tokenizer is None else (tokenizer.channels, tokenizer.factor)
     if multiple < 1:
         raise UserError("patch_size: give 1 or more")
     if image_size < 1 or image_size % (factor * multiple):
-        raise UserError(f"image_size is {image_size}: this network takes multiples of {factor * multiple} pixels")
+        raise invalid("image_size", image_size, f"this network takes multiples of {factor * multiple} pixels")
     options = options_of(Sampling, sampling, what="sampling")
     tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
     return RectifiedFlow(

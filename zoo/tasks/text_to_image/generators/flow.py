@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, invalid, nearest
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # states [B, …] and their common time, a scalar → velocities [B, …]
 
@@ -93,6 +93,6 @@ def check_sampling(*, solver: str, steps: int, strength: float = 1.0) -> None:
     if solver not in SOLVERS:
         raise UserError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}.{nearest(solver, SOLVERS)}")
     if steps < 1:
-        raise UserError(f"steps is {steps}: give 1 or more")
+        raise invalid("steps", steps, "give 1 or more")
     if not 0 < strength <= 1:
-        raise UserError(f"strength is {strength}: give a share of the way above 0 and at most 1, such as 0.6")
+        raise invalid("strength", strength, "give a share of the way above 0 and at most 1, such as 0.6")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
@@ -59,13 +59,13 @@ class CodeSampling:
 
     def __post_init__(self) -> None:
         if not 1 <= self.guidance < math.inf:
-            raise UserError(f"guidance is {self.guidance}: give 1 (none) or more")
+            raise invalid("guidance", self.guidance, "give 1 (none) or more")
         if not 0 <= self.temperature < math.inf:
-            raise UserError(f"temperature is {self.temperature}: give 0 or more")
+            raise invalid("temperature", self.temperature, "give 0 or more")
         if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}: give 1 or more, or 0 for all codes")
+            raise invalid("top_k", self.top_k, "give 1 or more, or 0 for all codes")
         if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}: give a probability above 0, up to 1 for all codes")
+            raise invalid("top_p", self.top_p, "give a probability above 0, up to 1 for all codes")
 
 
 def draw_codes(logits: Tensor, noise: Tensor, sampling: CodeSampling) -> Tensor:

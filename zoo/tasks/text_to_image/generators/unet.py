@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import UserError
+from zoo.errors import invalid
 from zoo.tasks.text_to_image.generators.diffusion import RectifiedFlow, assemble
 from zoo.tasks.text_to_image.registry import GENERATORS
 
@@ -88,7 +88,7 @@ def unet_tiny(
         UserError: An option is out of its range.
     """
     if not widths or any(width < 32 or width % 32 for width in widths):
-        raise UserError(f"widths is {list(widths)}: give multiples of 32, one for each size")
+        raise invalid("widths", list(widths), "give multiples of 32, one for each size")
     return assemble(
         partial(UNet, widths=widths),
         image_size=image_size,
