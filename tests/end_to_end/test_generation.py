@@ -292,7 +292,7 @@ def test_every_fault_of_a_submission_is_listed_and_nothing_scored(place, tmp_pat
     assert main([*words, "--output", str(tmp_path / "score.json")]) == 1
     err = capsys.readouterr().err
     assert f"image {lines[1].split(chr(9))[0]}: is missing" in err
-    assert f"T2I_test.tsv:2: picture {lines[0].split(chr(9))[0]}: the id is already on line 1" in err
+    assert f"T2I_test.tsv:2: image {lines[0].split(chr(9))[0]}: the id is already on line 1" in err
     assert f"T2I_test.tsv:3: image {cut[0]}" in err
     assert "The submission is not valid: 3 error(s)." in err
     assert not (tmp_path / "score.json").exists()

@@ -124,7 +124,7 @@ def test_a_convolutional_tower_takes_any_size(resnet):
         ("resnt50", {}, "timm has no model 'resnt50'. Did you mean resnet50"),
         ("resnet50.nobody", {}, "has no weights 'nobody'. It has a1_in1k"),
         ("resnet18", {"patch_dropout": 0.5}, "patch_dropout: timm's 'resnet18' does not take it"),
-        ("test_vit", {"patch_dropout": 1.5}, "patch_dropout: 1.5 came; it is a share"),
+        ("test_vit", {"patch_dropout": 1.5}, "patch_dropout is 1.5: give a share"),
         ("resnet18", {"image_size": 0}, "image_size: 0 is not a multiple"),
         ("test_vit", {"image_size": 70}, "image_size: 70 is not a multiple of the 16-pixel patches .* 64 or 80"),
     ],

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def parameter_groups(
     """
     rates = rates or {}
     if weight_decay < 0:
-        raise UserError(f"weight_decay: {weight_decay} came; use 0 or more.")
+        raise invalid("weight_decay", weight_decay, "give 0 or more")
     if any(rate < 0 for rate in rates.values()):
         raise UserError(f"learning rates: {min(rates.values())} came; use 0 or more.")
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -133,11 +133,11 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, min
         UserError: A number is out of its range.
     """
     if warmup_steps < 0:
-        raise UserError(f"warmup_steps: {warmup_steps} came; use 0 or more.")
+        raise invalid("warmup_steps", warmup_steps, "give 0 or more")
     if total_steps < 1:
-        raise UserError(f"total_steps: {total_steps} came; a training has at least one step.")
+        raise invalid("total_steps", total_steps, "a training has at least one step")
     if not 0 <= min_ratio <= 1:
-        raise UserError(f"min_ratio: {min_ratio} came; it is a share of the peak learning rate, 0 to 1.")
+        raise invalid("min_ratio", min_ratio, "give a share of the peak learning rate, 0 to 1")
     ratio = partial(warmup_cosine_ratio, warmup_steps=warmup_steps, total_steps=total_steps, min_ratio=min_ratio)
     return LambdaLR(optimizer, ratio)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.core.weights import load_strictly, read_weights
 from zoo.data.images import over_white, resize
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, invalid, nearest
 from zoo.models.lora import add_lora, beside_adapters
 from zoo.registry import IMAGE_TOWERS
 
@@ -48,9 +48,9 @@ class TimmImageTower(nn.Module):
     ) -> None:
         super().__init__()
         if num_layers is not None and num_layers < 1:
-            raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more. None is all of its own.")
+            raise invalid("num_layers", num_layers, "give 1 or more, or null for all of its own")
         if not 0 <= patch_dropout < 1:
-            raise UserError(f"patch_dropout: {patch_dropout} came; it is a share, from 0 to below 1.")
+            raise invalid("patch_dropout", patch_dropout, "give a share, from 0 to below 1")
         config = _pretrained_config(name)
         self.image_size: int = config.input_size[-1] if image_size is None else image_size
         options: dict[str, Any] = {}

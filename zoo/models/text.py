@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel
 
 from zoo.core.weights import load_strictly
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.models.hub import read_configuration, read_model
 from zoo.models.lora import add_lora, beside_adapters
 from zoo.models.tokenizer import BertChineseTokenizer, Tokenize, pad
@@ -51,7 +51,7 @@ class TransformersTextTower(nn.Module):
         super().__init__()
         positions = getattr(encoder.config, "max_position_embeddings", None) or context_length
         if not 2 < context_length <= positions:
-            raise UserError(f"context_length: {context_length} came; this text tower takes 3 to {positions} tokens.")
+            raise invalid("context_length", context_length, f"this text tower takes 3 to {positions} tokens")
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.width: int = encoder.config.hidden_size
@@ -188,9 +188,9 @@ def _chinese_bert(
     pad_to_context: bool = False,
 ) -> TransformersTextTower:
     if num_layers < 1:
-        raise UserError(f"num_layers: {num_layers} came; a tower has 1 or more.")
+        raise invalid("num_layers", num_layers, "give 1 or more")
     if not 0 <= dropout < 1:
-        raise UserError(f"dropout: {dropout} came; it is a share, from 0 to below 1.")
+        raise invalid("dropout", dropout, "give a share, from 0 to below 1")
     config = BertConfig(
         vocab_size=21128,
         hidden_size=width,
@@ -290,7 +290,7 @@ def bert_tiny_chinese(
         UserError: ``width`` is not a multiple of ``num_heads``.
     """
     if width % num_heads:
-        raise UserError(f"width: {width} is not a multiple of num_heads {num_heads}.")
+        raise invalid("width", width, f"give a multiple of num_heads, {num_heads}")
     tower = _chinese_bert(
         width=width,
         num_layers=num_layers,

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertLMHeadModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from zoo.core.options import options_of
-from zoo.errors import UserError, invalid
+from zoo.errors import invalid
 from zoo.models.hub import load_language_model
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
 from zoo.tasks.captioning.captioners.decoding import Decoding
@@ -136,7 +136,7 @@ def encoder_decoder_tiny(
         UserError: An option is out of its range.
     """
     if width % num_heads:
-        raise UserError(f"width: {width} is not a multiple of num_heads {num_heads}.")
+        raise invalid("width", width, f"give a multiple of num_heads, {num_heads}")
     return _build(
         width=width,
         num_layers=num_layers,
