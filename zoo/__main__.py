@@ -13,7 +13,7 @@ COMMANDS = {  # those that no task owns
     "validate": Command("zoo.cli.train:validate", "score a checkpoint on the validation split"),
     "test": Command("zoo.cli.train:test", "score a checkpoint on the test split, where there are answers"),
     "predict": Command("zoo.cli.train:predict", "write the submission file for the test split"),
-    "score": Command("zoo.cli.score:main", "score a submission file as MUGE does, or list every fault in it"),
+    "score": Command("zoo.cli.score:main", "score a submission file as MUGE does, or list every error in it"),
     "list": Command("zoo.cli.list:main", "the models that an experiment can name"),
     "data": Command("zoo.cli.data:main", "check, import, export, encode data; make the embedded data set"),
     "bench": Command("zoo.cli.bench:main", "measure speed against the originals"),

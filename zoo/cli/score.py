@@ -16,5 +16,5 @@ def main(argv: list[str]) -> int:
         {name: command for spec in find_specs() for name, command in spec.scorings.items()},
         argv,
         prog="python -m zoo score",
-        description="Score a submission file, or list every fault in it.",
+        description="Score a submission file, or list every error in it.",
     )

@@ -21,7 +21,7 @@ def check_ids(came: Sequence[int], place_of: Mapping[int, int], *, metric: str, 
         complete: Whether all of the split must have come.
 
     Raises:
-        RuntimeError: Ids are missing, repeated or unknown: each fault with a count and some ids.
+        RuntimeError: Ids are missing, repeated or unknown: each error with a count and some ids.
     """
     errors = _id_faults(came, place_of, missing_allowed=not complete)
     if errors:

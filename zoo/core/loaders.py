@@ -137,7 +137,7 @@ def join_images(
         The image's row by the place among ``image_ids``, rising, of all that can be used.
 
     Raises:
-        UserError: There is a fault and no list for it, or nothing can be used.
+        UserError: There is an error and no list for it, or nothing can be used.
     """
     row_of = {str(image_id): row for row, image_id in enumerate(tsv.ids)}
     known = set(image_ids)

@@ -26,7 +26,7 @@ def scoring_parser() -> CommandParser:
         prog="python -m zoo score text_to_image",
         description="E-Commerce T2I: FID, KID and IS where Inception's weights are there; Fréchet distance, precision"
         " and recall in a matcher's features; R-precision with its ceiling and controls. MUGE publishes no evaluator:"
-        " the protocol is printed and stored with the numbers. Every fault of the file is listed first, with line and"
+        " the protocol is printed and stored with the numbers. Every error of the file is listed first, with line and"
         " id; then the exit code is 1 and nothing is scored.",
     )
     add_extractor_options(parser)
