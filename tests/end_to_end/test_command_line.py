@@ -312,6 +312,17 @@ def trained(zoo_main, workplace, only_run):
     return only_run(workplace)
 
 
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(zoo_main, trained, workplace):
+    best = (trained / "checkpoints" / "best.ckpt").read_bytes()
+    moved = trained.rename(workplace / "elsewhere")
+    code, out, err = zoo_main("fit", "--ckpt_path", moved, "--trainer.max_epochs", 3, "--model.learning_rate", 5)
+    assert code == 0, err
+    validations = [float(row["val/mean_recall"]) for row in rows(moved) if row["val/mean_recall"]]
+    assert validations[-1] < max(validations[:-1])
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
+    assert f"val/mean_recall {max(validations):.2f}" in out
+
+
 def test_a_resumed_run_goes_on_in_its_folder(zoo_main, trained, workplace, only_run):
     before, best = rows(trained), (trained / "checkpoints" / "best.ckpt").read_bytes()
     last = weights(trained / "checkpoints" / "last.ckpt")
