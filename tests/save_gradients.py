@@ -1,11 +1,11 @@
-"""A callback for test_exactness.py, imported by the processes that it starts."""
+"""A callback for test_exactness.py and test_dalle.py, imported by the processes that it starts."""
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
 
 class SaveGradients(Callback):
-    """Saves the gradients of the first step, as the optimiser sees them, and the loss."""
+    """Saves the gradients of the first step, as the optimiser sees them, and the loss, if it is logged by then."""
 
     def __init__(self, path: str):
         self.path = path
@@ -13,4 +13,5 @@ class SaveGradients(Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         gradients = {name: parameter.grad for name, parameter in pl_module.named_parameters()}
         if trainer.is_global_zero:
-            torch.save({"gradients": gradients, "loss": float(trainer.callback_metrics["train/loss"])}, self.path)
+            loss = float(trainer.callback_metrics.get("train/loss", "nan"))
+            torch.save({"gradients": gradients, "loss": loss}, self.path)
