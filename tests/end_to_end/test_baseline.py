@@ -2,9 +2,9 @@
 
 It is the safety net of changes that must not change numbers. Everything runs small, on a CPU, in processes of one
 thread. ``baseline.json`` beside this file holds what is expected; ``ZOO_WRITE_BASELINE=1`` rewrites the parts that run.
-On the machine that wrote it (its key ``machine``) numbers must be equal to the bit. On others those that networks
-compute may differ by a thousandth, and files that hold what a network made are not compared; keys, exit codes and
-other files must be equal everywhere.
+On the machine that wrote it (its key ``machine``) numbers must be equal to the bit. On others scores
+and first losses may differ by a thousandth, what follows from a training is not compared, nor are files that hold what
+a network made; keys, exit codes and other files must be equal everywhere.
 
     pytest tests/end_to_end/test_baseline.py -m slow -n 2 --dist=loadgroup     # the whole
     pytest tests/end_to_end/test_baseline.py -m slow -n 0 -k captioning        # one part
@@ -295,6 +295,7 @@ WRITES = os.environ.get("ZOO_WRITE_BASELINE") == "1"
 STEPS = 20
 TOLERANCE = {"rel_tol": 1e-3, "abs_tol": 1e-6}
 SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+TRAINED = ("captioning", "retrieval", "t2i", "tokenizer")  # parts whose numbers follow from a training
 MADE = "made"  # in the key of what holds a network's or an encoder's own bytes: compared on the same machine only
 
 pytestmark = pytest.mark.slow
@@ -334,10 +335,25 @@ def verify(part, found):
     errors = [f"{key}: no longer there" for key in expected.keys() - found.keys()]
     errors += [f"{key}: new" for key in found.keys() - expected.keys()]
     for key in expected.keys() & found.keys():
-        if same_machine or f"/{MADE}/" not in key:
-            errors += differences(key, expected[key], found[key], exact=same_machine)
+        pair = [values[key] if same_machine else robust(key, values[key]) for values in (expected, found)]
+        errors += differences(key, *pair, exact=same_machine)
     what = "to the bit" if same_machine else "within a thousandth: another machine wrote them"
     assert not errors, f"{len(errors)} differences ({what}):\n" + "\n".join(sorted(errors)[:40])
+
+
+def robust(key, value):
+    """The part of a value that is the same on any machine; None: nothing.
+
+    Of a training that is its first loss: later a near tie decides its course, of codes or of samples.
+    """
+    numbers = isinstance(value, float) or (
+        isinstance(value, list) and all(isinstance(each, float | None) for each in value)
+    )
+    if f"/{MADE}/" in key or (numbers and key.startswith("t2i/dalle")):  # it learns the codes of a trained tokenizer
+        return None
+    if numbers and key.startswith(TRAINED):
+        return value[:1] if key.endswith("/train/loss") else None
+    return value
 
 
 def differences(key, expected, found, *, exact):
