@@ -158,7 +158,10 @@ def test_scores_and_submissions_are_those_of_one_process(zoo, place, run):
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_seven_rows_on_three_processes(zoo, tmp_path):
+    """Four batches of queries and six of images, on three processes."""
     place = make_place(tmp_path, queries=7, pictures=11)
+    experiment = place / "experiments" / "tiny.yaml"
+    experiment.write_text(experiment.read_text().replace("eval_batch_size: 4", "eval_batch_size: 2"))
     run = fit(zoo, place, processes=3)
     metrics, submission = results(zoo, place, run, processes=1)
     others, other_submission = results(zoo, place, run, processes=3)

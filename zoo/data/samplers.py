@@ -108,15 +108,12 @@ class TrainingBatchSampler(Sampler[list[tuple[int, int]]]):
         return groups, self.num_rows
 
 
-CUTS = 8  # processes up to which a small split has the same batches on any number
-
-
 class EvaluationBatchSampler(Sampler[list[int]]):
     """Every row once over all processes, in file order; process ``rank`` takes every ``world_size``-th batch.
 
     Whole batches go to a process, not rows, so a row has the same batch mates whatever the number of processes: its
-    embedding is the same to the last bit, and equal scores stay equal. Small splits are cut into smaller batches, so
-    that each process has some: on one process too, as for ``CUTS`` of them.
+    embedding is the same to the last bit, and equal scores stay equal. Only a split of fewer batches than processes is
+    cut into smaller ones, so that each process has some.
 
     Args:
         num_rows: Rows in the split.
@@ -127,7 +124,8 @@ class EvaluationBatchSampler(Sampler[list[int]]):
 
     def __init__(self, num_rows: int, *, batch_size: int, rank: int, world_size: int) -> None:
         self.num_rows = num_rows
-        self.batch_size = max(1, min(batch_size, num_rows // max(world_size, CUTS)))
+        enough = -(-num_rows // batch_size) >= world_size
+        self.batch_size = batch_size if enough else max(1, num_rows // world_size)
         self.rank = rank
         self.world_size = world_size
 
