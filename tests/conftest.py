@@ -42,9 +42,8 @@ def pytest_runtest_setup():
 def zoo_cache(tmp_path_factory, pytestconfig):
     """Zoo's cache for the whole session, also of the processes that tests start: the user's own is left alone."""
     own = tmp_path_factory.getbasetemp()
-    folder = (
-        own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    ) / "zoo-cache"  # one for all of xdist's workers
+    # xdist's workers share one, beside their own folders
+    folder = (own.parent if hasattr(pytestconfig, "workerinput") else own) / "zoo-cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(folder))
         yield folder
