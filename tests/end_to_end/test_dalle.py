@@ -131,7 +131,6 @@ def trained(place, codes, zoo_process):
 def here(place, zoo_main, monkeypatch):
     """Runs a command line in this process, in that folder: ``code, out, err = here("fit", …)``."""
     monkeypatch.chdir(place)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])  # the callback `interrupt`
     return zoo_main
 
 

@@ -230,8 +230,7 @@ def test_score_gives_the_numbers_of_test(place, run, zoo_process):
     assert scored["protocol"]["extractors"] == tested["protocol"]["extractors"]
 
 
-def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch, matcher_file):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, matcher_file):
     importlib.import_module("copying")  # registers the generator
     task = TextToImageTask(
         "copying",
@@ -263,8 +262,7 @@ def test_the_matcher_cannot_be_the_reranker(place, tmp_path, capsys, monkeypatch
     assert scores["r_precision"] == scores["r_precision_true"]
 
 
-def test_a_reranker_keeps_the_nearest_candidate(place, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+def test_a_reranker_keeps_the_nearest_candidate(place):
     importlib.import_module("copying")
     options = {"generator_options": {"root": str(place / "data"), "noise": 60.0}}
     one, best = (
@@ -380,8 +378,7 @@ def test_a_name_that_does_not_tell_the_split_is_asked_for_it(place, tmp_path, ca
     assert "--targets '': there is no such folder" in capsys.readouterr().err
 
 
-def test_a_checkpoint_is_loaded_with_its_averages(trained, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+def test_a_checkpoint_is_loaded_with_its_averages(trained):
     importlib.import_module("copying")  # registers the generator
     run = trained[0]
     (path,) = (run / "checkpoints").glob("best.ckpt")

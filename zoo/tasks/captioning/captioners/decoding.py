@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
-from zoo.errors import UserError, invalid
+from zoo.errors import invalid
 from zoo.tasks.captioning.captioners.vocabulary import Vocabulary
 
 
@@ -33,7 +33,7 @@ class Decoding:
     def __post_init__(self) -> None:
         for name, least in (("beams", 1), ("max_tokens", 1), ("no_repeat_ngram", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}: give {least} or more")
+                raise invalid(name, getattr(self, name), f"give {least} or more")
         if not -10 <= self.length_penalty <= 10:
             raise invalid("length_penalty", self.length_penalty, "give -10 to 10")
 

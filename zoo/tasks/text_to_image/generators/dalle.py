@@ -104,7 +104,7 @@ class DALLE(nn.Module):
         hidden = self._read(torch.cat([self._embed(texts), places.to(written.dtype)], dim=1), None)
         return self.head(hidden[:, self.context_length :])
 
-    # --- drawing -----------------------------------------------------------------------------------------------
+    # --- sampling ----------------------------------------------------------------------------------------------
 
     @property
     def sampling(self) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class RectifiedFlow(nn.Module):
         foretold = self.network(mix(data, noise, time), time, text, mask)
         return {"loss": mse_loss(foretold.float(), path_velocity(data, noise))}
 
-    # --- drawing -----------------------------------------------------------------------------------------------
+    # --- sampling ----------------------------------------------------------------------------------------------
 
     @property
     def sampling(self) -> dict[str, Any]:
