@@ -56,10 +56,13 @@ class EMA(Callback):
             return
         self._seen_step = trainer.global_step
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        trained = _trainable(pl_module)
         if not self.averages:
-            self.averages = {name: value.detach().float().clone() for name, value in _trainable(pl_module)}
-        for name, value in _trainable(pl_module):
-            self.averages[name] = self.averages[name].to(value.device).lerp_(value.detach().float(), 1 - decay)
+            self.averages = {name: value.detach().float().clone() for name, value in trained}
+        values = [value.detach().float() for _, value in trained]
+        averages = [self.averages[name].to(value.device) for name, value in trained]
+        torch._foreach_lerp_(averages, values, 1 - decay)  # a few kernels in place of one each
+        self.averages = {name: average for (name, _), average in zip(trained, averages, strict=True)}
         self.updates += 1
 
     # --- evaluation --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from zoo.core.device import Later
 from zoo.errors import UserError
 from zoo.io import atomic_write
 
@@ -69,6 +70,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.terminated = False  # SIGTERM or SIGINT came, here or elsewhere
         self.signal = signal.SIGTERM  # which
+        self.told: Later | None = None  # how many processes were told, as of the last step
         self.saved_step = 0
         self.optimizing = False  # a step has begun to move the weights and is not yet counted
         self.between_steps = False  # while writing: the counters must say that no step has begun
@@ -95,7 +97,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Write, between two steps, when it is time; stop, on every process, when one was told to."""
-        stop = trainer.strategy.reduce_boolean_decision(self.terminated, all=False)
+        stop = self._one_was_told(trainer)
         self.terminated |= stop
         if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
             for logger in trainer.loggers:
@@ -143,6 +145,8 @@ class LastCheckpoint(Checkpoint):
     def _listen(self, trainer: L.Trainer) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: self._terminate(trainer, number))
+        # Lightning's own agreement on SIGTERM, which waits for the GPU at every step.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def _terminate(self, trainer: L.Trainer, number: int) -> None:
         """Take note, and tell the other processes of this machine, once."""
@@ -159,6 +163,15 @@ class LastCheckpoint(Checkpoint):
             os.kill(os.getppid(), signal.SIGTERM)
         elif launcher is not None:
             launcher.kill(signal.SIGTERM)
+
+    def _one_was_told(self, trainer: L.Trainer) -> bool:
+        """Tell whether a process was told to stop; of several, by the last step: a GPU's answer to this one is late."""
+        if trainer.world_size == 1:
+            return self.terminated
+        told = torch.full((), float(self.terminated), device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(told)
+        before, self.told = self.told, Later(told)
+        return before is not None and before.item() > 0
 
     def _is_child(self) -> bool:
         """Tell whether Lightning's first process started this one."""

@@ -1,6 +1,8 @@
 """What every run does, whatever its experiment lists: the command line adds these callbacks itself."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo.io import write_text
+
+GRACE = 5.0  # seconds that other processes have to end by themselves
 
 
 class WriteConfig(Callback):
@@ -120,3 +124,21 @@ class PartialBest(Callback):
             if monitor not in trainer.callback_metrics and partial in trainer.callback_metrics:
                 checkpoint.monitor = partial  # type: ignore[attr-defined]
                 rank_zero_warn(f"Validation is cut short: the best checkpoint is chosen by {partial}")
+
+
+class EndTogether(Callback):
+    """Ends the processes that this one started when it fails: they would wait for it, and hold their GPUs.
+
+    NCCL has them wait for half an hour. They have some seconds to say what they died of, if it was theirs.
+    """
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """End them; those that agreed to stop leave by themselves."""
+        if isinstance(exception, SystemExit | KeyboardInterrupt):
+            return
+        deadline = time.monotonic() + GRACE
+        for process in getattr(trainer.strategy.launcher, "procs", ()):
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
@@ -27,8 +28,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 import zoo.callbacks
 import zoo.core.sharding  # its strategy can be named
 from zoo.callbacks.last_checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
-from zoo.callbacks.run import CommandLineWins, PartialBest, RandomWeightsBanner, WriteConfig
-from zoo.cli.errors import explain
+from zoo.callbacks.run import CommandLineWins, EndTogether, PartialBest, RandomWeightsBanner, WriteConfig
+from zoo.cli.errors import explain, load_class
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
 from zoo.cli.silence import quiet_libraries
@@ -94,7 +95,7 @@ def main(verb: str, options: Sequence[str]) -> int:
     except SIGTERMException:  # of validate, test and predict; Lightning would leave with 0
         code = TERMINATED
     except RuntimeError as error:
-        if "Connection closed by peer" not in str(error):
+        if "Connection closed by peer" not in str(error) and not isinstance(error, torch.distributed.DistBackendError):
             raise
         print(f"zoo {verb}: error: another process of this run has stopped", file=sys.stderr)
     finally:
@@ -240,6 +241,10 @@ class ZooCLI(LightningCLI):
         options = self._get(self.config, "trainer")
         callbacks = as_list(options.get("callbacks"))
         options["callbacks"] = [given for place, given in enumerate(callbacks) if given not in callbacks[:place]]
+        # A GPU without bfloat16 has float16, whose losses are scaled: not every task can be trained so.
+        path = self._get(self.config, "model").class_path
+        if options.precision == best_precision() == "16-mixed" and not getattr(load_class(path), "scaled_losses", True):
+            options.precision = "32-true"
         for kind in (L.LightningModule, L.LightningDataModule, L.Callback):
             self.parser.add_instantiator(self._instantiate, kind)
 
@@ -259,6 +264,14 @@ class ZooCLI(LightningCLI):
         if self.trained is not None:
             load_strictly(self.model, self.trained, f"--ckpt_path {self.plan.checkpoint}")
             self.trained = None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(
+                error, {**self.model.hparams, "batch_size": getattr(self.datamodule, "batch_size", None)}
+            ) from None
 
     def before_fit(self) -> None:
         """Start the clock."""
@@ -292,7 +305,7 @@ class ZooCLI(LightningCLI):
             logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved(), self.done_steps)
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
-        always: list[L.Callback] = [CommandLineWins(), PartialBest(), RandomWeightsBanner()]
+        always: list[L.Callback] = [CommandLineWins(), PartialBest(), RandomWeightsBanner(), EndTogether()]
         always.append(WriteConfig(folder / "config.yaml", self.resolved(), note))
         always.append(LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")))
         unwanted = tuple(kind for option, kind in SWITCHED_OFF_BY.items() if options.get(option) is False)
@@ -317,6 +330,26 @@ class ZooCLI(LightningCLI):
         """The whole configuration as plain data, without what belongs to this command alone."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key not in NOT_OF_THE_RUN}
+
+
+def out_of_memory(error: torch.OutOfMemoryError, options: dict[str, Any]) -> UserError:
+    """What to type where a GPU's memory does not hold a step; of a task and its data that have these options."""
+    found = re.search(r"capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", str(error))
+    free = f" ({found[2]} of {found[1]} were free)" if found else ""
+    fixes = [f"a smaller data.batch_size than {options['batch_size']}"]
+    if "chunk_size" in options:
+        fixes.append(
+            f"a smaller model.chunk_size than {options['chunk_size']}"
+            if options["chunk_size"]
+            else "model.chunk_size 64, which changes no gradient"
+        )
+    if options.get("gradient_checkpointing") is False:
+        fixes.append("model.gradient_checkpointing true, which takes a third more time")
+    return UserError(
+        f"the GPU's memory is full{free}: give {', or '.join(fixes)}",
+        argument="data.batch_size",
+        value=options["batch_size"],
+    )
 
 
 def user_error_behind(error: BaseException | None) -> UserError | None:

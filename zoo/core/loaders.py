@@ -235,7 +235,7 @@ def training_loader(
             f"training with {sampler.batch_size}",
             file=sys.stderr,
         )
-    return _loader(dataset, sampler, num_workers=num_workers, world_size=place["world_size"], persistent=True)
+    return _loader(dataset, sampler, trainer, num_workers=num_workers, persistent=True)
 
 
 def evaluation_loader(dataset: Dataset, trainer: "Trainer | None", *, batch_size: int, num_workers: int) -> DataLoader:
@@ -249,13 +249,16 @@ def evaluation_loader(dataset: Dataset, trainer: "Trainer | None", *, batch_size
     """
     place = place_of(trainer)
     sampler = EvaluationBatchSampler(len(dataset), batch_size=batch_size, **place)  # type: ignore[arg-type]
-    return _loader(dataset, sampler, num_workers=num_workers, world_size=place["world_size"], persistent=False)
+    return _loader(dataset, sampler, trainer, num_workers=num_workers, persistent=False)
 
 
-def _loader(dataset: Dataset, sampler: Any, *, num_workers: int, world_size: int, persistent: bool) -> DataLoader:
-    # Beside a process group's threads a forked worker hangs, once in some hundreds (CPython waits for a lock that
-    # such a thread held): a server without threads forks the workers then.
-    server = num_workers > 0 and world_size > 1
+def _loader(
+    dataset: Dataset, sampler: Any, trainer: "Trainer | None", *, num_workers: int, persistent: bool
+) -> DataLoader:
+    on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+    # Beside the threads of a process group or of CUDA a forked worker hangs, once in some hundreds (CPython waits for a
+    # lock that such a thread held): a server without threads forks the workers then.
+    server = num_workers > 0 and (place_of(trainer)["world_size"] > 1 or on_gpu)
     if server:
         multiprocessing.set_forkserver_preload([type(dataset).__module__])
     kind = LateLoader if persistent else DataLoader
@@ -265,7 +268,7 @@ def _loader(dataset: Dataset, sampler: Any, *, num_workers: int, world_size: int
         num_workers=num_workers,
         multiprocessing_context="forkserver" if server else None,
         persistent_workers=persistent and num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=on_gpu,
         collate_fn=whole_batch,
         worker_init_fn=start_worker,
     )

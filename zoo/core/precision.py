@@ -1,4 +1,4 @@
-"""Arithmetic for numbers that must be the same whatever precision the trainer asked for: true fp32, and fp64."""
+"""Precisions: one that a command asks for; true fp32 and fp64, for numbers that must be the same in whatever one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +31,11 @@ def full_float32(device: torch.device) -> Iterator[None]:
         finally:
             for switch, setting in zip(switches, settings, strict=True):
                 switch.fp32_precision = setting
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """Compute inside as Lightning does in that precision: ``bf16-mixed``, or as the weights are."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
@@ -108,6 +108,10 @@ def shard_towers(task: L.LightningModule, towers: Iterable[tuple[str, nn.Module]
     if not is_sharded(task):
         return
     mesh: Any = task.device_mesh
+    half = task.trainer.precision == "bf16-mixed"  # then weights travel in 16 bits, and gradients are summed in 32
+    policy = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
+    )
     for side, tower in towers:
         blocks = list(asked(tower, "blocks", f"{side}_tower")())
         if not blocks:
@@ -116,7 +120,7 @@ def shard_towers(task: L.LightningModule, towers: Iterable[tuple[str, nn.Module]
             )
         whole = {parameter for parameter in tower.parameters() if not parameter.is_contiguous()}
         for part in (*blocks, tower):
-            fully_shard(part, mesh=mesh["data_parallel"], ignored_params=whole)
+            fully_shard(part, mesh=mesh["data_parallel"], mp_policy=policy, ignored_params=whole)
         tower.register_forward_pre_hook(_keep_in_evaluation, prepend=True)
 
 

@@ -33,7 +33,10 @@ class Task(L.LightningModule):
     Attributes:
         weights: Where each part's initial weights came from, for people; kept in the checkpoint.
         trained_steps: Optimiser steps behind the checkpoint that was loaded.
+        scaled_losses: Whether it can be trained in float16, whose losses are scaled: the default of old GPUs.
     """
+
+    scaled_losses = True
 
     def __init__(self) -> None:
         super().__init__()

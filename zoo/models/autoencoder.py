@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zoo.core.precision import full_float32
 from zoo.core.weights import UnavailableError, hub_file, load_strictly, read_weights
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
@@ -41,8 +42,9 @@ class KLAutoencoder(nn.Module):
         load_strictly(self.model, read_weights(source), source)
 
     def encode(self, images: Tensor) -> Tensor:
-        """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``."""
-        return self.model.encode(to_pixels(images)).latent_dist.mode().float()
+        """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``, in fp32."""
+        with full_float32(images.device):
+            return self.model.encode(to_pixels(images)).latent_dist.mode()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents as ``[B, 3, S, S] uint8``."""

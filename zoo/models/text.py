@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel
 
+from zoo.core.device import send
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid
 from zoo.models.hub import read_configuration, read_model
@@ -82,8 +83,15 @@ class TransformersTextTower(nn.Module):
         ids, mask = self.tokenizer(texts, context_length=self.context_length)
         if self.pad_to_context:
             ids, mask = (F.pad(side, (0, self.context_length - side.shape[1])) for side in (ids, mask))
-        ids, mask = ids.to(self.encoder.device), mask.to(self.encoder.device)
-        return self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask
+        full = bool(mask.all())  # asked of the host, and no GPU waits for it
+        ids, mask = (send(side, self.encoder.device) for side in (ids, mask))
+        attention_mask = None if full else self._attention_mask(mask)
+        return self.encoder(input_ids=ids, attention_mask=attention_mask).last_hidden_state, mask
+
+    def _attention_mask(self, mask: Tensor) -> Tensor:
+        """The mask ``[B, N] bool`` as attention reads it; transformers would ask the device whether it is full."""
+        ready = isinstance(self.encoder, BertModel) and self.encoder.config._attn_implementation == "sdpa"
+        return mask[:, None, None] if ready else mask.long()
 
     def load_published(self, source: str) -> None:
         """Load the encoder's weights, of a model with any heads: all of them, or none.

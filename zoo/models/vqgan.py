@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pixel_shuffle, pixel_unshuffle
 
+from zoo.core.precision import full_float32
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError, invalid
 from zoo.registry import IMAGE_TOKENIZERS
@@ -66,8 +67,9 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def replace(self, codes: Tensor, latents: Tensor) -> None:
-        """Put latents ``[n, D]`` in the place of codes ``[n] int64``."""
-        self.embedding.weight[codes] = latents.to(self.embedding.weight)
+        """Put latents ``[K, D]`` in the place of those of the K codes that are true in ``codes [K] bool``."""
+        weight = self.embedding.weight
+        weight.copy_(torch.where(codes[:, None], latents.to(weight), weight))
 
     def _comparable(self, vectors: Tensor) -> Tensor:
         return normalize(vectors, dim=1) if self.unit_length else vectors
@@ -191,14 +193,14 @@ class VQGAN(nn.Module):
         return self._pixels(quantized), codes, loss, latents.detach()
 
     def encode(self, images: Tensor) -> Tensor:
-        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 also under autocast.
+        """``[B, 3, S, S] uint8`` as codes ``[B, S / factor, S / factor] int64``, in fp32 whatever the precision.
 
         Raises:
             UserError: The images' side is no multiple of ``factor``.
         """
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
             raise UserError(f"images: {list(images.shape)} came; this VQGAN takes multiples of {self.factor} pixels")
-        with torch.autocast(images.device.type, enabled=False):
+        with full_float32(images.device):  # a GPU's TF32 would give other codes than a CPU
             return self.quantize.codes(self._latents(to_pixels(images)))
 
     def decode(self, codes: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.core.command import CommandParser
+from zoo.core.command import CommandParser, add_precision
 from zoo.errors import UserError
 
 BATCH = 32
@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
 
     import zoo
     from zoo.core.checkpoint import newest_run
+    from zoo.core.precision import autocast
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = zoo.load(options.checkpoint, device=device)
@@ -37,9 +38,10 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which writes no captions")
     print(f"{newest_run(options.checkpoint)}, {task.trained_steps} steps", file=sys.stderr)
     errors: list[str] = []
-    for path, caption in describe(task.captioner, paths, options.decoding or {}, errors):
-        record = {"image": str(path), "text": caption}
-        print(json.dumps(record, ensure_ascii=False) if options.json else f"{path}\t{caption}")
+    with autocast(options.precision, task.device):
+        for path, caption in describe(task.captioner, paths, options.decoding or {}, errors):
+            record = {"image": str(path), "text": caption}
+            print(json.dumps(record, ensure_ascii=False) if options.json else f"{path}\t{caption}")
     for error in errors:
         print(error, file=sys.stderr)
     return 1 if errors else 0
@@ -50,7 +52,7 @@ def caption_parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m zoo caption",
         description="Write a Chinese caption of each image: a line of file, tab, caption. It is a function of"
-        " checkpoint, image and decoding; it is computed in fp32, on a GPU where there is one.",
+        " checkpoint, image and decoding; it is computed on a GPU where there is one.",
     )
     parser.add_argument(
         "checkpoint",
@@ -64,6 +66,7 @@ def caption_parser() -> CommandParser:
         default=None,
         help="How to write, where it is not to be as in training: --decoding.beams 8 --decoding.length_penalty 0.",
     )
+    add_precision(parser)
     parser.add_argument("--json", action="store_true", help="Print JSON lines of image and text.")
     return parser
 

@@ -31,16 +31,19 @@ class Captioner(Protocol):
         """Encode images ``[B, 3, S, S] uint8`` for the language side: ``[B, N, width]``."""
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Turn captions into ids ``[B, T] int64``, with a start and an end token, and their mask ``[B, T] bool``."""
+        """Turn captions into ids ``[B, T] int64``, start and end token included, and their mask ``[B, T] bool``.
 
-    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
+        Both are on the CPU: what is to be learnt is chosen there, and no GPU is waited for.
+        """
+
+    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
+        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
 
     def write(self, encoded: Tensor, decoding: Any = None) -> list[str]:
         """Write a caption of each of B images, a function of the weights and its image alone."""
 
     def sample(self, encoded: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Sample ``count`` captions of each of B images, as ``tokenize`` gives them: ``[B * count, T]``."""
+        """Sample ``count`` captions of each of B images, ids and mask ``[B * count, T]``, where the weights are."""
 
     def spell(self, ids: Tensor) -> list[str]:
         """Turn ids ``[B, T]`` into texts, up to the end token."""

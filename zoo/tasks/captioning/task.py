@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
+from zoo.core.device import send
 from zoo.core.optim import OptimizerOptions, two_cosines_ratio
 from zoo.core.task import Task
 from zoo.errors import UserError
@@ -186,11 +187,11 @@ class CaptioningTask(Task):
         count = self.reward.samples
         ids, mask = self.captioner.sample(encoded.detach(), count)  # [B · k, T]
         rewards = self._score(batch, ids, mask, count)
-        targets, positions = ids[:, 1:], mask[:, 1:]
-        logits = self.captioner.logits(encoded.repeat_interleave(count, dim=0), ids[:, :-1], positions)
-        caption = torch.arange(len(ids), device=ids.device)[:, None].expand_as(positions)[positions]  # [M]
+        targets, places = ids[:, 1:], mask[:, 1:].flatten().nonzero()[:, 0]
+        logits = self.captioner.logits(encoded.repeat_interleave(count, dim=0), ids[:, :-1], places)
         self.log("train/reward", 100 * rewards.mean(), prog_bar=True)
-        return self_critical_loss(-token_losses(logits, targets[positions]), caption, rewards)
+        losses = token_losses(logits, targets.flatten()[places])
+        return self_critical_loss(-losses, places // targets.shape[1], rewards)
 
     def _score(self, batch: CaptionBatch, ids: Tensor, mask: Tensor, count: int) -> Tensor:
         """Score sampled captions by CIDEr-D, ``[B, k]``; the end counts as a token, where one came."""
@@ -208,10 +209,12 @@ class CaptioningTask(Task):
     def _token_losses(self, encoded: Tensor, batch: CaptionBatch, label_smoothing: float) -> tuple[Tensor, Tensor]:
         """Compute the cross-entropy ``[M]`` of the references' tokens, and each one's index in the batch ``[M]``."""
         ids, mask = self.captioner.tokenize(batch["text"])  # [C, T]
-        positions = mask[:, 1:]
-        logits = self.captioner.logits(encoded[batch["image_index"]], ids[:, :-1], positions)
-        losses = token_losses(logits, ids[:, 1:][positions], label_smoothing=label_smoothing)
-        return losses, batch["image_index"][:, None].expand_as(positions)[positions]
+        places = mask[:, 1:].flatten().nonzero()[:, 0]  # of the tokens to learn, found by the host
+        ids, places = send(ids, encoded.device), send(places, encoded.device)
+        targets = ids[:, 1:]
+        logits = self.captioner.logits(encoded[batch["image_index"]], ids[:, :-1], places)
+        losses = token_losses(logits, targets.flatten()[places], label_smoothing=label_smoothing)
+        return losses, batch["image_index"][places // targets.shape[1]]
 
     def learning_rates(self) -> dict[nn.Parameter, float]:
         """Give the image tower and the language model peak learning rates of their own, where they have one."""

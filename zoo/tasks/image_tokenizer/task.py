@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from zoo.core.device import send
 from zoo.core.optim import OptimizerOptions, adamw, warmup_cosine
 from zoo.core.task import Task
 from zoo.data.images import to_pixels
@@ -52,6 +53,8 @@ class ImageTokenizerTask(Task):
     Raises:
         UserError: The VQGAN cannot be built as it is asked for, or a number is out of its range.
     """
+
+    scaled_losses = False  # of two optimisers
 
     def __init__(
         self,
@@ -119,6 +122,8 @@ class ImageTokenizerTask(Task):
         super().setup(stage)
         if stage != "fit":
             return
+        if isinstance(self.trainer.strategy, DDPStrategy):  # each of the two optimisers leaves the other's alone
+            self.trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
         wanted = self.hparams["perceptual"]
         if wanted == "lpips" or (wanted == "auto" and find_vgg() is not None):
             self._lpips = [load_lpips()]
@@ -129,16 +134,10 @@ class ImageTokenizerTask(Task):
         """See that this can be trained here.
 
         Raises:
-            UserError: The codebook is of the published Gumbel kind, or strategy or precision cannot do two optimisers.
+            UserError: The codebook is of the published Gumbel kind, or the precision cannot do two optimisers.
         """
         if not hasattr(self.image_tokenizer.quantize, "replace"):
             raise UserError("image_tokenizer: a Gumbel codebook is read, not trained: take vqgan_f16, or another one")
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
-            raise UserError(
-                "trainer.strategy is ddp, and each of the two optimisers leaves the other's parameters alone: give"
-                " --trainer.strategy ddp_find_unused_parameters_true"
-            )
         if self.trainer.precision == "16-mixed":
             raise UserError("trainer.precision is 16-mixed, which scales one optimiser's losses: give bf16-mixed or 32")
 
@@ -206,20 +205,25 @@ class ImageTokenizerTask(Task):
 
     @torch.no_grad()
     def _keep_in_use(self, codes: Tensor, latents: Tensor) -> None:
-        """Count which codes were used, on all processes; put those that are idle too long where images are."""
-        used = torch.bincount(codes.flatten(), minlength=self.image_tokenizer.num_codes)
+        """Count which codes were used, on all processes; put those that are idle too long where images are.
+
+        Nothing here asks a GPU which, or how many, they are: it would be waited for at every step.
+        """
+        used = torch.zeros_like(self.counts)
+        used.scatter_add_(0, codes.flatten(), torch.ones_like(codes).flatten())
         used = self.trainer.strategy.reduce(used, reduce_op="sum")
         self.counts += used
         self.idle = torch.where(used > 0, 0, self.idle + 1)
-        idle = (self.idle >= self.hparams["restart_after"]).nonzero().flatten()
-        if not len(idle):
-            return
         rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
         gathered: Any = self.all_gather(rows)  # those of all processes
         rows = gathered.reshape(-1, latents.shape[1])
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.global_step))[: len(idle)]
-        self.image_tokenizer.quantize.replace(idle[: len(order)], rows[order.to(rows.device)])
-        self.idle[idle[: len(order)]] = 0
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.global_step))
+        late = self.idle >= self.hparams["restart_after"]  # [K]
+        turn = late.cumsum(dim=0) - 1  # of each late code among them
+        late &= turn < len(rows)
+        chosen = rows[send(order, rows.device)[turn.clamp(0, len(rows) - 1)]]  # [K, D]
+        self.image_tokenizer.quantize.replace(late, chosen)
+        self.idle = torch.where(late, 0, self.idle)
 
     def on_train_epoch_end(self) -> None:
         """Log the share of the codebook that the epoch used, in percent."""

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ FIRST = 32  # pairs whose neighbours are looked for together, at first
 BLOCK = 2**25  # similarities that are in memory at a time
 SAMPLED = 10_000  # pairs of rows that the reported means are taken over
 QUIET = 60.0  # seconds between two lines about how far a mining has come
+PATIENCE = timedelta(days=1)  # of the processes that do not mine; NCCL's would be half an hour
 
 
 class HardNegatives(Callback):
@@ -110,7 +112,9 @@ class HardNegatives(Callback):
         pairs = data_module(trainer, self).training_pairs()  # [P, 2] ids
         (query_ids, queries), (image_ids, images) = (np.unique(column, return_inverse=True) for column in pairs.T)
         embeddings = self._embed(trainer, pl_module, query_ids, image_ids)
-        groups = None
+        groups: list[Any] = [None]
+        several = trainer.world_size > 1
+        patient: Any = torch.distributed.new_group(backend="gloo", timeout=PATIENCE) if several else None
         if trainer.is_global_zero:  # alone: where neighbours are nearly as near, another device may choose otherwise
             random = np.random.default_rng((int(os.environ.get("PL_GLOBAL_SEED", 0)), epoch))
             indices = np.stack([queries, images], axis=1)
@@ -121,8 +125,11 @@ class HardNegatives(Callback):
                 f" {time.perf_counter() - started:.1f} s; mean similarity {near:.3f} within a group, {any_two:.3f} of"
                 " any two"
             )
-            groups = torch.from_numpy(mined.astype(np.int32))
-        return trainer.strategy.broadcast(groups)  # type: ignore[return-value]  # rank zero's
+            groups = [torch.from_numpy(mined.astype(np.int32))]
+        if several:
+            torch.distributed.broadcast_object_list(groups, src=0, group=patient)
+            torch.distributed.destroy_process_group(patient)
+        return groups[0]
 
     def _embed(
         self, trainer: L.Trainer, pl_module: Any, query_ids: np.ndarray, image_ids: np.ndarray

@@ -185,8 +185,8 @@ class RetrievalTask(Task):
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of the pairs of all processes."""
-        images = self._in_chunks(self.encode_image, batch["image"])  # [B, D]
-        texts = self._in_chunks(self.encode_text, batch["text"])
+        texts = self._in_chunks(self.encode_text, batch["text"])  # [B, D]; first: a GPU is at the last step meanwhile
+        images = self._in_chunks(self.encode_image, batch["image"])
         loss = self._gathered_loss(images, texts, batch)
         self.log("train/loss", loss, prog_bar=True, sync_dist=self.loss.sharded)
         if hasattr(self.loss, "logit_scale"):
@@ -218,7 +218,10 @@ class RetrievalTask(Task):
         if size is None or len(values) <= size:
             return encode(values)
         chunks = [values[start : start + size] for start in range(0, len(values), size)]
-        return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
+        # On the way back dropout falls as before: of those devices alone that checkpoint sees a tensor of.
+        device = self.text_projection.weight.detach()
+        again = [checkpoint(lambda own, _: encode(own), chunk, device, use_reentrant=False) for chunk in chunks]
+        return torch.cat(again)
 
     def _gather(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.core.command import CommandParser
+from zoo.core.command import CommandParser, add_precision
 from zoo.errors import UserError
 
 BATCH = 32
@@ -36,13 +36,15 @@ def main(argv: list[str]) -> int:
     import torch
 
     import zoo
+    from zoo.core.precision import autocast
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = zoo.load(options.checkpoint, device=device)
     if not hasattr(task, "generator"):
         raise UserError(f"{options.checkpoint}: it is of {type(task).__name__}, which generates no images")
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    images = sample(task.generator, options.texts, seeds, options.sampling or {})
+    with autocast(options.precision, task.device):
+        images = sample(task.generator, options.texts, seeds, options.sampling or {})
     written = write(images, options.texts, seeds, out)
     print(f"{written}: {len(options.texts)} x {len(seeds)} images of {task.image_size} px")
     return 0
@@ -53,7 +55,7 @@ def generate_parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m zoo generate",
         description="Generate images of prompts. An image is a function of checkpoint, prompt, seed and"
-        " sampling options; it is computed in fp32, on a GPU where there is one.",
+        " sampling options; it is computed on a GPU where there is one.",
     )
     parser.add_argument(
         "checkpoint",
@@ -77,6 +79,7 @@ def generate_parser() -> CommandParser:
         help="How to sample, where it is not to be as in training: --sampling.guidance 6. Of diffusion: guidance,"
         " guidance_until, solver, steps; of codes: guidance, temperature, top_k, top_p.",
     )
+    add_precision(parser)
     return parser
 
 

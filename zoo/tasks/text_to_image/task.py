@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from zoo.core.checkpoint import load, load_part
+from zoo.core.device import wait_for
 from zoo.core.optim import OptimizerOptions
 from zoo.core.task import Task
 from zoo.core.weights import load_pretrained, weights_hash
@@ -227,10 +228,10 @@ class TextToImageTask(Task):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(image_seed(0, rows[0]))  # the same noise in every evaluation
             loss = self.generator.loss(batch)["loss"]
+        wait_for(self.device)  # else the loss is timed too
         started = time.perf_counter()
         images = self.generate(batch["text"], rows)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(self.device)
         return {"images": images, "loss": loss, "seconds": time.perf_counter() - started}
 
     def test_step(self, batch: TextImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:

@@ -19,8 +19,8 @@ class Language(Protocol):
 
     published: str | None  # hub name or folder of the weights that it can start from
 
-    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
+    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
+        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""
@@ -83,13 +83,12 @@ class ImageCaptioner(nn.Module):
         return self.connector(self.image_tower.sequence(images)[0])
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Turn captions into ids ``[B, T] int64``, with a start and an end token, and their mask ``[B, T] bool``."""
-        ids, mask = self.vocabulary.encode(texts, context_length=self.context_length)
-        return ids.to(self.device), mask.to(self.device)
+        """Turn captions into ids ``[B, T] int64``, start and end included, and mask ``[B, T] bool``, on the CPU."""
+        return self.vocabulary.encode(texts, context_length=self.context_length)
 
-    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
-        return self.language.logits(encoded, ids, positions)
+    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
+        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
+        return self.language.logits(encoded, ids, places)
 
     @torch.no_grad()
     def caption(self, images: Tensor | list[Image], **decoding: Any) -> list[str]:

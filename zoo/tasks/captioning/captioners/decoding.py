@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
+from zoo.core.device import running_sums
 from zoo.errors import invalid
 from zoo.tasks.captioning.captioners.vocabulary import Vocabulary
 
@@ -64,7 +65,7 @@ class SampledToken(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Give scores ``[B, vocabulary]``, of which one in each row is finite."""
-        sums = scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_().cumsum_(dim=-1)
+        sums = running_sums(scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_())
         index = torch.rand(len(sums), 1, device=sums.device) * sums[:, -1:]
         sampled = torch.searchsorted(sums, index, right=True).clamp_(max=sums.shape[-1] - 1)
         return scores.fill_(-torch.inf).scatter_(1, sampled, 0.0)

@@ -59,10 +59,12 @@ class CrossAttendingBert(nn.Module):
         """Load a BERT's weights: all of them, or none. The attention to the image, which it lacks, stays as it is."""
         load_language_model(self.model, source, kept="crossattention")
 
-    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
+    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
+        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
         hidden = self.model.bert(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
-        return self.model.cls(hidden[positions])  # the vocabulary costs most: not where there is nothing to learn
+        return self.model.cls(
+            hidden.flatten(0, 1)[places]
+        )  # the vocabulary costs most: not where there is nothing to learn
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""

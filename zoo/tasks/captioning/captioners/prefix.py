@@ -73,10 +73,14 @@ class PrefixedLanguageModel(nn.Module):
         """Load the language model's weights: all of them, or none."""
         load_language_model(self.model, source)
 
-    def logits(self, encoded: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
-        """Give the logits of the token after each of ``ids [B, T]`` where ``positions [B, T] bool``: ``[M, V]``."""
+    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
+        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
         words = self._after(encoded, ids)  # [B, N + T, width]
-        return self.model(inputs_embeds=words, use_cache=False, logits_to_keep=ids.shape[1]).logits[positions]
+        # Transformers would ask the device whether several texts are packed into one; no mask says that none are.
+        full = set(getattr(self.model.config, "layer_types", None) or ()) == {"full_attention"}
+        mask = {"full_attention": None} if full else None
+        options = {"attention_mask": mask, "use_cache": False, "logits_to_keep": ids.shape[1]}
+        return self.model(inputs_embeds=words, **options).logits.flatten(0, 1)[places]
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Cache, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicLayer
 
+from zoo.core.device import send
 from zoo.core.options import options_of
 from zoo.errors import UserError, invalid
 from zoo.models.tokenizer import BertChineseTokenizer
@@ -171,7 +172,7 @@ class DALLE(nn.Module):
         """B texts as ``[B, context_length, W]``."""
         tokens = [self._tokenizer.encode(text, context_length=self.context_length + 2)[1:-1] for text in texts]
         ids = torch.tensor([[*own, *[-1] * (self.context_length - len(own))] for own in tokens])
-        ids = ids.to(self.start.device)
+        ids = send(ids, self.start.device)
         return torch.where((ids < 0)[..., None], self.no_token, self.trunk.embed_tokens(ids.clamp(min=0)))
 
     def _grid(self) -> Tensor:

@@ -213,9 +213,10 @@ class RectifiedFlow(nn.Module):
 
         def velocity(state: Tensor, time: Tensor) -> Tensor:
             if options.guidance == 1 or time > options.guidance_until + 1e-6:  # the times are rounded
-                foretold = self.network(state, time.expand(len(state)), text, mask)
+                foretold = self.network(state, state.new_full((len(state),), time.item()), text, mask)
             else:
-                pair = self.network(torch.cat([state, state]), time.expand(2 * len(state)), both, both_masks)
+                times = state.new_full((2 * len(state),), time.item())
+                pair = self.network(torch.cat([state, state]), times, both, both_masks)
                 conditional, unconditional = pair.float().chunk(2)
                 foretold = guide(conditional, unconditional, options.guidance)
             return foretold if known is None else torch.where(drawn, foretold, known)  # type: ignore[arg-type]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from zoo.errors import UserError, invalid, nearest
 
-Velocity = Callable[[Tensor, Tensor], Tensor]  # states [B, …] and their common time, a scalar → velocities [B, …]
+# States [B, …] and their common time, a scalar on the CPU → velocities [B, …].
+Velocity = Callable[[Tensor, Tensor], Tensor]
 
 SOLVERS = ("euler", "heun")
 
@@ -54,7 +55,7 @@ def solve(velocity: Velocity, start: Tensor, *, solver: str, steps: int, strengt
     scheduler, first = _scheduler(solver, steps, strength)
     state = start.float()
     for timestep in scheduler.timesteps[first:]:
-        foretold = velocity(state, (timestep / 1000).to(state.device))
+        foretold = velocity(state, timestep / 1000)
         state = scheduler.step(foretold.float(), timestep, state).prev_sample
     return state
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.core.device import running_sums
 from zoo.errors import UserError, invalid
 
 
@@ -88,9 +89,9 @@ def draw_codes(logits: Tensor, noise: Tensor, sampling: CodeSampling) -> Tensor:
     probabilities = logits.softmax(dim=1)
     if sampling.top_p < 1:
         ordered = probabilities.sort(dim=1, descending=True).values
-        kept = ordered.cumsum(dim=1) - ordered < sampling.top_p  # the likeliest code always is
+        kept = running_sums(ordered) - ordered < sampling.top_p  # the likeliest code always is
         least = ordered.gather(1, kept.sum(dim=1, keepdim=True) - 1)
         probabilities = probabilities.masked_fill(probabilities < least, 0)
-    sums = probabilities.cumsum(dim=1)
+    sums = running_sums(probabilities)
     drawn = torch.searchsorted(sums, noise[:, None] * sums[:, -1:], right=True)[:, 0]
     return drawn.clamp(max=logits.shape[1] - 1)
