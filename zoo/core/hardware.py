@@ -25,10 +25,15 @@ def bfloat16_units() -> list[str]:
     return [name for name, there in units.items() if there]
 
 
+def gpu_name(device: torch.device) -> str:
+    """Name a GPU, as its driver does: ``NVIDIA H100 80GB HBM3``."""
+    return torch.cuda.get_device_name(device)
+
+
 def describe_hardware(trainer: L.Trainer) -> str:
     """What a run ran on, in a few words."""
     if trainer.strategy.root_device.type == "cuda":
-        return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
+        return f"{trainer.world_size} x {gpu_name(trainer.strategy.root_device)}"
     features = "AVX512-BF16" if "AVX512-BF16" in bfloat16_units() else "no AVX512-BF16"
     threads = torch.get_num_threads() * trainer.world_size
     return f"{threads} CPU core{'s' if threads > 1 else ''} ({features})"

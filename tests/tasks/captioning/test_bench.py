@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from zoo.__main__ import main
-from zoo.tasks.captioning.bench import slogans
+from zoo.tasks.captioning.bench.caption import slogans
 
 
 @pytest.mark.parity

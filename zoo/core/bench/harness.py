@@ -26,6 +26,7 @@ EXPLANATION = (
     " are divided. The peers are installed by pip install -e '.[parity]'."
 )
 Precision = Literal["auto", "bf16-mixed", "32-true"]
+Device = Literal["cuda", "cpu"]
 Rates = dict[str, list[float]]
 """For each contender the rate of each block."""
 
@@ -48,7 +49,7 @@ def run_bench(name: str, measure: Callable[..., None], argv: list[str]) -> int:
     parser.add_function_arguments(measure, as_group=False)
     options = parser.parse_args(argv).as_dict()
     for option, value in options.items():
-        if isinstance(value, int) and value < 1:
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             parser.error(f"--{option} is {value}: give 1 or more")
     measure(**options)
     return 0
@@ -171,10 +172,14 @@ def protocol(*, packages: tuple[str, ...], **about: Any) -> dict[str, Any]:
         packages: Whose versions matter beside Python's and torch's.
         about: What the bench itself fixes: sizes, precision, blocks.
     """
+    import torch
+
     from zoo.core.hardware import bfloat16_units
 
+    seen = {"gpu": "there is one, and this measures the processor: see bench gpu"} if torch.cuda.is_available() else {}
     return {
         **about,
+        **({} if "device" in about else seen),
         "processor": ", ".join([_processor(), f"{os.cpu_count()} cores", *bfloat16_units()]),
         "memory": f"THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', '0')} for all contenders",
         "load_average": round(os.getloadavg()[0], 2),

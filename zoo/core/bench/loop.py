@@ -19,6 +19,7 @@ WANTED_LOOP = 0.97  # Lightning costs at most 3 %
 def bare_step(task: Any, loss: Callable[[Any], Any], precision: str) -> Callable[[Any], None]:
     """A bare loop's step of a task of ours, with the optimiser and the schedule that Lightning would be given."""
     from zoo.core.optim import adamw, warmup_cosine
+    from zoo.core.precision import autocast
 
     options = task.hparams["optimizer"]
     optimizer = adamw(task, task.hparams["learning_rate"], options)
@@ -26,7 +27,7 @@ def bare_step(task: Any, loss: Callable[[Any], Any], precision: str) -> Callable
 
     def step(batch: Any) -> None:
         optimizer.zero_grad()
-        with autocast(precision):
+        with autocast(precision, task.device):
             value = loss(batch)
         value.backward()
         optimizer.step()
@@ -91,10 +92,3 @@ def chosen_precision(precision: Precision) -> str:
     from zoo.core.hardware import best_precision
 
     return best_precision() if precision == "auto" else precision
-
-
-def autocast(precision: str) -> Any:
-    """What a precision means in a bare loop on a CPU."""
-    import torch
-
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed")

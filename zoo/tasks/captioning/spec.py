@@ -27,5 +27,8 @@ SPEC = TaskSpec(
     scorings={
         "captioning": Command("zoo.tasks.captioning.scoring:main", "CIDEr-D, BLEU, ROUGE-L, their ceiling and control"),
     },
-    benches={"caption": Command("zoo.tasks.captioning.bench:main", "scores of captions and pycocoevalcap's")},
+    benches={
+        "caption": Command("zoo.tasks.captioning.bench.caption:main", "scores of captions and pycocoevalcap's"),
+        "gpu_caption": Command("zoo.tasks.captioning.bench.gpu_caption:main", "captions a second on a GPU"),
+    },
 )

@@ -38,6 +38,7 @@ SPEC = TaskSpec(
         ),
     },
     benches={
+        "gpu_sample": Command("zoo.tasks.text_to_image.bench.gpu_sample:main", "images and codes a second on a GPU"),
         "sample": Command("zoo.tasks.text_to_image.bench.sample:main", "sampling images and diffusers' own pipeline"),
         "score": Command(
             "zoo.tasks.text_to_image.bench.score:main", "scores of images and torch-fidelity's; reading images"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.bench.harness import Precision, Row, interleave, protocol, report, require, run_bench
-from zoo.core.bench.loop import LOOP_STEPS, WANTED_LOOP, autocast, bare_step, chosen_precision, loop_rates
+from zoo.core.bench.loop import LOOP_STEPS, WANTED_LOOP, bare_step, chosen_precision, loop_rates
 from zoo.core.bench.samples import SIZE, queries
 from zoo.errors import invalid
 from zoo.tasks.retrieval.bench.data import CONTEXT
@@ -120,11 +120,11 @@ def make_batches(batch_size: int, count: int) -> "list[PairBatch]":
 # --- ours ------------------------------------------------------------------------------------------------------------
 
 
-def our_task(layers: int) -> "RetrievalTask":
+def our_task(layers: int, **options: Any) -> "RetrievalTask":
     """Build ``RetrievalTask`` with its default towers, cut to so many layers."""
     from zoo.tasks import RetrievalTask
 
-    task = RetrievalTask(image_pretrained=False, text_pretrained=False)
+    task = RetrievalTask(image_pretrained=False, text_pretrained=False, **options)
     task.image_tower.model.blocks = task.image_tower.model.blocks[:layers]
     task.text_tower.encoder.encoder.layer = task.text_tower.encoder.encoder.layer[:layers]
     return task.train()
@@ -134,7 +134,8 @@ def matching_loss(task: "RetrievalTask", batch: "PairBatch") -> "Tensor":
     """Compute the loss of retrieval on one process."""
     from zoo.tasks.retrieval.losses.functional import clip_loss
 
-    images, texts = task.encode_image(batch["image"]), task.encode_text(batch["text"])
+    texts = task._in_chunks(task.encode_text, batch["text"])
+    images = task._in_chunks(task.encode_image, batch["image"])
     scale = task.loss.logit_scale.exp()
     return clip_loss(images, texts, scale, image_ids=batch["image_id"], query_ids=batch["query_id"])
 
@@ -205,8 +206,8 @@ def cn_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], Non
     return peer_step(model.train(), loss, precision)
 
 
-def open_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], None]":
-    """Build a step of open_clip's ViT-B/16 (QuickGELU) with its BERT of RoBERTa's size, and its loss."""
+def open_clip_step(layers: int, precision: str, device: Any = "cpu") -> "Callable[[Tensor, Tensor], None]":
+    """Build a step of open_clip's ViT-B/16 (QuickGELU) with its BERT of RoBERTa's size, and its loss, on a device."""
     from open_clip.loss import ClipLoss
     from open_clip.model import CustomTextCLIP
 
@@ -234,7 +235,7 @@ def open_clip_step(layers: int, precision: str) -> "Callable[[Tensor, Tensor], N
             },
         )
     clip_loss = ClipLoss()
-    return peer_step(model.train(), lambda images, texts: clip_loss(*model(images, texts)[:3]), precision)
+    return peer_step(model.to(device).train(), lambda images, texts: clip_loss(*model(images, texts)[:3]), precision)
 
 
 def peer_step(
@@ -244,12 +245,15 @@ def peer_step(
     import torch
 
     from zoo.core.optim import parameter_groups
+    from zoo.core.precision import autocast
 
-    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-3), lr=5e-5, betas=(0.9, 0.98), eps=1e-6)
+    device = next(model.parameters()).device
+    fused = True if device.type == "cuda" else None
+    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-3), lr=5e-5, betas=(0.9, 0.98), eps=1e-6, fused=fused)
 
     def step(images: "Tensor", texts: "Tensor") -> None:
         optimizer.zero_grad()
-        with autocast(precision):
+        with autocast(precision, device):
             value = loss(images, texts)
         value.backward()
         optimizer.step()

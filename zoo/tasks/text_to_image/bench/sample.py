@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.bench.harness import Precision, Row, interleave, protocol, rate, report, run_bench
-from zoo.core.bench.loop import autocast, chosen_precision
+from zoo.core.bench.loop import chosen_precision
 from zoo.core.bench.samples import queries
 
 if TYPE_CHECKING:
@@ -83,9 +83,10 @@ def measure(
 
 def ours(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
     """Generates one image of each text."""
+    from zoo.core.precision import autocast
 
     def sample() -> float:
-        with autocast(precision):
+        with autocast(precision, generator.no_text.device):
             generator.generate(texts, seeds=list(range(len(texts))))
         return len(texts)
 
@@ -97,6 +98,8 @@ def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
     import torch
     from diffusers import EulerDiscreteScheduler, PixArtAlphaPipeline
 
+    from zoo.core.precision import autocast
+
     network: Any = generator.network
     pipeline: Any = PixArtAlphaPipeline(None, None, None, network.model, EulerDiscreteScheduler())
     pipeline.set_progress_bar_config(disable=True)
@@ -104,7 +107,7 @@ def peer(generator: "RectifiedFlow", texts: list[str], precision: str) -> Any:
     everything = torch.ones(len(texts), dtype=torch.bool)
 
     def sample() -> float:
-        with torch.no_grad(), autocast(precision):
+        with torch.no_grad(), autocast(precision, generator.no_text.device):
             text, mask = generator.text_tower.sequence(texts)
             no_text, no_mask = generator._without_text(text, mask, everything)
             pipeline(

@@ -1,0 +1,1 @@
+"""Speed of captioning, measured against the original implementations, and on a GPU."""
