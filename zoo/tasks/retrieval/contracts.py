@@ -7,6 +7,8 @@ from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
+from zoo.data.augment_on_device import Plan
+
 
 class PairBatch(TypedDict):
     """One training batch of retrieval: B (query, image) pairs."""
@@ -16,6 +18,7 @@ class PairBatch(TypedDict):
     image_id: Tensor  # [B] int64
     query_id: Tensor  # [B] int64
     positives: NotRequired[Tensor]  # [B, P] int64, the ids of all images that each query names, -1 fills; P > 1
+    augment: NotRequired[Plan]  # of AutoAugment, drawn by the worker, applied and taken out on the device
     flip: NotRequired[Tensor]  # [B] bool, drawn by the worker, flipped and taken out on the device
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
 from zoo.core.loaders import check_probabilities, decode
+from zoo.data.augment_on_device import auto_augment_batch
 from zoo.data.formats import Schema
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.errors import invalid
@@ -28,8 +29,11 @@ class RetrievalDataModule(MugeDataModule):
         batch_size: Pairs of a training batch on each process.
         eval_batch_size: Queries or images of an evaluation batch.
         crop_scale: Share of a training image's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
-        auto_augment: Whether AutoAugment's original ImageNet policy by timm is applied, in the workers, after the crop;
-            with ``flip`` 0.5 and the default ``crop_scale`` it is CN-CLIP's fine-tuning recipe.
+        auto_augment: Whether AutoAugment's original ImageNet policy by timm is applied after the crop; with ``flip``
+            0.5 and the default ``crop_scale`` it is CN-CLIP's fine-tuning recipe.
+        augment_on: Where AutoAugment is applied; the images are the same. ``worker``: in the loader's workers, by
+            Pillow. ``device``: to whole batches where the model trains, which leaves the workers free. ``auto``:
+            ``device`` on a CUDA GPU, where ``degrade`` is 0, else ``worker``.
         degrade: Probability that a training image is made blurred and noisy, as early generated images are, in [0, 1].
         train_splits: Splits whose pairs are trained on; a scorer of generated images may take all, those of the test
             split where its answers lie beside it.
@@ -54,6 +58,7 @@ class RetrievalDataModule(MugeDataModule):
         eval_batch_size: int = 128,
         crop_scale: tuple[float, float] = (0.9, 1.0),
         auto_augment: bool = False,
+        augment_on: Literal["auto", "device", "worker"] = "auto",
         degrade: float = 0.0,
         train_splits: tuple[Split, ...] = ("train",),
         train_kinds: list[str] | None = None,
@@ -63,9 +68,14 @@ class RetrievalDataModule(MugeDataModule):
     ) -> None:
         super().__init__(root, batch_size=batch_size, eval_batch_size=eval_batch_size, crop_scale=crop_scale, **shared)
         check_probabilities(degrade=degrade)
+        if augment_on not in ("auto", "device", "worker"):
+            raise invalid("data.augment_on", augment_on, "give auto, device or worker")
+        if augment_on == "device" and degrade > 0:
+            raise invalid("data.augment_on", augment_on, "give auto or worker, where data.degrade can follow")
         if not train_splits or len(set(train_splits)) < len(train_splits):
             raise invalid("data.train_splits", list(train_splits), "give one split or several, each once")
         self.auto_augment = auto_augment
+        self.augment_on: Literal["auto", "device", "worker"] = augment_on
         self.degrade = degrade
         self.train_splits = tuple(train_splits)
         self.train_kinds = train_kinds
@@ -118,10 +128,23 @@ class RetrievalDataModule(MugeDataModule):
             training.images,
             training.queries,
             pairs,
-            auto_augment=self.auto_augment,
+            auto_augment=self._augmenter() if self.auto_augment else None,
             degrade=self.degrade,
             **self.augmentation,
         )
+
+    def _augmenter(self) -> Literal["device", "worker"]:
+        """Say where AutoAugment is applied."""
+        if self.augment_on != "auto":
+            return self.augment_on
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return "device" if on_gpu and self.degrade == 0 else "worker"
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Apply, on the device, the AutoAugment and the flips that the worker drew."""
+        if "augment" in batch:
+            batch["image"] = auto_augment_batch(batch["image"], batch.pop("augment"))
+        return super().on_after_batch_transfer(batch, dataloader_idx)
 
     def grouping(self) -> dict[str, Any]:
         """Say which pairs are sampled together."""

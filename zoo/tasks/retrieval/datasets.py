@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from zoo.core.datasets import TrainingImages
 from zoo.core.loaders import broken_images, decode
 from zoo.data import images
-from zoo.data.augment import auto_augment, degrade
+from zoo.data.augment import auto_augment, degrade, draw_auto_augment
+from zoo.data.augment_on_device import plan
 from zoo.data.formats import Query, read_queries
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.data.tsv import ImageTsv, JoinedTsv
@@ -31,7 +32,8 @@ class PairDataset(TrainingImages):
         images: The images.
         queries: The queries.
         pairs: ``[P, 2] int64``: index of the query, row of the image.
-        auto_augment: Whether AutoAugment follows the crop.
+        auto_augment: Where AutoAugment follows the crop: ``worker``, here; ``device``, where the batch's ``augment``
+            says how; None: nowhere.
         degrade: Probability that an image is then made blurred and noisy, in [0, 1].
         **augmentation: As of ``TrainingImages``.
     """
@@ -42,7 +44,7 @@ class PairDataset(TrainingImages):
         queries: list[Query],
         pairs: np.ndarray,
         *,
-        auto_augment: bool,
+        auto_augment: Literal["worker", "device"] | None,
         degrade: float,
         **augmentation: Any,
     ) -> None:
@@ -64,14 +66,14 @@ class PairDataset(TrainingImages):
 
     def alter(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Augment a cropped image ``[S, S, 3] uint8`` further, where that is asked for."""
-        if self.auto_augment:
+        if self.auto_augment == "worker":
             image = auto_augment(image, int(generator.integers(1 << 32)))
         if self.degrade > 0 and generator.random() < self.degrade:  # drawn last: without it nothing else changes
             image = degrade(image, generator)
         return image
 
     def batch(self, rows: Sequence[int], generators: Sequence[np.random.Generator]) -> dict[str, Any]:
-        """Give the queries and ids of some pairs."""
+        """Give the queries and ids of some pairs, and how the device augments their images."""
         pairs = self.pairs[list(rows)]
         batch: dict[str, Any] = {
             "text": [self.queries[index].text for index in pairs[:, 0]],
@@ -80,6 +82,9 @@ class PairDataset(TrainingImages):
         }
         if self.most_positives > 1:
             batch["positives"] = self._positives(pairs[:, 0])
+        if self.auto_augment == "device":
+            seeds = (int(generator.integers(1 << 32)) for generator in generators)  # as alter() draws them
+            batch["augment"] = plan(draw_auto_augment(self.image_size, seeds), self.image_size)
         return batch
 
     def _positives(self, queries: np.ndarray) -> torch.Tensor:
