@@ -1,5 +1,6 @@
 """``bench gpu``: a training step on a GPU against open_clip's and the card's best; what feeds it."""
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -67,8 +68,9 @@ def measure(
         rows += step_rows(place, size, steps, layers, blocks, peak)
     rows += loop_rows(place, batch_sizes[0], steps, layers, blocks, compiled)
     rows.append(chunk_row(place, chunked, chunk_size, layers, blocks))
-    appetite = rows[0].rates["ours"]
-    rows += [loader_row(count, images, batch_sizes[0], appetite) for count in workers]
+    appetite = statistics.median(rows[0].rates["ours"])
+    for count in workers:
+        rows += loader_rows(place, count, images, batch_sizes[0], appetite)
     metadata = protocol(
         packages=("lightning", "timm", "transformers", "open-clip-torch"),
         **about(place),
@@ -78,7 +80,7 @@ def measure(
         " inputs are ready, and its texts padded to 52 tokens",
         precision=f"{PRECISION} for all",
         loop="Trainer.fit with loader, transfer, logger, learning rate monitor and progress bar",
-        loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV; crop, flip and AutoAugment in the workers",
+        loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV; brought to the device; crop, flip and AutoAugment",
         blocks=f"{blocks} of {steps} steps each, after two that do not count",
     )
     report("gpu", rows, metadata, output=output)
@@ -185,22 +187,36 @@ def chunk_row(place: "torch.device", size: int, chunk_size: int, layers: int, bl
     return Row(f"step of {size} in chunks of {chunk_size}, {memory:.1f} GB", "pairs/s", rates, "ours", None)
 
 
-def loader_row(count: int, images: int, size: int, appetite: list[float]) -> Row:
+def loader_rows(place: "torch.device", count: int, images: int, size: int, appetite: float) -> list[Row]:
     """Measure the pairs a second that the training loader hands over, against those that a step takes."""
+    from zoo.core.device import wait_for
     from zoo.tasks.retrieval.bench.data import KINDS, write_muge
     from zoo.tasks.retrieval.data import RetrievalDataModule
 
-    print(f"bench gpu: the loader with {count} workers", file=sys.stderr, flush=True)
+    rows = []
     with temporary_folder() as folder:
         write_muge(folder, [product_jpeg(seed) for seed in range(images)])
-        options = KINDS["crop + flip + AutoAugment"] | {"batch_size": min(size, images), "num_workers": count}
-        data = RetrievalDataModule(str(folder), image_size=SIZE, seed=0, **options)
-        data.setup("fit")
-        loader = data.train_dataloader()
-        rates, name = [], f"loader, {count} workers"
-        for epoch in range(6):  # in the first the workers begin
-            start = time.perf_counter()
-            pairs = sum(len(batch["text"]) for batch in loader)
-            if epoch:
-                rates.append(pairs / (time.perf_counter() - start))
-    return Row("feeding it", "pairs/s", {name: rates, f"step of {size}": appetite}, name, f"step of {size}")
+        for where in ("worker", "device"):
+            print(
+                f"bench gpu: the loader with {count} workers, AutoAugment on the {where}", file=sys.stderr, flush=True
+            )
+            options = KINDS["crop + flip + AutoAugment"] | {"augment_on": where, "num_workers": count}
+            batch_size = min(size, images)
+            data = RetrievalDataModule(str(folder), image_size=SIZE, batch_size=batch_size, seed=0, **options)
+            data.setup("fit")
+            loader, rates = data.train_dataloader(), []
+            for epoch in range(6):  # in the first the workers begin
+                start = time.perf_counter()
+                pairs = sum(handed_over(data, batch, place) for batch in loader)
+                wait_for(place)
+                if epoch:
+                    rates.append(pairs / (time.perf_counter() - start))
+            name, step = f"{count} workers, AutoAugment on the {where}", f"step of {size}"
+            rows.append(Row("loader", "pairs/s", {name: rates, step: [appetite] * len(rates)}, name, step))
+    return rows
+
+
+def handed_over(data: Any, batch: Any, place: "torch.device") -> int:
+    """Bring a batch to the device, and do there what the worker left to it; the pairs of it."""
+    moved = data.transfer_batch_to_device(batch, place, 0)
+    return len(data.on_after_batch_transfer(moved, 0)["text"])
