@@ -184,6 +184,11 @@ class PretendCuda(TorchDispatchMode):
             self.waits[f"{place}:{own[-1].lineno} {func.__name__.split('.')[0]}{via}"] += 1
 
 
+def repeat(step, times):
+    for _ in range(times):
+        step()
+
+
 @contextmanager
 def pretend_cuda(**options):
     """A machine with one GPU, as far as PyTorch and Lightning ask."""
@@ -243,6 +248,7 @@ def pretend_cuda(**options):
         stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", lambda tensor, *_: tensor))
         stack.enter_context(mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attention))
         stack.enter_context(mock.patch.object(torch.autocast, "__init__", on_cpu))
+        stack.enter_context(mock.patch("zoo.tasks.text_to_image.generators.dalle.repeat_on_gpu", repeat))  # no graphs
         stack.enter_context(mock.patch.object(torch._C, "_cuda_clearCublasWorkspaces"))
         stack.enter_context(mode)
         yield mode

@@ -11,7 +11,7 @@ from zoo.callbacks import EMA, RunProgressBar
 from zoo.cli.train import out_of_memory
 from zoo.core.device import Later, running_sums
 from zoo.core.precision import full_float32
-from zoo.registry import IMAGE_TOKENIZERS
+from zoo.registry import IMAGE_TOKENIZERS, create
 
 pytestmark = pytest.mark.gpu
 
@@ -99,6 +99,17 @@ def test_codes_are_those_of_a_cpu():
     tokenizer, images = IMAGE_TOKENIZERS.build("vqgan_tiny").eval(), batch()["image"]
     expected = tokenizer.encode(images)
     assert (tokenizer.cuda().encode(images.cuda()).cpu() == expected).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_graph_writes_the_codes_that_a_cpu_writes(guidance):
+    torch.manual_seed(0)
+    generator = create("dalle_tiny", num_layers=2).eval()
+    options = {"seeds": range(4), "guidance": guidance, "top_k": 50, "top_p": 0.9}
+    expected = generator.write(TEXTS, **options)
+    with full_float32(torch.device("cuda")):
+        found = generator.cuda().write(TEXTS, **options)
+    assert (found.cpu() == expected).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("name", ["unet", "dit", "dalle"])

@@ -1,6 +1,8 @@
 """What the benches of a GPU share: clocks that wait for it, the best that it multiplies, its memory, Lightning."""
 
 import logging
+import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -21,7 +23,14 @@ from zoo.core.hardware import gpu_name
 from zoo.core.loaders import whole_batch
 from zoo.errors import UserError
 
+BEGAN = time.perf_counter()
 SIDE = 8192  # of the matrices whose product is the measured peak
+
+
+def tell(what: str, rates: Rates | None = None) -> None:
+    """Say on the error stream what has been measured, and when: a bench that is cut short has told that much."""
+    medians = ", ".join(f"{name} {statistics.median(values):.4g} a second" for name, values in (rates or {}).items())
+    print(f"bench, {time.perf_counter() - BEGAN:.0f} s: {what} {medians}", file=sys.stderr, flush=True)
 
 
 def chosen_device(device: Device) -> torch.device:

@@ -1,18 +1,21 @@
 """``bench gpu``: a training step on a GPU against open_clip's and the card's best; what feeds it."""
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.bench.harness import Device, Row, protocol, report, require, run_bench
+from zoo.core.bench.loop import bare_step
 from zoo.core.bench.samples import SIZE, product_jpeg, temporary_folder
+from zoo.tasks.retrieval.bench.step import make_batches, matching_loss
 
 if TYPE_CHECKING:
     import torch
 
     from zoo.tasks import RetrievalTask
+    from zoo.tasks.retrieval.contracts import PairBatch
 
 PRECISION = "bf16-mixed"
 
@@ -59,18 +62,40 @@ def measure(
         UserError: There is no GPU, or open_clip is not installed.
     """
     require({"open_clip": "open-clip-torch"}, bench="bench gpu")
-    from zoo.core.bench.gpu import about, chosen_device, peak_product
+    import torch
+
+    from zoo.core.bench.gpu import about, chosen_device, peak_product, tell
+    from zoo.tasks.retrieval.bench.step import open_clip_step, our_task
 
     place = chosen_device(device)
     peak = peak_product(place)
+    torch.manual_seed(0)
+    tell("making the models")
+    task = our_task(layers).to(place)
+    ours = bare_step(task, lambda batch: matching_loss(task, batch), PRECISION)
+    theirs = open_clip_step(layers, PRECISION, place)
     rows = []
     for size in batch_sizes:
-        rows += step_rows(place, size, steps, layers, blocks, peak)
-    rows += loop_rows(place, batch_sizes[0], steps, layers, blocks, compiled)
-    rows.append(chunk_row(place, chunked, chunk_size, layers, blocks))
+        fewer = max(2, steps * batch_sizes[0] // size)
+        rows += step_rows(
+            place,
+            size,
+            partial(ours, our_batch(place, size)),
+            partial(theirs, *their_batch(place, size)),
+            fewer,
+            blocks,
+            peak,
+        )
+    one = partial(ours, our_batch(place, batch_sizes[0]))
+    rows.append(loop_row(task, one, batch_sizes[0], steps, blocks))
+    task.hparams["chunk_size"] = chunk_size
+    rows.append(chunk_row(place, partial(ours, our_batch(place, chunked)), chunked, chunk_size, blocks))
+    task.hparams["chunk_size"] = None
     appetite = statistics.median(rows[0].rates["ours"])
     for count in workers:
         rows += loader_rows(place, count, images, batch_sizes[0], appetite)
+    if compiled:
+        rows.append(compiled_row(task, one, batch_sizes[0], steps, blocks, rows[0].rates["ours"]))
     metadata = protocol(
         packages=("lightning", "timm", "transformers", "open-clip-torch"),
         **about(place),
@@ -80,63 +105,31 @@ def measure(
         " inputs are ready, and its texts padded to 52 tokens",
         precision=f"{PRECISION} for all",
         loop="Trainer.fit with loader, transfer, logger, learning rate monitor and progress bar",
-        loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV; brought to the device; crop, flip and AutoAugment",
+        loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV, cropped, flipped, augmented, brought to the device",
         blocks=f"{blocks} of {steps} steps each, after two that do not count",
     )
     report("gpu", rows, metadata, output=output)
 
 
-def step_rows(place: "torch.device", size: int, steps: int, layers: int, blocks: int, peak: float) -> list[Row]:
-    """Measure a step of some pairs: against open_clip's, against the card's best, and its memory."""
-    from zoo.core.bench.gpu import operations, peak_memory, rates_of
-
-    print(f"bench gpu: a step of {size} pairs", file=sys.stderr, flush=True)
-    task, ours = our_step(place, size, layers)
-    memory = peak_memory(ours, place)
-    count = operations(ours)
-    peer = peer_step_of(place, size, layers)
-    contenders = {"ours": repeated(ours, size, steps), "open_clip": repeated(peer, size, steps)}
-    rates = rates_of(contenders, place, blocks=blocks)
-    share = {"ours": [100 * count * rate / size / peak for rate in rates["ours"]]}
-    del task
-    return [
-        Row(f"step of {size}", "pairs/s", rates, "ours", "open_clip"),
-        Row(f"step of {size}, share of the card's product", "%", share, "ours", None),
-        Row(f"step of {size}, memory", "GB", {"ours": [memory]}, "ours", None),
-    ]
-
-
-def our_step(
-    place: "torch.device", size: int, layers: int, **options: Any
-) -> "tuple[RetrievalTask, Callable[[], None]]":
-    """Build a task, and its step on a batch that lies on the device."""
+def our_batch(place: "torch.device", size: int) -> "PairBatch":
+    """Make a batch of ours, on the device."""
     import torch
 
-    from zoo.core.bench.loop import bare_step
-    from zoo.tasks.retrieval.bench.step import make_batches, matching_loss, our_task
-
-    torch.manual_seed(0)
-    task = our_task(layers, **options).to(place)
     (pairs,) = make_batches(size, 1)
     batch: Any = {key: value.to(place) if torch.is_tensor(value) else value for key, value in pairs.items()}
-    step = bare_step(task, lambda batch: matching_loss(task, batch), PRECISION)
-    return task, lambda: step(batch)
+    return batch
 
 
-def peer_step_of(place: "torch.device", size: int, layers: int) -> Callable[[], None]:
-    """Build open_clip's step on a batch that lies on the device, normalised and as ids."""
+def their_batch(place: "torch.device", size: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Make a batch of open_clip's, on the device, normalised and as ids."""
     import torch
 
     from zoo.tasks.retrieval.bench.data import CONTEXT
-    from zoo.tasks.retrieval.bench.step import open_clip_step
 
-    step = open_clip_step(layers, PRECISION, place)
-    pixels = torch.randn(size, 3, SIZE, SIZE, device=place)
-    ids = torch.randint(1, 21128, (size, CONTEXT), device=place)
-    return lambda: step(pixels, ids)
+    return torch.randn(size, 3, SIZE, SIZE, device=place), torch.randint(1, 21128, (size, CONTEXT), device=place)
 
 
-def repeated(step: Callable[[], None], size: int, steps: int) -> Callable[[], float]:
+def repeated(step: Callable[[], Any], size: int, steps: int) -> Callable[[], float]:
     """Some steps, and the pairs that they saw."""
 
     def block() -> float:
@@ -147,48 +140,75 @@ def repeated(step: Callable[[], None], size: int, steps: int) -> Callable[[], fl
     return block
 
 
-def loop_rows(place: "torch.device", size: int, steps: int, layers: int, blocks: int, compiled: bool) -> list[Row]:
-    """Measure Lightning's loop against a bare one, and compiled towers against others."""
-    from zoo.callbacks.progress import RunProgressBar
-    from zoo.core.bench.gpu import lightning_rate, rates_of
-    from zoo.tasks.retrieval.bench.step import make_batches
+def step_rows(
+    place: "torch.device",
+    size: int,
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    steps: int,
+    blocks: int,
+    peak: float,
+) -> list[Row]:
+    """Measure a step of some pairs: against open_clip's, against the card's best, and its memory."""
+    from zoo.core.bench.gpu import operations, peak_memory, rates_of, tell
 
-    print("bench gpu: Lightning's loop", file=sys.stderr, flush=True)
-    task, bare = our_step(place, size, layers)
-    rates = rates_of({"bare loop": repeated(bare, size, steps)}, place, blocks=blocks)
-    (batch,) = make_batches(size, 1)
-    callbacks = [RunProgressBar()]
-    rates["Lightning's loop"] = [
-        lightning_rate(task, batch, PRECISION, steps=3 * steps, callbacks=callbacks) for _ in range(blocks)
+    ours()
+    memory = peak_memory(ours, place)
+    count = operations(ours)
+    contenders = {"ours": repeated(ours, size, steps), "open_clip": repeated(theirs, size, steps)}
+    rates = rates_of(contenders, place, blocks=blocks)
+    tell(f"a step of {size} pairs:", rates)
+    share = {"ours": [100 * count * rate / size / peak for rate in rates["ours"]]}
+    return [
+        Row(f"step of {size}", "pairs/s", rates, "ours", "open_clip"),
+        Row(f"step of {size}, share of the card's product", "%", share, "ours", None),
+        Row(f"step of {size}, memory", "GB", {"ours": [memory]}, "ours", None),
     ]
-    rows = [Row(f"loop, {size} pairs", "pairs/s", rates, "Lightning's loop", "bare loop")]
-    if compiled:
-        print("bench gpu: compiling", file=sys.stderr, flush=True)
-        task, step = our_step(place, size, layers)
-        began = time.perf_counter()
-        for _, tower in task._towers():
-            tower.compile_network()
-        step()
-        seconds = time.perf_counter() - began
-        rates |= rates_of({"compiled": repeated(step, size, steps)}, place, blocks=blocks)
-        name = f"step of {size}, compiled in {seconds:.0f} s"
-        rows.append(Row(name, "pairs/s", rates, "compiled", "bare loop"))
-    return rows
 
 
-def chunk_row(place: "torch.device", size: int, chunk_size: int, layers: int, blocks: int) -> Row:
+def loop_row(task: "RetrievalTask", bare: Callable[[], Any], size: int, steps: int, blocks: int) -> Row:
+    """Measure Lightning's loop against a bare one."""
+    from zoo.callbacks.progress import RunProgressBar
+    from zoo.core.bench.gpu import lightning_rate, rates_of, tell
+
+    rates = rates_of({"bare loop": repeated(bare, size, steps)}, task.device, blocks=blocks)
+    (batch,) = make_batches(size, 1)
+    rates["Lightning's loop"] = [
+        lightning_rate(task, batch, PRECISION, steps=2 * steps, callbacks=[RunProgressBar()]) for _ in range(blocks)
+    ]
+    tell("the loops:", rates)
+    return Row(f"loop, {size} pairs", "pairs/s", rates, "Lightning's loop", "bare loop")
+
+
+def chunk_row(place: "torch.device", step: Callable[[], Any], size: int, chunk_size: int, blocks: int) -> Row:
     """Measure a step in chunks, and its memory."""
-    from zoo.core.bench.gpu import peak_memory, rates_of
+    from zoo.core.bench.gpu import peak_memory, rates_of, tell
 
-    print(f"bench gpu: a step of {size} pairs in chunks of {chunk_size}", file=sys.stderr, flush=True)
-    _, step = our_step(place, size, layers, chunk_size=chunk_size)
     memory = peak_memory(step, place)
     rates = rates_of({"ours": repeated(step, size, 1)}, place, blocks=blocks, warm=1)
+    tell(f"a step of {size} pairs in chunks of {chunk_size}, {memory:.1f} GB:", rates)
     return Row(f"step of {size} in chunks of {chunk_size}, {memory:.1f} GB", "pairs/s", rates, "ours", None)
+
+
+def compiled_row(
+    task: "RetrievalTask", step: Callable[[], Any], size: int, steps: int, blocks: int, eager: list[float]
+) -> Row:
+    """Measure compiled towers against others; the task's stay compiled."""
+    from zoo.core.bench.gpu import rates_of, tell
+
+    began = time.perf_counter()
+    for _, tower in task._towers():
+        tower.compile_network()
+    step()
+    seconds = time.perf_counter() - began
+    rates = rates_of({"compiled": repeated(step, size, steps)}, task.device, blocks=blocks) | {"eager": eager}
+    tell(f"compiled in {seconds:.0f} s:", rates)
+    return Row(f"step of {size}, compiled in {seconds:.0f} s", "pairs/s", rates, "compiled", "eager")
 
 
 def loader_rows(place: "torch.device", count: int, images: int, size: int, appetite: float) -> list[Row]:
     """Measure the pairs a second that the training loader hands over, against those that a step takes."""
+    from zoo.core.bench.gpu import tell
     from zoo.core.device import wait_for
     from zoo.tasks.retrieval.bench.data import KINDS, write_muge
     from zoo.tasks.retrieval.data import RetrievalDataModule
@@ -197,9 +217,6 @@ def loader_rows(place: "torch.device", count: int, images: int, size: int, appet
     with temporary_folder() as folder:
         write_muge(folder, [product_jpeg(seed) for seed in range(images)])
         for where in ("worker", "device"):
-            print(
-                f"bench gpu: the loader with {count} workers, AutoAugment on the {where}", file=sys.stderr, flush=True
-            )
             options = KINDS["crop + flip + AutoAugment"] | {"augment_on": where, "num_workers": count}
             batch_size = min(size, images)
             data = RetrievalDataModule(str(folder), image_size=SIZE, batch_size=batch_size, seed=0, **options)
@@ -212,6 +229,7 @@ def loader_rows(place: "torch.device", count: int, images: int, size: int, appet
                 if epoch:
                     rates.append(pairs / (time.perf_counter() - start))
             name, step = f"{count} workers, AutoAugment on the {where}", f"step of {size}"
+            tell("the loader:", {name: rates})
             rows.append(Row("loader", "pairs/s", {name: rates, step: [appetite] * len(rates)}, name, step))
     return rows
 

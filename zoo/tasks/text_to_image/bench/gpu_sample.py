@@ -1,6 +1,5 @@
 """``bench gpu_sample``: images and codes a second on a GPU."""
 
-import sys
 from functools import partial
 from typing import Any
 
@@ -34,14 +33,14 @@ def measure(*, images: int = 64, blocks: int = 3, device: Device = "cuda", outpu
     Raises:
         UserError: There is no GPU.
     """
-    from zoo.core.bench.gpu import about, chosen_device
+    from zoo.core.bench.gpu import about, chosen_device, tell
 
     place = chosen_device(device)
     models = GENERATORS if device == "cuda" else {"dalle_tiny": {}, "unet_tiny": {}}
     rows = []
     for name, options in models.items():
-        print(f"bench gpu: {name}", file=sys.stderr, flush=True)
         rates, unit = sampling_rates(name, options, place, images, blocks)
+        tell(f"{name}, {unit}:", rates)
         rows.append(Row(name, unit, rates, "bf16-mixed", "32-true"))
     metadata = protocol(
         packages=("diffusers", "transformers"),
