@@ -113,7 +113,7 @@ def lightning_rate(task: Any, batch: Any, precision: str, *, steps: int, callbac
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     task.configure_callbacks = list  # the evaluation that it brings is no part of a step
     clock = _Clock(warm=max(2, steps // 4))
-    on_gpu = task.device.type == "cuda"
+    place, on_gpu = task.device, task.device.type == "cuda"
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = L.Trainer(
@@ -132,6 +132,7 @@ def lightning_rate(task: Any, batch: Any, precision: str, *, steps: int, callbac
         )
         batches: Any = [batch] * (clock.warm + steps)
         trainer.fit(task, DataLoader(batches, batch_size=None, collate_fn=whole_batch, pin_memory=on_gpu))
+    task.to(place)  # Lightning leaves it on the CPU
     return steps * len(batch["text"]) / clock.seconds
 
 
