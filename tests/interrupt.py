@@ -2,14 +2,23 @@
 
 import os
 import signal
+import time
+from pathlib import Path
 
+import torch
 from lightning.pytorch.callbacks import Callback
+
+FULL = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB of which 11.50 MiB is"
+    " free."
+)
 
 
 class Interrupt(Callback):
     """Ends it as ``$INTERRUPT`` says: how, where, at which step, on which ranks.
 
-    How: kill, term, int, raise. Where: forward, second (the second backward pass of a step), end, validation.
+    How: kill, term, int, raise, memory (a GPU's is full), alone (the first rank raises, the others hang).
+    Where: forward, second (the second backward pass of a step), end, validation.
     """
 
     def __init__(self):
@@ -23,8 +32,13 @@ class Interrupt(Callback):
         if not self.here or where != self.where or trainer.sanity_checking or trainer.global_step != self.step:
             return
         self.here = False
-        if self.how == "raise":
+        if self.how == "alone" and trainer.global_rank > 0:
+            Path("hanging").write_text(str(os.getpid()))
+            time.sleep(600)
+        if self.how in ("raise", "alone"):
             raise ArithmeticError("interrupted")
+        if self.how == "memory":
+            raise torch.OutOfMemoryError(FULL)
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}[self.how])
 
     def on_before_backward(self, trainer, pl_module, loss):

@@ -24,7 +24,7 @@ OPTIONS = {
 
 def configure(strategy, **options):
     task = RetrievalTask(**(OPTIONS | options))
-    task._trainer = SimpleNamespace(strategy=strategy)
+    task._trainer = SimpleNamespace(strategy=strategy, precision="32-true")
     task.configure_model()
 
 

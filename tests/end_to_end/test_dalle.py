@@ -448,7 +448,7 @@ def test_any_number_of_processes_tests_the_same(place, tokenizer, trained, tmp_p
     assert (submissions[1] is not None) == (name == "dalle")
 
 
-ON_TWO = ("--trainer.strategy", "ddp_find_unused_parameters_true", "--trainer.devices", "2", "--data.batch_size", "3")
+ON_TWO = ("--trainer.strategy", "ddp", "--trainer.devices", "2", "--data.batch_size", "3")
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """A run that was ended in the middle goes on with exactly the losses of one that was not."""
 
 import resource
+import time
+from pathlib import Path
 
 import pytest
+import torch
 
 STEPS, EPOCH = 12, 6
 SETTINGS = """\
@@ -121,3 +124,27 @@ def test_a_full_disk_is_one_line_and_loses_nothing(fit, workplace, only_run):
     assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == before
     done, printed = fit(*full)
     assert done == 0, printed
+
+
+@ddp
+def test_a_process_that_fails_ends_those_that_wait_for_it(fit, workplace, only_run):
+    """They would for ten minutes here, and for half an hour under NCCL; what was trained is kept first."""
+    began = time.monotonic()
+    done, printed = fit(processes=2, interrupt="alone forward 5 all")
+    assert done == 1, printed
+    assert time.monotonic() - began < 60
+    other = Path("/proc") / (workplace / "hanging").read_text() / "stat"
+    assert not other.exists() or other.read_text().rpartition(")")[2].split()[0] == "Z"  # gone, if not yet buried
+    kept = torch.load(only_run(workplace) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 5
+
+
+def test_full_memory_is_one_line(fit):
+    done, printed = fit(interrupt="memory forward 2 0")
+    assert done == 1, printed
+    assert (
+        "zoo fit: error: the GPU's memory is full (11.50 MiB of 79.11 GiB were free): give a smaller data.batch_size"
+        " than 8, or model.chunk_size 64"
+    ) in " ".join(printed.split())
+    assert "model.gradient_checkpointing true" in printed
+    assert "Traceback" not in printed

@@ -122,7 +122,11 @@ def test_a_replaced_code_is_where_its_latent_was(unit_length):
     book = quantizer(unit_length)
     before = book.embedding.weight.detach().clone()
     rows = latents().permute(0, 2, 3, 1).reshape(-1, DIM)[:3]
-    book.replace(torch.tensor([4, 7, 30]), rows)
+    chosen = torch.zeros(CODES, dtype=torch.bool)
+    chosen[[4, 7, 30]] = True
+    wanted = before.clone()  # what is not chosen is left alone
+    wanted[chosen] = rows
+    book.replace(chosen, wanted)
     others = [code for code in range(CODES) if code not in (4, 7, 30)]
     assert torch.equal(book.embedding.weight[others], before[others])
     assert book.codes(rows.T[None, :, None])[0, 0].tolist() == [4, 7, 30]

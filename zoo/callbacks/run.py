@@ -1,6 +1,6 @@
 """What every run does, whatever its experiment lists: the command line adds these callbacks itself."""
 
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
@@ -136,9 +136,10 @@ class EndTogether(Callback):
         """End them; those that agreed to stop leave by themselves."""
         if isinstance(exception, SystemExit | KeyboardInterrupt):
             return
-        deadline = time.monotonic() + GRACE
-        for process in getattr(trainer.strategy.launcher, "procs", ()):
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+        launcher: Any = trainer.strategy.launcher
+        processes, deadline = getattr(launcher, "procs", []), time.monotonic() + GRACE
+        while any(process.poll() is None for process in processes):
+            if time.monotonic() > deadline:
+                launcher.kill(signal.SIGKILL)
+                break
+            time.sleep(0.1)

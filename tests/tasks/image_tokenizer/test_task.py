@@ -300,12 +300,17 @@ def begin(task, **trainer):
     task.on_fit_start()
 
 
-def test_what_two_optimisers_cannot_do_is_refused():
-    with pytest.raises(UserError, match="--trainer.strategy ddp_find_unused_parameters_true"):
-        begin(build(), strategy=DDPStrategy())
+def test_a_precision_that_two_optimisers_cannot_do_is_refused():
     with pytest.raises(UserError, match="16-mixed, which scales one optimiser's losses: give bf16-mixed or 32"):
         begin(build(), precision="16-mixed")
-    begin(build(), strategy=DDPStrategy(find_unused_parameters=True), precision="bf16-mixed")
+    begin(build(), precision="bf16-mixed")
+
+
+def test_several_devices_are_told_that_an_optimiser_leaves_parameters_alone():
+    task, strategy = build(), DDPStrategy()
+    task._trainer = SimpleNamespace(strategy=strategy, ckpt_path="last.ckpt", is_global_zero=False)
+    task.setup("fit")
+    assert strategy._ddp_kwargs == {"find_unused_parameters": True}
 
 
 def test_a_gumbel_codebook_is_not_trained():

@@ -359,10 +359,13 @@ def test_root_auto(tmp_path, monkeypatch, demo_root, capsys):
 
 def test_beside_other_processes_workers_come_from_a_server_without_threads(muge_root):
     """A worker forked beside gloo's threads hung once in some hundreds of starts."""
-    for world_size, method in ((1, None), (2, "forkserver")):
+    for world_size, device, method in ((1, "cuda", "forkserver"), (1, "cpu", None), (2, "cpu", "forkserver")):
         data = module(muge_root, num_workers=1, batch_size=2)
-        data.trainer = SimpleNamespace(global_rank=0, world_size=world_size, limit_train_batches=1.0, fit_loop=None)
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        place = {"global_rank": 0, "world_size": world_size, "strategy": strategy}
+        data.trainer = SimpleNamespace(**place, limit_train_batches=1.0, fit_loop=None)
         for loader in (data.train_dataloader(), *data.val_dataloader()):
+            assert loader.pin_memory == (device == "cuda")
             context = loader.multiprocessing_context
             assert (context and context.get_start_method()) == method
     text = next(iter(data.val_dataloader()[0]))["text"]

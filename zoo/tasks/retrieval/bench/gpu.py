@@ -105,7 +105,7 @@ def measure(
         " inputs are ready, and its texts padded to 52 tokens",
         precision=f"{PRECISION} for all",
         loop="Trainer.fit with loader, transfer, logger, learning rate monitor and progress bar",
-        loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV, cropped, flipped, augmented, brought to the device",
+        loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV, cropped, flipped, augmented, on the device",
         blocks=f"{blocks} of {steps} steps each, after two that do not count",
     )
     report("gpu", rows, metadata, output=output)

@@ -166,7 +166,7 @@ class DALLE(nn.Module):
         return codes.view(-1, self.side, self.side)
 
     def _draw(self, hidden: Tensor, noise: Tensor, options: CodeSampling) -> Tensor:
-        """Draw the next codes ``[B] int64`` behind the trunk's states ``[B, T, W]``, or ``[2 B, T, W]`` where guided."""
+        """Draw the next codes ``[B] int64`` behind the trunk's ``[B, T, W]``, or ``[2 B, T, W]`` where guided."""
         logits = self.head(hidden[:, -1]).float()
         if options.guidance != 1:
             conditional, unconditional = logits.chunk(2)
