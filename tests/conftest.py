@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(Path(__file__).parent))  # what tests and the processes that they start import by name
 import forked  # noqa: E402
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # a GPU's products then repeat; read at the first one
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time: more threads than processors only wait
 
 

@@ -22,9 +22,10 @@ OPTIONS = {
 }
 
 
-def configure(strategy, **options):
+def configure(strategy, *, precision="32-true", **options):
     task = RetrievalTask(**(OPTIONS | options))
-    task._trainer = SimpleNamespace(strategy=strategy, precision="32-true")
+    task._trainer = SimpleNamespace(strategy=strategy, precision=precision)
+    task._device_mesh = {"data_parallel": None}
     task.configure_model()
 
 
@@ -40,6 +41,15 @@ def test_towers_without_blocks_are_refused():
     bare.width = 8
     with pytest.raises(UserError, match=r"image_tower: the tower Module has no method blocks\(\)"):
         configure(ShardedStrategy(), image_tower=bare, image_tower_options=None)
+
+
+@pytest.mark.parametrize(("precision", "half"), [("32-true", None), ("bf16-mixed", torch.bfloat16)])
+def test_weights_travel_in_the_precision_of_the_training(precision, half, monkeypatch):
+    policies = []
+    monkeypatch.setattr("zoo.core.sharding.fully_shard", lambda part, **options: policies.append(options["mp_policy"]))
+    configure(ShardedStrategy(), precision=precision)
+    assert {policy.param_dtype for policy in policies} == {half}
+    assert {policy.reduce_dtype for policy in policies} == {half and torch.float32}
 
 
 def test_other_tasks_are_refused():

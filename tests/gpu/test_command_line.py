@@ -90,3 +90,11 @@ def test_every_verb_of_a_task(task, gpu_main, workplace, muge_root):
         Image.new("RGB", (40, 30), "red").save("image.png")
         verb, *words = USES[task]
         gpu_main(task, verb, run, *words, "--precision", "bf16-mixed")
+
+
+def test_a_gpu_without_bfloat16_trains_an_image_tokenizer_in_float32(gpu_main, workplace, monkeypatch):
+    """The others are trained in float16 there, with scaled losses, which two optimisers do not share."""
+    monkeypatch.setattr("zoo.cli.train.best_precision", lambda: "16-mixed")
+    gpu_main("image_tokenizer", "fit", "--config", "experiments/on_gpu.yaml", "--trainer.max_steps", "1")
+    (run,) = (workplace / "runs" / "on_gpu").iterdir()
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == "32-true"

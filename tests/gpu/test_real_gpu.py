@@ -1,4 +1,4 @@
-"""What only a GPU can show, seconds each: ``CUBLAS_WORKSPACE_CONFIG=:4096:8 python -m pytest -m gpu``."""
+"""What only a GPU can show, seconds each: ``python -m pytest -m gpu``."""
 
 from functools import partial
 

@@ -54,9 +54,10 @@ def main(argv: list[str]) -> int:
 
 
 def find_tables() -> list[ResultsTable]:
-    """Find the tables of all tasks; the last is of what ``python -m zoo bench`` measured."""
+    """Find the tables of all tasks; the last are of what ``python -m zoo bench`` measured."""
     of_tasks = [load_object(place) for spec in find_specs() for place in spec.results]
-    return [*of_tasks, ResultsTable("speed", speed_table, folder="bench", page="docs/pages/speed.md")]
+    speed = ResultsTable("speed", speed_table, folder="bench", page="docs/pages/speed.md")
+    return [*of_tasks, speed, ResultsTable("gpu", speed_table, folder="bench/gpu", page="docs/pages/gpu.md")]
 
 
 def make_tables(folder: Path) -> dict[ResultsTable, str]:

@@ -2,10 +2,12 @@
 
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from zoo.core.bench.harness import Device, Rates, Row, protocol, report, run_bench
 from zoo.core.bench.samples import queries
 
+SINGLY = "bf16-mixed, kernel by kernel"
 GENERATORS: dict[str, dict[str, Any]] = {  # name → options of its builder
     "dalle_base": {},
     "dit_small": {"image_size": 64, "patch_size": 4},
@@ -42,6 +44,8 @@ def measure(*, images: int = 64, blocks: int = 3, device: Device = "cuda", outpu
         rates, unit = sampling_rates(name, options, place, images, blocks)
         tell(f"{name}, {unit}:", rates)
         rows.append(Row(name, unit, rates, "bf16-mixed", "32-true"))
+        if SINGLY in rates:
+            rows.append(Row(f"{name}, its codes by one CUDA graph", unit, rates, "bf16-mixed", SINGLY))
     metadata = protocol(
         packages=("diffusers", "transformers"),
         **about(place),
@@ -70,6 +74,14 @@ def sampling_rates(name: str, options: dict[str, Any], place: Any, images: int, 
             generator.generate(texts, seeds=seeds)
         return images * codes
 
-    contenders = {precision: partial(sample, precision) for precision in ("bf16-mixed", "32-true")}
+    def sample_singly() -> float:
+        with patch(
+            "zoo.tasks.text_to_image.generators.dalle.repeat_on_gpu", lambda step, times: [step() for _ in range(times)]
+        ):
+            return sample("bf16-mixed")
+
+    contenders: dict[str, Any] = {precision: partial(sample, precision) for precision in ("bf16-mixed", "32-true")}
+    if codes > 1 and place.type == "cuda":
+        contenders[SINGLY] = sample_singly
     rates = rates_of(contenders, place, blocks=blocks, warm=1)
     return rates, "codes/s" if codes > 1 else "images/s"
