@@ -68,6 +68,7 @@ def _run(words, processes, cwd, env, outputs):
             break
     os.environ.clear()
     os.environ.update(env)
+    sys.modules["torch"].set_num_threads(int(env["OMP_NUM_THREADS"]))  # read when it was imported, by the server
     sys.argv = ["zoo", *words]
     runpy.run_module("zoo", run_name="__main__", alter_sys=True)
 
