@@ -1,11 +1,12 @@
 import math
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from zoo.core.optim import parameter_groups, two_cosines_ratio, warmup_cosine, warmup_cosine_ratio
+from zoo.core.optim import parameter_groups, training_steps, two_cosines_ratio, warmup_cosine, warmup_cosine_ratio
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
@@ -126,6 +127,25 @@ def test_faulty_schedules(options, argument):
     with pytest.raises(UserError) as raised:
         schedule(1, **options)
     assert (raised.value.argument, raised.value.value) == (argument, options[argument])
+
+
+def limits(estimated, **options):
+    """A trainer's limits of a training, by default none."""
+    limits = {"max_epochs": -1, "max_steps": -1, "limit_train_batches": 1.0, **options}
+    return SimpleNamespace(estimated_stepping_batches=estimated, **limits)
+
+
+def test_a_training_has_as_many_steps_as_the_trainer_says():
+    assert training_steps(limits(7, max_epochs=2)) == 7
+    assert training_steps(limits(math.inf, max_epochs=0)) == 1
+    assert training_steps(limits(-1, max_epochs=2, limit_train_batches=0)) == 1
+
+
+@pytest.mark.parametrize("estimated", [math.inf, -1])  # -1: of batches that cannot be counted
+def test_a_training_without_an_end_is_refused(estimated):
+    with pytest.raises(UserError, match="the learning rate falls along a cosine, which needs an end") as caught:
+        training_steps(limits(estimated))
+    assert (caught.value.argument, caught.value.value) == ("trainer.max_epochs", -1)
 
 
 def test_a_second_phase_has_a_peak_and_a_cosine_of_its_own():

@@ -3,7 +3,14 @@
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 
 import zoo
 from zoo.core.evaluation import BestCheckpoint
@@ -86,6 +93,23 @@ def test_what_the_trainer_has_takes_the_place_of_the_tasks(fit, tmp_path):
     assert callbacks_of(trainer, RetrievalEvaluation) == [evaluation]
     assert callbacks_of(trainer, ModelCheckpoint) == [checkpoint]
     assert checkpoint.best_model_path
+
+
+@pytest.mark.parametrize(
+    ("callback", "instead"),
+    [
+        (BatchSizeFinder(), "data.batch_size"),
+        (LearningRateFinder(), "model.learning_rate"),
+        (GradientAccumulationScheduler({0: 2}), "trainer.accumulate_grad_batches"),
+        (StochasticWeightAveraging(0.1), "the callback EMA"),
+        (BackboneFinetuning(), "the model's own options of what is trained"),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_who_changes_what_the_optimiser_was_made_for_is_refused(fit, callback, instead):
+    with pytest.raises(UserError, match=f"leave it out, and give {instead}$") as caught:
+        fit(callbacks=[callback])
+    assert (caught.value.value, caught.value.valid) == (type(callback).__name__, instead)
 
 
 def test_loaders_alone_train_without_an_evaluation_and_say_so(fit):

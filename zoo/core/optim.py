@@ -1,17 +1,29 @@
 """What every task's optimiser shares: which parameters decay, and how the learning rate moves."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import lightning as L
+from lightning.pytorch import callbacks as lightning_callbacks
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.errors import UserError, invalid
+
+# Lightning's callbacks that change, once the optimiser and its schedule are made, what those were made for: what each
+# changes, and what to give in its place.
+TOO_LATE = {
+    lightning_callbacks.BatchSizeFinder: ("the batches", "data.batch_size"),
+    lightning_callbacks.LearningRateFinder: ("the learning rate", "model.learning_rate"),
+    lightning_callbacks.GradientAccumulationScheduler: ("how many steps there are", "trainer.accumulate_grad_batches"),
+    lightning_callbacks.StochasticWeightAveraging: ("the learning rate", "the callback EMA"),
+    lightning_callbacks.BaseFinetuning: ("what is trained", "the model's own options of what is trained"),
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,43 @@ def adamw(
     optimizer = AdamW(groups, lr=learning_rate, betas=options.betas, eps=options.eps, fused=fused or None)
     optimizer._step_supports_amp_scaling = False  # Lightning refuses to clip what it takes to unscale gradients itself
     return optimizer
+
+
+def refuse_late_changes(callbacks: Iterable[L.Callback]) -> None:
+    """See that no callback changes what the optimiser and its schedule were made for.
+
+    Raises:
+        UserError: One of Lightning's does; names what to give in its place.
+    """
+    for callback in callbacks:
+        for kind, (what, instead) in TOO_LATE.items():
+            if isinstance(callback, kind):
+                name = type(callback).__name__
+                raise UserError(
+                    f"trainer.callbacks: {name} changes {what} when the schedule of the learning rate is already made:"
+                    f" leave it out, and give {instead}",
+                    argument="trainer.callbacks",
+                    value=name,
+                    valid=instead,
+                )
+
+
+def training_steps(trainer: L.Trainer) -> int:
+    """Count the optimiser steps of a whole training, along which its schedule is laid; 1 where none is taken.
+
+    Raises:
+        UserError: The trainer's options leave the number of steps open.
+    """
+    if 0 in (trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches):
+        return 1
+    steps = trainer.estimated_stepping_batches
+    if not 0 < steps < math.inf:
+        raise invalid(
+            "trainer.max_epochs",
+            trainer.max_epochs,
+            "the learning rate falls along a cosine, which needs an end: give trainer.max_epochs or trainer.max_steps",
+        )
+    return int(steps)
 
 
 def warmup_cosine_ratio(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> float:

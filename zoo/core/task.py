@@ -13,7 +13,7 @@ from torch import nn
 
 from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
-from zoo.core.optim import OptimizerOptions, adamw, warmup_cosine
+from zoo.core.optim import OptimizerOptions, adamw, refuse_late_changes, training_steps, warmup_cosine
 from zoo.core.options import options_of, plain
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
@@ -62,7 +62,11 @@ class Task(L.LightningModule):
         """Give the task's callbacks, but for those that the trainer has of the same class.
 
         They need to know whole splits: where the trainer was given loaders in place of a data module there are none.
+
+        Raises:
+            UserError: The trainer has a callback that changes what the optimiser was made for.
         """
+        refuse_late_changes(self.trainer.callbacks)  # type: ignore[attr-defined]
         if not hasattr(self.trainer.datamodule, "targets"):  # type: ignore[attr-defined]
             rank_zero_warn("The trainer has no data module of the zoo, so nothing is evaluated: give it datamodule=…")
             return []
@@ -120,7 +124,7 @@ class Task(L.LightningModule):
         """Make AdamW over decayed and undecayed parameters; warm-up, then a cosine to zero, a step at a time."""
         options: OptimizerOptions = self.hparams["optimizer"]
         optimizer = adamw(self, self.hparams["learning_rate"], options, self.learning_rates())
-        scheduler = warmup_cosine(optimizer, options.warmup_steps, int(self.trainer.estimated_stepping_batches))
+        scheduler = warmup_cosine(optimizer, options.warmup_steps, training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # --- checkpoints -------------------------------------------------------------------------------------------

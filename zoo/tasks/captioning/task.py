@@ -1,5 +1,6 @@
 """Captioning: Chinese copy of an image, learnt from references, then by the reward of the model's own captions."""
 
+import math
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.device import send
-from zoo.core.optim import OptimizerOptions, two_cosines_ratio
+from zoo.core.optim import OptimizerOptions, training_steps, two_cosines_ratio
 from zoo.core.task import Task
 from zoo.errors import UserError
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
@@ -230,12 +231,14 @@ class CaptioningTask(Task):
         """Make AdamW and its schedule: a cosine to zero for each phase."""
         configured: Any = super().configure_optimizers()
         if self.reward.from_epoch:
-            total = int(self.trainer.estimated_stepping_batches)
+            total, batches_each = training_steps(self.trainer), self.trainer.accumulate_grad_batches
+            self.trainer.fit_loop.setup_data()  # the number of an epoch's batches is known from here on
+            epoch = math.ceil(min(self.trainer.num_training_batches, total * batches_each) / batches_each)
             peak, second_peak = self.hparams["learning_rate"], self.reward.learning_rate
             ratio = partial(
                 two_cosines_ratio,
                 warmup_steps=self.hparams["optimizer"].warmup_steps,
-                first_steps=total * self.reward.from_epoch // (self.trainer.max_epochs or 1),
+                first_steps=min(total, epoch * self.reward.from_epoch),
                 total_steps=total,
                 second_ratio=1.0 if second_peak is None else second_peak / peak,
             )

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from zoo.core.device import send
-from zoo.core.optim import OptimizerOptions, adamw, warmup_cosine
+from zoo.core.optim import OptimizerOptions, adamw, training_steps, warmup_cosine
 from zoo.core.task import Task
 from zoo.data.images import to_pixels
 from zoo.errors import UserError, invalid
@@ -231,7 +231,7 @@ class ImageTokenizerTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW for each network; from its own beginning warm-up, then cosine to zero, a batch at a time."""
-        total = int(self.trainer.estimated_stepping_batches)
+        total = training_steps(self.trainer)
         starts = (0, self.hparams["discriminator_start"] or 0)
         rate, options = self.hparams["learning_rate"], self.hparams["optimizer"]
         optimizers = [adamw(network, rate, options) for network in (self.image_tokenizer, self.discriminator)]
