@@ -53,6 +53,21 @@ def write(path, **changes):
     return path
 
 
+def test_a_run_without_a_best_checkpoint_says_which_it_has(tmp_path, toys):
+    file = tmp_path / "run" / "checkpoints" / "val" / "loss=1.ckpt"
+    file.parent.mkdir(parents=True)
+    write(file)
+    with pytest.raises(UserError, match=f"this run has no checkpoints/best.ckpt. Give another: {file}$"):
+        zoo.load(tmp_path / "run")
+
+
+def test_the_weights_of_a_run_are_called_by_it_at_any_depth(tmp_path, toys):
+    file = tmp_path / "runs" / "toy" / "1" / "checkpoints" / "val" / "loss=1.ckpt"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "runs" / "toy" / "1" / "config.yaml").touch()
+    assert load_initial_weights(ToyTask(), write(file)) == "toy/1/checkpoints/val/loss=1.ckpt"
+
+
 def test_a_task_of_another_package_is_found_by_its_spec(tmp_path, toys):
     task = zoo.load(write(tmp_path / "toy.ckpt"))
     assert isinstance(task, ToyTask)

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from zoo.core.runs import deep_set, make_plan, take_deep_options, take_option
+from zoo.core.runs import deep_set, make_plan, run_of, take_deep_options, take_option
 from zoo.errors import UserError
 
 
@@ -78,6 +78,40 @@ def test_test_defaults_to_the_best_checkpoint_of_the_newest_run(place):
 def test_a_run_folder_names_its_best_checkpoint(place):
     run = make_run(place, "clip_demo", "20260101-000000", "best.ckpt")
     assert make_plan(["predict", "--ckpt_path", str(run)]).checkpoint == run / "checkpoints" / "best.ckpt"
+
+
+def test_a_checkpoint_at_any_depth_is_of_its_run(place):
+    run = make_run(place, "clip_demo", "20260101-000000")
+    for file in ("last.ckpt", "epoch=1-val/recall@10=55.00.ckpt", "a/checkpoints/b.ckpt"):
+        assert run_of(run / "checkpoints" / file) == run
+        assert make_run_words(run, file) == ["test", str(run / "config.yaml")]
+    assert run_of(run / "other" / "last.ckpt") is None
+
+
+def make_run_words(run, file):
+    path = run / "checkpoints" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    plan = make_plan(["test", "--ckpt_path", str(path)])
+    return [plan.words[0], *configs(plan)]
+
+
+@pytest.mark.parametrize(
+    ("words", "lacking"),
+    [
+        (("test", "--ckpt_path", "RUN"), "this run has no checkpoints/best.ckpt"),
+        (("test",), "no run under .* has a best.ckpt"),
+        (("predict", "--config", "experiments/clip_demo.yaml"), "no run of clip_demo under .* has a best.ckpt"),
+    ],
+)
+def test_a_run_without_the_checkpoint_says_which_it_has(place, words, lacking):
+    run = make_run(place, "clip_demo", "20260101-000000", "last.ckpt")
+    words = [str(run) if word == "RUN" else word for word in words]
+    with pytest.raises(UserError, match=f"{lacking}. Give another: {run}/checkpoints/last.ckpt"):
+        make_plan(words)
+    (run / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(UserError, match=f"{lacking}. Train one with fit first"):
+        make_plan(words)
 
 
 @pytest.mark.parametrize(

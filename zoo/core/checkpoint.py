@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from zoo.core.runs import CHECKPOINTS, newest_checkpoint
+from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_checkpoint, run_of
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
 from zoo.spec import find_specs, load_object
@@ -220,7 +220,9 @@ def newest_run(source: str | Path) -> str | Path:
 
 def _run_words(path: str | Path) -> str:
     """Experiment, run and file of a checkpoint, without the folders above."""
-    return "/".join(_own_file(Path(newest_run(path))).resolve().parts[-4:])
+    file = _own_file(Path(newest_run(path))).resolve()
+    run = run_of(file)
+    return str(file.relative_to(run.parent.parent)) if run else "/".join(file.parts[-4:])
 
 
 def _own_file(path: Path) -> Path:
@@ -238,7 +240,7 @@ def _read(path: str | Path) -> tuple[dict[str, Any], Published | None]:
     if place.is_file() and place.suffix in (".json", ".safetensors"):
         raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder that it lies in")
     if (place / "checkpoints").is_dir():
-        return _averaged(read_checkpoint(_own_file(place))), None
+        return _averaged(read_checkpoint(checkpoint_of_run(place, CHECKPOINTS["best"], str(path)))), None
     contents, fault = None, None
     if place.is_file():
         try:

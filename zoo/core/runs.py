@@ -228,9 +228,9 @@ def layer_configs(configs: list[str], run: Path | None) -> list[Path]:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in, if it lies in one."""
-    folder = checkpoint.parent.parent
-    return folder if checkpoint.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
+    """The run folder that a checkpoint lies in, anywhere below its ``checkpoints/``, if it lies in one."""
+    folders = [folder.parent for folder in checkpoint.parents if folder.name == "checkpoints"]
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
 def find_checkpoint(asked: str, root: Path, experiment: str | None, of_a_run: str) -> Path:
@@ -248,7 +248,7 @@ def find_checkpoint(asked: str, root: Path, experiment: str | None, of_a_run: st
     if asked not in CHECKPOINTS:
         path = Path(asked).expanduser()
         if path.is_dir():
-            path = path / "checkpoints" / CHECKPOINTS[of_a_run]
+            path = checkpoint_of_run(path, CHECKPOINTS[of_a_run], f"--ckpt_path {asked}")
         if path.is_file() and path.suffix in (".json", ".safetensors"):
             raise UserError(
                 f"--ckpt_path {asked}: this is no checkpoint. Give a .ckpt file, a run's folder, best or last"
@@ -261,8 +261,37 @@ def find_checkpoint(asked: str, root: Path, experiment: str | None, of_a_run: st
     found = newest_checkpoint(root, experiment or "*", CHECKPOINTS[asked])
     if found is None:
         whose = f"run of {experiment}" if experiment else "run"
-        raise UserError(f"--ckpt_path {asked}: no {whose} under {root}/ has a checkpoint. Train one with fit first")
+        there = checkpoints_there(root, f"{experiment or '*'}/*/")
+        raise UserError(f"--ckpt_path {asked}: no {whose} under {root}/ has a {CHECKPOINTS[asked]}. {there}")
     return found
+
+
+def checkpoint_of_run(run: Path, name: str, asked: str) -> Path:
+    """The checkpoint of that name in a run's folder.
+
+    Args:
+        run: The folder.
+        name: ``best.ckpt`` or ``last.ckpt``.
+        asked: What was given for it, for the error.
+
+    Raises:
+        UserError: The run has none of that name; says which it has.
+    """
+    path = run / "checkpoints" / name
+    if not path.is_file():
+        raise UserError(f"{asked}: this run has no checkpoints/{name}. {checkpoints_there(run)}")
+    return path
+
+
+def checkpoints_there(folder: Path, runs: str = "") -> str:
+    """What may be given where the checkpoint that was asked for is not there: the newest ones below a folder.
+
+    Args:
+        folder: A run's folder, or the one of all runs.
+        runs: A pattern of the runs' folders in it.
+    """
+    files = sorted(folder.glob(f"{runs}checkpoints/**/*.ckpt"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return f"Give another: {', '.join(map(str, files[:3]))}" if files else "Train one with fit first"
 
 
 def newest_checkpoint(root: Path, experiment: str, name: str) -> Path | None:
