@@ -1,5 +1,6 @@
 """Every experiment is built and takes a step, with small towers and pictures where its own are large."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SINGLE = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if not path.name.startswith("_"))
+EACH_TASK = ("clip_demo", "caption_demo", "diffusion_demo", "vqgan_demo")
 OVERLAYS = sorted(path.stem for path in (EXPERIMENTS / "_overlays").glob("*.yaml"))
 
 # What makes a task's experiments small, by its class.
@@ -138,6 +140,33 @@ def test_an_experiment_takes_a_step(zoo_main, workplace, muge_root, matcher_file
     (run,) = (workplace / "runs" / experiment).iterdir()
     assert (run / "checkpoints" / "best.ckpt").is_file()
     assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("experiment", EACH_TASK)
+def test_a_cosine_needs_an_end(zoo_main, workplace, muge_root, matcher_file, experiment):
+    config = f"experiments/{experiment}.yaml"
+    (workplace / config).write_text(smaller(experiment, muge_root, matcher_file(), workplace), encoding="utf-8")
+    code, _, err = zoo_main("fit", "--config", config, "--trainer.max_epochs", -1, "--trainer.max_time", "00:00:01:00")
+    assert code == 1
+    assert "trainer.max_epochs is -1: the learning rate falls along a cosine, which needs an end: give" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("experiment", EACH_TASK)
+def test_a_training_without_validation_needs_its_training_files_alone(
+    zoo_main, workplace, muge_root, matcher_file, experiment
+):
+    def others(folder, names):
+        return [name for name in names if name.partition("_")[2].startswith(("val", "test"))]
+
+    shutil.copytree(muge_root, workplace / "train", ignore=others)
+    config = f"experiments/{experiment}.yaml"
+    text = smaller(experiment, workplace / "train", matcher_file(), workplace)
+    (workplace / config).write_text(text, encoding="utf-8")
+    code, out, err = zoo_main("fit", "--config", config, "--trainer.limit_val_batches", 0)
+    assert code == 0, err
+    (run,) = (workplace / "runs" / experiment).iterdir()
+    assert out.endswith(f"Next: python -m zoo test --ckpt_path runs/{experiment}/{run.name}/checkpoints/last.ckpt\n")
 
 
 @pytest.mark.parametrize("experiment", SINGLE)

@@ -144,7 +144,8 @@ class MugeDataModule(L.LightningDataModule):
             self.open(self.predict_split)
             return
         splits = {"validate": self.evaluated_splits("valid"), "test": self.evaluated_splits("test")}
-        for split in splits.get(stage, [*self.training_splits(), "valid"]):
+        validates = self.trainer is None or self.trainer.limit_val_batches != 0
+        for split in splits.get(stage, [*self.training_splits(), *(["valid"] if validates else [])]):
             self.require_labels(self.open(split))
 
     def open(self, split: str) -> Any:

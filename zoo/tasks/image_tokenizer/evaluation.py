@@ -55,7 +55,8 @@ class ReconstructionEvaluation(Evaluation):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Load the extractors."""
-        if stage == "predict" or self.extractors is not None:
+        unused = stage == "predict" or (stage == "fit" and trainer.limit_val_batches == 0)
+        if unused or self.extractors is not None:
             return
         self.extractors = self.options.load()
         targets = data_module(trainer, self).targets("test" if stage == "test" else "valid")

@@ -129,7 +129,7 @@ class GenerationEvaluation(Evaluation):
                 f"data.image_size is {data.image_size} and the generator makes {pl_module.image_size} px: the images"
                 " are compared at one size; leave it at auto"
             )
-        if self.extractors is not None:
+        if self.extractors is not None or (stage == "fit" and trainer.limit_val_batches == 0):
             return
         self.extractors = self.options.load()
         self.extractors.refuse(pl_module.sampling["reranker"])
