@@ -8,10 +8,12 @@ from typing import Any
 
 import lightning as L
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from zoo.core.evaluation import BestCheckpoint, Evaluation
+from zoo.errors import UserError, invalid, nearest
 from zoo.io import write_text
 
 GRACE = 5.0  # seconds that other processes have to end by themselves
@@ -113,17 +115,89 @@ class CommandLineWins(Callback):
                 group["lr"] = rate * factor(scheduler.last_epoch)
 
 
-class PartialBest(Callback):
-    """Where validation is cut short (``limit_val_batches``), the best checkpoint is chosen by the partial metric."""
+class Monitors(Callback):
+    """Sees that what the other callbacks monitor (the best checkpoint, ``EarlyStopping``) is measured.
+
+    A number of the validation that none will measure is refused before the first epoch. Where validation is cut short
+    (``limit_val_batches``) its numbers have other names, to which it points the callbacks: it stands before them.
+    """
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse what the evaluation before training did not measure, where all who log are known."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if all(type(each).__module__.startswith(("zoo.", "lightning.")) for each in (pl_module, *callbacks)):
+            names = [name for each in callbacks if isinstance(each, Evaluation) for name in each.names]
+            self._refuse(trainer, {name.replace("_partial/", "/", 1) for name in (*names, *trainer.callback_metrics)})
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse what a validation would measure where there is none."""
+        if trainer.limit_val_batches == 0:
+            self._refuse(trainer, set())
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Point the checkpoint callbacks, which come later, to the metric that is there."""
-        for checkpoint in trainer.checkpoint_callbacks:
-            monitor = checkpoint.monitor if isinstance(checkpoint, ModelCheckpoint) else None
-            partial = (monitor or "").replace("val/", "val_partial/", 1)
+        """Point the callbacks to the metric that is there."""
+        for callback, monitor in monitoring(trainer):
+            prefix, _, name = monitor.partition("/")
+            partial = f"{prefix}_partial/{name}"
             if monitor not in trainer.callback_metrics and partial in trainer.callback_metrics:
-                checkpoint.monitor = partial  # type: ignore[attr-defined]
-                rank_zero_warn(f"Validation is cut short: the best checkpoint is chosen by {partial}")
+                callback.monitor = partial
+                rank_zero_warn(f"Validation is cut short: {type(callback).__name__} goes by {partial}")
+
+    def _refuse(self, trainer: L.Trainer, measured: set[str]) -> None:
+        for callback, monitor in monitoring(trainer):
+            of_validation = monitor.startswith("val") or f"val/{monitor}" in measured
+            if not of_validation or monitor in measured or getattr(callback, "strict", True) is False:
+                continue
+            kind = type(callback).__name__
+            asked = "model.evaluation.monitor" if isinstance(callback, BestCheckpoint) else f"monitor of {kind}"
+            if trainer.limit_val_batches == 0:
+                fix = "trainer.limit_val_batches is 0, so that nothing is validated: monitor train/loss, or nothing"
+            else:
+                fix = f"no validation measures it.{nearest(monitor, measured)} There are {', '.join(sorted(measured))}"
+            raise invalid(asked, monitor, fix)
+
+
+def monitoring(trainer: L.Trainer) -> list[tuple[Any, str]]:
+    """The callbacks that go by a logged number, and its name."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    monitors = [(callback, getattr(callback, "monitor", None)) for callback in callbacks]
+    return [(callback, monitor) for callback, monitor in monitors if isinstance(monitor, str)]
+
+
+class IdleRates(Callback):
+    """Stops a training whose learning rates are all 0 before its end: it would go on and learn nothing.
+
+    A warm-up may begin at 0, and who gives a learning rate of 0 gets it.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See whether the training has begun."""
+        self.warm = trainer.global_step > 0
+        self.since: int | None = None  # the first step of those, without a break, whose rates were all 0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop at the second step in succession.
+
+        Raises:
+            UserError: It is.
+        """
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        moving = any(group["lr"] != 0 for group in groups)
+        self.warm |= moving
+        if moving or not self.warm or not any(group.get("initial_lr") for group in groups):
+            self.since = None
+        elif self.since is None:
+            self.since = trainer.global_step
+        elif trainer.global_step > self.since:
+            raise UserError(
+                f"all learning rates are 0 from step {self.since} on, and the training is not at its end: its cosine"
+                f" was laid along fewer steps, or something sets them. Give more trainer.max_epochs than"
+                f" {trainer.max_epochs}, the data.batch_size that the run began with, or leave out what sets them",
+                argument="trainer.max_epochs",
+                value=trainer.max_epochs,
+            )
 
 
 class EndTogether(Callback):

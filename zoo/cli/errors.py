@@ -22,6 +22,7 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
         options: The dotted names of the options that exist.
         classes: The classes that are known, by name; ``trainer`` is the trainer's.
     """
+    message = re.sub(r"- Problem with given class_path 'lightning\.\w+':\n.*\n", "", message)  # the base, tried in turn
     keys = re.findall(r'[Pp]arser key "([\w.+]+)"', message)
     paths = re.findall(r"Problem with given class_path '([^']+)':", message)
     key = ".".join(keys)
@@ -47,6 +48,9 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
     if missing or (paths and re.search(r"has no attribute|No module named", message)):
         path = next(filter(None, missing.groups())) if missing else paths[-1]
         return where(path, "", words) + no_class(key, path, words, classes)
+    if lacking := re.search(r"class_path '([^']+)':\s+the following arguments are required: (.+)", message):
+        options = [f"--{keys[0]}.{name} VALUE" for name in lacking[2].split(", ")]
+        return f"{key}: {lacking[1].rpartition('.')[2]} needs {lacking[2]}: {' '.join(options)}"
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     if keys and value:
         owner = load_class(paths[-1]) if paths else classes["trainer"]

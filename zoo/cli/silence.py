@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+from lightning.pytorch.profilers import Profiler
+
 # Warnings and news of the libraries that are not about anything a user did.
 NOISE = (
     "does not have many workers",
@@ -34,6 +36,7 @@ CHATTER = (
 
 def quiet_libraries() -> None:
     """Leave out the libraries' chatter that says nothing to a user."""
+    Profiler._stage = Profiler._output_file = None  # or its destructor complains where its constructor did
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):

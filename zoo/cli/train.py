@@ -3,11 +3,13 @@
 import argparse
 import errno
 import json
+import linecache
 import os
 import re
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,14 +23,15 @@ import yaml
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.strategies import Strategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import zoo.callbacks
 import zoo.core.sharding  # its strategy can be named
 from zoo.callbacks.last_checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
-from zoo.callbacks.run import CommandLineWins, EndTogether, PartialBest, RandomWeightsBanner, WriteConfig
+from zoo.callbacks.run import CommandLineWins, EndTogether, IdleRates, Monitors, RandomWeightsBanner, WriteConfig
 from zoo.cli.errors import explain, load_class
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
@@ -36,7 +39,7 @@ from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.options import parameters_of
-from zoo.core.runs import Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
+from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid, last_line, nearest
 from zoo.io import write_text
@@ -50,6 +53,12 @@ CANNOT_WRITE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
 )
+
+# Where a logger writes that needs a folder and was given none: the run's, which config.yaml does not name: it may move.
+RUN_FOLDER = ("--trainer.logger.save_dir", "")
+
+# Which option of the trainer takes what is built of a class; one of its plugins takes all else.
+TAKEN_BY = {L.Callback: "callbacks", Logger: "logger", Profiler: "profiler", Strategy: "strategy"}
 
 # Which callbacks go when an option of the trainer is false.
 SWITCHED_OFF_BY = {
@@ -86,7 +95,8 @@ def main(verb: str, options: Sequence[str]) -> int:
         print(f"zoo {verb}: error: {error.message}\nThe options: python -m zoo {verb} --help", file=sys.stderr)
         code = 2
     except (UserError, MisconfigurationException) as error:
-        print(f"zoo {verb}: error: {last_line(error)}", file=sys.stderr)
+        said = last_line(error) if isinstance(error, UserError) else in_one_line(error)
+        print(f"zoo {verb}: error: {said}", file=sys.stderr)
     except OSError as error:
         under = plan is not None and error.filename is not None and str(plan.folder).startswith(str(error.filename))
         if error.errno not in CANNOT_WRITE and not under:
@@ -94,10 +104,14 @@ def main(verb: str, options: Sequence[str]) -> int:
         print(f"zoo {verb}: error: {error.filename or plan and plan.folder}: {error.strerror}", file=sys.stderr)
     except SIGTERMException:  # of validate, test and predict; Lightning would leave with 0
         code = TERMINATED
-    except RuntimeError as error:
-        if "Connection closed by peer" not in str(error) and not isinstance(error, torch.distributed.DistBackendError):
+    except Exception as error:
+        if "Connection closed by peer" in str(error) or isinstance(error, torch.distributed.DistBackendError):
+            said = "another process of this run has stopped"
+        elif refused_by_lightning(error):
+            said = in_one_line(error)
+        else:
             raise
-        print(f"zoo {verb}: error: another process of this run has stopped", file=sys.stderr)
+        print(f"zoo {verb}: error: {said}", file=sys.stderr)
     finally:
         if "wandb" in sys.modules:
             sys.modules["wandb"].finish(code)
@@ -149,15 +163,33 @@ def known_options(parser: LightningArgumentParser) -> list[str]:
     return [option for option in dict.fromkeys(options) if not option.endswith((".help", "+"))]
 
 
+def refused_by_lightning(error: Exception) -> bool:
+    """Whether Lightning raised an error by itself, to say what it cannot do; not what went wrong below it."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    raised = linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
+    return raised and frame.f_globals["__name__"].startswith("lightning.")
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's words; also those of a KeyError, which shows them in quotes."""
+    return " ".join(str(error.args[0] if error.args else error).split())
+
+
 def closing_words(trainer: L.Trainer, folder: Path) -> str:
-    """Where a training left what, its best, and what to type next."""
+    """Where a training left what, its best, and what to type next: nothing where it left no checkpoint."""
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-    lines = [f"The run: {folder} ({', '.join(names)})"]
+    lines, candidates = [f"The run: {folder} ({', '.join(names)})"], []
     for checkpoint in trainer.checkpoint_callbacks:
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor and checkpoint.best_model_score is not None:
-            name = Path(checkpoint.best_model_path).name
-            lines.append(f"The best: {checkpoint.monitor} {checkpoint.best_model_score:.2f} (checkpoints/{name})")
-    return "\n".join([*lines, f"Next: python -m zoo test --ckpt_path {folder}"])
+            path = Path(os.path.relpath(checkpoint.best_model_path))
+            below = path.is_relative_to(folder)
+            place = path.relative_to(folder) if below else path
+            lines.append(f"The best: {checkpoint.monitor} {checkpoint.best_model_score:.2f} ({place})")
+            candidates += [path] if below else []
+    best, last = (folder / "checkpoints" / name for name in CHECKPOINTS.values())
+    found = [folder] if best.is_file() else [path for path in (*candidates, last) if path.is_file()]
+    lines += [f"Next: python -m zoo test --ckpt_path {shlex.quote(str(path))}" for path in found[:1]]
+    return "\n".join(lines)
 
 
 class ZooCLI(LightningCLI):
@@ -209,7 +241,12 @@ class ZooCLI(LightningCLI):
         """Parse the plan's words; the process's own stay as they are, for DDP starts its processes by them."""
         words, deep = take_deep_options(list(args or ()))
         try:
-            self.config = parser.parse_args(words)
+            try:
+                self.config = parser.parse_args(words)
+            except argparse.ArgumentError as error:
+                if "are required: save_dir" not in error.message:
+                    raise
+                self.config = parser.parse_args([*words, *RUN_FOLDER])
         except argparse.ArgumentError as error:
             options = known_options(self._subcommand_parsers[self.plan.words[0]])
             message = explain(error.message, self.plan.words[1:], options, known_classes())
@@ -245,14 +282,15 @@ class ZooCLI(LightningCLI):
         path = self._get(self.config, "model").class_path
         if options.precision == best_precision() == "16-mixed" and not getattr(load_class(path), "scaled_losses", True):
             options.precision = "32-true"
-        for kind in (L.LightningModule, L.LightningDataModule, L.Callback):
-            self.parser.add_instantiator(self._instantiate, kind)
+        self.parser.add_instantiator(self._instantiate, object)
 
     def _instantiate(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
+        if issubclass(class_type, Logger) and kwargs.get("save_dir") == RUN_FOLDER[1]:
+            kwargs["save_dir"] = str(self.plan.folder)
         try:
             return class_type(*args, **kwargs)
         except Exception as error:
-            self.fault = error
+            self.fault = cannot_be_built(class_type, error) if refused_by_lightning(error) else error
             raise
 
     def instantiate_classes(self) -> None:
@@ -305,14 +343,14 @@ class ZooCLI(LightningCLI):
             logger, note = make_loggers(self.plan, str(self.subcommand), self.resolved(), self.done_steps)
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
-        always: list[L.Callback] = [CommandLineWins(), PartialBest(), RandomWeightsBanner(), EndTogether()]
+        always: list[L.Callback] = [CommandLineWins(), IdleRates(), RandomWeightsBanner(), EndTogether()]
         always.append(WriteConfig(folder / "config.yaml", self.resolved(), note))
         always.append(LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")))
         unwanted = tuple(kind for option, kind in SWITCHED_OFF_BY.items() if options.get(option) is False)
         unwanted += (Checkpoint,) if options.get("fast_dev_run") else ()
         self.trainer_defaults["callbacks"] = [callback for callback in always if not isinstance(callback, unwanted)]
         given = as_list(options.get("callbacks"))
-        kwargs["callbacks"] = [callback for callback in given if not isinstance(callback, unwanted)]
+        kwargs["callbacks"] = [Monitors(), *(callback for callback in given if not isinstance(callback, unwanted))]
         kwargs["plugins"] = [AtomicCheckpointIO(), *as_list(options.get("plugins"))]
         try:
             trainer = super().instantiate_trainer(logger=logger, default_root_dir=str(folder), **kwargs)
@@ -321,6 +359,16 @@ class ZooCLI(LightningCLI):
             valid = [*StrategyRegistry.available_strategies(), *AcceleratorRegistry.available_accelerators()]
             near = nearest(wrong[2], valid) if wrong else ""
             raise UserError(f"trainer: {str(error).partition('. ')[0].rstrip('.')}.{near}") from None
+        except RuntimeError as error:
+            twice = re.search(r"more than one stateful callback of type `(\w+)`", str(error))
+            if twice is None:
+                raise
+            raise invalid(
+                "trainer.callbacks",
+                f"two {twice[1]}",
+                "they keep one state in a checkpoint. Leave yours out and change the experiment's own"
+                " (--trainer.callbacks.OPTION VALUE, of the last one), or monitor different numbers",
+            ) from None
         for checkpoint in trainer.checkpoint_callbacks:  # also where the user's own logger lies elsewhere
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
                 checkpoint.dirpath = str(checkpoints)
@@ -350,6 +398,17 @@ def out_of_memory(error: torch.OutOfMemoryError, options: dict[str, Any]) -> Use
         argument="data.batch_size",
         value=options["batch_size"],
     )
+
+
+def cannot_be_built(kind: type, error: Exception) -> UserError:
+    """What a constructor of Lightning's refuses, under the option that asks for it; or the package that it needs."""
+    option = f"trainer.{next((name for base, name in TAKEN_BY.items() if issubclass(kind, base)), 'plugins')}"
+    said = in_one_line(error)
+    packages = [a or b for a, b in re.findall(r"pip install (?:-U )?'?([\w-]+)|`(\w+)`", said)]
+    if isinstance(error, ImportError) and packages:
+        package = next((package for package in packages if package != kind.__name__), packages[0])
+        said = f"{kind.__name__} needs {package}: pip install {package}"
+    return UserError(f"{option}: {said}", argument=option, value=kind.__name__)
 
 
 def user_error_behind(error: BaseException | None) -> UserError | None:

@@ -105,6 +105,7 @@ class Evaluation(Callback):
         self.metrics = {name: build_metric(name, given) for name, given in options.metrics.items()}
         self.parts: list[Part] = []
         self.numbers: dict[str, float] = {}  # of the latest evaluation, under the names they are logged by
+        self.names: set[str] = set()  # of all that it measures, also of what is no number yet
 
     # --- what a task's evaluation says -------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Evaluation(Callback):
         splits = data.evaluated_splits(split)
         self._loaders_each = len(loaders) // len(splits)
         whole = [count == len(loader) for count, loader in zip(batches, loaders, strict=True)]
-        self.numbers, self.parts = {}, []
+        self.numbers, self.names, self.parts = {}, set(), []
         for place, each in enumerate(splits):
             own = whole[place * self._loaders_each : (place + 1) * self._loaders_each]
             complete = trainer.strategy.reduce_boolean_decision(all(own), all=True)
@@ -204,6 +205,7 @@ class Evaluation(Callback):
             logged = {f"{part.name}/{key}": value for key, value in numbers.items()}
             log_numbers(trainer, task, logged)
             self.numbers |= logged
+            self.names |= {f"{part.name}/{key}" for key in values}
             protocol = self._protocol(trainer, task, part)
             self.report(trainer, task, part, numbers, protocol)
             if place == 0 and part.complete:
