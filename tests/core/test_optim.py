@@ -141,11 +141,14 @@ def test_a_training_has_as_many_steps_as_the_trainer_says():
     assert training_steps(limits(-1, max_epochs=2, limit_train_batches=0)) == 1
 
 
-@pytest.mark.parametrize("estimated", [math.inf, -1])  # -1: of batches that cannot be counted
-def test_a_training_without_an_end_is_refused(estimated):
+@pytest.mark.parametrize(
+    ("estimated", "epochs", "argument"),
+    [(math.inf, -1, "trainer.max_epochs"), (-1, 2, "trainer.max_steps")],  # the second: of batches that nobody counts
+)
+def test_a_training_without_an_end_is_refused(estimated, epochs, argument):
     with pytest.raises(UserError, match="the learning rate falls along a cosine, which needs an end") as caught:
-        training_steps(limits(estimated))
-    assert (caught.value.argument, caught.value.value) == ("trainer.max_epochs", -1)
+        training_steps(limits(estimated, max_epochs=epochs))
+    assert (caught.value.argument, caught.value.value) == (argument, -1)
 
 
 def test_a_second_phase_has_a_peak_and_a_cosine_of_its_own():

@@ -148,10 +148,14 @@ def training_steps(trainer: L.Trainer) -> int:
         return 1
     steps = trainer.estimated_stepping_batches
     if not 0 < steps < math.inf:
+        endless = trainer.max_epochs == -1
         raise invalid(
-            "trainer.max_epochs",
-            trainer.max_epochs,
-            "the learning rate falls along a cosine, which needs an end: give trainer.max_epochs or trainer.max_steps",
+            "trainer.max_epochs" if endless else "trainer.max_steps",
+            -1,
+            "the learning rate falls along a cosine, which needs an end: give "
+            + (
+                "trainer.max_epochs or trainer.max_steps" if endless else "it, for an epoch's batches cannot be counted"
+            ),
         )
     return int(steps)
 

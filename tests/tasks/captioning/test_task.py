@@ -1,5 +1,7 @@
 """The captioning task: its losses, its reward, its rates."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -122,6 +124,23 @@ class _OneCharacter:
         rewards = [sum(token == wanted for token in caption) / max(1, len(caption)) for caption in captions]
         self.mean = sum(rewards) / len(rewards)
         return rewards
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(-1, 12), (9, 12), (3, -1)])
+def test_the_second_phase_begins_with_its_epoch_whatever_ends_the_training(epochs, steps):
+    built = task(reward=RewardOptions(samples=2, from_epoch=2, learning_rate=1e-4), learning_rate=1e-3, init_from="x")
+    built.trainer = SimpleNamespace(
+        max_epochs=epochs,
+        max_steps=steps,
+        limit_train_batches=1.0,
+        estimated_stepping_batches=12,
+        accumulate_grad_batches=2,
+        num_training_batches=7,  # four steps
+        fit_loop=SimpleNamespace(setup_data=lambda: None),
+    )
+    (ratio, *_) = built.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas
+    assert ratio(8) == pytest.approx(0.1)
+    assert ratio(9) < ratio(8)
 
 
 def test_parts_have_their_own_learning_rates():

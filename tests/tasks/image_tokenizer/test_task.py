@@ -79,10 +79,11 @@ class Recorder(Callback):
         return any(not torch.equal(self.before[batch][key], self.after[batch][key]) for key in keys)
 
 
-def fit(task, *, epochs=1, data=None):
+def fit(task, *, epochs=1, steps=-1, data=None):
     recorder = Recorder()
     trainer = L.Trainer(
         max_epochs=epochs,
+        max_steps=steps,
         accelerator="cpu",
         callbacks=[recorder],
         logger=False,
@@ -241,7 +242,7 @@ class Halves(IterableDataset):
 
 def test_the_share_of_codes_that_the_epoch_used_is_logged():
     task = build(**STILL, restart_after=1000)
-    found = fit(task, epochs=2, data=Halves()).usage
+    found = fit(task, epochs=2, steps=6, data=Halves()).usage
     used = [set().union(*(look(task, batch)[0] for batch in half)) for half in (batches()[:3], batches()[3:])]
     assert found == pytest.approx([100 * len(codes) / CODES for codes in used])
     assert len(set(found)) == 2
