@@ -6,13 +6,16 @@ import torch
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
+    Callback,
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
+from lightning.pytorch.plugins import MixedPrecision
 
 import zoo
+from zoo.core.divergence import DivergedError
 from zoo.core.evaluation import BestCheckpoint
 from zoo.errors import UserError
 from zoo.tasks.retrieval.evaluation import RetrievalEvaluation, RetrievalEvaluationOptions
@@ -117,6 +120,49 @@ def test_loaders_alone_train_without_an_evaluation_and_say_so(fit):
         trainer, _ = fit(loaders=True)
     assert trainer.global_step > 0
     assert not callbacks_of(trainer, RetrievalEvaluation)
+
+
+class Poison(Callback):
+    """Makes the gradient of the first step infinite, its loss no number, or the weights after the second."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_before_backward(self, trainer, task, loss):
+        if self.what == "loss" and trainer.global_step == 0:
+            loss.data.fill_(torch.nan)
+
+    def on_after_backward(self, trainer, task):
+        if self.what == "gradient" and trainer.global_step == 0:
+            next(task.parameters()).grad.fill_(torch.inf)
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        if self.what == "weights" and trainer.global_step == 2:
+            next(task.parameters()).data.fill_(torch.nan)
+
+
+def test_anybodys_checkpoint_stays_finite_when_a_training_diverges(fit, tmp_path):
+    every = ModelCheckpoint(tmp_path / "mine", "kept", every_n_train_steps=1, enable_version_counter=False)
+    with pytest.raises(DivergedError, match=r"at step 2, .*/kept\.ckpt, of step 1, is good"):
+        fit(callbacks=[Poison("weights"), every], limit_val_batches=0)
+    kept = torch.load(tmp_path / "mine" / "kept.ckpt", weights_only=True)
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+@pytest.mark.parametrize("what", ["gradient", "loss"])
+def test_a_training_that_diverges_stops_at_its_end_though_nothing_is_logged_or_kept(fit, what):
+    with pytest.raises(DivergedError, match=r"at step 1, .* no good checkpoint yet: begin anew") as raised:
+        fit(callbacks=[Poison(what)], enable_checkpointing=False, limit_val_batches=0, log_every_n_steps=0)
+    assert "trainer.gradient_clip_val" in str(raised.value)
+
+
+def test_float16_leaves_out_a_step_whose_gradient_overflows(fit):
+    options = {"plugins": [MixedPrecision("16-mixed", "cpu")], "limit_val_batches": 0, "enable_checkpointing": False}
+    trainer, task = fit(callbacks=[Poison("gradient")], **options)
+    assert all(parameter.isfinite().all() for parameter in task.parameters())
+    assert trainer.precision_plugin.scaler.get_scale() < 65536
+    with pytest.raises(DivergedError, match=r"or trainer\.precision 32-true"):
+        fit(callbacks=[Poison("loss")], **{**options, "plugins": [MixedPrecision("16-mixed", "cpu")]})
 
 
 def test_an_unknown_option_is_named():

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from zoo.core.divergence import diverged, largest
 from zoo.errors import UserError
 
 
@@ -108,6 +109,15 @@ class EMA(Callback):
         """Give the averages and how many steps they have seen."""
         assert not self.swapped, "the averages stand in for the weights"
         return {"updates": self.updates, "averages": self.averages}
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """See that the averages are finite, in the process that writes.
+
+        Raises:
+            DivergedError: They are not.
+        """
+        if trainer.is_global_zero and not largest(self.averages.values()).isfinite():
+            raise diverged(pl_module, trainer.global_step)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a checkpoint's averages."""

@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from zoo.core.device import Later
+from zoo.core.divergence import DivergedError
 from zoo.errors import UserError
 from zoo.io import atomic_write
 
@@ -93,13 +94,12 @@ class LastCheckpoint(Checkpoint):
         self._listen(trainer)
         self.saved_step = trainer.global_step
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Write, between two steps, when it is time; stop, on every process, when one was told to."""
         stop = self._one_was_told(trainer)
         self.terminated |= stop
         if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
+            pl_module.stop_if_diverged()
             for logger in trainer.loggers:
                 logger.save()  # a run that resumes from here does not log it again
             self._write(trainer, trainer.save_checkpoint)
@@ -126,18 +126,22 @@ class LastCheckpoint(Checkpoint):
         self.saved_step = trainer.global_step
         trainer.save_checkpoint(self.path)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Write, without the other processes, which may be gone, where the last step is whole and here."""
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress
         between_epochs = progress.is_last_batch and progress.current.processed == progress.current.ready
         here = not isinstance(trainer.strategy, ModelParallelStrategy)
-        whole = here and not self.optimizing and (trainer.validating or not between_epochs)
+        diverged = isinstance(exception, DivergedError)
+        good = not diverged and pl_module.find_bad_step() is None
+        whole = here and good and not self.optimizing and (trainer.validating or not between_epochs)
         if trainer.state.fn == "fit" and trainer.is_global_zero and whole and trainer.global_step > self.saved_step:
             try:
                 self._write(trainer, lambda path: trainer.strategy.save_checkpoint(_contents(trainer), path))
             except UserError as error:
                 print(error, file=sys.stderr)
-        if self.terminated and not isinstance(exception, SystemExit):  # the others stopped before it noticed
+        if (
+            self.terminated and not diverged and not isinstance(exception, SystemExit)
+        ):  # the others stopped before it noticed
             raise SystemExit(self._exit_code()) from None
 
     # --- how ---------------------------------------------------------------------------------------------------

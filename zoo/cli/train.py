@@ -37,6 +37,7 @@ from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
 from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
+from zoo.core.divergence import diverged
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.options import parameters_of
 from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
@@ -310,6 +311,11 @@ class ZooCLI(LightningCLI):
             raise out_of_memory(
                 error, {**self.model.hparams, "batch_size": getattr(self.datamodule, "batch_size", None)}
             ) from None
+        except Exception as error:
+            with suppress(RuntimeError):  # a GPU that has failed tells nothing
+                if (step := self.model.find_bad_step()) is not None and not isinstance(error, UserError):
+                    raise diverged(self.model, step) from error
+            raise
 
     def before_fit(self) -> None:
         """Start the clock."""

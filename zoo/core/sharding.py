@@ -144,14 +144,26 @@ def clip_gradients(task: L.LightningModule, largest: float, algorithm: str) -> N
         largest: The norm of all of them, or the value of each, that is left.
         algorithm: ``norm`` or ``value``.
     """
-    parameters = [parameter for parameter in task.parameters() if parameter.grad is not None]
-    kinds = [[p for p in parameters if isinstance(p, DTensor) == shared] for shared in (True, False)]
-    kinds = [kind for kind in kinds if kind]  # a frozen tower's have no gradients
+    kinds = _kinds(task.parameters())
     if algorithm == "value":
         for kind in kinds:
             clip_grad_value_(kind, largest)
         return
-    norms = [get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds]
-    norm = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
+    norm = gradient_norm(task.parameters())
     for kind in kinds:
         clip_grads_with_norm_(kind, largest, norm)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Compute the norm of all gradients of parameters, sharded or not; on all processes together where some are."""
+    norms = [get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in _kinds(parameters)]
+    if not norms:
+        return torch.zeros(())
+    return torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
+
+
+def _kinds(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Part the parameters that have gradients, not those of a frozen tower, into sharded ones and others."""
+    having = [parameter for parameter in parameters if parameter.grad is not None]
+    kinds = [[p for p in having if isinstance(p, DTensor) == shared] for shared in (True, False)]
+    return [kind for kind in kinds if kind]

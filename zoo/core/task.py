@@ -9,12 +9,15 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from zoo.core.checkpoint import load_initial_weights, task_keys
+from zoo.core.divergence import FirstBadStep, diverged, largest
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
 from zoo.core.optim import OptimizerOptions, adamw, refuse_late_changes, training_steps, warmup_cosine
 from zoo.core.options import options_of, plain
+from zoo.core.sharding import gradient_norm
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 
@@ -42,6 +45,7 @@ class Task(L.LightningModule):
         super().__init__()
         self.weights: dict[str, str] = {}
         self.trained_steps = 0
+        self.first_bad_step = FirstBadStep()
 
     def take_options(self, name: str, kind: type[Options]) -> Options:
         """Give the hyper-parameter of that name as the dataclass that it is, also where a checkpoint has a dictionary.
@@ -84,6 +88,7 @@ class Task(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read initial weights before a new training; a resumed one brings its own."""
+        self.first_bad_step = FirstBadStep()
         if stage == "fit" and self.trainer.ckpt_path is None:
             self.read_weights()
 
@@ -127,10 +132,63 @@ class Task(L.LightningModule):
         scheduler = warmup_cosine(optimizer, options.warmup_steps, training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    # --- divergence --------------------------------------------------------------------------------------------
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Note whether the loss is finite."""
+        self.first_bad_step.note(loss, self.global_step + 1)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Note whether the gradient is finite; a scaler of float16 leaves out the steps of which it is not."""
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+            self.first_bad_step.note(gradient_norm(parameters), self.global_step + 1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Look for divergence when values are logged, which are waited for."""
+        if self.trainer._logger_connector.should_update_logs:
+            self.stop_if_diverged()
+
+    def on_validation_start(self) -> None:
+        """Look for divergence before a validation, and not at the outcome."""
+        self.stop_if_diverged()
+
+    def on_train_epoch_end(self) -> None:
+        """Look for divergence before checkpoints are written."""
+        self.stop_if_diverged()
+
+    def stop_if_diverged(self) -> None:
+        """Stop all processes of a training, which call this together, where on one something is not finite.
+
+        Raises:
+            DivergedError: It was so; the others than the first process leave in silence.
+        """
+        step = self.find_bad_step(self.trainer.world_size)
+        if step is not None:
+            raise diverged(self, step) if self.trainer.is_global_zero else SystemExit(0)
+
+    def find_bad_step(self, processes: int = 1) -> int | None:
+        """Give the first step at which a loss, gradient or weight was not finite; None: a training goes well, or none.
+
+        Args:
+            processes: How many look, which then call this together; 1: this one alone.
+        """
+        if self.first_bad_step.first is None:
+            return None
+        self.first_bad_step.note(largest(self.parameters()), self.global_step)
+        return self.first_bad_step.read(processes)
+
     # --- checkpoints -------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from."""
+        """Keep the task's name, by which ``zoo.load`` finds it, and where the initial weights came from.
+
+        Raises:
+            DivergedError: The training has diverged. The first process finds that alone, for it alone writes, and on an
+                error without the others.
+        """
+        if self.global_rank == 0 and (step := self.find_bad_step()) is not None:
+            raise diverged(self, step)
         checkpoint.update(task_keys(self))
         checkpoint["weights"] = self.weights
         checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))

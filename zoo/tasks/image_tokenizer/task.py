@@ -227,6 +227,7 @@ class ImageTokenizerTask(Task):
 
     def on_train_epoch_end(self) -> None:
         """Log the share of the codebook that the epoch used, in percent."""
+        super().on_train_epoch_end()
         self.log("train/codebook_usage", 100 * (self.counts > 0).float().mean())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
