@@ -551,3 +551,11 @@ def test_as_a_process(zoo_process, workplace):
     assert code == 2
     assert err.startswith("zoo fit: error: there is no option 'data.rot'. Did you mean data.root?\n")
     assert out == ""
+
+
+def test_the_next_command_is_quoted_where_the_path_needs_it(tmp_path):
+    from zoo.cli.train import closing_words
+
+    run = tmp_path / "my run"
+    run.mkdir()
+    assert closing_words(SimpleNamespace(checkpoint_callbacks=[]), run).endswith(f"test --ckpt_path '{run}'")

@@ -32,6 +32,7 @@ def export_data(options: "Namespace") -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from zoo.core.command import typed
     from zoo.data.convert.exporting import IMAGES, TABLE, export_folder
     from zoo.data.layouts import find_layouts
 
@@ -54,6 +55,6 @@ def export_data(options: "Namespace") -> int:
     for split, counts in report.counts.items():
         lacks = [f"{counts[key]:,} {key.replace('_', ' ')}" for key in ("without_text", "without_image") if counts[key]]
         print(f"  {split:<6} " + ", ".join([f"{counts['rows']:,} rows", *lacks]))
-    sources = f"--images {options.out}/{IMAGES} --table {options.out}/{TABLE}"
-    print(f"To import it again: python -m zoo data import {options.task} {sources} NEW_FOLDER")
+    sources = ["--images", f"{options.out}/{IMAGES}", "--table", f"{options.out}/{TABLE}"]
+    print(f"To import it again: {typed('data', 'import', options.task, *sources, 'NEW_FOLDER')}")
     return 0

@@ -6,7 +6,6 @@ import json
 import linecache
 import os
 import re
-import shlex
 import sys
 import time
 import traceback
@@ -37,6 +36,7 @@ from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
 from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
+from zoo.core.command import typed
 from zoo.core.divergence import diverged
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.options import parameters_of
@@ -189,7 +189,7 @@ def closing_words(trainer: L.Trainer, folder: Path) -> str:
             candidates += [path] if below else []
     best, last = (folder / "checkpoints" / name for name in CHECKPOINTS.values())
     found = [folder] if best.is_file() else [path for path in (*candidates, last) if path.is_file()]
-    lines += [f"Next: python -m zoo test --ckpt_path {shlex.quote(str(path))}" for path in found[:1]]
+    lines += [f"Next: {typed('test', '--ckpt_path', path)}" for path in found[:1]]
     return "\n".join(lines)
 
 
@@ -327,7 +327,7 @@ class ZooCLI(LightningCLI):
             return
         record = {
             "experiment": self.plan.experiment,
-            "command": f"python -m zoo {shlex.join(sys.argv[1:])}",
+            "command": typed(*sys.argv[1:]),
             "seconds": round(time.perf_counter() - self.started, 1),
             "resumed": self.plan.continued,
             "steps": self.trainer.global_step,

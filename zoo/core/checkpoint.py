@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zoo.core.command import typed
 from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_checkpoint, run_of
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
@@ -213,7 +214,7 @@ def newest_run(source: str | Path) -> str | Path:
         return best.parent.parent
     if folder.parent.name == "runs" and not (folder / "checkpoints").is_dir():
         raise UserError(
-            f"{source}: no run is there. Train it first: python -m zoo fit --config experiments/{folder.name}.yaml"
+            f"{source}: no run is there. Train it first: {typed('fit', '--config', f'experiments/{folder.name}.yaml')}"
         )
     return source
 

@@ -1,6 +1,7 @@
 """What plain commands share: a parser whose errors are one line, and the file that ``--output`` names."""
 
 import re
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,6 +41,11 @@ class CommandParser(ArgumentParser):
             message = f"there is no {invalid[1]!r}; choose from {invalid[2]}."
         print(f"{self.prog}: error: {message}\nThe options: {self.prog} --help", file=sys.stderr)
         sys.exit(2)
+
+
+def typed(*words: object) -> str:
+    """Give a command as a user can type it: words that a shell would split, such as a folder's name, are quoted."""
+    return shlex.join(["python", "-m", "zoo", *map(str, words)])
 
 
 def add_precision(parser: CommandParser) -> None:

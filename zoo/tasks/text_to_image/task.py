@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from zoo.core.checkpoint import load, load_part
+from zoo.core.command import typed
 from zoo.core.device import wait_for
 from zoo.core.optim import OptimizerOptions
 from zoo.core.task import Task
@@ -196,11 +197,11 @@ class TextToImageTask(Task):
         if tokenizer is None or (latents is None and tokenizer.num_codes is not None):
             return  # codes need no measured mean: they are made as they are needed
         if latents is None:
+            name = self.hparams["generator_options"]["image_tokenizer"]
+            options = ["--image_tokenizer", name, "--image_size", self.image_size]
             raise UserError(
                 "this generator learns the latents of an image tokenizer, and data.latents names none: write them once"
-                " with `python -m zoo data encode ROOT --image_tokenizer"
-                f" {self.hparams['generator_options']['image_tokenizer']}"
-                f" --image_size {self.image_size}`, then set data.latents"
+                f" with `{typed('data', 'encode', 'ROOT', *options)}`, then set data.latents"
             )
         digest = weights_hash(tokenizer)
         if latents.metadata.weights != digest or latents.metadata.image_size != self.image_size:
