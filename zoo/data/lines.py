@@ -48,6 +48,7 @@ HARMLESS: frozenset[Kind] = frozenset({"byte_order_mark", "crlf", "blank_line"})
 MAX_DIGITS = 18  # of an image's id: every such number fits int64
 _REPORTED_BYTES = 1 << 20  # read between two reports of progress
 _BUFFER = 1 << 20
+_GB18030 = "the file is GB18030, nothing of it is read; save it as UTF-8"
 _ID_IN_BROKEN_JSON = re.compile(r'"(?:query_id|text_id|image_id)"\s*:\s*(?:(-?\d{1,18})\b|"([^"\\]+)")')
 
 
@@ -187,15 +188,18 @@ class LineReader:
 
     def records(self) -> Iterator[tuple[int, Id | None, dict[str, Any]]]:
         """Read the JSON objects: the line, the id as it stands there, and the object."""
-        for number, _, data in self.lines():
+        for place, (number, _, data) in enumerate(self.lines()):
             try:
                 text = data.decode()
                 record = json.loads(text.strip() if self.as_text else text)
-            except UnicodeDecodeError as error:
-                self._report_bytes(error, number, _id_in_broken_json(data))
             except (ValueError, RecursionError) as error:
+                if place == 0 and self._is_of_another_kind(number):
+                    return
                 id = _id_in_broken_json(data)
-                self.report("malformed_json", f"not JSON ({error}); write one object on the line", number, id)
+                if isinstance(error, UnicodeDecodeError):
+                    self._report_bytes(error, number, id)
+                    continue
+                self.report("malformed_json", f"{json_fault(error)}; write one object on the line", number, id)
                 self.leave_out(number, id)
             else:
                 if isinstance(record, dict):
@@ -206,7 +210,7 @@ class LineReader:
 
     def columns(self) -> Iterator[tuple[int, str, str]]:
         """Read the lines of a TSV of texts: the line, its first column, and what is behind the first tab."""
-        for number, _, data in self.lines():
+        for place, (number, _, data) in enumerate(self.lines()):
             token, tab, rest = data.partition(b"\t")
             try:
                 if not tab:
@@ -215,6 +219,8 @@ class LineReader:
                 else:
                     yield number, token.decode(), rest.decode()
             except UnicodeDecodeError as error:
+                if place == 0 and self._is_of_another_kind(number):
+                    return
                 self._report_bytes(error, number, _decoded(token) if tab else None)
 
     def image_lines(self, id_type: type[Id]) -> Iterator[ImageLine]:
@@ -227,6 +233,11 @@ class LineReader:
                 continue
             wrong = self.report_all(token_errors(token, id_type), number, _decoded(token) or None)
             yield ImageLine(number, None if wrong else id_type(token.decode()), start + len(token) + 1, encoded)
+
+    def _is_of_another_kind(self, line: int) -> bool:
+        """Report, once for the whole file, that it is none of this format's; its first line cannot be read."""
+        kind, found = _file_kind(self.path.read_bytes())
+        return bool(found) and self.report(kind, found, line)
 
     def _report_bytes(self, error: UnicodeDecodeError, line: int, id: Id | None) -> None:
         found = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
@@ -255,6 +266,14 @@ def as_id(told: Id | None, id_type: type[Id]) -> Id | None:
     return told
 
 
+def json_fault(error: Exception) -> str:
+    """Say why a text is no JSON: what belongs there, and what stands there."""
+    if not isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error})"
+    stands = error.doc[error.pos : error.pos + 1]
+    return f"not JSON ({error.msg}: {f'{stands!r} is character {error.colno}' if stands else 'the line ends there'})"
+
+
 def shown(value: Any, limit: int = 60) -> str:
     """Give a value as it stands in JSON, cut short."""
     text = json.dumps(value, ensure_ascii=False)
@@ -269,6 +288,38 @@ def json_type(value: Any) -> str:
 
 def _decoded(token: bytes) -> str:
     return token.decode(errors="backslashreplace")
+
+
+def _file_kind(data: bytes) -> tuple[Kind, str]:
+    """Tell what a file is whose first line cannot be read; the words are empty where that line alone is wrong."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        if 10 * data.count(0) > len(data):
+            return "not_utf8", "the file is UTF-16, nothing of it is read; save it as UTF-8"
+        return "not_utf8", _GB18030 if _is_gb18030(data) else ""
+    except (ValueError, RecursionError):
+        return "malformed_json", ""
+    message = f"the file is one JSON {json_type(value)} over several lines, nothing of it is read"
+    return "malformed_json", f"{message}; write one object on each line"
+
+
+def _is_gb18030(data: bytes) -> bool:
+    """Tell whether a text of several Chinese lines is GB18030, and none of them UTF-8."""
+    try:
+        data.decode("gb18030")
+    except UnicodeDecodeError:
+        return False
+    chinese = [line for line in data.splitlines() if not line.isascii()]
+    return len(chinese) > 1 and not any(map(_is_utf8, chinese))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _id_in_broken_json(data: bytes) -> Id | None:

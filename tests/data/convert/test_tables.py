@@ -57,6 +57,27 @@ def test_json_lines_may_have_lists_of_texts(tmp_path):
     assert rows(path) == [(1, "a.jpg", "红", None), (1, "a.jpg", "绿", None), (3, "7", "蓝", None)]
 
 
+@pytest.mark.parametrize("separator", ["|", "，", " | "])
+def test_csv_may_have_bars_or_chinese_commas(tmp_path, separator):
+    lines = [("image", "text"), ("a.jpg", "红,绿;蓝")]
+    assert rows(written(tmp_path / "a.csv", "\n".join(map(separator.join, lines)))) == [(2, "a.jpg", "红,绿;蓝", None)]
+
+
+def test_blank_lines_may_stand_before_the_names_of_columns(tmp_path):
+    assert rows(written(tmp_path / "a.csv", "\n ,\nimage,text\na.jpg,红\n")) == [(4, "a.jpg", "红", None)]
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"), [({}, (1, 1)), ({"indent": 2}, (2, 9)), ({"separators": (",\n", ": ")}, (1, 4))]
+)
+def test_an_array_of_objects_is_read_as_json_lines_are(tmp_path, options, lines):
+    array = [{"image": "a]},.jpg", "text": ["红", "绿"]}, {"image": "b.jpg", "text": "蓝"}]
+    path = written(tmp_path / "a.jsonl", json.dumps(array, **options))
+    first, last = lines
+    found = [(first, "a]},.jpg", "红", None), (first, "a]},.jpg", "绿", None), (last, "b.jpg", "蓝", None)]
+    assert rows(path) == found
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
 def test_encodings_are_told_apart(tmp_path, encoding, suffix):
@@ -76,6 +97,20 @@ def test_encodings_are_told_apart(tmp_path, encoding, suffix):
         ("a.jsonl", b"\n", "is empty"),
         ("a.csv", b"image,text\na,\xff\xff\n", "neither UTF-8 .invalid start byte near byte 13. nor GB18030"),
         ("a.csv", b"text,image,text\n", "two columns called 'text'"),
+        ("a.csv", b"image text\na.jpg red\n", r'one column, "image text": there is no comma, semicolon or tab in its'),
+        ("a.tsv", b"image,text\na.jpg,red\n", r'one column, "image,text": there is no tab in its first line'),
+        (
+            "a.jsonl",
+            b"{'image': 'a.jpg'}\n{'image': 'b.jpg'}\n",
+            r"""a\.jsonl:1: not JSON \(.*: "'" is character 2\)""",
+        ),
+        (
+            "a.jsonl",
+            '\n{"image"：1}\n'.encode(),
+            r"a\.jsonl:2: not JSON \(.*: '：' is character 9\)",
+        ),
+        ("a.jsonl", b'[\n {"image": 1},\n {"image": }\n]', r"a\.jsonl:3: not JSON .*; write an array of objects"),
+        ("a.jsonl", b'"image"\n', r"a\.jsonl:1: JSON, but a string; write an object a line"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_an_error(tmp_path, name, content, message):

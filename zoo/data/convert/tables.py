@@ -7,11 +7,13 @@ noted. Parquet needs pyarrow, which is imported when such a table is opened.
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zoo.data.lines import json_fault, json_type, shown
 from zoo.errors import FileError, UserError
 
 Record = tuple[int, dict[str, Any]]  # line from 1, and the cells by column
@@ -53,22 +55,30 @@ class DelimitedTable(Table):
         super().__init__(path)
         self._encoding = _encoding(path, self.notes)
         with path.open(encoding=self._encoding, newline="") as file:
-            first = file.readline()
-        delimiter = "\t" if is_tsv else max(",;\t", key=first.count)
+            first = next((line for line in file if line.strip()), "")
+        usual, others = ("\t", "") if is_tsv else (",;\t", "|，")
+        delimiter = max(usual if any(map(first.count, usual)) else usual + others, key=first.count)
         self._read = partial(csv.reader, delimiter=delimiter, strict=True)
         if is_tsv:
             self._read = partial(csv.reader, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         csv.field_size_limit(1 << 24)  # characters of a cell
         self.columns = [name.strip() for name in next(self._lines(), (1, []))[1]]
         _check_columns(path, self.columns)
+        if len(self.columns) == 1:
+            separators = "tab" if is_tsv else "comma, semicolon or tab"
+            raise UserError(
+                f"--table {path} has one column, {shown(self.columns[0])}: there is no {separators} in its first line."
+                f" Separate an image's path and its text by {'a tab' if is_tsv else 'a comma'}.",
+                argument="--table",
+                value=str(path),
+                valid="two columns or more",
+            )
 
     def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
         """Read the rows, each by the line it begins on; blank ones are passed over."""
         lines = self._lines()
         next(lines)
         for number, cells in lines:
-            if not any(cell.strip() for cell in cells):
-                continue
             if len(cells) == len(self.columns):
                 yield number, dict(zip(self.columns, cells, strict=True))
                 continue
@@ -78,12 +88,14 @@ class DelimitedTable(Table):
             errors.append(FileError(message, file=self.path, line=number))
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Read line and cells of each row that holds something, that of the column names first."""
         with self.path.open(encoding=self._encoding, newline="") as file:
             reader = self._read(file)
             number = 1
             try:
                 for cells in reader:
-                    yield number, cells
+                    if any(cell.strip() for cell in cells):
+                        yield number, cells
                     number = reader.line_num + 1
             except csv.Error as error:
                 raise UserError(
@@ -92,35 +104,50 @@ class DelimitedTable(Table):
 
 
 class JsonTable(Table):
-    """JSON lines: an object a line, or a list of texts where an image has several."""
+    """JSON lines, an object a line, or an array of objects; a list of texts where an image has several."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._encoding = _encoding(path, self.notes)
         names: dict[str, None] = {}
-        for number, record in self.records((), []):
+        errors: list[FileError] = []
+        for number, record in self.records((), errors):
             names |= dict.fromkeys(record)
             if number >= 1000:  # later lines bring no new columns
                 break
+        if errors and not names:
+            raise errors[0]
         self.columns = list(names)
         _check_columns(path, self.columns)
 
     def records(self, columns: Sequence[str], errors: list[FileError]) -> Iterator[Record]:
-        """Read the objects; blank lines are passed over."""
+        """Read the objects, each by the line it begins on; blank lines are passed over."""
+        for number, record in self._values(errors):
+            if isinstance(record, dict):
+                yield number, record
+            else:
+                message = f"JSON, but a {json_type(record)}; write an object a line"
+                errors.append(FileError(message, file=self.path, line=number))
+
+    def _values(self, errors: list[FileError]) -> Iterator[tuple[int, Any]]:
+        """Read the one JSON value that the file is, an array's elements each, or what every line holds."""
         with self.path.open(encoding=self._encoding, newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    errors.append(FileError(f"not JSON ({error}); write an object a line", file=self.path, line=number))
-                    continue
-                if isinstance(record, dict):
-                    yield number, record
-                else:
-                    message = f"JSON, but a {type(record).__name__}; write an object a line"
-                    errors.append(FileError(message, file=self.path, line=number))
+            text = file.read()
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            if text.lstrip().startswith("[") and not _is_json(text.lstrip().partition("\n")[0]):
+                place = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+                raise FileError(f"{json_fault(error)}; write an array of objects", file=self.path, line=place) from None
+        else:
+            yield from _elements(text) if isinstance(value, list) else [(1, value)]
+            return
+        for number, line in enumerate(text.split("\n"), start=1):
+            try:
+                if line.strip():
+                    yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                errors.append(FileError(f"{json_fault(error)}; write an object a line", file=self.path, line=number))
 
 
 class ParquetTable(Table):
@@ -222,6 +249,24 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             argument="--table",
             value=str(path),
         )
+
+
+def _elements(text: str) -> Iterator[tuple[int, Any]]:
+    """Read line and value of each element of a JSON array."""
+    decoder, line, counted = json.JSONDecoder(), 1, 0
+    place = text.index("[") + 1
+    while text[place := re.compile(r"[\s,]*").match(text, place).end()] != "]":  # type: ignore[union-attr]
+        line, counted = line + text.count("\n", counted, place), place
+        value, place = decoder.raw_decode(text, place)
+        yield line, value
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _encoding(path: Path, notes: list[str]) -> str:
