@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from zoo.errors import FileError, UserError, last_line, raise_or_list
+from zoo.errors import FileError, UserError, last_line, raise_or_list, summed_up
 
 ERRORS = [
     UserError("--valid is 2: give less than 1.", argument="--valid", value=2, valid="0 to 1"),
@@ -24,6 +24,19 @@ class Broken(Dataset):
 
     def __getitem__(self, row):
         raise self.error
+
+
+def test_errors_alike_are_counted():
+    blank = [FileError(f"line {n} is blank; take it out", file="a.jsonl", line=n) for n in range(1, 9)]
+    other = [FileError(f"{n} is no id", file="a.jsonl", line=n, kind="wrong_type") for n in range(9, 15)]
+    assert list(summed_up([*blank[:3], *other, *blank[3:]])) == [
+        *map(str, blank[:3]),
+        *map(str, other[:5]),
+        "a.jsonl: and 1 more like this",
+        *map(str, blank[3:5]),
+        "a.jsonl: and 3 more like this",
+    ]
+    assert list(summed_up(blank[:5])) == [str(error) for error in blank[:5]]
 
 
 def test_a_files_error_names_file_line_and_id():

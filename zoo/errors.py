@@ -6,9 +6,12 @@ loader's workers.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+SHOWN_ALIKE = 5  # errors alike that a terminal shows one by one
 
 
 class UserError(ValueError):
@@ -75,6 +78,23 @@ def raise_or_list(error: FileError, errors: list[FileError] | None) -> None:
     if errors is None:
         raise error
     errors.append(error)
+
+
+def summed_up(errors: Sequence[FileError]) -> Iterator[str]:
+    """Give errors as lines for a terminal: of those alike the first few, then how many more there are.
+
+    Errors of a file are alike where their fix is the same, which is what follows the last semicolon.
+    """
+    alike = [
+        (error.file, error.message.rpartition("; ")[2] if "; " in error.message else error.kind) for error in errors
+    ]
+    total, seen = Counter(alike), Counter[tuple[str | None, str | None]]()
+    for error, key in zip(errors, alike, strict=True):
+        seen[key] += 1
+        if seen[key] <= SHOWN_ALIKE:
+            yield str(error)
+        if seen[key] == SHOWN_ALIKE < total[key]:
+            yield f"{error.file}: and {total[key] - SHOWN_ALIKE:,} more like this"
 
 
 def nearest(name: str, valid: Iterable[str], *, limit: int = 3) -> str:

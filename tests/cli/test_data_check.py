@@ -44,6 +44,17 @@ def test_faults_are_listed_and_counted(spoiled, capsys):
     assert lines[-1] == "2 errors. Fix them, or train without those rows: --data.on_error skip."
 
 
+def test_many_errors_alike_are_counted_and_not_skipped_where_nothing_would_be_left(spoiled, capsys):
+    (spoiled / "T2I_train.txt.tsv").write_text("a，红色\n" * 60)
+    assert main(["check", "text_to_image", str(spoiled)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(f"{spoiled}/T2I_train.txt.tsv:1: no tab in ")
+    assert lines[6] == f"{spoiled}/T2I_train.txt.tsv: and 55 more like this"
+    assert lines[-1] == "61 errors. Fix them."
+    assert main(["check", "text_to_image", str(spoiled), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["errors"]) == 61
+
+
 def test_json_takes_the_place_of_words(spoiled, capsys):
     assert main(["check", "text_to_image", str(spoiled), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)

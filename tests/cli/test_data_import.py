@@ -83,6 +83,23 @@ def test_faults_are_listed_and_fail(shop, capsys):
     assert not (shop / "out").exists()
 
 
+def test_many_faults_alike_are_counted_and_no_advice_leaves_no_row(shop, capsys):
+    (shop / "照片").rename(shop / "别处")
+    (shop / "照片").mkdir()
+    assert main(words(shop, "captioning")) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[4].startswith(f"{shop}/pairs.csv:6: no file ")
+    assert printed[5] == f"{shop}/pairs.csv: and 49 more like this"
+    assert printed[-1].startswith("54 errors, nothing was written. Fix them. ")
+
+
+def test_a_command_to_type_quotes_a_path_with_spaces(shop, capsys):
+    assert main(words(shop, "captioning", out="my data")) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"python -m zoo data check captioning '{shop}/my data'")
+    assert main(["export", "captioning", str(shop / "my data"), str(shop / "my back")]) == 0
+    assert f"--images '{shop}/my back/images' --table '{shop}/my back/pairs.csv'" in capsys.readouterr().out
+
+
 def test_faults_can_be_left_out(shop, capsys):
     (shop / "照片" / "0-plain.jpg").unlink()
     assert main(words(shop, "captioning", "--on_error", "skip")) == 0

@@ -222,6 +222,32 @@ def test_an_empty_gold_file_is_named(files):
     assert "targets.jsonl: has no lines" in score_retrieval(targets, predictions)["errorDetail"]
 
 
+@pytest.mark.parametrize("task", ["retrieval", "captioning"])
+def test_predictions_of_another_kind_are_one_error(tmp_path, capsys, task):
+    texts = {"retrieval": {"query_text": "红", "item_ids": TEN}, "captioning": {"text": ["红"]}}[task]
+    key = {"retrieval": "query_id", "captioning": "image_id"}[task]
+    entries = [{key: str(number) if key == "image_id" else number, **texts} for number in range(20)]
+    targets, predictions = tmp_path / "targets.jsonl", tmp_path / "predictions.jsonl"
+    targets.write_text(lines(entries), encoding="utf-8")
+    predictions.write_text(json.dumps(entries, indent=1))
+    assert main([task, "--targets", str(targets), "--predictions", str(predictions)]) == 1
+    error, verdict = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"{predictions}:1: the file is one JSON list over several lines")
+    assert verdict == "The submission is not valid: 1 error(s)."
+
+
+def test_missing_predictions_are_counted(files, capsys):
+    targets, predictions = files
+    targets.write_text(lines([{"query_id": query, "item_ids": [1]} for query in range(11, 31)]))
+    assert main(["retrieval", "--targets", str(targets), "--predictions", str(predictions)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[5:] == [
+        f"{targets}: and 12 more like this",
+        "The submission is not valid: 17 error(s).",
+    ]
+    assert len(json.loads(printed.out)["errorDetail"].splitlines()) == 17
+
+
 def test_an_input_is_never_overwritten(files):
     targets, predictions = files
     before = targets.read_text(encoding="utf-8")

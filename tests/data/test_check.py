@@ -347,14 +347,46 @@ def test_a_file_in_utf16_is_one_error(tmp_path):
     assert found(tmp_path, ECOMMERCE_T2I) == [("T2I_train.txt.tsv", 1, None, "not_utf8")]
 
 
+def pretty(text):
+    return json.dumps([json.loads(line) for line in text.splitlines()], ensure_ascii=False, indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (pretty, "malformed_json", "one JSON list over several lines"),
+        (lambda text: text.encode("gb18030"), "not_utf8", "GB18030"),
+        (lambda text: text.encode("utf-16-le"), "not_utf8", "UTF-16"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_error_and_nothing_is_to_be_skipped(tmp_path, change, kind, words):
+    folder = retrieval(tmp_path)
+    folder.write()
+    path = tmp_path / "MR_train_queries.jsonl"
+    path.write_bytes(change(path.read_text("utf-8")))
+    report = check_folder(tmp_path, MULTIMODAL_RETRIEVAL)
+    assert [(fault.file, fault.line, fault.kind) for fault in report.errors] == [(str(path), 1, kind)]
+    assert words in report.errors[0].message
+    assert not report.can_skip
+
+
+def test_a_line_of_another_encoding_does_not_make_a_file_of_it(tmp_path):
+    folder = retrieval(tmp_path)
+    folder.spoil("MR_train_queries.jsonl", 1, lambda line: line.decode().encode("gbk"), (1, "not_utf8"))
+    assert found(folder.write(), MULTIMODAL_RETRIEVAL) == folder.errors
+    assert check_folder(tmp_path, MULTIMODAL_RETRIEVAL).can_skip
+
+
 def test_crlf_line_ends_are_listed_once_and_counted(tmp_path):
     folder = retrieval(tmp_path)
     folder.write()
     path = tmp_path / "MR_train_imgs.tsv"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     assert found(tmp_path, MULTIMODAL_RETRIEVAL) == [("MR_train_imgs.tsv", 1, None, "crlf")]
-    counts = check_folder(tmp_path, MULTIMODAL_RETRIEVAL).summary()["files"][0]
-    assert counts == {"file": "MR_train_imgs.tsv", "lines": 60, "fine": 0, "errors": {"crlf": 60}}
+    report = check_folder(tmp_path, MULTIMODAL_RETRIEVAL)
+    assert not report.can_skip  # there is nothing to leave out
+    counts = report.summary()["files"][0]
+    assert counts == {"file": "MR_train_imgs.tsv", "lines": 60, "fine": 60, "errors": {"crlf": 60}}
 
 
 def test_the_summary_counts_what_is_wrong_and_what_is_fine(tmp_path):

@@ -17,10 +17,11 @@ def check_parser() -> "CommandParser":
     from zoo.core.command import CommandParser
 
     parser = CommandParser(
-        description="List every error in a folder in MUGE's formats (or Chinese-CLIP's), with its file, line and id,"
-        " and count them by file and kind. Every image is decoded completely. The exit code is 0 when nothing is"
-        " wrong, 1 when there are errors. MUGE's own habits are not errors: a test split without answers, references"
-        " or images, .txt.tsv or .text.tsv, several queries per image, both alphabets of base64.",
+        description="List the errors in a folder in MUGE's formats (or Chinese-CLIP's), with their file, line and id,"
+        " and count them by file and kind; of many alike the first five are listed, with --json all. Every image is"
+        " decoded completely. The exit code is 0 when nothing is wrong, 1 when there are errors. MUGE's own habits are"
+        " not errors: a test split without answers, references or images, .txt.tsv or .text.tsv, several queries per"
+        " image, both alphabets of base64.",
     )
     add_layout(parser)
     parser.add_argument("root", type=str, metavar="DIR", help="The task's folder, or the one that contains it.")
@@ -62,16 +63,19 @@ def as_json(report: "Report") -> dict[str, Any]:
 
 
 def print_words(report: "Report") -> None:
-    """Print one error per line, the summary, and what can be done."""
+    """Print one error per line, of many alike the first few, the summary, and what can be done."""
     from rich.console import Console
 
-    for error in report.errors:
-        print(error)
+    from zoo.errors import summed_up
+
+    for line in summed_up(report.errors):
+        print(line)
     if report.errors:
         print()
     Console().print(summary_table(report))
     if report.errors:
-        print(f"{len(report.errors):,} errors. Fix them, or train without those rows: --data.on_error skip.")
+        instead = ", or train without those rows: --data.on_error skip" if report.can_skip else ""
+        print(f"{len(report.errors):,} errors. Fix them{instead}.")
     else:
         print(f"Nothing is wrong with {report.folder}.")
 

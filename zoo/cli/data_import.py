@@ -123,24 +123,27 @@ def import_data(options: "Namespace") -> int:
 
 
 def print_words(report: "ImportReport", task: str, *, copies: bool) -> None:
-    """Print one error per line, what was written, and what can be done.
+    """Print one error per line, of many alike the first few, what was written, and what can be done.
 
     Args:
         report: The import's report.
         task: The task's name.
         copies: Whether each text of an image has a copy of it.
     """
+    from zoo.core.command import typed
     from zoo.data.convert.importing import work_folder
+    from zoo.errors import summed_up
 
-    for error in report.errors:
-        print(error)
+    for line in summed_up(report.errors):
+        print(line)
     if report.errors:
         print()
     for note in report.notes:
         print(f"note: {note}")
     if not report.counts:
+        instead = ", or leave these rows out: --on_error skip" if report.can_skip else ""
         print(
-            f"{len(report.errors):,} errors, nothing was written. Fix them, or leave these rows out: --on_error skip."
+            f"{len(report.errors):,} errors, nothing was written. Fix them{instead}."
             f" Images that were read are kept for that in {work_folder(report.folder)}."
         )
         return
@@ -151,7 +154,7 @@ def print_words(report: "ImportReport", task: str, *, copies: bool) -> None:
         print(f"  {split:<6} {line}" + (f"; {more:,} copies of images with several texts" * bool(more)))
     if report.errors:
         print(f"{len(report.errors):,} errors; these rows were left out.")
-    print(f"Every image was decoded. To check all files: python -m zoo data check {task} {_short(report.folder)}")
+    print(f"Every image was decoded. To check all files: {typed('data', 'check', task, _short(report.folder))}")
 
 
 def _short(folder: Path) -> str:

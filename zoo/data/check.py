@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from zoo.data.check_files import DataFile
 from zoo.data.layouts import SPLITS, Layout, find_task_folder
-from zoo.data.lines import Kind
+from zoo.data.lines import HARMLESS, Kind
 from zoo.errors import FileError
 
 
@@ -51,8 +51,14 @@ class Report:
         """Every error, file by file in the order of the lines; what concerns a file as a whole comes first."""
         return [error for file in self.files for error in sorted(file.listed, key=lambda error: error.line or 0)]
 
+    @property
+    def can_skip(self) -> bool:
+        """Whether rows are wrong that a training could leave out, and others left of each file."""
+        skipped = any(error.line and error.kind not in HARMLESS for error in self.errors)
+        return skipped and all(file.num_fine for file in self.files if file.num_lines)
+
     def summary(self) -> dict[str, Any]:
-        """Count by file and kind, also the lines that are fine; of ``crlf``, which is listed once, the lines."""
+        """Count by file and kind, also the lines that are fine; of ``crlf``, which is listed once, its lines."""
         return {
             "layout": self.layout.folder,
             "folder": str(self.folder),

@@ -48,8 +48,9 @@ class DataFile(LineReader):
 
     @property
     def num_fine(self) -> int:
-        """Lines without any error."""
-        return self.num_lines - len({error.line for error in self.listed if error.line}.union(self.carriage_returns))
+        """Lines without any error but their end or a byte order mark, which every reader passes over."""
+        wrong = {error.line for error in self.listed if error.line and error.kind not in ("crlf", "byte_order_mark")}
+        return self.num_lines - len(wrong)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -99,12 +99,14 @@ class ImportReport:
         errors: Rows that cannot be taken, in the order of the table.
         notes: What else a user should know.
         counts: Images, texts and pairs of each split; empty when nothing was written for the errors.
+        can_skip: Whether rows would be left without those that cannot be taken.
     """
 
     folder: Path
     errors: list[FileError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    can_skip: bool = False
 
 
 class _Images(NamedTuple):
@@ -160,7 +162,7 @@ def import_folder(
             splits = split_by_column(pairs, report.errors, joined=layout.joined, labels=layout.labels, table=table.path)
         report.errors.sort(key=lambda error: error.line or 0)
         if report.errors and options.on_error == "raise":
-            return report
+            return replace(report, can_skip=any(splits.values()) if columns.split else bool(pairs))
         if pairs and not columns.split:
             splits = split_by_shares(
                 pairs, labels=layout.labels, **options.shares, seed=options.seed, notes=report.notes

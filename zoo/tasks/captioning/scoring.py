@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
-from zoo.errors import UserError, invalid
+from zoo.errors import UserError, invalid, summed_up
 
 if TYPE_CHECKING:
     from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, CaptionScore, DocumentFrequencies, Tokenization
@@ -21,7 +21,7 @@ def scoring_parser() -> CommandParser:
         description="E-Commerce IC: CIDEr-D, BLEU-1 to 4 and ROUGE-L, percent, equal to pycocoevalcap's on the same"
         " tokens. MUGE publishes no evaluator: the signature says how texts were cut. Beside them, what the references"
         " score against each other, what the captions score against other images' references, and how much they vary."
-        " Every error of the files is listed first, with line and id; then the exit code is 1 and nothing is scored.",
+        " Errors of the files are listed first, with line and id; then the exit code is 1 and nothing is scored.",
     )
     parser.add_argument(
         "--targets",
@@ -72,8 +72,8 @@ def main(argv: list[str]) -> int:
     for note in submission.notes:
         print(f"note: {note}", file=sys.stderr)
     if submission.errors:
-        for error in submission.errors:
-            print(error, file=sys.stderr)
+        for line in summed_up(submission.errors):
+            print(line, file=sys.stderr)
         print(f"The submission is not valid: {len(submission.errors)} error(s).", file=sys.stderr)
         return 1
     tokenization = Tokenization(lowercase=options.lowercase, punctuation=options.punctuation)

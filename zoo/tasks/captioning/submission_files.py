@@ -51,8 +51,9 @@ def read_caption_submission(targets: Path | str, predictions: Path | str) -> Cap
     errors = submission.errors
     answers = _read(targets, lambda record: caption_errors(record, labelled=True), errors)
     said = _read(predictions, _prediction_errors, errors, known=None if errors else answers)
-    if any(error.kind == "missing_file" for error in errors):
-        return submission
+    for path, lines in ((targets, answers), (predictions, said)):
+        if not lines and any(error.file == str(path) for error in errors):  # nothing in it could be read
+            return submission
     for image_id, line in answers.items():
         if image_id not in said:
             message = "no prediction; add a line for it to the predictions"

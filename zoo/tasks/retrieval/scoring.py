@@ -16,7 +16,7 @@ from typing import Any
 
 from zoo.core.command import CommandParser, check_output, write_output
 from zoo.data.lines import Kind
-from zoo.errors import FileError
+from zoo.errors import FileError, summed_up
 from zoo.tasks.retrieval.submission_files import Schema, SubmissionFile, find_schema, read_predictions, read_targets
 
 CUTOFFS = (1, 5, 10)
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     """
     options = scoring_parser().parse_args(argv)
     evaluation = evaluate_retrieval(options.targets, options.predictions)
-    for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.errors):
+    for line in (*(f"note: {note}" for note in evaluation.notes), *summed_up(evaluation.errors)):
         print(line, file=sys.stderr)
     text = json.dumps(evaluation.result)
     print(text)
@@ -64,7 +64,7 @@ def scoring_parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m zoo score retrieval",
         description="Multimodal Retrieval: Recall@1/5/10 and their mean, percent, as MUGE's evaluator gives them. "
-        "Prints its JSON; the exit code is 1 when a file has errors, each of which is listed with file, line and id.",
+        "Prints its JSON; the exit code is 1 when a file has errors, which are listed with file, line and id.",
     )
     parser.add_argument(
         "--targets",

@@ -45,8 +45,8 @@ class SubmissionFile:
 
     @property
     def is_readable(self) -> bool:
-        """Tell whether the file could be opened."""
-        return not any(error.kind == "missing_file" for error in self.errors)
+        """Tell whether anything in the file could be read."""
+        return bool(self.entries) or not self.errors
 
 
 def open_file(path: Path | str, file: SubmissionFile) -> LineReader:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
-from zoo.errors import UserError, invalid
+from zoo.errors import UserError, invalid, summed_up
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -112,8 +112,8 @@ def main(argv: list[str]) -> int:
             if not submission.errors:  # else it is read on for the other errors alone
                 collected.update(batch["row"], **extractors.extract_features(batch["image"].to(extractors.device)))
     if submission.errors:
-        for error in submission.errors:
-            print(error, file=sys.stderr)
+        for line in summed_up(submission.errors):
+            print(line, file=sys.stderr)
         print(f"The submission is not valid: {len(submission.errors)} error(s).", file=sys.stderr)
         return 1
     data.image_size = submission.image_size

@@ -114,7 +114,7 @@ class T2ISubmission:
                 self._report("unknown_id", f"no prompt of the {self.targets.split} split has this id", line)
             elif self._reader.claim(line.number, line.image_id):
                 first.append(line)
-        if not len(self._data):
+        if not lines:  # the file's own errors tell why
             return []
         for image_id in self.row_of:
             if image_id not in self._reader.first_lines:
