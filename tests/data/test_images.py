@@ -8,7 +8,16 @@ import torch
 from PIL import Image
 
 from zoo.data import images
-from zoo.data.images import ImageError, crop_resize, decode, decode_base64, encode_base64, random_crop_box, resize
+from zoo.data.images import (
+    ImageError,
+    crop_resize,
+    decode,
+    decode_base64,
+    encode_base64,
+    over_white,
+    random_crop_box,
+    resize,
+)
 
 WHITE, ORIENTATION = 255, 0x0112
 RATIO = (3 / 4, 4 / 3)
@@ -91,6 +100,20 @@ def test_a_transparent_palette_colour_is_white(kind):
 def test_sixteen_bit_grey_is_scaled_not_clipped():
     values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
     assert decode(encode(Image.fromarray(values), "PNG"))[0, :, 0].tolist() == [0, 1, 127, 255]
+
+
+def test_sixteen_bit_grey_of_a_pgm_is_scaled():
+    data = b"P5 4 1 65535 " + np.array([0, 257, 32768, 65535], dtype=">u2").tobytes()
+    assert decode(data)[0, :, 0].tolist() == [0, 1, 127, 255]
+
+
+@pytest.mark.parametrize("values", [np.arange(256, dtype=np.int32), np.linspace(0, 1, 256, dtype=np.float32)])
+def test_deep_grey_that_does_not_say_what_is_white_is_refused(values):
+    image = Image.fromarray(values.reshape(16, 16))
+    with pytest.raises(ImageError, match=rf"mode {image.mode}, .*: scale it to 0 to 255"):
+        over_white(image)
+    with pytest.raises(ImageError, match=f"mode {image.mode}"):
+        decode(encode(image, "TIFF"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

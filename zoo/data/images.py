@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
 
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_SIXTEEN_BIT_FORMATS = frozenset({"PNG", "PPM"})  # of whose files mode I is 0 to 65535
 _PLAIN_JPEG_COLORS = frozenset({"YCbCr", "RGB", "Gray"})  # the others hold ink: CMYK, YCCK
 
 
@@ -260,11 +261,21 @@ def _open(data: bytes) -> "Iterator[Image]":
 
 
 def over_white(image: "Image") -> "Image":
-    """Turn a PIL image of any mode into RGB: upright as its EXIF says, laid over white where it is transparent."""
+    """Turn a PIL image into RGB: upright as its EXIF says, laid over white where it is transparent.
+
+    Raises:
+        ImageError: Its mode, I or F, does not say which values are black and white.
+    """
     from PIL import Image, ImageOps
 
+    is_deep_grey = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_FORMATS)
+    if image.mode in ("I", "F") and not is_deep_grey:
+        raise ImageError(
+            f"an image of mode {image.mode}, which does not say what is black and what white: scale it to 0 to 255 and"
+            " save it as 8-bit grey or RGB"
+        )
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey
+    if is_deep_grey:
         grey = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(grey, 0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
