@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.core.inputs import as_images
 from zoo.core.weights import load_strictly, read_weights
-from zoo.data.images import over_white, resize
+from zoo.data.images import resize
 from zoo.errors import UserError, invalid, nearest
 from zoo.models.lora import add_lora, beside_adapters
 from zoo.registry import IMAGE_TOWERS
@@ -216,16 +217,14 @@ class TimmImageTower(nn.Module):
             module.fused_attn = not plain
 
     def preprocess(self, images: list[Image.Image]) -> Tensor:
-        """Turn B PIL images of any mode into ``[B, 3, image_size, image_size] uint8``.
+        """Turn B images into ``[B, 3, image_size, image_size] uint8``: whatever ``zoo.core.inputs.as_images`` reads.
 
         They are turned as their EXIF says, laid over white where transparent, and resized to a square, bicubic.
 
         Raises:
-            UserError: One image came where a list belongs.
+            UserError: One image came where a list belongs, or one cannot be read.
         """
-        if isinstance(images, Image.Image):
-            raise UserError("images: one image came; preprocess takes a list of images: [image].")
-        arrays = [resize(np.array(over_white(image)), self.image_size) for image in images]
+        arrays = [resize(np.array(image), self.image_size) for image in as_images(images)]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
 

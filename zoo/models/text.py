@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel
 
 from zoo.core.device import send
+from zoo.core.inputs import as_texts
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid
 from zoo.models.hub import read_configuration, read_model
@@ -76,11 +77,9 @@ class TransformersTextTower(nn.Module):
             hidden states ``[B, N, width]``, N the longest text's tokens, and their mask ``[B, N] bool``.
 
         Raises:
-            UserError: One string came where a list belongs.
+            UserError: One string came where a list belongs, or something in the list is none.
         """
-        if isinstance(texts, str):
-            raise UserError(f"texts: the string {texts!r} came; a text tower takes a list of strings: [{texts!r}].")
-        ids, mask = self.tokenizer(texts, context_length=self.context_length)
+        ids, mask = self.tokenizer(as_texts(texts), context_length=self.context_length)
         if self.pad_to_context:
             ids, mask = (F.pad(side, (0, self.context_length - side.shape[1])) for side in (ids, mask))
         full = bool(mask.all())  # asked of the host, and no GPU waits for it

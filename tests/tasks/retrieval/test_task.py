@@ -1,6 +1,7 @@
 import math
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -90,6 +91,20 @@ def test_images_are_embedded_as_their_pixels(task):
     torch.testing.assert_close(task.encode_image(images), expected, rtol=0, atol=0)
     with pytest.raises(UserError, match=r"one image came; .* \[image\]"):
         task.encode_image(images[0])
+
+
+def test_what_a_notebook_has_is_embedded(task, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(each) for each in pixels]
+    pictures[0].save(tmp_path / "a.png")
+    expected = task.encode_image(pictures)
+    for given in (pixels, list(pixels), [tmp_path / "a.png", pictures[1]]):
+        assert torch.equal(task.encode_image(given), expected)
+    for given in (np.array(TEXTS), np.array(TEXTS, dtype=object), tuple(TEXTS)):
+        assert torch.equal(task.encode_text(given), task.encode_text(TEXTS))
+    for texts in ([None], [TEXTS[0], float("nan")]):
+        with pytest.raises(UserError, match=rf"texts\[{len(texts) - 1}\] is "):
+            task.encode_text(texts)
 
 
 def test_the_image_projection_has_a_bias_where_asked(task):

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from zoo.core.contracts import asked
+from zoo.core.inputs import as_images, as_texts
 from zoo.core.optim import OptimizerOptions, layer_rates
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.core.task import Task
@@ -134,18 +135,24 @@ class RetrievalTask(Task):
         """Embed B images as unit vectors ``[B, D]``; B may be 0.
 
         Args:
-            images: ``[B, 3, H, W] uint8``, or PIL images of any size and mode.
+            images: ``[B, 3, H, W] uint8``, or a list of any size: PIL images, uint8 arrays ``[H, W, 3]``, paths.
         """
-        empty = images.shape[:1] == (0,) if isinstance(images, Tensor) else images == []
-        if empty:
+        if not isinstance(images, Tensor):
+            images = as_images(images)
+        if len(images) == 0:
             return self._no_embeddings()
         if not isinstance(images, Tensor):
             images = self.image_tower.preprocess(images).to(self.device)
         return normalize(self.image_projection(self.image_tower(images)).float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Embed B texts as unit vectors ``[B, D]``; B may be 0."""
-        if texts == []:
+        """Embed B texts as unit vectors ``[B, D]``; B may be 0.
+
+        Args:
+            texts: A list, a numpy array or a table's column of strings.
+        """
+        texts = as_texts(texts)
+        if not texts:
             return self._no_embeddings()
         return normalize(self.text_projection(self.text_tower(texts)).float(), dim=-1)
 

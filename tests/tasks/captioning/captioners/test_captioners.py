@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -65,6 +66,11 @@ def test_pil_images_are_described_as_their_pixels(captioner):
     for wrong in (opened[0], "a.png", ["a.png"]):
         with pytest.raises(UserError, match="give a list of PIL images"):
             captioner.caption(wrong)
+
+
+def test_images_of_a_notebook_are_described(captioner):
+    arrays = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in images()]
+    assert captioner.caption(tuple(arrays)) == captioner.caption(images())
 
 
 def test_a_caption_does_not_depend_on_the_rest_of_its_batch(captioner):

@@ -1,5 +1,6 @@
 """The autoregressive generator: what a code depends on, what is learnt, how codes are drawn."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import log_softmax
@@ -339,10 +340,16 @@ def test_codes_and_latents_are_not_mistaken_for_each_other(autoencoder_folder):
         GENERATORS.build("dit_tiny", image_size=32, image_tokenizer="vqgan_tiny")
 
 
+def test_prompts_and_seeds_may_be_arrays(generator):
+    drawn = generator.generate(np.array(TEXTS), seeds=np.arange(len(TEXTS)))
+    assert torch.equal(drawn, generator.generate(TEXTS, seeds=list(range(len(TEXTS)))))
+
+
 def test_what_cannot_be_drawn_is_refused(generator):
     for call, message in [
         (lambda: generator.generate(TEXTS, seeds=[1]), "give two lists, as long as each other"),
         (lambda: generator.generate("红", seeds=[1]), "give two lists"),
+        (lambda: generator.generate([None], seeds=[1]), "texts[0] is NoneType None: give a string"),
         (lambda: generator.generate(["红"], seeds=[-1]), "seeds: -1 came"),
         (lambda: generator.generate(["红"], seeds=[1], steps=5), "sampling has no 'steps'"),
         (lambda: generator.generate(["红"], seeds=[1], top_p=2.0), "top_p is 2.0"),

@@ -1,5 +1,6 @@
 """The diffusion generators: what they learn, how they draw, what guidance does."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -219,11 +220,17 @@ def test_what_cannot_be_built_is_refused(options, message):
     assert message in str(error.value)
 
 
+def test_prompts_and_seeds_may_be_arrays(generator):
+    drawn = generator.generate(np.array(TEXTS), seeds=np.arange(len(TEXTS)))
+    assert torch.equal(drawn, generator.generate(TEXTS, seeds=list(range(len(TEXTS)))))
+
+
 def test_what_cannot_be_drawn_is_refused(generator):
     images = batch()["image"]
     for call, message in [
         (lambda: generator.generate(TEXTS, seeds=[1]), "give two lists, as long as each other"),
         (lambda: generator.generate("红", seeds=[1]), "give two lists"),
+        (lambda: generator.generate([None], seeds=[1]), "texts[0] is NoneType None: give a string"),
         (lambda: generator.generate(["红"], seeds=[2**64]), "a seed is a whole number from 0 to 2^63 - 1"),
         (lambda: generator.generate(["红"], seeds=[-1]), "seeds: -1 came"),
         (lambda: generator.generate(TEXTS, seeds=[1, 2, 3], top_k=5), "sampling has no 'top_k'"),

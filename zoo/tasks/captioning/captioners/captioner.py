@@ -7,8 +7,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from zoo.core.inputs import as_images
 from zoo.core.options import options_of
-from zoo.errors import UserError, invalid
+from zoo.errors import invalid
 from zoo.registry import IMAGE_TOWERS
 from zoo.tasks.captioning.captioners.decoding import Decoding, SampledToken
 from zoo.tasks.captioning.captioners.vocabulary import Vocabulary
@@ -95,17 +96,15 @@ class ImageCaptioner(nn.Module):
         """Describe B images: ``captioner.caption([image], beams=8)``; B may be 0.
 
         Args:
-            images: ``[B, 3, H, W] uint8``, or PIL images of any size and mode.
+            images: ``[B, 3, H, W] uint8``, or a list of any size: PIL images, uint8 arrays ``[H, W, 3]``, paths.
             **decoding: Options that differ from ``self.decoding``: ``beams``, ``length_penalty``, ….
 
         Raises:
             UserError: An option is unknown or out of its range, or something else came than images.
         """
         options = options_of(Decoding, {**asdict(self.decoding), **decoding}, what="decoding")
-        if not isinstance(images, Tensor | list) or not all(isinstance(image, Tensor | Image) for image in images):
-            raise UserError(
-                f"images: {type(images).__name__} came; give a list of PIL images, [image], or uint8 [B, 3, H, W]"
-            )
+        if not isinstance(images, Tensor):
+            images = as_images(images)
         if len(images) == 0:
             return []
         pixels = images if isinstance(images, Tensor) else self.image_tower.preprocess(images)

@@ -11,6 +11,7 @@ from transformers import Cache, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicLayer
 
 from zoo.core.device import repeat_on_gpu, send
+from zoo.core.inputs import as_texts
 from zoo.core.options import options_of
 from zoo.errors import UserError, invalid
 from zoo.models.tokenizer import BertChineseTokenizer
@@ -138,7 +139,7 @@ class DALLE(nn.Module):
         Returns:
             ``[B, side, side] int64``.
         """
-        if isinstance(texts, str) or len(texts) != len(seeds):
+        if isinstance(texts, str) or len(texts := as_texts(texts)) != len(seeds):
             raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
         changed = {**asdict(self.options), **sampling}
         options = options_of(CodeSampling, changed, what="sampling")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, mse_loss
 
+from zoo.core.inputs import as_texts
 from zoo.core.options import options_of
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError, invalid
@@ -238,14 +239,14 @@ class RectifiedFlow(nn.Module):
     # --- what the network sees ---------------------------------------------------------------------------------
 
     def _noise(self, texts: list[str], seeds: Sequence[int]) -> Tensor:
-        if isinstance(texts, str) or len(texts) != len(seeds):
+        if isinstance(texts, str) or len(as_texts(texts)) != len(seeds):
             raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
         return seeded_noise(seeds, self.state_shape, device=self.no_text.device)
 
     def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """What the text tower makes of B texts: ``[B, N, W]`` and their mask ``[B, N] bool``."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._freeze_text):
-            return self.text_tower.sequence(texts)
+            return self.text_tower.sequence(as_texts(texts))
 
     def _without_text(self, text: Tensor, mask: Tensor, dropped: Tensor) -> tuple[Tensor, Tensor]:
         """Put one learnt vector where texts are ``dropped [B] bool``, whatever they were."""

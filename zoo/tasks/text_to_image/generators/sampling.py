@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -31,9 +32,9 @@ def seeded_noise(
         UserError: A seed is none.
     """
     for seed in seeds:
-        if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
             raise UserError(f"seeds: {seed!r} came; a seed is a whole number from 0 to 2^63 - 1")
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     if uniform:
         return torch.stack([torch.rand(*shape, generator=each, dtype=torch.float64) for each in generators]).to(device)
     return torch.stack([torch.randn(*shape, generator=each) for each in generators]).to(device)
