@@ -183,3 +183,9 @@ def test_many_pictures_and_threads_keep_the_order(tmp_path):
     for number in (0, 6, 7, 150, 299):
         np.testing.assert_array_equal(pixels[number].permute(1, 2, 0), decode(picture(number, size=(4, 4))))
     next(submission.batches(num_workers=2)).clear()  # a reader may stop early
+
+
+def test_a_file_in_utf16_is_one_error(submission):
+    path = submission(map(line, IDS)).path
+    path.write_bytes(path.read_text().encode("utf-16"))
+    assert [(error.line, error.kind) for error in T2ISubmission(path, GOLD).check()] == [(1, "not_utf8")]
