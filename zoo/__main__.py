@@ -18,6 +18,7 @@ COMMANDS = {  # those that no task owns
     "data": Command("zoo.cli.data:main", "check, import, export, encode data; make the embedded data set"),
     "bench": Command("zoo.cli.bench:main", "measure speed against the originals"),
     "results": Command("zoo.cli.results:main", "collect scored runs, write the tables of docs/pages"),
+    "env": Command("zoo.cli.env:main", "what this machine is and can do: a table to paste into an issue"),
 }
 
 
