@@ -1,5 +1,6 @@
 """What every run does, whatever its experiment lists: the command line adds these callbacks itself."""
 
+import json
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo.core.evaluation import BestCheckpoint, Evaluation
+from zoo.core.options import parameters_of
 from zoo.errors import UserError, invalid, nearest
 from zoo.io import write_text
 
@@ -50,6 +52,35 @@ class WriteConfig(Callback):
         """Keep the names of the modules, besides the zoo's own, that the task needs: ``zoo.load`` asks for them."""
         module = type(pl_module).__module__
         checkpoint["imports"] = [*self.config["imports"], *([] if module.startswith("zoo.") else [module])]
+
+
+class SayIdleOptions(Callback):
+    """Says, before training, which options were given another value than the default and have no effect.
+
+    Args:
+        config: The whole nested configuration.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say it, a line for each."""
+        for owner in (pl_module, trainer.datamodule) if trainer.is_global_zero else ():  # type: ignore[attr-defined]
+            defaults = parameters_of(type(owner))
+            for option, why in getattr(owner, "idle_options", dict)().items():
+                part, *path = option.split(".")
+                given = self.config[part]["init_args"]
+                for name in path:
+                    given = (given or {}).get(name)
+                default = defaults.get(".".join(path))
+                if given is not None and (default is None or plain_value(given) != plain_value(default.default)):
+                    print(f"{option} {json.dumps(given, ensure_ascii=False)} has no effect: {why}", file=sys.stderr)
+
+
+def plain_value(value: Any) -> Any:
+    """Give a value as YAML has it: a tuple is a list."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 class RandomWeightsBanner(Callback):

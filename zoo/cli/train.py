@@ -30,7 +30,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 import zoo.callbacks
 import zoo.core.sharding  # its strategy can be named
 from zoo.callbacks.last_checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
-from zoo.callbacks.run import CommandLineWins, EndTogether, IdleRates, Monitors, RandomWeightsBanner, WriteConfig
+from zoo.callbacks.run import (
+    CommandLineWins,
+    EndTogether,
+    IdleRates,
+    Monitors,
+    RandomWeightsBanner,
+    SayIdleOptions,
+    WriteConfig,
+)
 from zoo.cli.errors import explain, load_class
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
@@ -350,6 +358,7 @@ class ZooCLI(LightningCLI):
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
         always: list[L.Callback] = [CommandLineWins(), IdleRates(), RandomWeightsBanner(), EndTogether()]
+        always.append(SayIdleOptions(self.resolved()))
         always.append(WriteConfig(folder / "config.yaml", self.resolved(), note))
         always.append(LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")))
         unwanted = tuple(kind for option, kind in SWITCHED_OFF_BY.items() if options.get(option) is False)

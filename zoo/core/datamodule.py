@@ -126,6 +126,10 @@ class MugeDataModule(L.LightningDataModule):
         """Say which training rows are sampled together, as arguments of ``training_loader``."""
         return {}
 
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others or on this data, ``data.NAME``, and say why."""
+        return {}
+
     # --- files -------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:

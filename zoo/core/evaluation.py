@@ -37,6 +37,10 @@ class EvaluationOptions:
     mode: Literal["max", "min"] = "min"
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect beside the others, and say why."""
+        return {} if self.monitor is not None else {"mode": "monitor is null"}
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the best checkpoint, ``checkpoints/best.ckpt`` under the trainer's ``default_root_dir``.

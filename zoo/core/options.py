@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import docstring_parser
 
@@ -26,17 +26,35 @@ def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None, *
     if isinstance(given, kind):
         return given
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    kinds = get_type_hints(kind)
     options: dict[str, Any] = dict(given or {})  # type: ignore[arg-type]
     for name, value in options.items():
         if name not in defaults:
             raise UserError(f"{what} has no {name!r}.{nearest(name, defaults)} It has {', '.join(defaults)}")
         default = defaults[name]
+        if value is None and type(None) in get_args(kinds[name]):
+            continue
         accepted = (int, float) if isinstance(default, float) else type(default)
         if isinstance(default, bool | int | float | str) and (
             not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool)
         ):
             raise UserError(f"{name} is {value!r}: give something like {default}")
     return kind(**options)
+
+
+def idle_fields(options: Any, where: str) -> dict[str, str]:
+    """Name the fields of a dataclass of options that were given for nothing: another makes them idle.
+
+    Args:
+        options: It may have a method ``idle()``, which gives the names of idle fields, and why each is.
+        where: What stands before the names: ``model.finetuning``.
+
+    Returns:
+        The dotted name of each that has another value than its default, with the reason.
+    """
+    reasons: dict[str, str] = options.idle() if hasattr(options, "idle") else {}
+    defaults = {field.name: field.default for field in fields(options)}
+    return {f"{where}.{name}": why for name, why in reasons.items() if getattr(options, name) != defaults[name]}
 
 
 def plain(options: Mapping[str, Any]) -> dict[str, Any]:

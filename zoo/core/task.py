@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 import lightning as L
@@ -16,7 +17,7 @@ from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.divergence import FirstBadStep, diverged, largest
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
 from zoo.core.optim import OptimizerOptions, adamw, refuse_late_changes, training_steps, warmup_cosine
-from zoo.core.options import options_of, plain
+from zoo.core.options import idle_fields, options_of, plain
 from zoo.core.sharding import gradient_norm
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
@@ -55,6 +56,24 @@ class Task(L.LightningModule):
         """
         self.hparams[name] = options_of(kind, self.hparams[name], what=f"model.{name}")
         return self.hparams[name]
+
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others, ``model.NAME``, and say why; asked before training.
+
+        Those with their default values may be among them.
+        """
+        idle: dict[str, str] = {}
+        for name, options in self.hparams.items():
+            if is_dataclass(options):
+                idle |= idle_fields(options, f"model.{name}")
+        parts = {option for option, _ in self.pretrained_parts().values()}
+        init_from = self.hparams["init_from"]
+        for name in self.hparams:
+            if name.endswith("_pretrained") and name not in parts:
+                idle[f"model.{name}"] = "the model has no such part"
+            elif name in parts and init_from and not init_from.startswith("auto:"):
+                idle[f"model.{name}"] = f"all weights are those of init_from, {init_from}"
+        return idle
 
     # --- callbacks ---------------------------------------------------------------------------------------------
 

@@ -53,6 +53,11 @@ class CaptioningDataModule(MugeDataModule):
         self.max_references = max_references
         self.valid_images = valid_images
 
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others or on this data; see the base class."""
+        most = max(map(len, self.open("train").references))
+        return {"data.captions_per_image": "no image has more than one reference"} if most <= 1 else {}
+
     def open_split(self, split: str) -> CaptioningSplit:
         """Open the images of a split and the references of each."""
         return CaptioningSplit(self.folder, split, max_references=self.max_references, on_error=self.on_error)

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.device import send
 from zoo.core.optim import OptimizerOptions, training_steps, two_cosines_ratio
+from zoo.core.options import idle_fields
 from zoo.core.task import Task
 from zoo.errors import UserError
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
@@ -26,6 +27,8 @@ from zoo.tasks.captioning.submission import CaptionSubmission
 
 END = "<end>"  # the reward's token: without one, captions lose their ends to gain n-grams
 LABEL_SMOOTHING = 0.1  # share of each target that is spread evenly over the vocabulary while training
+
+LEARNING_RATES = {"image_tower": "image_learning_rate", "language": "language_learning_rate"}  # by part
 
 ADAMW = OptimizerOptions(weight_decay=0.05, betas=(0.9, 0.98), eps=1e-6)
 
@@ -63,6 +66,12 @@ class RewardOptions:
                 argument="model.reward.from_epoch",
                 value=self.from_epoch,
             )
+
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect beside the others, and say why."""
+        if not self.samples:
+            return {"learning_rate": "samples is 0"}
+        return {} if self.from_epoch else {"learning_rate": "from_epoch is 0, and model.learning_rate is that of all"}
 
 
 NO_REWARD = RewardOptions()
@@ -123,6 +132,19 @@ class CaptioningTask(Task):
                 f"captioner: {type(self.captioner).__name__} has no {', '.join(lacking)}: it is no Captioner"
             )
         self._rewards: CaptionReferences | None = None
+
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others; see the base class."""
+        idle = super().idle_options() | idle_fields(self.captioner.decoding, "model.captioner_options.decoding")
+        epochs = self.trainer.max_epochs or -1
+        if self.reward.samples and 0 < epochs <= self.reward.from_epoch:
+            why = f"it begins in epoch {self.reward.from_epoch}, and the training has {epochs}, from 0 on"
+            idle |= dict.fromkeys(("model.reward.samples", "model.reward.learning_rate"), why)
+        for part, rate in LEARNING_RATES.items():
+            parameters = getattr(self.captioner, part, nn.Module()).parameters()
+            if not any(parameter.requires_grad for parameter in parameters):
+                idle[f"model.{rate}"] = f"nothing of the captioner's {part} is trained"
+        return idle
 
     def own_callbacks(self) -> list[Callback]:
         """Make the task's evaluation and submission."""
@@ -219,10 +241,9 @@ class CaptioningTask(Task):
 
     def learning_rates(self) -> dict[nn.Parameter, float]:
         """Give the image tower and the language model peak learning rates of their own, where they have one."""
-        parts = {"image_tower": "image_learning_rate", "language": "language_learning_rate"}
         return {
             parameter: self.hparams[rate]
-            for part, rate in parts.items()
+            for part, rate in LEARNING_RATES.items()
             if self.hparams[rate] is not None
             for parameter in getattr(self.captioner, part).parameters()
         }

@@ -111,6 +111,16 @@ class ImageTokenizerTask(Task):
         self.register_buffer("counts", torch.zeros(self.image_tokenizer.num_codes, dtype=torch.int64))  # of this epoch
         self._lpips: list[Any] = []  # a list, for it is no part of this task's weights
 
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others; see the base class."""
+        idle, start = super().idle_options(), self.hparams["discriminator_start"]
+        if start is None or start >= self.trainer.estimated_stepping_batches:
+            why = "it is never asked" if start is None else f"it would begin at step {start}, when training has ended"
+            idle |= {f"model.discriminator_{name}": f"there is no discriminator: {why}" for name in ("width", "layers")}
+        if start is not None and start >= self.trainer.estimated_stepping_batches:
+            idle["model.discriminator_start"] = "training has ended by then"
+        return idle
+
     def own_callbacks(self) -> list[Callback]:
         """Make the task's evaluation."""
         return [ReconstructionEvaluation(self.hparams["evaluation"])]

@@ -82,6 +82,16 @@ class RetrievalDataModule(MugeDataModule):
         self.submission_schema = submission_schema
         self._regroup: Callable[[int], np.ndarray | None] | None = None
 
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others or on this data; see the base class."""
+        idle = {} if self.auto_augment else {"data.augment_on": "auto_augment is false"}
+        training, _, groups = self._training
+        if not any(query.kind is not None for query in training.queries):
+            idle["data.train_kinds"] = "the data label no kinds of queries"
+        if len(np.unique(groups)) == len(groups):
+            idle["data.group_size"] = "the data label no groups: no query is of two training pairs"
+        return idle
+
     # --- files -------------------------------------------------------------------------------------------------
 
     def open_split(self, split: str) -> RetrievalSplit:

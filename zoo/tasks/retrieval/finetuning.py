@@ -44,6 +44,15 @@ class FinetuningOptions:
         check("finetuning.lora_alpha", self.lora_alpha, self.lora_alpha > 0, "a number above 0")
         check("finetuning.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "a share, from 0 to below 1")
 
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect beside the others, and say why."""
+        if self.lora_rank:
+            return {"train_norms": "adapters are trained alone"}
+        idle = dict.fromkeys(("lora_alpha", "lora_dropout"), "lora_rank is 0")
+        if self.image_trainable_layers == self.text_trainable_layers == 0:
+            idle |= dict.fromkeys(("train_norms", "layer_decay"), "both towers are frozen")
+        return idle
+
 
 def check(name: str, value: Any, in_range: bool, valid: str) -> None:
     """Raise UserError where a hyper-parameter is not in its range."""

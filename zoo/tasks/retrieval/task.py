@@ -120,6 +120,16 @@ class RetrievalTask(Task):
             module.eval()
         return self
 
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others; see the base class."""
+        idle = super().idle_options()
+        size, batch_size = self.hparams["chunk_size"], getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+        if size is not None and batch_size is not None and size >= batch_size:
+            idle["model.chunk_size"] = f"a batch has {batch_size} pairs"
+        if not any(parameter.requires_grad for _, tower in self._towers() for parameter in tower.parameters()):
+            idle["model.gradient_checkpointing"] = "both towers are frozen"
+        return idle
+
     def own_callbacks(self) -> list[Callback]:
         """Make the task's evaluation and submission."""
         return [RetrievalEvaluation(self.hparams["evaluation"]), RetrievalSubmission()]

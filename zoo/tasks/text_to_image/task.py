@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+from dataclasses import is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from zoo.core.checkpoint import load, load_part
 from zoo.core.command import typed
 from zoo.core.device import wait_for
 from zoo.core.optim import OptimizerOptions
+from zoo.core.options import idle_fields
 from zoo.core.task import Task
 from zoo.core.weights import load_pretrained, weights_hash
 from zoo.data.images import resize_batch
@@ -83,6 +85,13 @@ class TextToImageTask(Task):
                 f"generator: {type(self.generator).__name__} has no {', '.join(lacking)}: it is no Generator"
             )
         self._reranker: list[Any] = []  # a list, for it is no part of this task's weights
+
+    def idle_options(self) -> dict[str, str]:
+        """Name the options that have no effect beside the others; see the base class."""
+        idle, sampling = super().idle_options(), getattr(self.generator, "options", None)
+        if is_dataclass(sampling):
+            idle |= idle_fields(sampling, "model.generator_options.sampling")
+        return idle
 
     def own_callbacks(self) -> list[Callback]:
         """Make the task's evaluation and submission."""

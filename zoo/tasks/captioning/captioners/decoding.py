@@ -38,6 +38,10 @@ class Decoding:
         if not -10 <= self.length_penalty <= 10:
             raise invalid("length_penalty", self.length_penalty, "give -10 to 10")
 
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect beside the others, and say why."""
+        return {"length_penalty": "beams is 1"} if self.beams == 1 else {}
+
     def search(self, vocabulary: Vocabulary) -> GenerationConfig:
         """Give transformers' beam search; no caption is empty, and tokens that are no text are never written."""
         return GenerationConfig(

@@ -46,6 +46,12 @@ class Sampling:
         if not 0 <= self.guidance_until <= 1:
             raise invalid("guidance_until", self.guidance_until, "give a time from 0 (never) to 1 (always)")
 
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect beside the others, and say why."""
+        if self.guidance == 1:
+            return {"guidance_until": "guidance is 1, which is none"}
+        return {"guidance": "guidance_until is 0, which is never"} if self.guidance_until == 0 else {}
+
 
 class RectifiedFlow(nn.Module):
     """A generator that learns the velocity of straight paths from images to noise, and walks them back.

@@ -69,6 +69,12 @@ class CodeSampling:
         if not 0 < self.top_p <= 1:
             raise invalid("top_p", self.top_p, "give a probability above 0, up to 1 for all codes")
 
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect beside the others, and say why."""
+        if self.temperature == 0:
+            return dict.fromkeys(("top_k", "top_p"), "temperature is 0, which takes the likeliest code")
+        return dict.fromkeys(("temperature", "top_p"), "top_k is 1, which takes it") if self.top_k == 1 else {}
+
 
 def draw_codes(logits: Tensor, noise: Tensor, sampling: CodeSampling) -> Tensor:
     """Sample a code of each row's distribution.
