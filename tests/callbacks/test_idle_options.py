@@ -80,6 +80,7 @@ def test_retrieval(capsys, options, idle):
             ["model.captioner_options.decoding.length_penalty 0.5 has no effect: beams is 1"],
         ),
         ({"captioner_options": {**TINY["captioner_options"], "decoding": {"length_penalty": 0.5}}}, []),
+        ({"captioner_options": {**TINY["captioner_options"], "decoding": {"beams": 1, "length_penalty": 1.0}}}, []),
         ({"image_learning_rate": 1e-5}, []),
     ],
 )

@@ -111,3 +111,16 @@ def test_it_needs_no_pytorch(spoiled):
     code = "import sys; from zoo.cli.data import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     words = [sys.executable, "-c", code, "check", "text_to_image", str(spoiled)]
     assert subprocess.run(words, check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_long_texts_and_unknown_characters_are_counted(spoiled, capsys):
+    (spoiled / "T2I_train.txt.tsv").write_text(f"a\t红鞋👟\nb\t{'长' * 51}\n", encoding="utf-8")
+    main(["check", "text_to_image", str(spoiled)])
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "T2I_train.txt.tsv: 1 of 2 texts (50.00%) are longer than 52 tokens, where text towers cut them by default",
+        "T2I_train.txt.tsv: 1 of 54 characters (1.85%) are not in BERT's vocabulary: models read [UNK]",
+    ]
+    main(["check", "text_to_image", str(spoiled), "--json"])
+    texts = json.loads(capsys.readouterr().out)["texts"]
+    assert texts["T2I_train.txt.tsv"] == {"texts": 2, "too_long": 1, "characters": 54, "unknown": 1}
+    assert texts["T2I_val.txt.tsv"]["too_long"] == 0

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from zoo.core.evaluation import BestCheckpoint, Evaluation
 from zoo.core.options import parameters_of
+from zoo.core.texts import text_losses
 from zoo.errors import UserError, invalid, nearest
 from zoo.io import write_text
 
@@ -76,6 +77,17 @@ class SayIdleOptions(Callback):
                 default = defaults.get(".".join(path))
                 if given is not None and (default is None or plain_value(given) != plain_value(default.default)):
                     print(f"{option} {json.dumps(given, ensure_ascii=False)} has no effect: {why}", file=sys.stderr)
+
+
+class SayTextLosses(Callback):
+    """Says, before training, how many of its texts are cut, and how many of their characters are unknown."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say it."""
+        reader, texts = getattr(pl_module, "text_reader", None), getattr(trainer.datamodule, "training_texts", tuple)  # type: ignore[attr-defined]
+        if trainer.is_global_zero and reader is not None:
+            for line in text_losses(reader, texts()):
+                print(f"Texts: {line}", file=sys.stderr)
 
 
 def plain_value(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """``python -m zoo data check``: every error in a folder of data, and what is fine."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
     from zoo.core.command import CommandParser
     from zoo.data.check import Report
+
+CONTEXT_LENGTH = 52  # tokens that text towers read by default
 
 
 def check_parser() -> "CommandParser":
@@ -37,6 +40,7 @@ def check(options: "Namespace") -> int:
     from zoo.data.check import check_folder
     from zoo.data.layouts import find_layouts
 
+    texts = TextCounter()
     columns = (TextColumn("Reading files, decoding images"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -45,12 +49,49 @@ def check(options: "Namespace") -> int:
             options.root,
             find_layouts()[options.task],
             on_read=lambda read, total: progress.update(bar, advance=read, total=total),
+            on_texts=texts.count,
         )
     if options.json:
-        print(json.dumps(as_json(report), indent=2))
+        print(json.dumps({**as_json(report), "texts": texts.files}, indent=2))
     else:
         print_words(report)
+        print_texts(texts)
     return 1 if report.errors else 0
+
+
+class TextCounter:
+    """Counts, file by file, what the Chinese BERT that most models read with would cut, or not know.
+
+    Attributes:
+        files: By the file's name, the numbers of ``texts``, ``too_long`` ones, ``characters`` and ``unknown`` ones.
+    """
+
+    def __init__(self) -> None:
+        from zoo.models.tokenizer import BertChineseTokenizer
+
+        self.files: dict[str, dict[str, int]] = {}
+        self._measure = BertChineseTokenizer().measure
+
+    def count(self, file: str, texts: Sequence[str]) -> None:
+        """Count a line's texts."""
+        lengths, unknown = self._measure([text.encode(errors="replace").decode() for text in texts])
+        counts = self.files.setdefault(file, dict.fromkeys(("texts", "too_long", "characters", "unknown"), 0))
+        counts["texts"] += len(texts)
+        counts["too_long"] += sum(length > CONTEXT_LENGTH for length in lengths)
+        counts["characters"] += sum(map(len, texts))
+        counts["unknown"] += unknown
+
+
+def print_texts(texts: TextCounter) -> None:
+    """Print of each file what models cut, or do not know, where there is any."""
+    for file, counts in texts.files.items():
+        for count, of, what in (
+            ("too_long", "texts", f"are longer than {CONTEXT_LENGTH} tokens, where text towers cut them by default"),
+            ("unknown", "characters", "are not in BERT's vocabulary: models read [UNK]"),
+        ):
+            if counts[count]:
+                share = f"{counts[count]:,} of {counts[of]:,} {of} ({counts[count] / counts[of]:.2%})"
+                print(f"{file}: {share} {what}")
 
 
 def as_json(report: "Report") -> dict[str, Any]:

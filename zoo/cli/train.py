@@ -37,6 +37,7 @@ from zoo.callbacks.run import (
     Monitors,
     RandomWeightsBanner,
     SayIdleOptions,
+    SayTextLosses,
     WriteConfig,
 )
 from zoo.cli.errors import explain, load_class
@@ -358,7 +359,7 @@ class ZooCLI(LightningCLI):
         if self.subcommand == "fit" and self.plan.checkpoint:
             kwargs["num_sanity_val_steps"] = 0  # step 0 is long past
         always: list[L.Callback] = [CommandLineWins(), IdleRates(), RandomWeightsBanner(), EndTogether()]
-        always.append(SayIdleOptions(self.resolved()))
+        always += [SayIdleOptions(self.resolved()), SayTextLosses()]
         always.append(WriteConfig(folder / "config.yaml", self.resolved(), note))
         always.append(LastCheckpoint(checkpoints, self._get(self.config_init, "save_every")))
         unwanted = tuple(kind for option, kind in SWITCHED_OFF_BY.items() if options.get(option) is False)

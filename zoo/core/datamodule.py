@@ -130,6 +130,10 @@ class MugeDataModule(L.LightningDataModule):
         """Name the options that have no effect beside the others or on this data, ``data.NAME``, and say why."""
         return {}
 
+    def training_texts(self) -> Sequence[str]:
+        """Give the texts that are trained on, each once or as often as it comes."""
+        return ()
+
     # --- files -------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:

@@ -75,6 +75,11 @@ class Task(L.LightningModule):
                 idle[f"model.{name}"] = f"all weights are those of init_from, {init_from}"
         return idle
 
+    @property
+    def text_reader(self) -> Any:
+        """The part that reads the training texts, which may count what it cuts (``count_texts``); None: none does."""
+        return None
+
     # --- callbacks ---------------------------------------------------------------------------------------------
 
     def own_callbacks(self) -> list[Callback]:

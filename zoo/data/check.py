@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,11 @@ class Report:
 
 
 def check_folder(
-    root: Path | str, layout: Layout, *, on_read: Callable[[int, int], None] = lambda read, total: None
+    root: Path | str,
+    layout: Layout,
+    *,
+    on_read: Callable[[int, int], None] = lambda read, total: None,
+    on_texts: Callable[[str, Sequence[str]], None] = lambda file, texts: None,
 ) -> Report:
     """Examine a folder.
 
@@ -79,6 +84,7 @@ def check_folder(
         root: The folder, or the one that holds it.
         layout: Its layout.
         on_read: Called now and then with the number of bytes just read, and of all files.
+        on_texts: Called with each file's name and the texts of each of its lines.
 
     Raises:
         UserError: ``root`` holds nothing of the layout.
@@ -89,6 +95,7 @@ def check_folder(
     total = sum(file.path.stat().st_size for file in files if file.path.is_file())
     for file in files:
         file.on_read = lambda read: on_read(read, total)
+        file.on_texts = partial(on_texts, file.path.name)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for split in splits:
             _scan(split, layout, pool)

@@ -44,6 +44,7 @@ class DataFile(LineReader):
         self.listed: list[FileError] = []
         super().__init__(path, noun=noun, accepted=(), errors=self.listed, on_read=on_read)
         self.id_type = id_type
+        self.on_texts: Callable[[tuple[str, ...]], None] = lambda _: None  # called with the texts of each line
         self.rows: list[Row] = []
 
     @property
@@ -77,6 +78,7 @@ class DataFile(LineReader):
         for row in layout.rows(self, labelled=labelled):
             if self.path.suffix == ".tsv" and (tabs := "".join(row.texts).count("\t")):
                 self.report("wrong_columns", f"{tabs + 1} tabs; write an id, one tab and a text", row.line, row.id)
+            self.on_texts(row.texts)
             digest = None if layout.labels else _digest(row.texts)
             self.rows.append(Row(row.line, row.id, digest, row.image_ids))
 

@@ -11,11 +11,12 @@ from transformers import AutoModel, BertConfig, BertModel
 
 from zoo.core.device import send
 from zoo.core.inputs import as_texts
+from zoo.core.texts import TextCounts
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid
 from zoo.models.hub import read_configuration, read_model
 from zoo.models.lora import add_lora, beside_adapters
-from zoo.models.tokenizer import BertChineseTokenizer, Tokenize, pad
+from zoo.models.tokenizer import BertChineseTokenizer, Tokenize, measure_hub, pad
 from zoo.registry import TEXT_TOWERS
 
 
@@ -86,6 +87,10 @@ class TransformersTextTower(nn.Module):
         ids, mask = (send(side, self.encoder.device) for side in (ids, mask))
         attention_mask = None if full else self._attention_mask(mask)
         return self.encoder(input_ids=ids, attention_mask=attention_mask).last_hidden_state, mask
+
+    def count_texts(self, texts: Sequence[str]) -> TextCounts:
+        """Count which of some texts are cut, and how many of their characters are unknown."""
+        return TextCounts.of(*self.tokenizer.measure(texts), self.context_length)
 
     def _attention_mask(self, mask: Tensor) -> Tensor:
         """The mask ``[B, N] bool`` as attention reads it; transformers would ask the device whether it is full."""
@@ -175,6 +180,10 @@ class HubTokenizer:
         """Turn B texts into ids ``[B, N] int64`` and their mask ``[B, N] bool`` (true = a token)."""
         ids = self._tokenizer(list(texts), truncation=True, max_length=context_length)["input_ids"]
         return pad(ids, value=self._tokenizer.pad_token_id or 0)
+
+    def measure(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Give each text's tokens, uncut, and how many characters of all texts are unknown."""
+        return measure_hub(self._tokenizer, texts, add_special_tokens=True)
 
     @property
     def opens_with_classification(self) -> bool:

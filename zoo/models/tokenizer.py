@@ -7,12 +7,13 @@ space Chinese characters, lower-case, strip accents, split at spaces and punctua
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
-from torch import Tensor
+
+if TYPE_CHECKING:  # `data check` counts tokens without torch
+    from torch import Tensor
 
 VOCABULARY = Path(__file__).with_name("vocab.txt")
 PAD, UNKNOWN, CLASSIFY, SEPARATE = 0, 100, 101, 102  # the ids of [PAD], [UNK], [CLS], [SEP]
@@ -24,8 +25,11 @@ _STRAIGHT_QUOTES = str.maketrans({"“": '"', "”": '"'})
 class Tokenize(Protocol):
     """What a text tower needs of a tokenizer."""
 
-    def __call__(self, texts: Sequence[str], *, context_length: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, texts: Sequence[str], *, context_length: int) -> "tuple[Tensor, Tensor]":
         """Turn B texts into ids ``[B, N] int64`` and the mask ``[B, N] bool`` (true = a token), N the longest's."""
+
+    def measure(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Give each text's tokens, uncut, and how many characters of all texts are unknown."""
 
 
 class BertChineseTokenizer:
@@ -53,7 +57,18 @@ class BertChineseTokenizer:
         words = self._tokenizer.encode(text.translate(_STRAIGHT_QUOTES), add_special_tokens=False).ids
         return [CLASSIFY, *words[: context_length - 2], SEPARATE]
 
-    def __call__(self, texts: Sequence[str], *, context_length: int = 52) -> tuple[Tensor, Tensor]:
+    def measure(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Give each text's tokens, [CLS] and [SEP] included, uncut, and how many characters of all become [UNK]."""
+        lengths, unknown = [], 0
+        for text in texts:
+            encoding = self._tokenizer.encode(text.translate(_STRAIGHT_QUOTES), add_special_tokens=False)
+            lengths.append(len(encoding.ids) + 2)
+            if UNKNOWN in encoding.ids:
+                places = zip(encoding.ids, encoding.offsets, strict=True)
+                unknown += sum(end - start for index, (start, end) in places if index == UNKNOWN)
+        return lengths, unknown
+
+    def __call__(self, texts: Sequence[str], *, context_length: int = 52) -> "tuple[Tensor, Tensor]":
         """Turn B texts into padded ids, on the CPU.
 
         Args:
@@ -66,8 +81,25 @@ class BertChineseTokenizer:
         return pad([self.encode(text, context_length=context_length) for text in texts], value=PAD)
 
 
-def pad(sequences: Sequence[Sequence[int]], *, value: int) -> tuple[Tensor, Tensor]:
+def measure_hub(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool) -> tuple[list[int], int]:
+    """Measure texts by a transformers tokenizer; see ``Tokenize.measure``."""
+    fast = bool(tokenizer.is_fast)
+    read = tokenizer(
+        list(texts), add_special_tokens=add_special_tokens, return_offsets_mapping=fast, truncation=False, verbose=False
+    )
+    unknown = 0
+    for row, ids in enumerate(read["input_ids"]):
+        for place, index in enumerate(ids):
+            if index == tokenizer.unk_token_id:
+                start, end = read["offset_mapping"][row][place] if fast else (0, 1)
+                unknown += end - start
+    return [len(ids) for ids in read["input_ids"]], unknown
+
+
+def pad(sequences: Sequence[Sequence[int]], *, value: int) -> "tuple[Tensor, Tensor]":
     """Pad B id lists on the right to the longest: ids ``[B, N] int64`` and mask ``[B, N] bool`` (true = real)."""
+    import torch
+
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     longest = max((len(sequence) for sequence in sequences), default=0)
     ids = torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences], dtype=torch.int64)

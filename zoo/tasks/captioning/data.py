@@ -58,6 +58,10 @@ class CaptioningDataModule(MugeDataModule):
         most = max(map(len, self.open("train").references))
         return {"data.captions_per_image": "no image has more than one reference"} if most <= 1 else {}
 
+    def training_texts(self) -> list[str]:
+        """Give the references that are trained on."""
+        return [text for references in self.open("train").references for text in references]
+
     def open_split(self, split: str) -> CaptioningSplit:
         """Open the images of a split and the references of each."""
         return CaptioningSplit(self.folder, split, max_references=self.max_references, on_error=self.on_error)

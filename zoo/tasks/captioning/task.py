@@ -146,6 +146,11 @@ class CaptioningTask(Task):
                 idle[f"model.{rate}"] = f"nothing of the captioner's {part} is trained"
         return idle
 
+    @property
+    def text_reader(self) -> Any:
+        """The part that reads the training texts; see the base class."""
+        return None if self.reward.samples and not self.reward.from_epoch else self.captioner
+
     def own_callbacks(self) -> list[Callback]:
         """Make the task's evaluation and submission."""
         return [CaptionEvaluation(self.hparams["evaluation"]), CaptionSubmission()]

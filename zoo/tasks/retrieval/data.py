@@ -92,6 +92,11 @@ class RetrievalDataModule(MugeDataModule):
             idle["data.group_size"] = "the data label no groups: no query is of two training pairs"
         return idle
 
+    def training_texts(self) -> list[str]:
+        """Give the queries that are trained on."""
+        training, pairs, _ = self._training
+        return [training.queries[index].text for index in np.unique(pairs[:, 0])]
+
     # --- files -------------------------------------------------------------------------------------------------
 
     def open_split(self, split: str) -> RetrievalSplit:

@@ -130,6 +130,11 @@ class RetrievalTask(Task):
             idle["model.gradient_checkpointing"] = "both towers are frozen"
         return idle
 
+    @property
+    def text_reader(self) -> Any:
+        """The part that reads the training texts; see the base class."""
+        return self.text_tower
+
     def own_callbacks(self) -> list[Callback]:
         """Make the task's evaluation and submission."""
         return [RetrievalEvaluation(self.hparams["evaluation"]), RetrievalSubmission()]

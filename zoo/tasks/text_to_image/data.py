@@ -61,6 +61,10 @@ class TextToImageDataModule(MugeDataModule):
         self.latents_folder = latents
         self.skip_rows: set[int] = set()
 
+    def training_texts(self) -> list[str]:
+        """Give the prompts that are trained on."""
+        return self.open("train").texts
+
     def open_split(self, split: str) -> TextToImageSplit:
         """Open the prompts of a split and the image of each."""
         return TextToImageSplit(self.folder, split, on_error=self.on_error)

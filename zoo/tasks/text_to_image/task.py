@@ -93,6 +93,11 @@ class TextToImageTask(Task):
             idle |= idle_fields(sampling, "model.generator_options.sampling")
         return idle
 
+    @property
+    def text_reader(self) -> Any:
+        """The part that reads the training texts; see the base class."""
+        return getattr(self.generator, "text_tower", self.generator)
+
     def own_callbacks(self) -> list[Callback]:
         """Make the task's evaluation and submission."""
         return [GenerationEvaluation(self.hparams["evaluation"]), TextToImageSubmission()]

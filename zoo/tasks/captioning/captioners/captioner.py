@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.core.inputs import as_images
 from zoo.core.options import options_of
+from zoo.core.texts import TextCounts
 from zoo.errors import invalid
 from zoo.registry import IMAGE_TOWERS
 from zoo.tasks.captioning.captioners.decoding import Decoding, SampledToken
@@ -86,6 +87,10 @@ class ImageCaptioner(nn.Module):
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Turn captions into ids ``[B, T] int64``, start and end included, and mask ``[B, T] bool``, on the CPU."""
         return self.vocabulary.encode(texts, context_length=self.context_length)
+
+    def count_texts(self, texts: list[str]) -> TextCounts:
+        """Count which of some captions are cut, and how many of their characters are unknown."""
+        return TextCounts.of(*self.vocabulary.measure(texts), self.context_length)
 
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""

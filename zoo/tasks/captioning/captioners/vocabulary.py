@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from zoo.models.tokenizer import CLASSIFY, PAD, SEPARATE, UNKNOWN, VOCABULARY, BertChineseTokenizer, pad
+from zoo.models.tokenizer import CLASSIFY, PAD, SEPARATE, UNKNOWN, VOCABULARY, BertChineseTokenizer, measure_hub, pad
 
 _LATIN = re.compile(r"[a-z0-9]", re.IGNORECASE)
 
@@ -22,6 +22,9 @@ class Vocabulary(Protocol):
 
     def encode(self, texts: Sequence[str], *, context_length: int) -> tuple[Tensor, Tensor]:
         """Turn B texts into ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
+
+    def measure(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Give each text's tokens, start and end included, uncut, and how many characters of all are unknown."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn one caption's ids into text, up to the end."""
@@ -42,6 +45,10 @@ class BertVocabulary:
     def encode(self, texts: Sequence[str], *, context_length: int) -> tuple[Tensor, Tensor]:
         """Turn B texts into ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
         return self._tokenizer(texts, context_length=context_length)
+
+    def measure(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Give each text's tokens, start and end included, uncut, and how many characters of all are unknown."""
+        return self._tokenizer.measure(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn one caption's ids into text, up to the end: word pieces joined, a space between two Latin words.
@@ -80,6 +87,11 @@ class HubVocabulary:
         """Turn B texts into ids ``[B, T] int64``, start and end included, and their mask ``[B, T] bool``."""
         words = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return pad([[self.start, *row[: context_length - 2], self.end] for row in words], value=self.padding)
+
+    def measure(self, texts: Sequence[str]) -> tuple[list[int], int]:
+        """Give each text's tokens, start and end included, uncut, and how many characters of all are unknown."""
+        lengths, unknown = measure_hub(self._tokenizer, texts, add_special_tokens=False)
+        return [length + 2 for length in lengths], unknown
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn one caption's ids into text, up to the end."""

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from zoo.core.device import repeat_on_gpu, send
 from zoo.core.inputs import as_texts
 from zoo.core.options import options_of
+from zoo.core.texts import TextCounts
 from zoo.errors import UserError, invalid
 from zoo.models.tokenizer import BertChineseTokenizer
 from zoo.registry import IMAGE_TOKENIZERS
@@ -84,6 +85,11 @@ class DALLE(nn.Module):
             texts = ["" if drop else text for text, drop in zip(texts, dropped.tolist(), strict=True)]
         logits = self.logits(texts, codes)
         return {"loss": cross_entropy(logits.flatten(0, 1).float(), codes.flatten())}
+
+    def count_texts(self, texts: Sequence[str]) -> TextCounts:
+        """Count which of some texts are cut, and how many of their characters are unknown."""
+        lengths, unknown = self._tokenizer.measure(texts)
+        return TextCounts.of([length - 2 for length in lengths], unknown, self.context_length)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
