@@ -102,6 +102,7 @@ def test_a_wrong_flag_is_answered_in_one_line(zoo_main, words, said):
         ("optimiser: 1", ":1: there is no option 'optimiser': they begin with model, data or trainer"),
         ("model: {class_path: zoo.tasks.RetrievalTsk}", "Did you mean RetrievalTask?"),
         ("data: {class_path: RetrievalDataModul}", "Did you mean RetrievalDataModule?"),
+        ("data: {class_path: [1]}", "data is"),
         ("data: _data/retrieval.yml", "there is no file '_data/retrieval.yml' beside"),
         (f"trainer: {{callbacks+: [{{class_path: {CALLBACK[:-1]}}}]}}", ":1: trainer.callbacks: there is no class"),
         (
@@ -128,7 +129,10 @@ def test_a_wrong_configuration_is_answered_with_its_file_and_line(zoo_main, work
     [
         ("trainer: {a: [\n", "wrong.yaml:2: this is no YAML"),
         ("trainer:\n\tmax_epochs: 1\n", "wrong.yaml:2: this is no YAML: found character '\\t'"),
-        ("- a\n", "wrong.yaml: it holds a list"),
+        ("- a\n", "wrong.yaml:1: it holds a list"),
+        ("data: {}\nmodel: {}\ndata: {}\n", "wrong.yaml:3: data is given twice in one mapping, first on line 1"),
+        ("model:\n  init_args:\n    optimizer: [1]\n", "wrong.yaml:3: model.optimizer is [1]: give a mapping"),
+        ("model:\n  init_args: {evaluation: null}\n", "wrong.yaml:2: model.evaluation is None: give a mapping"),
         ("", "wrong.yaml: it holds nothing"),
     ],
 )

@@ -52,6 +52,8 @@ def explain(message: str, words: list[str], options: list[str], classes: dict[st
         options = [f"--{keys[0]}.{name} VALUE" for name in lacking[2].split(", ")]
         return f"{key}: {lacking[1].rpartition('.')[2]} needs {lacking[2]}: {' '.join(options)}"
     value = re.search(r"(?:Given value|Got value): (.*)", message)
+    if value and key in ("model", "data"):
+        return f"{where(key, '', words)}{key} is {value[1]!r}: give {{class_path: NAME, init_args: {{…}}}}"
     if keys and value:
         owner = load_class(paths[-1]) if paths else classes["trainer"]
         last = keys[-1].rpartition(".")[2]

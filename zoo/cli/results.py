@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from zoo.core.configs import read_config
 from zoo.core.results import Result, ResultsTable, markdown, spell
 from zoo.core.runs import take_option
 from zoo.errors import UserError
@@ -128,14 +129,12 @@ def read_run(run: Path) -> dict[str, Any]:
     Raises:
         UserError: It was not scored, or is not the experiment as it stands: other options, continued, random weights.
     """
-    import yaml
-
     missing = [name for name in ("config.yaml", "fit.json", "test.json") if not (run / name).is_file()]
     if missing:
         raise UserError(
             f"--add {run}: no {missing[0]}: train with `fit`, score with `test --ckpt_path {run}`, then add it"
         )
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config = read_config(run / "config.yaml")
     fit = json.loads((run / "fit.json").read_text(encoding="utf-8"))
     test = json.loads((run / "test.json").read_text(encoding="utf-8"))
     experiment, seed = fit.pop("experiment"), config["seed_everything"]

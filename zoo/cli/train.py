@@ -19,6 +19,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -40,7 +41,7 @@ from zoo.callbacks.run import (
     SayTextLosses,
     WriteConfig,
 )
-from zoo.cli.errors import explain, load_class
+from zoo.cli.errors import explain, load_class, where
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
 from zoo.cli.silence import quiet_libraries
@@ -261,6 +262,7 @@ class ZooCLI(LightningCLI):
             options = known_options(self._subcommand_parsers[self.plan.words[0]])
             message = explain(error.message, self.plan.words[1:], options, known_classes())
             raise argparse.ArgumentError(None, message) from None
+        self._check_option_groups()
         if not deep:
             return
         arguments = self.config[self.plan.words[0]].model.init_args
@@ -270,6 +272,23 @@ class ZooCLI(LightningCLI):
             with suppress(yaml.YAMLError):
                 value = yaml.safe_load(value)
             arguments[name] = deep_set(arguments[name], path, value)
+
+    def _check_option_groups(self) -> None:
+        """See that options which belong together came as a mapping: jsonargparse lets anything through to the class."""
+        for group in ("model", "data"):
+            given = self.config[self.plan.words[0]][group]
+            for name in {
+                option.partition(".")[0] for option in parameters_of(load_class(given.class_path)) if "." in option
+            }:
+                value = given.init_args[name]
+                if not isinstance(value, Namespace):
+                    place = where(name, "", self.plan.words[1:])
+                    raise UserError(
+                        f"{place}{group}.{name} is {value!r}: give a mapping, `name: value`",
+                        argument=f"{group}.{name}",
+                        value=value,
+                        valid="a mapping",
+                    )
 
     def _parse_ckpt_path(self) -> None:
         """Leave the command line as it is: Lightning would let a checkpoint's hyper-parameters win over it."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from zoo.core.configs import check_flags, read_config
 from zoo.errors import UserError, nearest
 
 CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
@@ -81,6 +80,7 @@ def make_plan(words: list[str]) -> Plan:
     imports = read_imports(layers, modules)
     if imports:
         spelled += ["--imports", json.dumps([*imports])]  # all layers', and so those of the run's config.yaml
+    check_flags(rest)
     if checkpoint:
         spelled += ["--ckpt_path", str(checkpoint), "--weights_only", "true"]
     if verb in ("validate", "test"):
@@ -99,25 +99,6 @@ def read_imports(layers: list[Path], flags: list[str]) -> dict[str, str]:
         if not isinstance(modules, list) or not all(MODULE.fullmatch(str(module)) for module in modules):
             raise UserError(f"{place}: imports is {modules!r}: list modules as Python names them: [my_package.towers]")
     return {module: place for place, modules in listed.items() for module in modules}
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a configuration file.
-
-    Raises:
-        UserError: It is no mapping in YAML; names the line.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: this is no YAML: {error.problem}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: this is no YAML: {error}") from None
-    if not isinstance(content, dict):
-        what = "nothing" if content is None else f"a {type(content).__name__}"
-        raise UserError(f"{path}: it holds {what}: give `model:`, `data:`, `trainer:` and what stands under them")
-    return content
 
 
 def import_modules(imports: dict[str, str]) -> None:
