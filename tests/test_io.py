@@ -1,10 +1,45 @@
-"""Files of our own: whole or not at all."""
+"""Paths as users give them; files of our own: whole or not at all."""
 
 import threading
 
 import pytest
 
-from zoo.io import atomic_write, cache_folder, write_text
+from zoo.errors import UserError
+from zoo.io import atomic_write, cache_folder, expanded, write_text
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~", "/home/me"),
+        ("~/zr", "/home/me/zr"),
+        ("$DATA/x", "/mnt/data/x"),
+        ("a/${DATA_SET}/b", "a/muge/b"),
+        ("~/${DATA_SET}", "/home/me/muge"),
+        ("a~/b~c", "a~/b~c"),
+        ("auto", "auto"),
+        ("OFA-Sys/chinese-clip-vit-base-patch16", "OFA-Sys/chinese-clip-vit-base-patch16"),
+        ("100$", "100$"),
+    ],
+)
+def test_a_path_is_spelled_out_as_a_shell_does(monkeypatch, given, meant):
+    for name, value in {"HOME": "/home/me", "DATA": "/mnt/data", "DATA_SET": "muge"}.items():
+        monkeypatch.setenv(name, value)
+    assert expanded(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "unknown"), [("$NOT_SET/x", "$NOT_SET"), ("x/${NOT_SET}", "${NOT_SET}"), ("~no_one/x", "~no_one")]
+)
+def test_a_path_that_stands_for_nothing_is_refused_unless_it_is_there(monkeypatch, tmp_path, given, unknown):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        expanded(given)
+    assert error.value.value == given
+    assert unknown in error.value.valid
+    (tmp_path / given).mkdir(parents=True)
+    assert expanded(given) == given
 
 
 def test_atomic_write_keeps_the_old_file_when_the_block_fails(tmp_path):

@@ -1,18 +1,38 @@
-"""Files of our own: written whole or not at all, and a folder for what can be made again. Standard library only."""
+"""Paths as users give them; files of our own, written whole or not at all. Standard library only."""
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import invalid
+
+
+def expanded(path: Path | str) -> str:
+    """Give a path with ``~``, ``$NAME`` and ``${NAME}`` spelled out, as shells do where they see them.
+
+    No shell sees a path in YAML or Python, or behind ``=``. What is no path, such as a hub name, stays as it is.
+
+    Raises:
+        UserError: There is no such user or variable: a folder of that very name would be made.
+    """
+    given = os.fspath(path)
+    text = os.path.expanduser(os.path.expandvars(given))
+    unknown = re.match(r"~[^/]*", text) or re.search(r"\$(\w+|\{\w+\})", text)
+    if unknown and not os.path.exists(text):
+        kind = "user" if unknown[0][0] == "~" else "variable"
+        raise invalid("the path", given, f"there is no {kind} {unknown[0]}; set it, or write the path out")
+    return text
+
 
 def cache_folder() -> Path:
     """Give the folder of what zoo can make again: ``$ZOO_CACHE``, else ``~/.cache/zoo``. It need not exist."""
     given = os.environ.get("ZOO_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "zoo"
+    return Path(expanded(given)) if given else Path.home() / ".cache" / "zoo"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from zoo.errors import UserError, nearest
+from zoo.io import expanded
 from zoo.spec import find_specs, load_object
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
@@ -122,7 +123,7 @@ class Registry:
             return self._builders[name]
         for prefix, (builder, _) in self._prefixes.items():
             if name.startswith(prefix) and name != prefix:
-                return functools.partial(builder, name.removeprefix(prefix))
+                return functools.partial(builder, expanded(name.removeprefix(prefix)))
         families = "".join(f", or {prefix}NAME" for prefix in self._prefixes)
         raise UserError(
             f"There is no {self.kind} {name!r}.{nearest(name, self._builders)}"

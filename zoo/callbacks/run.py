@@ -50,7 +50,8 @@ class WriteConfig(Callback):
             write_text(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the modules, besides the zoo's own, that the task needs: ``zoo.load`` asks for them."""
+        """Keep the run's folder; and the modules, besides the zoo's own, that ``zoo.load`` asks for."""
+        checkpoint["run"] = str(self.path.parent)
         module = type(pl_module).__module__
         checkpoint["imports"] = [*self.config["imports"], *([] if module.startswith("zoo.") else [module])]
 

@@ -1,6 +1,5 @@
 """``python -m zoo data``: what can be done with folders of data; tasks add commands of their own by their specs."""
 
-from pathlib import Path
 from typing import Any
 
 from zoo.cli.data_check import check, check_parser
@@ -70,7 +69,7 @@ def demo_report(root: str | None = None) -> str:
     """
     from zoo.data.catalogue.demo import ATTRIBUTION, LICENSE_URL, demo_root, frozen, write_demo
 
-    folder = demo_root() if root is None else write_demo(Path(root).expanduser())
+    folder = demo_root() if root is None else write_demo(root)
     lines = [str(folder)]
     for task, line in TASK_LINES.items():
         lines.append(f"  {task}")

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     Returns:
         0, or 1 when ``--check`` finds a table out of date.
     """
-    from zoo.core.command import CommandParser
+    from zoo.core.command import CommandParser, GivenPath
 
     parser = CommandParser(
         prog="python -m zoo results",
@@ -34,12 +34,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--add",
         nargs="+",
+        type=GivenPath,
         metavar="RUN",
         default=[],
         help="Folders of one experiment's runs, each scored by `test`: store them and their mean first.",
     )
     parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 when a table is out of date.")
-    parser.add_argument("--results", type=str, default="experiments/results", help="Folder of the JSON files.")
+    parser.add_argument("--results", type=GivenPath, default="experiments/results", help="Folder of the JSON files.")
     options = parser.parse_args(argv)
     folder = Path(options.results)
     if options.add:

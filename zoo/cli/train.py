@@ -47,13 +47,15 @@ from zoo.cli.loggers import make_loggers
 from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.command import typed
+from zoo.core.configs import read_config
 from zoo.core.divergence import diverged
 from zoo.core.hardware import best_precision, describe_hardware
+from zoo.core.moved import change_texts, rebased
 from zoo.core.options import parameters_of
 from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid, last_line, nearest
-from zoo.io import write_text
+from zoo.io import expanded, write_text
 from zoo.spec import find_specs, load_object
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
@@ -215,6 +217,7 @@ class ZooCLI(LightningCLI):
         self.fault: Exception | None = None
         checkpoint = read_checkpoint(plan.checkpoint) if plan.checkpoint else None
         self.trained = checkpoint["state_dict"] if checkpoint else None
+        self.moved_from = checkpoint.get("run") if checkpoint and plan.continued else None
         self.done_steps: int = checkpoint.get("global_step", 0) if checkpoint else 0
         words = plan.words
         # A file apart from its run tells its own task.
@@ -297,6 +300,7 @@ class ZooCLI(LightningCLI):
         """Remember what a constructor raises: jsonargparse would bury it in a message about types.
 
         An overlay that is given again to a run that goes on, whose configuration holds it already, adds no callback.
+        What the trainer's options name in the run's folder is looked for where the folder is now.
 
         Raises:
             UserError: ``save_every`` is below 1.
@@ -311,7 +315,27 @@ class ZooCLI(LightningCLI):
         path = self._get(self.config, "model").class_path
         if options.precision == best_precision() == "16-mixed" and not getattr(load_class(path), "scaled_losses", True):
             options.precision = "32-true"
+        old = self.moved_from or self.plan.folder
+        change_texts(self.config, lambda text: rebased(text, old, self.plan.folder))
+        self._check_root()
+        self._dump_config()  # the run's config.yaml keeps paths as they were given
+        change_texts(options, lambda text: expanded(text) if text.startswith(("~", "$")) else text)
         self.parser.add_instantiator(self._instantiate, object)
+
+    def _check_root(self) -> None:
+        """See that a run which goes on, or is scored, finds its data: they may be told from another folder."""
+        root = self._get(self.config, "data").init_args.get("root", "auto")
+        if not self.plan.continued or root == "auto" or Path(expanded(root)).is_dir():
+            return
+        file = self.plan.folder / "config.yaml"
+        if read_config(file)["data"]["init_args"].get("root") == root:
+            place = "" if Path(expanded(root)).is_absolute() else f" in {Path.cwd()}, from where it is looked for"
+            raise UserError(
+                f"data.root is {root} in the run's {file}: there is no such folder{place}. Give --data.root DIR"
+                f"{', or type this where the run was started' if place else ''}",
+                argument="data.root",
+                value=root,
+            )
 
     def _instantiate(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
         if issubclass(class_type, Logger) and kwargs.get("save_dir") == RUN_FOLDER[1]:

@@ -17,6 +17,7 @@ from zoo.core.command import typed
 from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_checkpoint, run_of
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
+from zoo.io import expanded
 from zoo.spec import find_specs, load_object
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def newest_run(source: str | Path) -> str | Path:
     Raises:
         UserError: It looks like an experiment's folder and no run is there.
     """
+    source = expanded(source)
     folder = Path(source)
     best = newest_checkpoint(folder.parent, folder.name, CHECKPOINTS["best"]) if folder.is_dir() else None
     if best is not None:

@@ -8,8 +8,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import register_type
 
 from zoo.errors import UserError, nearest
+from zoo.io import expanded, write_text
+
+
+class GivenPath(str):
+    """A path among a command's options, with ``~`` and ``$NAME`` spelled out."""
+
+    def __new__(cls, given: str) -> "GivenPath":
+        """Spell it out."""
+        return super().__new__(cls, expanded(given))
+
+
+register_type(GivenPath, str)
 
 
 class CommandParser(ArgumentParser):
@@ -78,8 +91,7 @@ def write_output(path: str, text: str) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    from zoo.io import write_text
-
+    path = expanded(path)
     try:
         write_text(path, text)
     except OSError as error:

@@ -58,19 +58,6 @@ class BestCheckpoint(ModelCheckpoint):
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best so far; also that of a run which was moved, whose checkpoints are in this folder now."""
-        moved = {path: str(Path(self.dirpath or "") / Path(path).name) for path in state_dict["best_k_models"]}
-        if moved and all(Path(path).is_file() for path in moved.values()):
-            state_dict = {
-                **state_dict,
-                "dirpath": self.dirpath,
-                "best_k_models": {moved[path]: score for path, score in state_dict["best_k_models"].items()},
-                "best_model_path": moved.get(state_dict["best_model_path"], ""),
-                "kth_best_model_path": moved.get(state_dict["kth_best_model_path"], ""),
-            }
-        super().load_state_dict(state_dict)
-
 
 @dataclass
 class Part:

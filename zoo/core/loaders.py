@@ -18,6 +18,7 @@ from zoo.data import images
 from zoo.data.samplers import EvaluationBatchSampler, TrainingBatchSampler
 from zoo.data.tsv import ImageTsv, JoinedTsv
 from zoo.errors import FileError, UserError, invalid
+from zoo.io import expanded
 
 if TYPE_CHECKING:  # a loader's workers do without
     from lightning import Trainer
@@ -36,10 +37,11 @@ def resolve_root(root: str) -> Path:
     """
     named = os.environ.get("MUGE_ROOT") if root == "auto" else root
     if named:
-        if not Path(named).is_dir():
+        folder = Path(expanded(named))
+        if not folder.is_dir():
             source = "$MUGE_ROOT" if root == "auto" else "data.root"
             raise UserError(f"{source} is {named}: there is no such folder. Give MUGE's folder, or leave it out")
-        return Path(named)
+        return folder
     if Path("data/MUGE").is_dir():
         return Path("data/MUGE")
     from zoo.data.catalogue.demo import demo_root

@@ -15,6 +15,7 @@ from typing import Any
 
 from zoo.core.configs import check_flags, read_config
 from zoo.errors import UserError, nearest
+from zoo.io import expanded
 
 CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -55,9 +56,10 @@ def make_plan(words: list[str]) -> Plan:
     verb, rest = words[0], words[1:]
     configs, rest = take_option(rest, ("--config", "-c"))
     checkpoints, rest = take_option(rest, ("--ckpt_path",))
-    runs, _ = take_option(rest, ("--runs",))
+    runs = take_option(rest, ("--runs",))[0] or ["runs"]
     modules, rest = take_option(rest, ("--imports",))
-    root = Path(runs[-1] if runs else "runs").resolve()  # ModelCheckpoint forgets its best where the path changes
+    root = Path(expanded(runs[-1])).resolve()  # ModelCheckpoint forgets its best where the path changes
+    configs = [expanded(config) for config in configs]
     for config in configs:
         check_config(Path(config))
     asked = checkpoints[-1] if checkpoints else None if verb == "fit" else "best"
@@ -227,7 +229,7 @@ def find_checkpoint(asked: str, root: Path, experiment: str | None, of_a_run: st
         UserError: There is none.
     """
     if asked not in CHECKPOINTS:
-        path = Path(asked).expanduser()
+        path = Path(expanded(asked))
         if path.is_dir():
             path = checkpoint_of_run(path, CHECKPOINTS[of_a_run], f"--ckpt_path {asked}")
         if path.is_file() and path.suffix in (".json", ".safetensors"):
@@ -290,7 +292,7 @@ def new_folder(root: Path, experiment: str) -> Path:
     if "LOCAL_RANK" in os.environ:
         if "ZOO_RUN" not in os.environ:
             raise UserError("torchrun or the like started this process: name a folder for the run, ZOO_RUN=runs/NAME/1")
-        return Path(os.environ["ZOO_RUN"]).resolve()
+        return Path(expanded(os.environ["ZOO_RUN"])).resolve()
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = root / experiment / name
     suffix = 2

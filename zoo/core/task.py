@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from zoo.core.checkpoint import load_initial_weights, task_keys
 from zoo.core.divergence import FirstBadStep, diverged, largest
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
+from zoo.core.moved import follow_run
 from zoo.core.optim import OptimizerOptions, adamw, refuse_late_changes, training_steps, warmup_cosine
 from zoo.core.options import idle_fields, options_of, plain
 from zoo.core.sharding import gradient_norm
@@ -219,5 +220,7 @@ class Task(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where the initial weights came from, and how long they were trained."""
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            follow_run(self._trainer, checkpoint)
         self.weights = checkpoint["weights"]
         self.trained_steps = checkpoint["global_step"]

@@ -19,6 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from torch import Tensor, nn
 
 from zoo.errors import UserError
+from zoo.io import expanded
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -84,7 +85,7 @@ def load_pretrained(model: nn.Module, pretrained: bool | str = "auto") -> Weight
 
 
 def _load_path(model: nn.Module, pretrained: str) -> WeightSource:
-    path = Path(pretrained).expanduser()
+    path = Path(expanded(pretrained))
     if not path.exists():
         raise UserError(f"pretrained: {pretrained!r} does not exist. Valid are auto, true, false or an existing path.")
     try:
@@ -97,6 +98,7 @@ def _load_path(model: nn.Module, pretrained: str) -> WeightSource:
 
 
 def _load(model: Any, source: str) -> None:
+    source = expanded(source)
     try:
         if hasattr(model, "load_published"):
             model.load_published(source)

@@ -25,6 +25,7 @@ from zoo.data.formats import (
 )
 from zoo.data.lines import Id, LineReader, as_id
 from zoo.errors import UserError, nearest
+from zoo.io import expanded
 from zoo.spec import find_specs, load_object
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ def find_task_folder(root: Path | str, layout: Layout) -> Path:
     Raises:
         UserError: ``root`` is not there, or holds nothing of it.
     """
-    root = Path(root)
+    root = Path(expanded(root))
     patterns = dict.fromkeys(name.replace("{}", "*") for pair in layout.names for name in pair)
     if not root.is_dir():
         raise UserError(

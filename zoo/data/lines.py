@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from zoo.errors import FileError, raise_or_list
+from zoo.io import expanded
 
 Id = int | str
 Kind = Literal[
@@ -91,7 +92,7 @@ class LineReader:
         as_text: bool = False,
         on_read: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(expanded(path))
         self.noun = noun
         self.accepted = accepted
         self.errors = errors

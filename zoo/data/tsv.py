@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from zoo.data.images import decode_base64
 from zoo.data.lines import Kind, LineReader
 from zoo.errors import FileError
-from zoo.io import atomic_write, cache_folder
+from zoo.io import atomic_write, cache_folder, expanded
 
 _ANNOUNCED_SIZE = 1 << 29  # bytes from which indexing is announced: it takes a noticeable time
 _INDEX_VERSION = 2
@@ -44,7 +44,7 @@ class ImageTsv:
     def __init__(
         self, path: Path | str, id_type: type[int] | type[str] = int, errors: list[FileError] | None = None
     ) -> None:
-        self.path = Path(path).absolute()
+        self.path = Path(expanded(path)).absolute()
         self.id_type: Literal["int", "str"] = "int" if id_type is int else "str"
         if not self.path.is_file():
             raise FileError(

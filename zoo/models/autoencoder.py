@@ -70,7 +70,7 @@ def kl_autoencoder(name: str) -> KLAutoencoder:
 
 
 def _read_configuration(name: str) -> dict[str, Any]:
-    folder = Path(name).expanduser()
+    folder = Path(name)
     if not folder.is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
         raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name")
     try:

@@ -27,7 +27,7 @@ from typing import Any
 from zoo.data.catalogue.files import WHEELS, write_files
 from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL
 from zoo.errors import UserError
-from zoo.io import cache_folder
+from zoo.io import cache_folder, expanded
 
 ATTRIBUTION = "Pictures: OpenMoji (openmoji.org), the open-source emoji and icon project. License: CC BY-SA 4.0."
 LICENSE_URL = "https://creativecommons.org/licenses/by-sa/4.0/"
@@ -62,7 +62,7 @@ def write_demo(root: Path | str) -> Path:
     Raises:
         UserError: If ``root`` holds something else or cannot be written, or the wheels are not the frozen ones.
     """
-    root = Path(root).absolute()
+    root = Path(expanded(root)).absolute()
     if not _is_complete(root):
         _check_target(root)
         with _writing(root):

@@ -17,6 +17,7 @@ from zoo.data.layouts import SPLITS, Layout, find_task_folder
 from zoo.data.lines import Id, LineReader
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
+from zoo.io import expanded
 
 IMAGES, TABLE = "images", "pairs.csv"
 COLUMNS = ("split", "image", "text")
@@ -65,7 +66,7 @@ def export_folder(
     Raises:
         UserError: ``out`` is there, or the data has an error that stands in the way.
     """
-    folder, out = find_task_folder(root, layout), Path(out).absolute()
+    folder, out = find_task_folder(root, layout), Path(expanded(out)).absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(
             f"{out} is there already: give a new or empty folder, or remove it.",

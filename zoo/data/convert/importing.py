@@ -19,7 +19,7 @@ from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table, open_table
 from zoo.data.layouts import Layout
 from zoo.errors import FileError, UserError
-from zoo.io import write_json_lines
+from zoo.io import expanded, write_json_lines
 
 IDS = "ids.jsonl"  # what the images were called
 SHARE = 0.1  # of the images that validate, and of those that test, where nothing else is said
@@ -131,7 +131,7 @@ def import_folder(
     Raises:
         UserError: The folder is there, the table cannot be read, or no row can be taken.
     """
-    out, layout = Path(out).absolute(), options.layout
+    out, layout = Path(expanded(out)).absolute(), options.layout
     work = work_folder(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         shutil.rmtree(work, ignore_errors=True)  # what is left of an import that was stopped when all was in its place
@@ -213,7 +213,7 @@ def _image_files(table: Table, rows: list[Row], images: Path | str | None, error
             argument="--images",
             valid="a folder",
         )
-    folder = Path(images).absolute()
+    folder = Path(expanded(images)).absolute()
     if not folder.is_dir():
         raise UserError(
             f"--images {images} is {'a file' if folder.exists() else 'not there'}: give a folder.",

@@ -15,6 +15,7 @@ from typing import Any
 
 from zoo.data.lines import json_fault, json_type, shown
 from zoo.errors import FileError, UserError
+from zoo.io import expanded
 
 Record = tuple[int, dict[str, Any]]  # line from 1, and the cells by column
 
@@ -212,7 +213,7 @@ def open_table(path: Path | str) -> Table:
     Raises:
         UserError: It is not there, of another kind, empty, or its encoding or header cannot be read.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     if not path.is_file():
         raise UserError(
             f"--table {path} is {'a folder' if path.is_dir() else 'not there'}: give a file.",

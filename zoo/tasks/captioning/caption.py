@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.core.command import CommandParser, add_precision
+from zoo.core.command import CommandParser, GivenPath, add_precision
 from zoo.errors import UserError
 
 BATCH = 32
@@ -59,7 +59,9 @@ def caption_parser() -> CommandParser:
         type=str,
         help="A captioning checkpoint, a run's folder or an experiment's (runs/caption_demo: its newest run).",
     )
-    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="An image, or a folder: all images in it.")
+    parser.add_argument(
+        "images", type=GivenPath, nargs="+", metavar="IMAGE", help="An image, or a folder: all images in it."
+    )
     parser.add_argument(
         "--decoding",
         type=dict[str, Any] | None,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.core.command import CommandParser, check_output, write_output
+from zoo.core.command import CommandParser, GivenPath, check_output, write_output
 from zoo.errors import UserError, invalid, summed_up
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ def scoring_parser() -> CommandParser:
     )
     parser.add_argument(
         "--targets",
-        type=str,
+        type=GivenPath,
         required=True,
         help="JSON lines of image_id and text, a list of references: IC_valid.jsonl.",
     )
-    parser.add_argument("--predictions", type=str, required=True, help="JSON lines of image_id and text, one caption.")
+    parser.add_argument(
+        "--predictions", type=GivenPath, required=True, help="JSON lines of image_id and text, one caption."
+    )
     parser.add_argument(
         "--lowercase", type=bool, default=True, help="Whether the case of letters is dropped, as `test` does."
     )
@@ -44,14 +46,14 @@ def scoring_parser() -> CommandParser:
     )
     parser.add_argument(
         "--document_frequencies",
-        type=str,
+        type=GivenPath,
         default=None,
         help="What CIDEr-D weighs n-grams by: a caption file to count them in (IC_train.jsonl), or counts that were"
         " written (.json); by default they are counted in --targets.",
     )
-    parser.add_argument("--output", type=str, default=None, help="Also write the JSON to this file, atomically.")
+    parser.add_argument("--output", type=GivenPath, default=None, help="Also write the JSON to this file, atomically.")
     parser.add_argument(
-        "--per_image", type=str, default=None, help="Write each image's scores to this file, as JSON lines."
+        "--per_image", type=GivenPath, default=None, help="Write each image's scores to this file, as JSON lines."
     )
     return parser
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.core.command import CommandParser, check_output, write_output
+from zoo.core.command import CommandParser, GivenPath, check_output, write_output
 from zoo.data.lines import Kind
 from zoo.errors import FileError, summed_up
 from zoo.tasks.retrieval.submission_files import Schema, SubmissionFile, find_schema, read_predictions, read_targets
@@ -68,15 +68,15 @@ def scoring_parser() -> CommandParser:
     )
     parser.add_argument(
         "--targets",
-        type=str,
+        type=GivenPath,
         required=True,
         help="JSON lines with the answers: query_id and item_ids (MUGE) or text_id and image_ids (Chinese-CLIP). "
         "Predictions must be in the same schema.",
     )
     parser.add_argument(
-        "--predictions", type=str, required=True, help="JSON lines with 10 image ids a query, best first."
+        "--predictions", type=GivenPath, required=True, help="JSON lines with 10 image ids a query, best first."
     )
-    parser.add_argument("--output", type=str, default=None, help="Also write the JSON to this file, atomically.")
+    parser.add_argument("--output", type=GivenPath, default=None, help="Also write the JSON to this file, atomically.")
     return parser
 
 

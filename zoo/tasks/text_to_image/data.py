@@ -12,6 +12,7 @@ from zoo.core.datasets import TrainingImages
 from zoo.core.loaders import check_least
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.errors import UserError
+from zoo.io import expanded
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.datasets import EvaluationRows, TextToImageSplit, TrainingLatents
 from zoo.tasks.text_to_image.latents import Latents
@@ -90,8 +91,9 @@ class TextToImageDataModule(MugeDataModule):
         """
         if self.latents_folder is None:
             return None
-        inside = self.folder / self.latents_folder
-        latents = Latents(inside if inside.is_dir() else Path(self.latents_folder))
+        given = expanded(self.latents_folder)
+        inside = self.folder / given
+        latents = Latents(inside if inside.is_dir() else Path(given))
         source = self.targets("train").source
         if latents.metadata.source != source:
             raise UserError(

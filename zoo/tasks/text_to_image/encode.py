@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.core.command import CommandParser
+from zoo.core.command import CommandParser, GivenPath
 from zoo.errors import UserError, invalid
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def encode_parser() -> CommandParser:
     )
     parser.add_argument(
         "--out",
-        type=str,
+        type=GivenPath,
         default=None,
         help="The folder to write; left out: latents-SIZE or codes-SIZE in the ECommerce-T2I folder, which"
         " `data.latents` then names so.",

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.core.command import CommandParser, add_precision
+from zoo.core.command import CommandParser, GivenPath, add_precision
 from zoo.errors import UserError
 
 BATCH = 32
@@ -67,7 +67,7 @@ def generate_parser() -> CommandParser:
     parser.add_argument("--first_seed", type=int, default=0, help="Seed of the first image; the next ones count up.")
     parser.add_argument(
         "--out",
-        type=str,
+        type=GivenPath,
         default="grid.png",
         help="A PNG file: one image grid of all images, a line for each prompt. Anything else is a folder, which"
         " gets the image grid and each image as it was generated.",

@@ -14,6 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from zoo.core.precision import full_float32
 from zoo.core.weights import check_fit, first_line, read_torch, weights_hash
 from zoo.errors import UserError
+from zoo.io import expanded
 
 URL = URL_INCEPTION_V3
 HASH = "6726825d"  # the file's SHA-256 begins so
@@ -95,7 +96,7 @@ def load_inception(source: Literal["auto"] | str = "auto") -> Inception:
         NoInceptionError: The file is not in the cache and cannot be downloaded.
         UserError: There is no file at the path, it is damaged, holds code, or is of another model.
     """
-    path = _published_file() if source == "auto" else Path(source).expanduser()
+    path = _published_file() if source == "auto" else Path(expanded(source))
     inception = Inception(_read(path), str(path))
     with path.open("rb") as file:
         inception.published = hashlib.file_digest(file, "sha256").hexdigest().startswith(HASH)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.core.command import CommandParser, check_output, write_output
+from zoo.core.command import CommandParser, GivenPath, check_output, write_output
 from zoo.errors import UserError, invalid, summed_up
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def scoring_parser() -> CommandParser:
     )
     add_extractor_options(parser)
     parser.add_argument(
-        "--predictions", type=str, required=True, help="T2I_SPLIT.tsv: lines of id, tab, base64 of a PNG or JPEG."
+        "--predictions", type=GivenPath, required=True, help="T2I_SPLIT.tsv: lines of id, tab, base64 of a PNG or JPEG."
     )
     parser.add_argument(
         "--split",
@@ -47,7 +47,7 @@ def scoring_parser() -> CommandParser:
     )
     parser.add_argument(
         "--distractors",
-        type=str,
+        type=GivenPath,
         default=None,
         help="JSON lines of image_id and distractors (99 ids), as training leaves them in its run; by default drawn"
         " by seed 0, which gives the same.",
@@ -57,17 +57,17 @@ def scoring_parser() -> CommandParser:
 
 def add_extractor_options(parser: CommandParser) -> None:
     """Add the options that say who extracts features and where the prompts are."""
-    parser.add_argument("--targets", type=str, required=True, help="The ECommerce-T2I folder, or its parent.")
+    parser.add_argument("--targets", type=GivenPath, required=True, help="The ECommerce-T2I folder, or its parent.")
     parser.add_argument(
         "--matcher",
-        type=str,
+        type=GivenPath,
         default=None,
         help="A retrieval checkpoint, a run's folder or an experiment's (runs/clip_demo_matcher: its newest run), a"
         " CN-CLIP file or hub name. Without it there is no R-precision.",
     )
     parser.add_argument(
         "--inception",
-        type=str,
+        type=GivenPath,
         default="auto",
         help="torch-fidelity's Inception: auto takes its weights from the cache or a download and otherwise does"
         " without; none; or their file.",
@@ -80,7 +80,9 @@ def add_extractor_options(parser: CommandParser) -> None:
         help="Image towers with published weights, for further Fréchet distances: timm:NAME.",
     )
     parser.add_argument("--batch_size", type=int, default=64, help="Images whose features are extracted together.")
-    parser.add_argument("--output", type=str, default=None, help="Also write numbers and protocol to this JSON file.")
+    parser.add_argument(
+        "--output", type=GivenPath, default=None, help="Also write numbers and protocol to this JSON file."
+    )
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,62 @@
+"""A run that was renamed, copied or mounted elsewhere goes on as if it had stayed: paths into it follow it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
+
+from zoo.errors import UserError
+
+
+def change_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Change all texts in a configuration, whatever they stand in; a namespace in its place."""
+    if isinstance(value, Namespace):
+        for name, inner in vars(value).items():
+            setattr(value, name, change_texts(inner, change))
+        return value
+    if isinstance(value, dict):
+        return {name: change_texts(inner, change) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [change_texts(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def rebased(path: str, old: Path | str, new: Path) -> str:
+    """Give a path into the folder ``old`` as that into ``new``; any other as it is."""
+    return str(new / Path(path).relative_to(old)) if Path(path).is_relative_to(old) else path
+
+
+def follow_run(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let each ``ModelCheckpoint`` find what it kept where it is now: Lightning forgets the best where paths differ.
+
+    Raises:
+        UserError: The run goes on, and what it kept lies in another folder than what it will keep.
+    """
+    folder, place = Path(trainer.default_root_dir).resolve(), Path(str(trainer.ckpt_path)).resolve()
+    for callback in trainer.checkpoint_callbacks:
+        state = checkpoint["callbacks"].get(callback.state_key)
+        if not isinstance(callback, ModelCheckpoint) or not state or not state["best_k_models"]:
+            continue
+        old, new = state["dirpath"], Path(str(callback.dirpath))
+        if old == str(new):
+            continue
+        kept = {path: rebased(path, old, new) for path in state["best_k_models"]}
+        if all(map(os.path.isfile, kept.values())):
+            state["best_k_models"] = {kept[path]: score for path, score in state["best_k_models"].items()}
+            for name in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path"):
+                state[name] = rebased(state[name], old, new)
+        elif place.is_relative_to(folder) and all(map(os.path.isfile, kept)):
+            raise UserError(
+                f"{type(callback).__name__} of {callback.monitor} kept its checkpoints in {old}, and its dirpath is now"
+                f" {new}: give the former, or move them",
+                argument="dirpath",
+                value=str(new),
+                valid=old,
+            )
+        elif place.is_relative_to(folder):
+            rank_zero_warn(f"The best checkpoints by {callback.monitor} are not in {new}: the best is chosen anew")
