@@ -561,5 +561,6 @@ def test_the_next_command_is_quoted_where_the_path_needs_it(tmp_path):
     from zoo.cli.train import closing_words
 
     run = tmp_path / "my run"
-    run.mkdir()
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "best.ckpt").touch()
     assert closing_words(SimpleNamespace(checkpoint_callbacks=[]), run).endswith(f"test --ckpt_path '{run}'")

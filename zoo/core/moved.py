@@ -39,7 +39,7 @@ def follow_run(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
     """
     folder, place = Path(trainer.default_root_dir).resolve(), Path(str(trainer.ckpt_path)).resolve()
     for callback in trainer.checkpoint_callbacks:
-        state = checkpoint["callbacks"].get(callback.state_key)
+        state = checkpoint.get("callbacks", {}).get(callback.state_key)  # weights alone have none
         if not isinstance(callback, ModelCheckpoint) or not state or not state["best_k_models"]:
             continue
         old, new = state["dirpath"], Path(str(callback.dirpath))

@@ -31,6 +31,7 @@ def place(rank, world_size, processed=0):
         world_size=world_size,
         is_global_zero=rank == 0,
         limit_train_batches=1.0,
+        limit_val_batches=1.0,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
     )

@@ -31,8 +31,7 @@ class RetrievalDataModule(MugeDataModule):
         crop_scale: Share of a training image's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
         auto_augment: Whether AutoAugment's original ImageNet policy by timm is applied after the crop; with ``flip``
             0.5 and the default ``crop_scale`` it is CN-CLIP's fine-tuning recipe.
-        augment_on: Where AutoAugment is applied, with the same images: ``worker``; ``device``, where the model trains;
-            ``auto``, the device where that is a GPU and ``degrade`` is 0.
+        augment_on: Where: ``worker``; ``device``, to the same images; ``auto``: on a GPU, unless ``degrade`` follows.
         degrade: Probability that a training image is made blurred and noisy, as early generated images are, in [0, 1].
         train_splits: Splits whose pairs are trained on; a scorer of generated images may take all, those of the test
             split where its answers lie beside it.
