@@ -73,7 +73,7 @@ class LastCheckpoint(Checkpoint):
         self.signal = signal.SIGTERM  # which
         self.told: Later | None = None  # how many processes were told, as of the last step
         self.saved_step = 0
-        self.optimizing = False  # a step has begun to move the weights and is not yet counted
+        self.optimizing = False  # a step has begun to move the weights and is not yet counted and logged
         self.between_steps = False  # while writing: the counters must say that no step has begun
         os.environ.setdefault("ZOO_MAIN_PROCESS", str(os.getpid()))  # by which DDP's processes know their parent
 
@@ -96,6 +96,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Write, between two steps, when it is time; stop, on every process, when one was told to."""
+        self.optimizing = False
         stop = self._one_was_told(trainer)
         self.terminated |= stop
         if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
@@ -110,10 +111,8 @@ class LastCheckpoint(Checkpoint):
         """Mark that until the end of the step there is nothing that could be kept."""
         self.optimizing = True
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Mark the step as whole."""
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Mark the step as whole: all of it is logged."""
         self.optimizing = False
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -123,6 +122,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write after every epoch, its validation included."""
+        self.optimizing = False
         self.saved_step = trainer.global_step
         trainer.save_checkpoint(self.path)
 
