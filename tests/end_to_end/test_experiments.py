@@ -174,7 +174,7 @@ def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
     """Its own towers and options, on the meta device: names and options exist, nothing is allocated."""
     import torch
 
-    from zoo.cli.train import task_classes
+    from zoo.cli.classes import task_classes
     from zoo.core.options import plain
     from zoo.models import autoencoder
 

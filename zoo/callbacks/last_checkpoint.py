@@ -139,9 +139,8 @@ class LastCheckpoint(Checkpoint):
                 self._write(trainer, lambda path: trainer.strategy.save_checkpoint(_contents(trainer), path))
             except UserError as error:
                 print(error, file=sys.stderr)
-        if (
-            self.terminated and not diverged and not isinstance(exception, SystemExit)
-        ):  # the others stopped before it noticed
+        if self.terminated and not diverged and not isinstance(exception, SystemExit):
+            # The others stopped before it noticed.
             raise SystemExit(self._exit_code()) from None
 
     # --- how ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Thread
@@ -93,13 +93,10 @@ def installed_bad() -> list[str]:
 
 def processor() -> str:
     """Name the processor and its cores."""
-    name = platform.processor() or platform.machine()
-    for line in _lines("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
+    from zoo.core.bench.harness import processor_name
+
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {count} of {os.cpu_count()} cores for this process"
+    return f"{processor_name()}, {count} of {os.cpu_count()} cores for this process"
 
 
 def disk(folder: Path) -> str:
@@ -128,13 +125,6 @@ def driver() -> str:
 def gigabytes(count: int) -> str:
     """Write a number of bytes."""
     return f"{count / 1e9:,.1f} GB"
-
-
-def _lines(path: str) -> Iterable[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 # --- what zoo and its libraries say ----------------------------------------------------------------------------
@@ -230,17 +220,17 @@ def loggers() -> str:
 
 def data() -> str:
     """Say which of MUGE's folders ``data.root: auto`` finds."""
+    from zoo.core.loaders import muge_root
     from zoo.data.layouts import find_layouts, find_task_folder
 
-    named = os.environ.get("MUGE_ROOT")
-    root, found = Path(named or "data/MUGE").expanduser(), []
+    root, found = muge_root(), []
     for layout in find_layouts().values():
         try:
             found.append(find_task_folder(root, layout).name)
         except UserError:
             continue
     there = ", ".join(found) or ("none of MUGE's folders" if root.is_dir() else "no such folder")
-    return f"{f'MUGE_ROOT {root}' if named else root}: {there}"
+    return f"{f'MUGE_ROOT {root}' if os.environ.get('MUGE_ROOT') else root}: {there}"
 
 
 BEFORE_IMPORTS: dict[str, Callable[[], str]] = {

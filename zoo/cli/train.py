@@ -3,12 +3,10 @@
 import argparse
 import errno
 import json
-import linecache
 import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,12 +22,9 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.profilers import Profiler
-from lightning.pytorch.strategies import Strategy, StrategyRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-import zoo.callbacks
-import zoo.core.sharding  # its strategy can be named
 from zoo.callbacks.last_checkpoint import TERMINATED, AtomicCheckpointIO, LastCheckpoint
 from zoo.callbacks.run import (
     CommandLineWins,
@@ -41,9 +36,11 @@ from zoo.callbacks.run import (
     SayTextLosses,
     WriteConfig,
 )
+from zoo.cli.classes import data_classes, import_classes, known_classes, known_options, task_classes
 from zoo.cli.errors import explain, load_class, where
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
+from zoo.cli.refusals import cannot_be_built, in_one_line, out_of_memory, refused_by_lightning, user_error_behind
 from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.command import typed
@@ -56,7 +53,6 @@ from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid, last_line, nearest
 from zoo.io import expanded, write_text
-from zoo.spec import find_specs, load_object
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
@@ -69,9 +65,6 @@ CANNOT_WRITE = (
 
 # Where a logger writes that needs a folder and was given none: the run's, which config.yaml does not name: it may move.
 RUN_FOLDER = ("--trainer.logger.save_dir", "")
-
-# Which option of the trainer takes what is built of a class; one of its plugins takes all else.
-TAKEN_BY = {L.Callback: "callbacks", Logger: "logger", Profiler: "profiler", Strategy: "strategy"}
 
 # Which callbacks go when an option of the trainer is false.
 SWITCHED_OFF_BY = {
@@ -135,57 +128,6 @@ def main(verb: str, options: Sequence[str]) -> int:
 
 
 fit, validate, test, predict = (partial(main, verb) for verb in ("fit", "validate", "test", "predict"))
-
-
-def task_classes() -> dict[str, type]:
-    """The tasks, by name."""
-    classes = [load_object(spec.task) for spec in find_specs()]
-    return {kind.__name__: kind for kind in classes}
-
-
-def data_classes() -> dict[str, type]:
-    """The data modules, by name."""
-    classes = [load_object(spec.data) for spec in find_specs() if spec.data]
-    return {kind.__name__: kind for kind in classes}
-
-
-def import_classes() -> None:
-    """Import what a configuration may name without its path: jsonargparse finds only what is imported."""
-    task_classes()
-    data_classes()
-    for name in zoo.callbacks.__all__:
-        getattr(zoo.callbacks, name)
-
-
-def known_classes() -> dict[str, type]:
-    """The classes that a configuration may name and that are imported, by name; the trainer too."""
-    known: dict[str, type] = {"trainer": L.Trainer}
-    waiting: list[type] = [L.LightningModule, L.LightningDataModule, L.Callback]
-    while waiting:
-        subclasses: list[type] = type.__subclasses__(waiting.pop())
-        known |= {kind.__name__: kind for kind in subclasses}
-        waiting += subclasses
-    return known
-
-
-def known_options(parser: LightningArgumentParser) -> list[str]:
-    """Every dotted option: the parser's, and those of the tasks and data modules."""
-    options = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
-    for prefix, classes in (("model", task_classes()), ("data", data_classes())):
-        options += [f"{prefix}.{name}" for kind in classes.values() for name in parameters_of(kind)]
-    return [option for option in dict.fromkeys(options) if not option.endswith((".help", "+"))]
-
-
-def refused_by_lightning(error: Exception) -> bool:
-    """Whether Lightning raised an error by itself, to say what it cannot do; not what went wrong below it."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    raised = linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
-    return raised and frame.f_globals["__name__"].startswith("lightning.")
-
-
-def in_one_line(error: Exception) -> str:
-    """An error's words; also those of a KeyError, which shows them in quotes."""
-    return " ".join(str(error.args[0] if error.args else error).split())
 
 
 def closing_words(trainer: L.Trainer, folder: Path) -> str:
@@ -437,44 +379,6 @@ class ZooCLI(LightningCLI):
         """The whole configuration as plain data, without what belongs to this command alone."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key not in NOT_OF_THE_RUN}
-
-
-def out_of_memory(error: torch.OutOfMemoryError, options: dict[str, Any]) -> UserError:
-    """What to type where a GPU's memory does not hold a step; of a task and its data that have these options."""
-    found = re.search(r"capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", str(error))
-    free = f" ({found[2]} of {found[1]} were free)" if found else ""
-    fixes = [f"a smaller data.batch_size than {options['batch_size']}"]
-    if "chunk_size" in options:
-        fixes.append(
-            f"a smaller model.chunk_size than {options['chunk_size']}"
-            if options["chunk_size"]
-            else "model.chunk_size 64, which changes no gradient"
-        )
-    if options.get("gradient_checkpointing") is False:
-        fixes.append("model.gradient_checkpointing true, which takes a third more time")
-    return UserError(
-        f"the GPU's memory is full{free}: give {', or '.join(fixes)}",
-        argument="data.batch_size",
-        value=options["batch_size"],
-    )
-
-
-def cannot_be_built(kind: type, error: Exception) -> UserError:
-    """What a constructor of Lightning's refuses, under the option that asks for it; or the package that it needs."""
-    option = f"trainer.{next((name for base, name in TAKEN_BY.items() if issubclass(kind, base)), 'plugins')}"
-    said = in_one_line(error)
-    packages = [a or b for a, b in re.findall(r"pip install (?:-U )?'?([\w-]+)|`(\w+)`", said)]
-    if isinstance(error, ImportError) and packages:
-        package = next((package for package in packages if package != kind.__name__), packages[0])
-        said = f"{kind.__name__} needs {package}: pip install {package}"
-    return UserError(f"{option}: {said}", argument=option, value=kind.__name__)
-
-
-def user_error_behind(error: BaseException | None) -> UserError | None:
-    """Give the mistake that an error of jsonargparse buries: one that a dataclass of options raised."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def as_list(value: Any) -> list[Any]:

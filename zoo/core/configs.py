@@ -31,7 +31,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_flags(words: Iterable[str]) -> None:
-    """See that no flag's value, or file that it names, gives a key twice in one mapping; other faults are the parser's.
+    """See that no flag's value, or file that it names, gives a key twice in one mapping; other errors are the parser's.
 
     Raises:
         UserError: One does.

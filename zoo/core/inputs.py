@@ -9,6 +9,7 @@ from PIL import Image
 
 from zoo.data import images
 from zoo.errors import UserError, invalid
+from zoo.io import expanded
 
 _TEXTS = "give a list of strings, [text]"
 _IMAGES = (
@@ -55,7 +56,7 @@ def _as_list(argument: str, given: Any, valid: str) -> list[Any]:
 def _as_image(argument: str, image: Any) -> Image.Image:
     try:
         if isinstance(image, str | Path):
-            return Image.fromarray(images.decode(Path(image).expanduser().read_bytes()))
+            return Image.fromarray(images.decode(Path(expanded(image)).read_bytes()))
         is_array = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
         if is_array and (image.ndim == 2 or image.shape[2:] in ((3,), (4,))):
             image = Image.fromarray(image)

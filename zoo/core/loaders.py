@@ -35,21 +35,24 @@ def resolve_root(root: str) -> Path:
     Raises:
         UserError: A folder was named, by ``root`` or ``$MUGE_ROOT``, and is not there.
     """
-    named = os.environ.get("MUGE_ROOT") if root == "auto" else root
-    if named:
-        folder = Path(expanded(named))
-        if not folder.is_dir():
-            source = "$MUGE_ROOT" if root == "auto" else "data.root"
-            raise UserError(f"{source} is {named}: there is no such folder. Give MUGE's folder, or leave it out")
+    named = root if root != "auto" else os.environ.get("MUGE_ROOT")
+    folder = muge_root() if root == "auto" else Path(expanded(root))
+    if folder.is_dir():
         return folder
-    if Path("data/MUGE").is_dir():
-        return Path("data/MUGE")
+    if named:
+        source = "$MUGE_ROOT" if root == "auto" else "data.root"
+        raise UserError(f"{source} is {named}: there is no such folder. Give MUGE's folder, or leave it out")
     from zoo.data.catalogue.demo import demo_root
 
     folder = demo_root()
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"No MUGE data ($MUGE_ROOT, data/MUGE): using the embedded images at {folder}", file=sys.stderr)
     return folder
+
+
+def muge_root() -> Path:
+    """Give MUGE's folder, ``$MUGE_ROOT``, else ``data/MUGE``; it need not be there."""
+    return Path(expanded(os.environ.get("MUGE_ROOT") or "data/MUGE"))
 
 
 def resolve_image_size(image_size: int | str, trainer: "Trainer | None") -> int:

@@ -200,7 +200,7 @@ class LineReader:
                 if isinstance(error, UnicodeDecodeError):
                     self._report_bytes(error, number, id)
                     continue
-                self.report("malformed_json", f"{json_fault(error)}; write one object on the line", number, id)
+                self.report("malformed_json", f"{no_json(error)}; write one object on the line", number, id)
                 self.leave_out(number, id)
             else:
                 if isinstance(record, dict):
@@ -267,7 +267,7 @@ def as_id(told: Id | None, id_type: type[Id]) -> Id | None:
     return told
 
 
-def json_fault(error: Exception) -> str:
+def no_json(error: Exception) -> str:
     """Say why a text is no JSON: what belongs there, and what stands there."""
     if not isinstance(error, json.JSONDecodeError):
         return f"not JSON ({error})"

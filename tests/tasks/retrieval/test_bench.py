@@ -102,16 +102,15 @@ def test_layers_that_the_towers_have_not_are_refused(hide_module, capsys):
 @pytest.mark.slow
 def test_a_step_in_chunks_takes_the_memory_of_a_chunk(tmp_path, monkeypatch):
     """Eight times the batch: the images and embeddings grow, the rest does not; kept whole, all of it does."""
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")  # pages of 2 MB count memory that nobody touched
     path = tmp_path / "memory.json"
     words = ("--batch_sizes", "[64, 256, 512]", "--kept", "256", "--blocks", "1", "--output", str(path))
     assert main(["bench", "memory", *words]) == 0
     rows = json.loads(path.read_text())["rows"]
     size = dict(zip(("small", "kept", "large"), (64, 256, 512), strict=True))
     small, kept, large = (count / row["ours"] for count, row in zip(size.values(), rows, strict=True))  # GB
-    # What the allocator holds differs by a tenth from run to run; whole, it would be twice as much.
-    assert large < 1.3 * small
-    assert kept < 0.85 * 256 / rows[1]["peer"]
+    assert large < 1.2 * small
+    assert 256 / rows[1]["peer"] - small > 4 * (kept - small)
 
 
 def test_no_pairs_are_no_step(capsys):

@@ -94,12 +94,19 @@ class Row:
         }
 
 
-def rate(work: Callable[[], float]) -> Callable[[], float]:
-    """Time ``work``, which returns how many things it did: things a second."""
+def rate(work: Callable[[], float], wait: Callable[[], None] = lambda: None) -> Callable[[], float]:
+    """Time ``work``, which returns how many things it did: things a second.
+
+    Args:
+        work: What is timed.
+        wait: Called before a clock is read, where something else computes: ends when that has.
+    """
 
     def timed() -> float:
+        wait()
         start = time.perf_counter()
         done = work()
+        wait()
         return done / (time.perf_counter() - start)
 
     return timed
@@ -180,7 +187,7 @@ def protocol(*, packages: tuple[str, ...], **about: Any) -> dict[str, Any]:
     return {
         **about,
         **({} if "device" in about else seen),
-        "processor": ", ".join([_processor(), f"{os.cpu_count()} cores", *bfloat16_units()]),
+        "processor": ", ".join([processor_name(), f"{os.cpu_count()} cores", *bfloat16_units()]),
         "memory": f"THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', '0')} for all contenders",
         "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
@@ -188,7 +195,7 @@ def protocol(*, packages: tuple[str, ...], **about: Any) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name; on Linux as the kernel has it."""
     information = Path("/proc/cpuinfo")
     if information.is_file():

@@ -45,11 +45,6 @@ def loop_rates(
     steps are taken at those starts and left out of it.
     """
     import lightning as L
-    from lightning.pytorch.callbacks import LearningRateMonitor
-    from lightning.pytorch.loggers import CSVLogger
-    from torch.utils.data import DataLoader
-
-    from zoo.core.loaders import whole_batch
 
     seconds: dict[str, list[float]] = {"Lightning's loop": [], "bare loop": []}
 
@@ -64,27 +59,42 @@ def loop_rates(
             task.zero_grad()  # as our task leaves it for Lightning's next step
             self.since = time.perf_counter()
 
+    print("bench step: the loops, in turns", file=sys.stderr, flush=True)
+    fit_quietly(task, batch, precision, steps=LOOP_STEPS + 2, callbacks=[Turns(), *callbacks])
+    # The first entry is the time before training, the second that of a step that makes AdamW's state.
+    return {name: [len(batch["text"]) / value for value in values[2:]] for name, values in seconds.items()}
+
+
+def fit_quietly(task: Any, batch: Any, precision: str, *, steps: int, callbacks: Sequence[Any]) -> None:
+    """Train a task where it lies, on one batch again and again, as ``fit`` does but for evaluation and checkpoints."""
+    import lightning as L
+    from lightning.pytorch.callbacks import LearningRateMonitor
+    from lightning.pytorch.loggers import CSVLogger
+    from torch.utils.data import DataLoader
+
+    from zoo.core.loaders import whole_batch
+
     task.configure_callbacks = list  # the evaluation that it brings is no part of a step
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    print("bench step: the loops, in turns", file=sys.stderr, flush=True)
+    place, on_gpu = task.device, task.device.type == "cuda"
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = L.Trainer(
-            accelerator="cpu",
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=1,
             precision=precision,  # type: ignore[arg-type]
-            max_steps=LOOP_STEPS + 2,
+            max_steps=steps,
             logger=CSVLogger(folder),
-            callbacks=[Turns(), LearningRateMonitor("step"), *callbacks],
+            callbacks=[LearningRateMonitor("step"), *callbacks],
             log_every_n_steps=10,
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=folder,
         )
-        batches: Any = [batch] * (LOOP_STEPS + 2)
-        trainer.fit(task, train_dataloaders=DataLoader(batches, batch_size=None, collate_fn=whole_batch))
-    # The first entry is the time before training, the second that of a step that makes AdamW's state.
-    return {name: [len(batch["text"]) / value for value in values[2:]] for name, values in seconds.items()}
+        batches: Any = [batch] * steps
+        trainer.fit(task, DataLoader(batches, batch_size=None, collate_fn=whole_batch, pin_memory=on_gpu))
+    task.to(place)  # Lightning leaves it on the CPU
 
 
 def chosen_precision(precision: Precision) -> str:

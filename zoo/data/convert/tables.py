@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data.lines import json_fault, json_type, shown
+from zoo.data.lines import json_type, no_json, shown
 from zoo.errors import FileError, UserError
 from zoo.io import expanded
 
@@ -139,7 +139,7 @@ class JsonTable(Table):
         except (ValueError, RecursionError) as error:
             if text.lstrip().startswith("[") and not _is_json(text.lstrip().partition("\n")[0]):
                 place = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-                raise FileError(f"{json_fault(error)}; write an array of objects", file=self.path, line=place) from None
+                raise FileError(f"{no_json(error)}; write an array of objects", file=self.path, line=place) from None
         else:
             yield from _elements(text) if isinstance(value, list) else [(1, value)]
             return
@@ -148,7 +148,7 @@ class JsonTable(Table):
                 if line.strip():
                     yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                errors.append(FileError(f"{json_fault(error)}; write an object a line", file=self.path, line=number))
+                errors.append(FileError(f"{no_json(error)}; write an object a line", file=self.path, line=number))
 
 
 class ParquetTable(Table):

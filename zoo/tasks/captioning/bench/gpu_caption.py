@@ -42,7 +42,7 @@ def measure(*, images: int = 32, blocks: int = 3, device: Device = "cuda", outpu
             return len(captioner.caption(pixels))
 
     contenders = {precision: partial(write, precision) for precision in ("bf16-mixed", "32-true")}
-    rates = rates_of(contenders, place, blocks=blocks, warm=1)
+    rates = rates_of(contenders, place, blocks=blocks, what="bench gpu_caption")
     metadata = protocol(
         packages=("timm", "transformers"),
         **about(place),

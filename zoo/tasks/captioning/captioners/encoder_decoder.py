@@ -62,9 +62,8 @@ class CrossAttendingBert(nn.Module):
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
         hidden = self.model.bert(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
-        return self.model.cls(
-            hidden.flatten(0, 1)[places]
-        )  # the vocabulary costs most: not where there is nothing to learn
+        learnt = hidden.flatten(0, 1)[places]
+        return self.model.cls(learnt)  # the vocabulary costs most: not where there is nothing to learn
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""

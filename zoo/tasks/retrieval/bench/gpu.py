@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from zoo.tasks.retrieval.contracts import PairBatch
 
 PRECISION = "bf16-mixed"
+PROTOCOL = {
+    "step": "forward, loss, backward, AdamW (fused, of both); ours normalises and tokenises in the step, open_clip's"
+    " inputs are ready, and its texts padded to 52 tokens",
+    "loop": "Trainer.fit with loader, transfer, logger, learning rate monitor and progress bar",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -64,49 +69,38 @@ def measure(
     require({"open_clip": "open-clip-torch"}, bench="bench gpu")
     import torch
 
-    from zoo.core.bench.gpu import about, chosen_device, peak_product, tell
+    from zoo.core.bench.gpu import about, chosen_device, peak_product
     from zoo.tasks.retrieval.bench.step import open_clip_step, our_task
 
     place = chosen_device(device)
     peak = peak_product(place)
     torch.manual_seed(0)
-    tell("making the models")
     task = our_task(layers).to(place)
     ours = bare_step(task, lambda batch: matching_loss(task, batch), PRECISION)
     theirs = open_clip_step(layers, PRECISION, place)
+    smallest = batch_sizes[0]
     rows = []
     for size in batch_sizes:
-        fewer = max(2, steps * batch_sizes[0] // size)
-        rows += step_rows(
-            place,
-            size,
-            partial(ours, our_batch(place, size)),
-            partial(theirs, *their_batch(place, size)),
-            fewer,
-            blocks,
-            peak,
-        )
-    one = partial(ours, our_batch(place, batch_sizes[0]))
-    rows.append(loop_row(task, one, batch_sizes[0], steps, blocks))
+        both = partial(ours, our_batch(place, size)), partial(theirs, *their_batch(place, size))
+        rows += step_rows(place, size, *both, max(2, steps * smallest // size), blocks, peak)
+    one, rates = partial(ours, our_batch(place, smallest)), rows[0].rates["ours"]
+    rows.append(loop_row(task, one, smallest, steps, blocks))
     task.hparams["chunk_size"] = chunk_size
     rows.append(chunk_row(place, partial(ours, our_batch(place, chunked)), chunked, chunk_size, blocks))
     task.hparams["chunk_size"] = None
-    appetite = statistics.median(rows[0].rates["ours"])
     for count in workers:
-        rows += loader_rows(place, count, images, batch_sizes[0], appetite)
+        rows += loader_rows(place, count, images, smallest, statistics.median(rates))
     if compiled:
-        rows.append(compiled_row(task, one, batch_sizes[0], steps, blocks, rows[0].rates["ours"]))
+        rows.append(compiled_row(task, one, smallest, steps, blocks, rates))
     metadata = protocol(
         packages=("lightning", "timm", "transformers", "open-clip-torch"),
         **about(place),
         peak=f"{peak / 1e12:.0f} TFLOP/s: the best of products of random bfloat16 matrices, measured in the same run",
         model=f"ViT-B/16 at {SIZE} px and RoBERTa base, {layers} layers each, random weights, dropout 0.1 in the text",
-        step="forward, loss, backward, AdamW (fused, of both); ours normalises and tokenises in the step, open_clip's"
-        " inputs are ready, and its texts padded to 52 tokens",
         precision=f"{PRECISION} for all",
-        loop="Trainer.fit with loader, transfer, logger, learning rate monitor and progress bar",
         loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV, cropped, flipped, augmented, on the device",
-        blocks=f"{blocks} of {steps} steps each, after two that do not count",
+        blocks=f"{blocks} of {steps} steps each, after one that does not count",
+        **PROTOCOL,
     )
     report("gpu", rows, metadata, output=output)
 
@@ -150,14 +144,13 @@ def step_rows(
     peak: float,
 ) -> list[Row]:
     """Measure a step of some pairs: against open_clip's, against the card's best, and its memory."""
-    from zoo.core.bench.gpu import operations, peak_memory, rates_of, tell
+    from zoo.core.bench.gpu import operations, peak_gpu_memory, rates_of
 
     ours()
-    memory = peak_memory(ours, place)
+    memory = peak_gpu_memory(ours, place)
     count = operations(ours)
     contenders = {"ours": repeated(ours, size, steps), "open_clip": repeated(theirs, size, steps)}
-    rates = rates_of(contenders, place, blocks=blocks)
-    tell(f"a step of {size} pairs:", rates)
+    rates = rates_of(contenders, place, blocks=blocks, what=f"bench gpu, a step of {size} pairs")
     share = {"ours": [100 * count * rate / size / peak for rate in rates["ours"]]}
     return [
         Row(f"step of {size}", "pairs/s", rates, "ours", "open_clip"),
@@ -169,24 +162,23 @@ def step_rows(
 def loop_row(task: "RetrievalTask", bare: Callable[[], Any], size: int, steps: int, blocks: int) -> Row:
     """Measure Lightning's loop against a bare one."""
     from zoo.callbacks.progress import RunProgressBar
-    from zoo.core.bench.gpu import lightning_rate, rates_of, tell
+    from zoo.core.bench.gpu import lightning_rate, rates_of
 
-    rates = rates_of({"bare loop": repeated(bare, size, steps)}, task.device, blocks=blocks)
+    contenders = {"bare loop": repeated(bare, size, steps)}
+    rates = rates_of(contenders, task.device, blocks=blocks, what="bench gpu, the loops")
     (batch,) = make_batches(size, 1)
     rates["Lightning's loop"] = [
         lightning_rate(task, batch, PRECISION, steps=2 * steps, callbacks=[RunProgressBar()]) for _ in range(blocks)
     ]
-    tell("the loops:", rates)
     return Row(f"loop, {size} pairs", "pairs/s", rates, "Lightning's loop", "bare loop")
 
 
 def chunk_row(place: "torch.device", step: Callable[[], Any], size: int, chunk_size: int, blocks: int) -> Row:
     """Measure a step in chunks, and its memory."""
-    from zoo.core.bench.gpu import peak_memory, rates_of, tell
+    from zoo.core.bench.gpu import peak_gpu_memory, rates_of
 
-    memory = peak_memory(step, place)
-    rates = rates_of({"ours": repeated(step, size, 1)}, place, blocks=blocks, warm=1)
-    tell(f"a step of {size} pairs in chunks of {chunk_size}, {memory:.1f} GB:", rates)
+    memory = peak_gpu_memory(step, place)
+    rates = rates_of({"ours": repeated(step, size, 1)}, place, blocks=blocks, what="bench gpu, a step in chunks")
     return Row(f"step of {size} in chunks of {chunk_size}, {memory:.1f} GB", "pairs/s", rates, "ours", None)
 
 
@@ -194,21 +186,20 @@ def compiled_row(
     task: "RetrievalTask", step: Callable[[], Any], size: int, steps: int, blocks: int, eager: list[float]
 ) -> Row:
     """Measure compiled towers against others; the task's stay compiled."""
-    from zoo.core.bench.gpu import rates_of, tell
+    from zoo.core.bench.gpu import rates_of
 
     began = time.perf_counter()
     for _, tower in task._towers():
         tower.compile_network()
     step()
     seconds = time.perf_counter() - began
-    rates = rates_of({"compiled": repeated(step, size, steps)}, task.device, blocks=blocks) | {"eager": eager}
-    tell(f"compiled in {seconds:.0f} s:", rates)
+    rates = rates_of({"compiled": repeated(step, size, steps)}, task.device, blocks=blocks, what="bench gpu, compiled")
+    rates["eager"] = eager
     return Row(f"step of {size}, compiled in {seconds:.0f} s", "pairs/s", rates, "compiled", "eager")
 
 
 def loader_rows(place: "torch.device", count: int, images: int, size: int, appetite: float) -> list[Row]:
     """Measure the pairs a second that the training loader hands over, against those that a step takes."""
-    from zoo.core.bench.gpu import tell
     from zoo.core.device import wait_for
     from zoo.tasks.retrieval.bench.data import KINDS, write_muge
     from zoo.tasks.retrieval.data import RetrievalDataModule
@@ -229,7 +220,6 @@ def loader_rows(place: "torch.device", count: int, images: int, size: int, appet
                 if epoch:
                     rates.append(pairs / (time.perf_counter() - start))
             name, step = f"{count} workers, AutoAugment on the {where}", f"step of {size}"
-            tell("the loader:", {name: rates})
             rows.append(Row("loader", "pairs/s", {name: rates, step: [appetite] * len(rates)}, name, step))
     return rows
 

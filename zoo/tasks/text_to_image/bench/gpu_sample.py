@@ -35,14 +35,13 @@ def measure(*, images: int = 64, blocks: int = 3, device: Device = "cuda", outpu
     Raises:
         UserError: There is no GPU.
     """
-    from zoo.core.bench.gpu import about, chosen_device, tell
+    from zoo.core.bench.gpu import about, chosen_device
 
     place = chosen_device(device)
     models = GENERATORS if device == "cuda" else {"dalle_tiny": {}, "unet_tiny": {}}
     rows = []
     for name, options in models.items():
         rates, unit = sampling_rates(name, options, place, images, blocks)
-        tell(f"{name}, {unit}:", rates)
         rows.append(Row(name, unit, rates, "bf16-mixed", "32-true"))
         if SINGLY in rates:
             rows.append(Row(f"{name}, its codes by one CUDA graph", unit, rates, "bf16-mixed", SINGLY))
@@ -83,5 +82,5 @@ def sampling_rates(name: str, options: dict[str, Any], place: Any, images: int, 
     contenders: dict[str, Any] = {precision: partial(sample, precision) for precision in ("bf16-mixed", "32-true")}
     if codes > 1 and place.type == "cuda":
         contenders[SINGLY] = sample_singly
-    rates = rates_of(contenders, place, blocks=blocks, warm=1)
+    rates = rates_of(contenders, place, blocks=blocks, what=f"bench gpu_sample, {name}")
     return rates, "codes/s" if codes > 1 else "images/s"

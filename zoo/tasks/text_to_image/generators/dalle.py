@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import Cache, Qwen3Config, Qwen3Model
-from transformers.cache_utils import DynamicLayer
 
 from zoo.core.device import repeat_on_gpu, send
 from zoo.core.inputs import as_texts
@@ -18,6 +17,7 @@ from zoo.errors import UserError, invalid
 from zoo.models.tokenizer import BertChineseTokenizer
 from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks.text_to_image.contracts import TextImageBatch
+from zoo.tasks.text_to_image.generators.cache import PreallocatedLayer
 from zoo.tasks.text_to_image.generators.sampling import CodeSampling, draw_codes, guide, seeded_noise
 from zoo.tasks.text_to_image.registry import GENERATORS
 
@@ -155,7 +155,7 @@ class DALLE(nn.Module):
         embedded = self._embed([*texts, ""] if guided else texts)
         grid = self._grid()
         length = self.context_length + self.side**2
-        cache = Cache(layers=[_PreallocatedLayer(length) for _ in self.trunk.layers])
+        cache = Cache(layers=[PreallocatedLayer(length) for _ in self.trunk.layers])
         places = (self.start + grid[0]).expand(len(embedded), 1, -1)
         hidden = self._read(torch.cat([embedded, places], dim=1), cache)
         if guided:  # what is written without a text begins alike for all, and is read once
@@ -229,42 +229,6 @@ class DALLE(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
-
-
-class _PreallocatedLayer(DynamicLayer):
-    """One layer's keys and values in memory that is taken once: transformers' own grows by copying all of it.
-
-    What has been filled is handed over; all of it, where a ``position [1] int64`` says what is filled now.
-    """
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.length = length
-        self.filled = 0
-        self.position: Tensor | None = None
-        self.keys: Any
-        self.values: Any
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
-        shape = (*key_states.shape[:2], self.length, key_states.shape[3])
-        self.keys, self.values = key_states.new_zeros(shape), value_states.new_zeros(shape)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        if self.position is not None:
-            self.keys.index_copy_(2, self.position, key_states)
-            self.values.index_copy_(2, self.position, value_states)
-            return self.keys, self.values
-        until = self.filled + key_states.shape[2]
-        self.keys[:, :, self.filled : until] = key_states
-        self.values[:, :, self.filled : until] = value_states
-        self.filled = until
-        return self.keys[:, :, :until], self.values[:, :, :until]
-
-    def get_seq_length(self) -> int:
-        return self.filled
 
 
 def dalle(
