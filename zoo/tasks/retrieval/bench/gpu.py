@@ -48,7 +48,7 @@ def measure(
 
     Against open_clip's step, with Lightning's loop and with the towers compiled; as a share of the card's measured
     product of matrices; its memory, whole and in chunks; and what the training loader hands over with some numbers of
-    workers, AutoAugment included. About three minutes on an H100.
+    workers, AutoAugment included.
 
     Args:
         batch_sizes: Pairs of a step, as [128, 512].
@@ -58,7 +58,7 @@ def measure(
         images: Images that the loader reads, each with one query.
         steps: Steps of a block.
         layers: Transformer layers of all towers, 1 to 12: fewer for a quick look.
-        compiled: Whether the towers are also compiled, which takes a minute.
+        compiled: Whether a step with compiled towers is measured too.
         blocks: Blocks of each contender.
         device: cuda; cpu tries the bench itself.
         output: JSON file that rows and protocol are also written to.

@@ -24,7 +24,7 @@ def measure(*, images: int = 64, blocks: int = 3, device: Device = "cuda", outpu
     """Measure the images a second that generators sample on one GPU, in bf16 and in fp32.
 
     Of DALL·E's base size the codes a second, 256 an image; of diffusion 64 px by a transformer, 32 px by a UNet, 25
-    steps each. About a minute on an H100.
+    steps each. About a minute on an H200.
 
     Args:
         images: Images of a block, sampled together.
