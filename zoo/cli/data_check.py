@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.core.texts import TextCounts
+
 if TYPE_CHECKING:
     from jsonargparse import Namespace
     from rich.table import Table
@@ -74,12 +76,13 @@ class TextCounter:
 
     def count(self, file: str, texts: Sequence[str]) -> None:
         """Count a line's texts."""
-        lengths, unknown = self._measure([text.encode(errors="replace").decode() for text in texts])
+        measured = self._measure([text.encode(errors="replace").decode() for text in texts])
+        found = TextCounts.of(*measured, CONTEXT_LENGTH)
         counts = self.files.setdefault(file, dict.fromkeys(("texts", "too_long", "characters", "unknown"), 0))
         counts["texts"] += len(texts)
-        counts["too_long"] += sum(length > CONTEXT_LENGTH for length in lengths)
+        counts["too_long"] += found.cut
         counts["characters"] += sum(map(len, texts))
-        counts["unknown"] += unknown
+        counts["unknown"] += found.unknown
 
 
 def print_texts(texts: TextCounter) -> None:
