@@ -1,22 +1,31 @@
 """A callback for test_divergence.py: makes a number of a training not finite."""
 
+import json
 import os
 import signal
+from pathlib import Path
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
 
 class Poison(Callback):
-    """Poisons what ``$POISON`` names, at the step that it names, on the ranks that it names; then may end the training.
+    """Poisons what ``$POISON`` names, at the steps and on the ranks that it names; then may end the training.
 
-    What: loss, gradient, weights, discriminator or averages (EMA's). Then: go, raise or term.
+    What: loss, gradient, weights, discriminator or averages (EMA's). Then: go, raise or term. A training that was
+    restored after one of the steps is poisoned at the next alone.
     """
 
     def __init__(self):
-        self.what, step, ranks, self.then = os.environ["POISON"].split()
-        self.step = int(step)
+        self.what, steps, ranks, self.then = os.environ["POISON"].split()
+        self.steps = [int(step) for step in steps.split(",")]
         self.here = ranks in ("all", os.environ.get("LOCAL_RANK", "0"))
+
+    @property
+    def step(self):
+        divergences = Path(os.environ["ZOO_RUN"], "divergences.json")
+        past = len(json.loads(divergences.read_text())) if divergences.is_file() else 0
+        return [*self.steps, 0][past]
 
     def now(self, trainer, what, after=0):
         return self.here and self.what == what and trainer.global_step == self.step - 1 + after

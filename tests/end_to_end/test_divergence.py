@@ -1,11 +1,17 @@
 """A training that diverges stops in one line, and leaves only checkpoints that are finite."""
 
+import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from gpu.test_command_line import DATA, MODELS
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+
+from zoo.cli.restore import check_restorable
+from zoo.errors import UserError
 
 EPOCH = 4  # steps
 ddp = pytest.mark.ddp
@@ -131,3 +137,65 @@ def test_all_processes_stop_together(poison, experiment, zoo_process, workplace,
     assert code == 1
     the_line(err)
     assert kept() == {"last.ckpt": 2}
+
+
+RESTORE = ("--model.optimizer.on_divergence", "restore")
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=[ddp, slow])])
+def test_a_training_is_restored_at_half_the_learning_rates(processes, experiment, zoo_process, workplace, only_run):
+    """The rates of the second half are half of those of a training that went well, and the run says what became of it.
+
+    With one process the poison is too strong once more, at step 7, and the training is restored from step 6.
+    """
+    poison = "gradient 3,7 all go" if processes == 1 else "loss 3 1 go"
+    words = (*experiment(poison, limit_val_batches=0, log_every_n_steps=1), "--save_every", "1", *RESTORE)
+    code, _, err = zoo_process(workplace, *words, processes=processes, POISON=poison)
+    assert code == 0, err
+    assert "Traceback" not in err
+    first, *second = (line for line in err.splitlines() if "diverged" in line)
+    assert "at step 3, at learning rate 0.00075, a loss, gradient or weight is not finite. It goes on from " in first
+    assert "/checkpoints/last.ckpt, of step 2, with half the learning rates (restored 1 of at most 3 times)" in first
+    assert len(second) == (processes == 1)
+    run = only_run(workplace, experiment="poisoned")
+    factors = [0.5, 0.25] if processes == 1 else [0.5]
+    divergences = [
+        {"diverged_at": bad, "restored_from": bad - 1, "rate_factor": factor}
+        for bad, factor in zip((3, 7), factors, strict=False)
+    ]
+    assert json.loads((run / "divergences.json").read_text()) == divergences
+    assert json.loads((run / "fit.json").read_text())["divergences"] == divergences
+    assert (
+        yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["optimizer"]["rate_factor"]
+        == (factors[-1])
+    )
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 8
+    peaks = {group["initial_lr"] for group in checkpoint["optimizer_states"][0]["param_groups"]}
+    assert peaks == {1e-3 * factors[-1]}
+
+
+def test_it_is_restored_no_more_often_than_asked(experiment, zoo_process, workplace, only_run):
+    poison = "gradient 3,4 all go"
+    words = (*experiment(poison, limit_val_batches=0), "--save_every", "1", *RESTORE)
+    code, _, err = zoo_process(workplace, *words, "--model.optimizer.max_restores", "1", POISON=poison)
+    assert code == 1
+    assert "It was restored as often as model.optimizer.max_restores says, 1" in err
+    assert "Traceback" not in err
+
+
+def test_without_a_good_checkpoint_nothing_is_restored(experiment, zoo_main):
+    code, _, err = zoo_main(*experiment("gradient 2 all go", limit_val_batches=0), *RESTORE)
+    assert code == 1
+    assert "There is no good checkpoint yet: begin anew" in the_line(err)
+    assert "There is nothing to restore" in the_line(err)
+
+
+def test_processes_that_another_program_started_are_not_started_again():
+    trainer = SimpleNamespace(strategy=SimpleNamespace(cluster_environment=TorchElasticEnvironment()))
+    check_restorable(trainer, "stop")
+    with pytest.raises(UserError) as caught:
+        check_restorable(trainer, "restore")
+    assert caught.value.argument == "model.optimizer.on_divergence"
+    assert "TorchElasticEnvironment" in str(caught.value)
+    check_restorable(SimpleNamespace(strategy=SimpleNamespace()), "restore")

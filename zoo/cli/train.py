@@ -41,11 +41,12 @@ from zoo.cli.errors import explain, load_class, where
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
 from zoo.cli.refusals import cannot_be_built, in_one_line, out_of_memory, refused_by_lightning, user_error_behind
+from zoo.cli.restore import begin_again, check_restorable, read_divergences, restored_words
 from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.command import typed
 from zoo.core.configs import read_config
-from zoo.core.divergence import diverged
+from zoo.core.divergence import DivergedError, diverged
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.moved import change_texts, rebased
 from zoo.core.options import parameters_of
@@ -91,12 +92,19 @@ def main(verb: str, options: Sequence[str]) -> int:
     if any(word.startswith("--") and word.partition("=")[0].endswith(".help") for word in words):
         ZooCLI(Plan(words, "", Path(), continued=False, checkpoint=None))
     quiet_libraries()
-    code, plan = 1, None
+    environment = dict(os.environ)
+    code, plan, again = 1, None, None
     try:
         plan = make_plan(words)
         import_modules(plan.imports)
-        ZooCLI(plan)
-        code = 0
+        try:
+            ZooCLI(plan)
+        except DivergedError as error:
+            again = restored_words(plan, options, error)
+            if again is None:
+                raise
+        else:
+            code = 0
     except argparse.ArgumentError as error:
         print(f"zoo {verb}: error: {error.message}\nThe options: python -m zoo {verb} --help", file=sys.stderr)
         code = 2
@@ -124,6 +132,8 @@ def main(verb: str, options: Sequence[str]) -> int:
         if plan and code:
             with suppress(OSError):
                 plan.folder.rmdir()  # when nothing came of it
+    if again:
+        begin_again(again, environment)
     return code
 
 
@@ -313,6 +323,7 @@ class ZooCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Start the clock."""
+        check_restorable(self.trainer, self.model.hparams["optimizer"].on_divergence)
         self.started = time.perf_counter()
 
     def after_fit(self) -> None:
@@ -324,6 +335,7 @@ class ZooCLI(LightningCLI):
             "command": typed(*sys.argv[1:]),
             "seconds": round(time.perf_counter() - self.started, 1),
             "resumed": self.plan.continued,
+            "divergences": read_divergences(self.plan.folder),
             "steps": self.trainer.global_step,
             "processes": self.trainer.world_size,
             "hardware": describe_hardware(self.trainer),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,39 @@ from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.checkpoint import read_checkpoint
+from zoo.core.optim import OptimizerOptions
 from zoo.errors import UserError
 
 NEVER = 2**62
 
 
+@dataclass(frozen=True)
+class GoodCheckpoint:
+    """A checkpoint of which all weights are finite, and the optimiser steps behind it."""
+
+    path: Path
+    step: int
+
+
 class DivergedError(UserError):
-    """A loss, gradient or weight is not finite."""
+    """A loss, gradient or weight is not finite.
+
+    Args:
+        what: Where it began.
+        advice: Which checkpoint is good, what to change.
+        step: The first bad step, from 1.
+        good: The newest good checkpoint of the training; None: it has none.
+        options: The training's.
+    """
+
+    def __init__(
+        self, what: str, advice: str, *, step: int, good: GoodCheckpoint | None, options: OptimizerOptions
+    ) -> None:
+        super().__init__(f"{what}. {advice}")
+        self.what = what
+        self.step = step
+        self.good = good
+        self.options = options
 
 
 class FirstBadStep:
@@ -71,10 +98,17 @@ def diverged(task: L.LightningModule, step: int) -> DivergedError:
         fixes.append("trainer.gradient_clip_val 1")
     if trainer.precision == "16-mixed":
         fixes.append("trainer.precision 32-true")
+    good = good_checkpoint(task)
+    advice = "There is no good checkpoint yet: begin anew"
+    if good is not None:
+        advice = f"{good.path}, of step {good.step}, is good: go on from it with --ckpt_path {good.path}"
     return DivergedError(
         f"the training has diverged: at step {step}, at learning rate {rate:.3g}, a loss, gradient or weight is not"
-        f" finite. {_good_checkpoint(task)}."
-        f" Give {', '.join(fixes[:-1])} or {fixes[-1]}"
+        " finite",
+        f"{advice}. Give {', '.join(fixes[:-1])} or {fixes[-1]}",
+        step=step,
+        good=good,
+        options=task.hparams["optimizer"],
     )
 
 
@@ -87,8 +121,8 @@ def _learning_rate(trainer: L.Trainer, step: int) -> float:
     return max(float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups)
 
 
-def _good_checkpoint(task: L.LightningModule) -> str:
-    """Name the newest checkpoint of which all weights are finite."""
+def good_checkpoint(task: L.LightningModule) -> GoodCheckpoint | None:
+    """Find the newest checkpoint of a training of which all weights are finite."""
     trainer, weights = task.trainer, [name for name, _ in task.named_parameters()]
     names = ("path", "last_model_path", "best_model_path")
     found: list[Any] = [getattr(each, name, None) for each in trainer.checkpoint_callbacks for name in names]
@@ -96,6 +130,5 @@ def _good_checkpoint(task: L.LightningModule) -> str:
     for path in sorted(filter(Path.is_file, paths), key=lambda path: path.stat().st_mtime, reverse=True):
         checkpoint = read_checkpoint(path)
         if largest(checkpoint["state_dict"][name] for name in weights).isfinite():
-            path = Path(os.path.relpath(path))
-            return f"{path}, of step {checkpoint['global_step']}, is good: go on from it with --ckpt_path {path}"
-    return "There is no good checkpoint yet: begin anew"
+            return GoodCheckpoint(Path(os.path.relpath(path)), checkpoint["global_step"])
+    return None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch import callbacks as lightning_callbacks
@@ -35,12 +35,36 @@ class OptimizerOptions:
         warmup_steps: Steps of linear warm-up before the cosine to zero, at least 0.
         betas: AdamW's decay rates of its averages of the gradient and of its square.
         eps: AdamW's epsilon.
+        on_divergence: What becomes of a training of which a loss, gradient or weight is not finite. ``stop``: it ends;
+            ``restore``: it goes on from its newest good checkpoint with half the learning rates.
+        max_restores: How often ``restore`` does so in one run, at least 1; then the training ends.
+        rate_factor: Factor on all learning rates, above 0. ``restore`` halves it in the run's ``config.yaml``.
     """
 
     weight_decay: float = 0.01
     warmup_steps: int = 100
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    on_divergence: Literal["stop", "restore"] = "stop"
+    max_restores: int = 3
+    rate_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check what nothing behind checks.
+
+        Raises:
+            UserError: An option is out of its range.
+        """
+        if self.on_divergence not in ("stop", "restore"):
+            raise invalid("model.optimizer.on_divergence", self.on_divergence, "give stop or restore")
+        if self.max_restores < 1:
+            raise invalid("model.optimizer.max_restores", self.max_restores, "give 1 or more")
+        if not 0 < self.rate_factor < math.inf:
+            raise invalid("model.optimizer.rate_factor", self.rate_factor, "give a number above 0")
+
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect, and why."""
+        return {"max_restores": "on_divergence is stop"} if self.on_divergence == "stop" else {}
 
 
 def parameter_groups(
@@ -103,18 +127,20 @@ def adamw(
 
     Args:
         module: Whose parameters.
-        learning_rate: The peak, at least 0.
+        learning_rate: The peak, at least 0, which the options may have a factor on.
         options: The rest.
-        rates: The peak learning rate of parameters that have one of their own.
+        rates: The peak learning rate, likewise, of parameters that have one of their own.
 
     Raises:
         UserError: The learning rate is negative.
     """
     if learning_rate < 0:
         raise UserError(f"learning_rate: {learning_rate} came; use 0 or more.", argument="learning_rate")
+    factor = options.rate_factor
+    rates = {parameter: rate * factor for parameter, rate in (rates or {}).items()}
     groups = parameter_groups(module, options.weight_decay, rates)
     fused = all(p.is_cuda and not isinstance(p, DTensor) for group in groups for p in group["params"])
-    optimizer = AdamW(groups, lr=learning_rate, betas=options.betas, eps=options.eps, fused=fused or None)
+    optimizer = AdamW(groups, lr=learning_rate * factor, betas=options.betas, eps=options.eps, fused=fused or None)
     optimizer._step_supports_amp_scaling = False  # Lightning refuses to clip what it takes to unscale gradients itself
     return optimizer
 
