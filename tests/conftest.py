@@ -25,6 +25,11 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # a GPU's products 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time: more threads than processors only wait
 
 
+def pytest_addoption(parser):
+    parser.addoption("--soak-seeds", default="0", help="of end_to_end/test_soak.py: 3, or 0-19")
+    parser.addoption("--soak-minutes", type=float, default=2.0, help="of each seed")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Each test and its fixtures begin from one seed, whatever ran before; ZOO_TEST_SEED is another."""

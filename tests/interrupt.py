@@ -1,6 +1,7 @@
-"""A callback for test_resume.py, imported by the processes that it starts: ends a training in the middle."""
+"""A callback for tests, imported by the processes that they start: ends a training in the middle."""
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -14,10 +15,21 @@ FULL = (
 )
 
 
+ROOM = 200_000  # bytes: enough for what is printed and logged, too few for a checkpoint
+
+
+def write_half(contents, file):
+    """In the place of torch.save."""
+    file.write(b"half of it")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Interrupt(Callback):
     """Ends it as ``$INTERRUPT`` says: how, where, at which step, on which ranks.
 
-    How: kill, term, int, raise, memory (a GPU's is full), alone (the first rank raises, the others hang).
+    How: kill, term, int, raise, memory (a GPU's is full), alone (the first rank raises, the others hang), disk (it is
+    full from there on), write (a kill amid the writing of the next checkpoint).
     Where: forward, second (the second backward pass of a step), end, validation.
     """
 
@@ -39,6 +51,12 @@ class Interrupt(Callback):
             raise ArithmeticError("interrupted")
         if self.how == "memory":
             raise torch.OutOfMemoryError(FULL)
+        if self.how == "disk":  # a limit on file sizes stands for it: what fails is the same write
+            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
+            return
+        if self.how == "write":
+            torch.save = write_half
+            return
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}[self.how])
 
     def on_before_backward(self, trainer, pl_module, loss):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from zoo.errors import UserError
-from zoo.io import atomic_write, cache_folder, expanded, write_text
+from zoo.io import atomic_write, cache_folder, expanded, remove_unfinished, write_text
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,19 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("ZOO_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "zoo"
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    kept = {tmp_path / name for name in ("last.ckpt", ".hidden", ".gitignore", ".a.12-short.ckpt")}
+    for path in kept:
+        path.touch()
+    killed = [
+        atomic_write(folder / name)
+        for folder in (tmp_path, tmp_path / "checkpoints")
+        for name in ("last.ckpt", "predictions", "x.y.tar.gz")
+    ]
+    for context in killed:  # a process that is killed leaves none
+        context.__enter__().touch()
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(kept) + 6
+    remove_unfinished(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == kept

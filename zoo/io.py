@@ -11,6 +11,8 @@ from typing import Any
 
 from zoo.errors import invalid
 
+UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{8}(\.\w+)?")  # names that atomic_write gives
+
 
 def expanded(path: Path | str) -> str:
     """Give a path with ``~``, ``$NAME`` and ``${NAME}`` spelled out, as shells do where they see them.
@@ -49,6 +51,13 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what ``atomic_write`` was writing below a folder when a process was killed; none may be writing there."""
+    for path in folder.rglob(".*"):
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def write_text(path: Path | str, text: str) -> None:

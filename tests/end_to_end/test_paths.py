@@ -122,6 +122,24 @@ def test_a_missing_relative_root_of_a_run_says_whose_it_is_and_where_it_was_look
     assert "the run's" not in err
 
 
+def test_other_data_of_the_same_relative_name_are_not_taken_in_silence(
+    zoo_main, home, tiny, only_run, monkeypatch, tmp_path, muge_root
+):
+    config = tiny(data={"init_args": {"root": "home/data"}})
+    assert zoo_main("fit", *config, *QUICK)[0] == 0
+    run, there = only_run(tmp_path), tmp_path / "there"
+    shutil.copytree(muge_root, there / "home" / "data")
+    monkeypatch.chdir(there)
+    for verb in ("test", "fit"):
+        code, _, err = zoo_main(verb, "--ckpt_path", run)
+        assert code == 1
+        assert f"data.root is home/data in the run's configuration, which meant {tmp_path}/home/data" in err
+        assert f"and would mean {there}/home/data here. Give one of them: --data.root PATH" in err
+    for chosen in (tmp_path, there):
+        code, _, err = zoo_main("test", "--ckpt_path", run, "--data.root", chosen / "home" / "data")
+        assert code == 0, err
+
+
 @pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
 def test_a_run_that_moved_goes_on_as_if_it_had_stayed(zoo_main, workplace, tiny, move):
     old, new = workplace / "runs" / "tiny" / "first", workplace / "elsewhere" / "second"

@@ -1,5 +1,7 @@
 """A run that was ended in the middle goes on with exactly the losses of one that was not."""
 
+import csv
+import json
 import resource
 import time
 from pathlib import Path
@@ -95,18 +97,55 @@ def test_going_on_is_as_if_never_interrupted(
 
 
 @pytest.mark.slow
-def test_accumulated_batches_are_repeated_whole(fit, workplace, only_run):
-    """SIGTERM amid the batches of one optimiser step: the checkpoint stands before the first of them."""
+@pytest.mark.parametrize(
+    ("interrupt", "code", "options"),
+    [
+        ("term end 2 0", 143, ()),  # batch 7 of 12: step 3 is a third done
+        # Before the first step, behind the evaluation before training; batch norms have moved already.
+        ("term forward 0 0", 143, ("--trainer.num_sanity_val_steps", "-1")),
+        ("term validation 2 0", 143, ("--trainer.val_check_interval", "4")),  # behind batch 8
+        ("raise forward 3 0", 1, ("--trainer.val_check_interval", "3")),  # on the step behind a validation
+    ],
+)
+def test_accumulated_batches_are_repeated_whole(fit, workplace, only_run, interrupt, code, options):
+    """Ended amid the batches of one optimiser step: the checkpoint stands before the first of them."""
     words = ("--trainer.accumulate_grad_batches", "3", "--data.batch_size", "4", "--trainer.max_epochs", "1")
+    words += ("--save_every", "1", "--model.image_tower", "timm:test_resnet", *options)
     done, printed = fit("--runs", "whole", *words)
     assert done == 0, printed
-    done, printed = fit(*words, interrupt="term end 2 0")  # batch 7 of 12: step 3 is a third done
-    assert done == 143, printed
+    done, printed = fit(*words, interrupt=interrupt)
+    assert done == code, printed
     done, printed = fit("--ckpt_path", "last", *words)
     assert done == 0, printed
-    assert (only_run(workplace) / "metrics.csv").read_text() == (
-        only_run(workplace, "whole") / "metrics.csv"
-    ).read_text()
+    run, whole = only_run(workplace), only_run(workplace, "whole")
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    weights, expected = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (run, whole)
+    )
+    assert any("running_mean" in name for name in weights)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_last_checkpoint_knows_the_newest_best(fit, workplace, only_run):
+    """Else a run that resumes forgets the last epoch's, and a worse checkpoint takes its place."""
+    own = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"monitor": "val/loss", "filename": "mine"},
+    }
+    (workplace / "experiments" / "_overlays" / "own.yaml").write_text(json.dumps({"trainer": {"callbacks+": [own]}}))
+    overlay = ("--config", "experiments/_overlays/own.yaml", "--model.evaluation.monitor", "val/mean_recall")
+    for words in (overlay, ("--model.evaluation.monitor", "val/recall@1")):
+        done, printed = fit(*words, "--trainer.max_epochs", "1")
+        assert done == 0, printed
+    for run in (workplace / "runs" / "tiny").iterdir():
+        with (run / "metrics.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["val/loss"]]
+        kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+        states = [state for name, state in kept.items() if "Checkpoint" in name]
+        assert states
+        for state in states:
+            assert state["current_score"] == pytest.approx(float(rows[-1][state["monitor"]]))
+            assert state["best_k_models"]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(fit, workplace, only_run):

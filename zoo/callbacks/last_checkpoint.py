@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor
 
 from zoo.core.device import Later
 from zoo.core.divergence import DivergedError
@@ -74,7 +75,9 @@ class LastCheckpoint(Checkpoint):
         self.told: Later | None = None  # how many processes were told, as of the last step
         self.saved_step = 0
         self.optimizing = False  # a step has begun to move the weights and is not yet counted and logged
+        self.resumed_between_steps = False
         self.between_steps = False  # while writing: the counters must say that no step has begun
+        self.buffers: dict[str, Tensor] = {}  # before the step's first batch, whose forward pass moves batch norms'
         os.environ.setdefault("ZOO_MAIN_PROCESS", str(os.getpid()))  # by which DDP's processes know their parent
 
     # --- when to write -----------------------------------------------------------------------------------------
@@ -84,6 +87,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.state.fn == "fit":
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             trainer.fit_loop.epoch_loop.batch_progress.load_state_dict(copy.deepcopy(progress))
+            self.resumed_between_steps = checkpoint.get("between_steps", False)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over from Lightning, whose handler of SIGTERM may wait for other processes for ever."""
@@ -93,10 +97,18 @@ class LastCheckpoint(Checkpoint):
         """Take the signals over; a run that resumes is saved already."""
         self._listen(trainer)
         self.saved_step = trainer.global_step
+        loop: Any = trainer.fit_loop.epoch_loop
+        validated = loop.restarting and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if self.resumed_between_steps and validated:  # Lightning counts such a step twice, by which rows are numbered
+            loop._batches_that_stepped -= 1
+        self.resumed_between_steps = False
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Write, between two steps, when it is time; stop, on every process, when one was told to."""
         self.optimizing = False
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        if progress.current.processed % trainer.accumulate_grad_batches == 0:
+            self.buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
         stop = self._one_was_told(trainer)
         self.terminated |= stop
         if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
@@ -203,15 +215,20 @@ class LastCheckpoint(Checkpoint):
             return
         loop = checkpoint["loops"]["fit_loop"]
         progress = loop["epoch_loop.batch_progress"]
-        part = 0 if trainer.validating else progress["current"]["processed"] % trainer.accumulate_grad_batches
+        epoch_ends = trainer.validating and progress["is_last_batch"]
+        part = 0 if epoch_ends else progress["current"]["processed"] % trainer.accumulate_grad_batches
+        validating = trainer.validating and part == 0
         for counts in (progress["total"], progress["current"]):
             whole = counts["processed"] - part
             counts.update(ready=whole, started=whole, processed=whole, completed=whole)
-        progress["is_last_batch"] = trainer.validating
-        if trainer.validating:  # Lightning continues a validation of which a batch is under way: say, the first
+        checkpoint["between_steps"], progress["is_last_batch"] = not validating, validating
+        if validating:  # Lightning continues a validation of which a batch is under way: say, the first
             validation = loop["epoch_loop.val_loop.batch_progress"]
             for counts in (validation["total"], validation["current"]):
                 counts.update(ready=1, started=1, processed=0, completed=0)
+        else:
+            weights = checkpoint["state_dict"]
+            weights.update((name, buffer) for name, buffer in self.buffers.items() if name in weights)
 
 
 def _contents(trainer: L.Trainer) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What every run does, whatever its experiment lists: the command line adds these callbacks itself."""
 
 import json
+import os
 import signal
 import sys
 import time
@@ -17,13 +18,15 @@ from zoo.core.evaluation import BestCheckpoint, Evaluation
 from zoo.core.options import parameters_of
 from zoo.core.texts import text_losses
 from zoo.errors import UserError, invalid, nearest
-from zoo.io import write_text
+from zoo.io import remove_unfinished, write_text
 
 GRACE = 5.0  # seconds that other processes have to end by themselves
 
 
 class WriteConfig(Callback):
     """Writes ``config.yaml``, once the data are there, the task is built and a checkpoint has fitted into it.
+
+    What a process that was killed had begun to write into the run's folder goes.
 
     Args:
         path: The file.
@@ -47,11 +50,13 @@ class WriteConfig(Callback):
                 for logger in trainer.loggers:
                     if isinstance(logger, WandbLogger):
                         logger.experiment.config.update(self.config, allow_val_change=True)
+            remove_unfinished(self.path.parent)
             write_text(self.path, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the run's folder; and the modules, besides the zoo's own, that ``zoo.load`` asks for."""
+        """Keep the run's folder, where it was started, and the modules besides the zoo's that ``zoo.load`` asks for."""
         checkpoint["run"] = str(self.path.parent)
+        checkpoint["started_in"] = os.getcwd()
         module = type(pl_module).__module__
         checkpoint["imports"] = [*self.config["imports"], *([] if module.startswith("zoo.") else [module])]
 

@@ -29,7 +29,7 @@ class RunCSVWriter(ExperimentWriter):
         if file.is_file():
             whole_lines = file.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()  # a kill may cut the last
             reader = csv.DictReader(whole_lines)
-            rows = [row for row in reader if int(row["step"]) < done_steps]
+            rows = [row for row in reader if int(row["step"]) < done_steps or of_first_evaluation(row)]
             self.metrics_keys = list(reader.fieldnames or ())
             with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as lines:
                 writer = csv.DictWriter(lines, self.metrics_keys)
@@ -38,6 +38,12 @@ class RunCSVWriter(ExperimentWriter):
 
     def _check_log_dir_exists(self) -> None:
         pass
+
+
+def of_first_evaluation(row: dict[str, str]) -> bool:
+    """Whether a row of ``metrics.csv`` is of the evaluation before training, which no run that resumes repeats."""
+    values = [name for name, value in row.items() if value and name != "step"]
+    return int(row["step"]) == 0 and "epoch" not in values and not any(name.startswith("lr-") for name in values)
 
 
 class RunCSVLogger(CSVLogger):

@@ -48,7 +48,7 @@ from zoo.core.command import typed
 from zoo.core.configs import read_config
 from zoo.core.divergence import DivergedError, diverged
 from zoo.core.hardware import best_precision, describe_hardware
-from zoo.core.moved import change_texts, rebased
+from zoo.core.moved import change_texts, rebased, refuse_other_paths
 from zoo.core.options import parameters_of
 from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
@@ -170,6 +170,7 @@ class ZooCLI(LightningCLI):
         checkpoint = read_checkpoint(plan.checkpoint) if plan.checkpoint else None
         self.trained = checkpoint["state_dict"] if checkpoint else None
         self.moved_from = checkpoint.get("run") if checkpoint and plan.continued else None
+        self.started_in = checkpoint.get("started_in") if checkpoint and plan.continued else None
         self.done_steps: int = checkpoint.get("global_step", 0) if checkpoint else 0
         words = plan.words
         # A file apart from its run tells its own task.
@@ -270,6 +271,8 @@ class ZooCLI(LightningCLI):
         old = self.moved_from or self.plan.folder
         change_texts(self.config, lambda text: rebased(text, old, self.plan.folder))
         self._check_root()
+        if self.started_in is not None:
+            refuse_other_paths({part: self.resolved()[part] for part in ("model", "data", "trainer")}, self.started_in)
         self._dump_config()  # the run's config.yaml keeps paths as they were given
         change_texts(options, lambda text: expanded(text) if text.startswith(("~", "$")) else text)
         self.parser.add_instantiator(self._instantiate, object)

@@ -1,7 +1,7 @@
 """A run that was renamed, copied or mounted elsewhere goes on as if it had stayed: paths into it follow it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,41 @@ def change_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [change_texts(inner, change) for inner in value]
     return change(value) if isinstance(value, str) else value
+
+
+def texts_in(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Give all texts in a configuration, each behind the dotted name that leads to it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from texts_in(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts_in(inner, name)
+    elif isinstance(value, str):
+        yield name, value
+
+
+def refuse_other_paths(config: dict[str, Any], started_in: str) -> None:
+    """See that a run's relative paths, told from another folder than where it was started, mean what they meant there.
+
+    Args:
+        config: The run's configuration.
+        started_in: The folder in which it was started.
+
+    Raises:
+        UserError: One is there in both, as different files or folders.
+    """
+    for name, text in texts_in(config):
+        old, new = os.path.join(started_in, text), os.path.abspath(text)
+        if os.path.exists(old) and os.path.exists(new) and not os.path.samefile(old, new):
+            option = name.replace(".init_args.", ".")
+            raise UserError(
+                f"{option} is {text} in the run's configuration, which meant {old} where the run was started, and would"
+                f" mean {new} here. Give one of them: --{option} PATH",
+                argument=option,
+                value=text,
+                valid=[old, new],
+            )
 
 
 def rebased(path: str, old: Path | str, new: Path) -> str:

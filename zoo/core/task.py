@@ -106,7 +106,9 @@ class Task(L.LightningModule):
         chooses = any(isinstance(each, ModelCheckpoint) and each.monitor is not None for each in present)
         if options.monitor is not None and keeps_checkpoints and not chooses and self.trainer.limit_val_batches != 0:
             # Not returned: Lightning would let it take the place of the trainer's own ModelCheckpoint, a base of it.
-            present.append(BestCheckpoint(monitor=options.monitor, mode=options.mode))
+            # Before the others: last.ckpt, which is written at the same time, must know the newest best.
+            place = next(place for place, each in enumerate(present) if isinstance(each, Checkpoint))
+            present.insert(place, BestCheckpoint(monitor=options.monitor, mode=options.mode))
         return [each for each in callbacks if not any(type(each) is type(other) for other in present)]
 
     # --- initial weights ---------------------------------------------------------------------------------------
