@@ -154,9 +154,11 @@ class Draw:
 def contents(run):
     """What a run leaves that must be as if never interrupted: files by their bytes, checkpoints by tensors."""
     files = [path for path in run.rglob("*") if path.is_file() and path.name not in OF_THE_RUN]
-    return {
-        str(path.relative_to(run)): tensors(path) if path.suffix == ".ckpt" else path.read_bytes() for path in files
-    }
+    found = {}
+    for path in files:
+        whole = path.suffix == ".ckpt" and not path.name.startswith(".")  # what a kill left is removed by the next fit
+        found[str(path.relative_to(run))] = tensors(path) if whole else path.read_bytes()
+    return found
 
 
 def tensors(path):
