@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertForMaskedLM, BertModel
 
 from zoo.core import weights
-from zoo.core.weights import WeightSource, is_cached, load_pretrained, unreachable
+from zoo.core.weights import WeightSource, is_cached, load_pretrained, load_strictly, unreachable
 from zoo.errors import UserError
 from zoo.models import hub, text
 from zoo.models.image import TimmImageTower
@@ -223,6 +223,19 @@ def test_picture_weights_that_do_not_fit_change_nothing(tmp_path):
     with pytest.raises(UserError, match=r"(?s)missing +cls_token .*and \d+ more"):
         load_pretrained(tower, str(tmp_path / "resnet.pt"))
     assert_same(tower, before)
+
+
+def test_weights_that_are_not_finite_are_refused_and_change_nothing():
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    state = snapshot(module)
+    state["1.running_mean"].fill_(-torch.inf)  # a buffer, such as a mask, may be
+    load_strictly(module, state, "a.ckpt")
+    for value in (torch.nan, -torch.inf):
+        changed = snapshot(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+        changed["0.weight"][1, 0] = value
+        with pytest.raises(UserError, match=r"a\.ckpt: 1 of its weights are not finite \(0\.weight\)"):
+            load_strictly(module, changed, "a.ckpt")
+    assert_same(module, state)
 
 
 class Harmful:

@@ -221,9 +221,15 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     """Load a state dict whole, or raise and change nothing.
 
     Raises:
-        UserError: As ``check_fit``.
+        UserError: As ``check_fit``; a weight is not finite.
     """
     check_fit(module, state, source)
+    bad = [name for name, _ in module.named_parameters() if not state[name].isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{source}: {len(bad)} of its weights are not finite ({', '.join(bad[:3])}{', …' if len(bad) > 3 else ''}):"
+            " the training that made it has diverged. Give an earlier checkpoint; nothing was loaded"
+        )
     module.load_state_dict(state)
 
 
