@@ -211,8 +211,12 @@ def test_towers_shared_out_are_those_of_whole_processes(zoo, tmp_path, monkeypat
         code, printed = zoo(place, "test", "--ckpt_path", str(run), *alone)
         assert code == 0, printed
         metrics.append(json.loads((run / "test.json").read_text())["metrics"])
-    assert metrics[1] == pytest.approx(metrics[0], rel=1e-5)
-    assert metrics[2] == pytest.approx(metrics[0], rel=1e-5)
+    # Weights that differ in the last digits may turn a near tie of ranks: of one query, among the fewest scored apart.
+    one_query = 100 / 14
+    for others in metrics[1:]:
+        assert others.keys() == metrics[0].keys()
+        for name, number in metrics[0].items():
+            assert others[name] == pytest.approx(number, rel=1e-5, abs=one_query + 0.1 if "recall" in name else 0)
 
 
 def validation_losses(run):
