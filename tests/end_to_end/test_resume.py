@@ -96,6 +96,20 @@ def test_going_on_is_as_if_never_interrupted(
     assert (run / "metrics.csv").read_text() == whole
 
 
+@pytest.mark.parametrize("interrupt", ["term validation 9 0", "raise forward 9 0"])
+def test_a_validation_within_an_epoch_is_not_its_end(fit, workplace, only_run, interrupt):
+    """Batches follow on it, and rows are numbered on."""
+    words = ("--trainer.val_check_interval", "3", "--save_every", "1")
+    done, printed = fit("--runs", "whole", *words)
+    assert done == 0, printed
+    fit(*words, interrupt=interrupt)
+    done, printed = fit("--ckpt_path", "last", *words)
+    assert done == 0, printed
+    assert (only_run(workplace) / "metrics.csv").read_text() == (
+        only_run(workplace, "whole") / "metrics.csv"
+    ).read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("interrupt", "code", "options"),

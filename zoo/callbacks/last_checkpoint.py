@@ -221,7 +221,8 @@ class LastCheckpoint(Checkpoint):
         for counts in (progress["total"], progress["current"]):
             whole = counts["processed"] - part
             counts.update(ready=whole, started=whole, processed=whole, completed=whole)
-        checkpoint["between_steps"], progress["is_last_batch"] = not validating, validating
+        checkpoint["between_steps"] = not validating
+        progress["is_last_batch"] &= validating
         if validating:  # Lightning continues a validation of which a batch is under way: say, the first
             validation = loop["epoch_loop.val_loop.batch_progress"]
             for counts in (validation["total"], validation["current"]):
