@@ -234,6 +234,8 @@ def train_tokenizer(workplace, zoo_process, root, matcher):
 def soak(name, place, draw, root, zoo_process, told):
     """One training without interruption, and one with some; what is done and printed goes to ``told``."""
     experiment, processes = draw.experiment(root), draw.one(1, 1, 1, 2)
+    if processes > 1:  # each has three batches at least
+        experiment["data"]["init_args"]["batch_size"] = 4
     (place / "experiments" / "soak.yaml").write_text(yaml.safe_dump(experiment))
     told += [f"{processes} processes", yaml.safe_dump(experiment)]
     mark = f"ZOO_SOAK={os.getpid()}.{name}."
