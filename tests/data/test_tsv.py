@@ -137,6 +137,18 @@ def test_the_time_of_change_alone_makes_a_new_index(path, cache):
     assert contents(ImageTsv(path)) == changed
 
 
+def test_an_equally_long_file_with_other_rows_is_indexed_again(path):
+    """The rows that a cached index is held against, the first, middle and last, are as they were."""
+    names = [10, 21, 30, 42, 50]
+    write(path, {name: b"%d" % name for name in names})
+    ImageTsv(path)
+    write(path, changed := {name: b"%d" % name for name in (10, 42, 30, 21, 50)})
+    os.utime(path, ns=(1, 1))
+    images = ImageTsv(path)
+    assert contents(images) == changed
+    assert images.rows_of([42, 21]).tolist() == [1, 3]
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-9], lambda data: data[:40], lambda _: b"", lambda _: b"junk" * 99]
 )
