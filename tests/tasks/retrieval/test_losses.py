@@ -3,9 +3,11 @@
 import pytest
 import torch
 import yaml
+from torch.nn.functional import normalize
 
 import zoo
 from zoo.errors import UserError
+from zoo.tasks.retrieval.losses.functional import clip_loss, siglip_loss
 
 STRANGER = '''
 import torch
@@ -41,6 +43,20 @@ def test_a_loss_owns_what_it_learns():
     assert loss.logit_scale.exp().item() == pytest.approx(2)
     assert not loss.logit_scale.requires_grad
     assert (loss.logit_bias.item(), loss.logit_bias.requires_grad) == (-3, True)
+
+
+def test_a_loss_is_its_function_with_what_it_has_learned():
+    images, texts = (normalize(torch.randn(5, 4), dim=1) for _ in range(2))
+    ids = {"image_ids": torch.tensor([1, 2, 1, 3, 4]), "query_ids": torch.arange(5)}
+    for options in ({}, {"text_to_image_weight": 0.9, "label_smoothing": 0.2}):
+        loss = zoo.create("softmax", temperature=0.2, **options)
+        expected = clip_loss(images, texts, torch.tensor(5.0), **ids, **options)
+        torch.testing.assert_close(loss(images, texts, **ids), expected)
+    loss = zoo.create("sigmoid", temperature=0.2, logit_bias=-3.0)
+    expected = siglip_loss(images, texts, torch.tensor(5.0), torch.tensor(-3.0), **ids)
+    torch.testing.assert_close(loss(images, texts, **ids), expected)
+    expected = siglip_loss(images[2:4], texts, torch.tensor(5.0), torch.tensor(-3.0), first_row=2, **ids)
+    torch.testing.assert_close(loss(images[2:4], texts, first_row=2, **ids), expected)
 
 
 @pytest.mark.parametrize(

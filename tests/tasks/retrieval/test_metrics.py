@@ -345,3 +345,37 @@ def test_a_strangers_module_trains_and_logs_the_naive_recall_on_two_processes(tm
     assert found == pytest.approx(
         {f"val/{name}": value for name, value in zip(names, muge_scores(trained), strict=True)}, abs=1e-5
     )
+
+
+def test_a_group_of_one_process_gathers_what_it_has(group_of_one):
+    split = make_split()
+    metric = feed(make_metric(split), split)
+    metric._sync_dist()
+    assert metric.query_ids.tolist() == split["query_ids"]
+    assert torch.equal(metric.image_embeddings, split["image_embeddings"])
+    none = make_metric(split)
+    none._sync_dist()
+    assert (none.query_ids.dtype, len(none.query_ids)) == (torch.int64, 0)
+    assert (none.image_embeddings.dtype, none.image_embeddings.shape) == (torch.float32, (0, 0))
+
+
+def test_what_is_gathered_may_be_gathered_otherwise(group_of_one):
+    """By a function and among processes of one's own, as torchmetrics has it."""
+    asked = []
+
+    def gather(values, group=None):
+        asked.append(group)
+        return [values, values]
+
+    split = make_split()
+    metric = feed(make_metric(split), split)
+    group = torch.distributed.new_group([0])
+    metric._sync_dist(gather, process_group=group)
+    assert metric.query_ids.tolist() == split["query_ids"] * 2
+    assert asked == [group] * 4
+
+
+def test_the_sizes_are_those_of_what_came():
+    split = make_split()
+    assert feed(make_metric(split), split).sizes() == (23, 31)
+    assert feed(make_metric(split, complete=False), split, {"query": [1], "image": [1, 2]}).sizes() == (1, 2)

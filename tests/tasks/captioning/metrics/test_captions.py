@@ -190,3 +190,21 @@ def test_a_strangers_module_scores_alike_on_two_processes(tmp_path):
     trainer.validate(Stranger(tmp_path), DataLoader(range(5), batch_size=2), verbose=False)
     for rank in (0, 1):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected()
+
+
+def test_a_group_of_one_process_gathers_what_it_has(group_of_one):
+    asked = []
+
+    def gather(values, group=None):
+        asked.append(group)
+        return [values, values]
+
+    for metric in (feed(RougeL(), range(5)), RougeL()):
+        own = metric._collected()
+        metric._sync_dist()
+        assert metric._collected() == own
+        group = torch.distributed.new_group([0])
+        metric._sync_dist(gather, process_group=group)
+        assert metric._collected() == (own[0] * 2, own[1] * 2)
+        assert asked == [group] * 4
+        asked.clear()

@@ -249,6 +249,25 @@ def test_frequencies_that_are_written_are_read_back(tmp_path):
     assert read.score(CAPTIONS).corpus == pytest.approx(CaptionReferences(PICTURES).score(CAPTIONS).corpus)
 
 
+def test_n_grams_of_every_length_are_written_as_they_read(tmp_path):
+    texts = [["甲乙丙丁戊", "丁戊己"], ["甲乙丙丁戊"], ["戊己庚"], ["丙丁戊己"], ["庚"]]
+    frequencies = DocumentFrequencies.of([[list(text) for text in own] for own in texts])
+    path = tmp_path / "a" / "b" / "frequencies.json"
+    frequencies.write(path, tokenization=Tokenization())
+    counts = {}
+    for own in texts:
+        ngrams = {text[i : i + n] for text in own for n in range(1, 5) for i in range(len(text) - n + 1)}
+        for ngram in ngrams:
+            counts[" ".join(ngram)] = counts.get(" ".join(ngram), 0) + 1
+    expected = {ngram: count for ngram, count in counts.items() if count > 1}
+    assert json.loads(path.read_text("utf-8"))["frequencies"] == expected
+    assert "甲 乙 丙 丁" in path.read_text("utf-8")  # legible
+    asked = [list(text) for own in texts for text in own] + [list("甲丙")]
+    read = DocumentFrequencies.read(path, tokenization=Tokenization())
+    found = [each.weights(each.index.encode(asked)) for each in (frequencies, read)]
+    np.testing.assert_allclose(*found)
+
+
 def test_frequencies_of_other_tokens_are_refused(tmp_path):
     DocumentFrequencies.of(PICTURES).write(tmp_path / "f.json", tokenization=Tokenization(lowercase=True))
     with pytest.raises(UserError, match=r"are of 'tokens:muge\|case:lower.*' and the captions are cut by .*case:kept"):

@@ -82,6 +82,7 @@ def test_options_without_effect_are_named(options, idle):
     """And have none: other values of them draw the same codes."""
     sampling = CodeSampling(**options)
     assert set(sampling.idle()) == idle
+    assert all(isinstance(reason, str) for reason in sampling.idle().values())
     logits, noise = torch.randn(50, 6), torch.rand(50, dtype=torch.float64)
     drawn = draw_codes(logits, noise, sampling)
     for name, other in {"temperature": 3.0, "top_k": 3, "top_p": 0.3}.items():

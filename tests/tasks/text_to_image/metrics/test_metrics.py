@@ -111,6 +111,47 @@ def test_an_image_that_comes_twice_counts_once():
     assert plain(metric.compute()) == expected()["kernel"]
 
 
+def test_a_call_takes_a_batch_and_scores_nothing():
+    metric = zoo.metrics.FrechetDistance(extract)
+    for rows in torch.arange(COUNT).split(20):
+        assert metric(GENERATED[rows], TRUE[rows], rows=rows) is None
+    assert float(metric.compute()) == expected()["frechet"]
+    matching = zoo.metrics.RPrecision(PROMPTS, prompt_features=READ)
+    for rows in torch.arange(COUNT).split(20):
+        assert matching(unit(GENERATED[rows]), rows=rows) is None
+    assert plain(matching.compute()) == expected()["r_precision"]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "told", "taken"),
+    [
+        ("inception", zoo.metrics.FrechetDistance, {"inception": "auto", "features": []}, "first"),
+        ("inception", zoo.metrics.InceptionScore, {"inception": "auto", "features": []}, "logits"),
+        ("timm:resnet50", zoo.metrics.PrecisionRecall, {"inception": "none", "features": ["timm:resnet50"]}, "first"),
+    ],
+)
+def test_an_extractor_is_found_by_its_name(monkeypatch, name, metric, told, taken):
+    class Extractors:
+        first = "first"
+
+        def __init__(self, **options):
+            assert options == told
+
+        def to(self, device):
+            assert device == torch.device("cpu")
+            return self
+
+        def extract_features(self, images):
+            features = extract(images)
+            return {"first": features, "logits": features + torch.arange(float(WIDTH))}
+
+    monkeypatch.setattr("zoo.tasks.text_to_image.metrics.image_sets.FeatureExtractors", Extractors)
+    found = metric(name)
+    found.update(GENERATED)
+    expected = extract(GENERATED) + (torch.arange(float(WIDTH)) if taken == "logits" else 0)
+    assert torch.equal(found.sets.features("generated"), expected)
+
+
 def test_r_precision_takes_a_matcher(matcher_file):
     metric = zoo.metrics.RPrecision(PROMPTS, matcher=str(matcher_file()))
     metric.update(GENERATED, torch.arange(COUNT))

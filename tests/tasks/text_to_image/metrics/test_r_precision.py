@@ -6,7 +6,13 @@ import torch
 from torch.nn.functional import normalize
 
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors, hits, over_folds, shuffled_rows
+from zoo.tasks.text_to_image.metrics.r_precision import (
+    distractor_records,
+    draw_distractors,
+    hits,
+    over_folds,
+    shuffled_rows,
+)
 
 
 def test_distractors_differ_from_the_description_and_from_each_other():
@@ -91,3 +97,12 @@ def test_shuffled_texts_are_the_same_ones_and_nobody_keeps_their_own():
     drawn = shuffled_rows(different, range(100), seed=5)
     assert drawn != shuffled_rows(different, range(100), seed=6)
     assert sum(abs(own - other) == 1 for own, other in enumerate(drawn)) < 10  # not just the neighbour's
+
+
+def test_distractors_are_written_by_their_ids():
+    found = distractor_records(["a", "b", "c"], ["红", "绿", "蓝"], torch.tensor([[1, 2], [2, 0], [0, 1]]))
+    assert found == [
+        {"image_id": "a", "text": "红", "distractors": ["b", "c"]},
+        {"image_id": "b", "text": "绿", "distractors": ["c", "a"]},
+        {"image_id": "c", "text": "蓝", "distractors": ["a", "b"]},
+    ]
