@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder, RichProgressBar
 from torch import nn
 
 from zoo.core.optim import (
@@ -12,6 +13,7 @@ from zoo.core.optim import (
     adamw,
     layer_rates,
     parameter_groups,
+    refuse_late_changes,
     training_steps,
     two_cosines_ratio,
     warmup_cosine,
@@ -88,6 +90,12 @@ def test_golden_rates():
     assert rates == pytest.approx([2 * ratio for ratio in ratios])
 
 
+def test_a_schedule_may_be_of_one_step_or_fall_not_at_all():
+    assert schedule(1, warmup_steps=0, total_steps=1)[0] == [2.0]
+    assert schedule(4, warmup_steps=0, total_steps=3, min_ratio=1)[0] == [2.0] * 4
+    assert schedule(4, warmup_steps=0, total_steps=3)[0][-1] == 0
+
+
 def test_without_warm_up_the_peak_comes_first():
     rates, _ = schedule(4, warmup_steps=0, total_steps=4)
     assert rates == pytest.approx([2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5)])
@@ -147,13 +155,15 @@ def limits(estimated, **options):
 
 def test_a_training_has_as_many_steps_as_the_trainer_says():
     assert training_steps(limits(7, max_epochs=2)) == 7
+    assert training_steps(limits(1, max_steps=1)) == 1
     assert training_steps(limits(math.inf, max_epochs=0)) == 1
+    assert training_steps(limits(math.inf, max_steps=0)) == 1
     assert training_steps(limits(-1, max_epochs=2, limit_train_batches=0)) == 1
 
 
 @pytest.mark.parametrize(
     ("estimated", "epochs", "argument"),
-    [(math.inf, -1, "trainer.max_epochs"), (-1, 2, "trainer.max_steps")],  # the second: of batches that nobody counts
+    [(math.inf, -1, "trainer.max_epochs"), (-1, 2, "trainer.max_steps"), (0, 2, "trainer.max_steps")],
 )
 def test_a_training_without_an_end_is_refused(estimated, epochs, argument):
     with pytest.raises(UserError, match="the learning rate falls along a cosine, which needs an end") as caught:
@@ -263,3 +273,11 @@ def test_an_option_out_of_its_range_is_refused(name, bad, good):
 def test_restores_have_no_effect_where_a_training_stops():
     assert set(OptimizerOptions(on_divergence="stop").idle()) == {"max_restores"}
     assert OptimizerOptions(on_divergence="restore").idle() == {}
+
+
+def test_a_callback_that_changes_the_learning_rate_is_refused_among_others():
+    refuse_late_changes([RichProgressBar()])
+    with pytest.raises(UserError) as caught:
+        refuse_late_changes([RichProgressBar(), LearningRateFinder()])
+    found = (caught.value.argument, caught.value.value, caught.value.valid)
+    assert found == ("trainer.callbacks", "LearningRateFinder", "model.learning_rate")

@@ -331,3 +331,9 @@ def test_texts_are_written_as_utf8_with_plain_line_ends(tmp_path):
     write_captions(tmp_path / "c.jsonl", [("a", ["裤", "裙"]), ("b", [])])
     expected = '{"image_id": "a", "text": ["裤", "裙"]}\n{"image_id": "b"}\n'
     assert (tmp_path / "c.jsonl").read_bytes() == expected.encode()
+
+
+def test_a_query_may_be_blank_where_it_is_read_alone(tmp_path):
+    """A check lists it; MUGE's files have some."""
+    (tmp_path / "q.jsonl").write_text('{"query_id": 1, "query_text": " "}\n')
+    assert read_queries(tmp_path / "q.jsonl") == [Query(1, " ")]

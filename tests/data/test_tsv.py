@@ -102,7 +102,10 @@ def test_broken_base64_is_an_error_when_it_is_read_and_its_row_is_named(path):
     images = ImageTsv(path)
     with pytest.raises(ImageError, match="not base64"):
         images[3]
-    assert str(images.error(3, "is broken", kind="bad_image")) == f"{path}:4: image 77: is broken"
+    error = images.error(3, "is broken", kind="bad_image")
+    assert str(error) == f"{path}:4: image 77: is broken"
+    assert (error.file, error.line, error.id, error.kind) == (str(path), 4, 77, "bad_image")
+    assert JoinedTsv([images]).error(3, "is broken", kind="bad_image").kind == "bad_image"
 
 
 def test_missing_and_empty_files_are_refused(tmp_path):
