@@ -251,6 +251,12 @@ def test_what_is_wrong_with_references(record, plain, labelled):
     assert kinds(caption_errors(record, labelled=True)) == (plain if labelled is None else labelled)
 
 
+def test_a_missing_key_is_told_among_those_that_are_there():
+    assert dict(query_errors({}))["missing_key"].startswith("no query_text in an empty object")
+    ((_, message),) = query_errors({"query_id": 1, "kind": "name"})
+    assert message == "no query_text among query_id, kind; add it"
+
+
 def test_a_wrong_reference_is_counted_from_one():
     ((_, message),) = caption_errors({"image_id": "a", "text": ["裤", " ", "裙"]})
     assert message.startswith('reference 2 of 3: text is " "')

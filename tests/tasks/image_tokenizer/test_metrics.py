@@ -65,3 +65,16 @@ def test_a_mean_weighs_images_alike_whatever_their_batches(metric, score):
     mean.reset()
     mean.update(true[:2], true[:2])
     assert mean.compute().item() == pytest.approx(100)
+
+
+@pytest.mark.parametrize("metric", [PSNR, SSIM])
+def test_means_of_processes_are_of_all_their_images(metric, group_of_one):
+    first, second = metric(), metric()
+    true, made = images(5), images(5, seed=1)
+    first.update(made[:4], true[:4])
+    second.update(made[4:], true[4:])
+    theirs = {"total": second.total, "count": second.count}
+    first._sync_dist(lambda value, group=None: [value, theirs["count" if value.dtype == torch.int64 else "total"]])
+    alone = metric()
+    alone.update(made, true)
+    assert first.compute().item() == pytest.approx(alone.compute().item(), rel=1e-12)

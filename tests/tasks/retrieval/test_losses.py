@@ -74,6 +74,20 @@ def test_a_number_out_of_its_range_is_refused(name, option, value):
     assert (caught.value.argument, caught.value.value) == (option, value)
 
 
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("temperature", [0.01, 1.0])
+def test_the_ends_of_the_range_of_temperatures_are_taken(name, temperature):
+    loss = zoo.create(name, temperature=temperature)
+    assert loss.logit_scale.exp().item() == pytest.approx(1 / temperature)
+    assert loss.logit_scale.requires_grad
+
+
+def test_the_ends_of_the_ranges_of_shares_are_taken():
+    for weight, smoothing in ((0.0, 0.0), (1.0, 0.99)):
+        loss = zoo.create("softmax", text_to_image_weight=weight, label_smoothing=smoothing)
+        assert (loss.text_to_image_weight, loss.label_smoothing) == (weight, smoothing)
+
+
 @pytest.mark.ddp
 def test_a_loss_from_another_file_trains_by_its_name(zoo_process, workplace, only_run):
     (workplace / "shop_losses.py").write_text(STRANGER)

@@ -91,6 +91,7 @@ def test_ranking_is_in_file_order_by_ids_and_needs_no_answers():
     own = (split["image_embeddings"] @ split["query_embeddings"][0]).tolist()
     order = sorted(range(31), key=lambda index: (-own[index], index))
     assert image_ids[0].tolist() == [split["image_ids"][index] for index in order]
+    assert torch.equal(metric.ranking()[1], image_ids[:, :10])
     for unanswerable in (metric.compute, metric.matched_pairs):
         with pytest.raises(UserError, match="positives=None"):
             unanswerable()
@@ -119,7 +120,10 @@ def test_half_precision_is_kept_as_fp32():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"query": range(22), "image": range(31)}, r"22 query ids for a split of 23: 1 missing \(\d+\)"),
+        (
+            {"query": range(22), "image": range(31)},
+            r"^RetrievalRecall gathered 22 query ids for a split of 23: 1 missing \(\d+\)",
+        ),
         ({"query": range(23), "image": [*range(31), 4, 4]}, r"33 image ids for a split of 31: 1 repeated \(\d+\)"),
         ({"query": range(23), "image": []}, r"0 image ids for a split of 31: 31 missing \(.*, …\)"),
     ],

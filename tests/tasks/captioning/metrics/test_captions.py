@@ -94,6 +94,16 @@ def test_a_row_that_comes_again_counts_once():
     assert feed(metric, [0]).compute() != repeated.compute()  # without rows all count
 
 
+def test_a_row_alone_counts_and_so_does_the_first():
+    own = RougeL()
+    own.update(CAPTIONS[:1], REFERENCES[:1])
+    for rows in ([0], [0, 0], [0, 0, 0]):
+        repeated = RougeL()
+        repeated.update(CAPTIONS[:1] * len(rows), REFERENCES[:1] * len(rows), rows=rows)
+        assert len(repeated._tokens()[0]) == 1
+        assert repeated.compute() == own.compute()
+
+
 def test_nothing_is_not_a_number():
     metric = Bleu()
     metric.update([], [])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from zoo.errors import UserError
+from zoo.tasks.captioning.metrics.bleu import bleu
 from zoo.tasks.captioning.metrics.ngram_index import NgramIndex
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, DocumentFrequencies, Tokenization, rouge_l, variety
 from zoo.tasks.captioning.metrics.rouge import common_subsequences
@@ -102,16 +103,51 @@ def test_of_two_lengths_equally_close_the_shorter_counts():
     assert scores["bleu1"] == pytest.approx(1)
 
 
+def test_the_closest_length_counts_and_not_the_shortest():
+    scores = CaptionReferences([[list("ab"), list("abcdef"), list("abcdefghi")]]).score([list("abcde")]).corpus
+    assert scores["bleu1"] == pytest.approx(math.exp(1 - 6 / 5))
+
+
 def test_bleu_of_a_set_is_of_all_counts_together():
     scores = CaptionReferences([[list("ab")], [list("cdef")]]).score([list("ab"), list("cdxx")])
     assert scores.captions["bleu1"] == pytest.approx([1, 0.5])
     assert scores.corpus["bleu1"] == pytest.approx(4 / 6)
 
 
+@pytest.mark.parametrize(
+    ("correct", "guessed", "length", "closest"),
+    [
+        ([3, 2, 1, 0], [5, 4, 3, 2], 5, 6),
+        ([5, 4, 3, 2], [5, 4, 3, 2], 5, 5),
+        ([0, 0, 0, 0], [2, 1, 0, 0], 2, 3),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 0, 0),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 0, 4),
+        ([0, 0, 0, 0], [2, 1, 0, 0], 2, 0),
+    ],
+)
+def test_bleu_is_coco_captions_formula(correct, guessed, length, closest):
+    """Written as there: the product of precisions, to the power of one by their number, times the brevity."""
+    expected, product = [], 1.0
+    for order in range(4):
+        product *= (correct[order] + 1e-15) / (guessed[order] + 1e-9)
+        expected.append(product ** (1 / (order + 1)))
+    ratio = (length + 1e-15) / (closest + 1e-9)
+    if ratio < 1:
+        expected = [each * math.exp(1 - 1 / ratio) for each in expected]
+    found = bleu(np.array([correct] * 2), np.array([guessed] * 2), np.array([length] * 2), np.array([closest] * 2))
+    np.testing.assert_allclose(found, [expected] * 2, rtol=1e-12, atol=0)
+
+
 def test_rouge_takes_the_best_precision_and_the_best_recall_of_any_reference():
     precision, recall = 2 / 3, 1  # of a·c, and of a
     expected = (1 + 1.44) * precision * recall / (recall + 1.44 * precision)
     assert rouge_l(list("abc"), [list("axc"), list("a")]) == pytest.approx(expected)
+
+
+def test_a_caption_without_tokens_is_one_of_an_empty_token():
+    assert rouge_l([], [[]]) == 1
+    assert rouge_l([], [list("a")]) == rouge_l(list("a"), [[]]) == 0
+    assert rouge_l([], [list("a"), []]) == 1
 
 
 def test_common_subsequences_of_texts_longer_than_a_machine_word():

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from zoo.errors import UserError
+from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks.text_to_image.contracts import Generator
-from zoo.tasks.text_to_image.generators.diffusion import RectifiedFlow, Sampling
+from zoo.tasks.text_to_image.generators.diffusion import RectifiedFlow, Sampling, assemble
 from zoo.tasks.text_to_image.generators.flow import draw_times, mix, path_velocity
 from zoo.tasks.text_to_image.generators.sampling import guide, seeded_noise
 from zoo.tasks.text_to_image.registry import GENERATORS
@@ -420,3 +421,71 @@ def test_what_is_frozen_is_not_trained_and_never_in_training_mode():
     assert free.train().text_tower.training
     assert free._read(TEXTS)[0].requires_grad
     assert not free.eval().text_tower.training
+
+
+def assembled(**options):
+    """A generator put together of a network that keeps what it was told."""
+
+    class Told(torch.nn.Module):
+        def __init__(self, **told):
+            super().__init__()
+            self.told = told
+
+    tower = {"text_tower": "bert_tiny_chinese", "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2}}
+    usual = {"image_size": 16, "multiple": 4, "image_tokenizer": None, "freeze_text": False, "sampling": None}
+    return assemble(Told, **{**usual, **tower, **options})
+
+
+def test_a_generator_is_put_together_of_what_is_asked_for():
+    flow = assembled()
+    assert flow.network.told == {"channels": 3, "side": 16, "text_width": 32}
+    assert (flow.image_size, flow.image_tokenizer, flow.options) == (16, None, Sampling())
+    assert all(parameter.requires_grad for parameter in flow.text_tower.parameters())
+    other = assembled(multiple=16, freeze_text=True, sampling={"steps": 7, "guidance": 2.0})
+    assert other.options == Sampling(steps=7, guidance=2.0)
+    assert other.sampling == {"solver": "euler", "steps": 7, "guidance": 2.0, "guidance_until": 0.7}
+    assert not any(parameter.requires_grad for parameter in other.text_tower.parameters())
+
+
+def test_a_generator_of_latents_is_put_together_of_those_of_its_tokenizer(monkeypatch):
+    class Latents(Tokenizer):
+        channels, num_codes = 5, None
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+    asked = []
+    monkeypatch.setattr(IMAGE_TOKENIZERS, "build", lambda name: asked.append(name) or Latents())
+    flow = assembled(image_tokenizer="mine", image_size=24)
+    assert asked == ["mine"]
+    assert flow.network.told == {"channels": 5, "side": 12, "text_width": 32}
+    assert isinstance(flow.network.told["side"], int)
+    assert flow.state_shape == (5, 12, 12)
+    assert not flow.image_tokenizer.weight.requires_grad
+    with pytest.raises(UserError, match="image_size is 12: this network takes multiples of 8 pixels"):
+        assembled(image_tokenizer="mine", image_size=12)
+    monkeypatch.setattr(Latents, "num_codes", 7)
+    with pytest.raises(UserError) as caught:
+        assembled(image_tokenizer="mine", image_size=24)
+    assert (caught.value.argument, caught.value.value) == ("image_tokenizer", "mine")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"multiple": 0}, "patch_size: give 1 or more"),
+        ({"image_size": 0}, "image_size is 0: this network takes multiples of 4 pixels"),
+        ({"image_size": 18}, "image_size is 18: this network takes multiples of 4 pixels"),
+        ({"text_tower_options": {"depth": 3}}, "--model.text_tower_options null"),
+        ({"sampling": {"step": 3}}, "sampling has no 'step'. Did you mean steps"),
+    ],
+)
+def test_what_cannot_be_put_together_is_refused(options, message):
+    with pytest.raises(UserError) as caught:
+        assembled(**options)
+    assert message in str(caught.value)
+
+
+def test_it_may_be_of_one_pixel():
+    assert assembled(image_size=1, multiple=1).network.told["side"] == 1

@@ -159,6 +159,8 @@ def test_r_precision_takes_a_matcher(matcher_file):
     looked = metric.extractors.extract_features(GENERATED)["clip"]
     expected = r_precision_scores(looked, torch.arange(COUNT), PROMPTS, read, None, draw_distractors(PROMPTS))
     assert plain(metric.compute()) == pytest.approx(expected)
+    assert list(metric.extractors.by_name) == ["clip"]
+    assert metric.extractors.lacking is None  # Inception is not even looked for
     with pytest.raises(ValueError, match="one of both"):
         zoo.metrics.RPrecision(PROMPTS)
 

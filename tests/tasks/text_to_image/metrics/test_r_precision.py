@@ -83,6 +83,11 @@ def test_folds_have_the_mean_of_all_and_a_spread():
     mean, spread = over_folds(hit)
     assert mean == pytest.approx(30)
     assert 1 < spread < 9  # of ten folds of 100: 4.6 in the mean
+    order = np.random.default_rng(0).permutation(1000)
+    means = [100 * np.mean([place < 300 for place in order[fold::10]]) for fold in range(10)]
+    assert spread == pytest.approx(np.std(means))
+    assert over_folds(hit, seed=1).standard_deviation != pytest.approx(spread)
+    assert over_folds(hit[295:305]).standard_deviation == pytest.approx(50)  # folds of one image each
     assert over_folds(hit[:1000:500]).mean == 50
     assert np.isnan(over_folds(hit[:2]).standard_deviation)
 
@@ -106,3 +111,11 @@ def test_distractors_are_written_by_their_ids():
         {"image_id": "b", "text": "绿", "distractors": ["c", "a"]},
         {"image_id": "c", "text": "蓝", "distractors": ["a", "b"]},
     ]
+
+
+def test_a_seed_is_0_where_none_is_given():
+    texts = [f"商品{place}" for place in range(120)]
+    hit = torch.arange(120) % 7 == 0
+    assert torch.equal(draw_distractors(texts), draw_distractors(texts, seed=0))
+    assert over_folds(hit) == over_folds(hit, seed=0) != over_folds(hit, seed=1)
+    assert shuffled_rows(texts, range(50)) == shuffled_rows(texts, range(50), seed=0)
