@@ -189,6 +189,8 @@ def test_a_part_has_a_learning_rate_of_its_own():
     own = [group for group in groups if group.get("lr") == 0.5]
     assert {id(p) for group in own for p in group["params"]} == {id(p) for p in model.convolution.parameters()}
     assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
+    still = parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), 0.0))
+    assert sorted(group.get("lr", 1.0) for group in still) == [0.0, 0.0, 1.0, 1.0]
     with pytest.raises(UserError, match="learning rates"):
         parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), -1.0))
 

@@ -1,6 +1,7 @@
 """The one reader of files of lines: what it passes on of any bytes, and what it says is wrong with them."""
 
 import json
+import re
 
 import pytest
 
@@ -46,6 +47,9 @@ def test_a_line_has_its_number_and_the_place_of_its_first_byte(reader):
 def test_by_default_the_first_mistake_is_raised_and_harmless_ones_are_none(tmp_path):
     (tmp_path / "x").write_bytes(b"\xef\xbb\xbfa\r\n\r\nb\r\n")
     assert [line.data for line in LineReader(tmp_path / "x", noun="row").lines()] == [b"a", b"b"]
+    (tmp_path / "x").write_bytes(b"")
+    assert not list((empty := LineReader(tmp_path / "x", noun="row", accepted={"empty_file"})).lines())
+    assert empty.num_lines == 0
     (tmp_path / "x").write_bytes(b"\n\n")
     with pytest.raises(FileError) as caught:
         list(LineReader(tmp_path / "x", noun="row").lines())
@@ -165,6 +169,8 @@ def test_a_line_that_is_no_record_is_listed_and_reading_goes_on(reader, line, ki
     assert [number for number, _, _ in read.records()] == [1, 3]
     assert listed(read) == [(kind, 2, told)]
     assert left_out == ([] if kind == "wrong_type" else [(2, told)])
+    if kind == "malformed_json":
+        assert re.search(r"not JSON \((Expecting|Unterminated|Invalid|maximum)", str(read.errors[0]))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_a_file_of_another_kind_is_one_mistake(reader, data, kind, words):
     [
         '{"query_text": "裤"}\n'.encode("gb18030")
         + b'{"query_text": "x"}\n',  # a single Chinese line is no file of them
-        '{"query_text": "裤"}\n'.encode("gb18030") + '{"query_text": "裙"}\n'.encode(),  # the other one is UTF-8
+        '{"query_text": "裤"}\n'.encode("gb18030") + '{"query_text": "裙子"}\n'.encode(),  # the other one is UTF-8
         b'{"query_text": "\xff"}\n{"query_text": "\xff"}\n',  # no GB18030 either
         b"{\n" + b'{"query_text": "x"}\n',
     ],

@@ -116,7 +116,9 @@ def test_missing_and_empty_files_are_refused(tmp_path):
         ImageTsv(tmp_path / "empty.tsv")
 
 
-def test_the_index_is_cached_away_from_the_data_and_used_again(path, cache, monkeypatch):
+@pytest.mark.parametrize(("end", "tail"), [(b"\n", b"\n"), (b"\n", b""), (b"\r\n", b"\r\n")])
+def test_the_index_is_cached_away_from_the_data_and_used_again(path, cache, monkeypatch, end, tail):
+    write(path, PICTURES, end=end, tail=tail)
     ImageTsv(path)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert len(list(cache.iterdir())) == 1
@@ -163,6 +165,20 @@ def test_a_corrupt_cache_is_made_again(path, cache, damage):
     assert isinstance(ImageTsv(path)._index, np.memmap)
 
 
+@pytest.mark.parametrize("row", [0, 2, 4])
+@pytest.mark.parametrize(("field", "by"), [("start", 1), ("length", -1), ("length", 1), ("id", 1)])
+def test_a_cached_index_of_which_a_row_is_wrong_is_made_again(tmp_path, cache, row, field, by):
+    pictures = {number: b"%d" % number for number in (10, 20, 30, 40, 50)}
+    path = write(tmp_path / "x.tsv", pictures)
+    ImageTsv(path)
+    (file,) = cache.iterdir()
+    index = np.load(file)
+    index[field][row] += by
+    with file.open("wb") as opened:
+        np.save(opened, index)
+    assert contents(ImageTsv(path)) == pictures
+
+
 def test_a_cached_index_that_does_not_fit_the_file_is_made_again(path, cache, tmp_path):
     ImageTsv(path)
     (index,) = cache.iterdir()
@@ -201,9 +217,9 @@ def test_workers_read_the_same_rows(path, method):
 
 
 def test_indexing_a_large_file_is_announced(path, monkeypatch, capsys):
-    monkeypatch.setattr(tsv_module, "_ANNOUNCED_SIZE", 1)
+    monkeypatch.setattr(tsv_module, "_ANNOUNCED_SIZE", path.stat().st_size)
     ImageTsv(path)
-    assert "Indexing MR_valid_imgs.tsv" in capsys.readouterr().err
+    assert "Indexing MR_valid_imgs.tsv (0.0 GB)" in capsys.readouterr().err
     ImageTsv(path)
     assert capsys.readouterr().err == ""
 

@@ -176,6 +176,20 @@ def test_cider_is_less_for_another_length():
     assert scores.captions["cider"][0] == pytest.approx(10 / 4 / math.sqrt(2) * math.exp(-1 / 72))
 
 
+def test_every_reference_counts_wherever_a_score_is_asked_for():
+    references = CaptionReferences([[list("ab"), list("cd")], [list("e")], [list("f")]])
+    captions = [list("cd"), list("e"), list("f")]
+    assert references.bleu(captions)[0] == pytest.approx(1)
+    assert references.cider_d([0], captions[:1]) == pytest.approx([10 * (1 + 1) / 4 / 2])
+    assert references.score(captions).captions["bleu1"] == pytest.approx([1, 1, 1])
+
+
+def test_what_other_images_have_is_not_the_last_ones():
+    references = CaptionReferences([[list("ab")], [list("a")]])  # behind all n-grams of the last image come b and ab
+    scores = references.score([list("b"), list("ab")], rows=[1, 1])
+    assert scores.captions["bleu1"] == pytest.approx([0, 1 / 2], abs=1e-8)
+
+
 def test_what_every_image_has_weighs_nothing():
     assert CaptionReferences([[list("a")], [list("a")]]).score([list("a")] * 2).corpus["cider"] == 0
 
@@ -286,7 +300,7 @@ def test_frequencies_that_are_written_are_read_back(tmp_path):
 
 
 def test_n_grams_of_every_length_are_written_as_they_read(tmp_path):
-    texts = [["甲乙丙丁戊", "丁戊己"], ["甲乙丙丁戊"], ["戊己庚"], ["丙丁戊己"], ["庚"]]
+    texts = [["甲乙丙丁戊", "丁戊己"], ["甲乙丙丁戊"], ["戊己庚"], ["丙丁戊己"], ["庚戊"]]
     frequencies = DocumentFrequencies.of([[list(text) for text in own] for own in texts])
     path = tmp_path / "a" / "b" / "frequencies.json"
     frequencies.write(path, tokenization=Tokenization())
@@ -296,6 +310,7 @@ def test_n_grams_of_every_length_are_written_as_they_read(tmp_path):
         for ngram in ngrams:
             counts[" ".join(ngram)] = counts.get(" ".join(ngram), 0) + 1
     expected = {ngram: count for ngram, count in counts.items() if count > 1}
+    assert max(counts.values()) == 5  # in all images
     assert json.loads(path.read_text("utf-8"))["frequencies"] == expected
     assert "甲 乙 丙 丁" in path.read_text("utf-8")  # legible
     asked = [list(text) for own in texts for text in own] + [list("甲丙")]

@@ -393,6 +393,21 @@ def test_a_walk_is_euler_by_hand(guidance, until):
     torch.testing.assert_close(found, state, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("strength", "times"), [(0.5, (0.5, 0.25)), (1.0, (1.0, 0.75, 0.5, 0.25))])
+def test_an_image_is_drawn_anew_from_where_its_strength_brings_it(strength, times):
+    flow = rectified().eval()
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    found = flow.image_to_image(images, TEXTS, seeds=[1, 2, 3], strength=strength, steps=4, guidance=1.0)
+    with torch.no_grad():
+        text, mask = flow._read(TEXTS)
+        data = images.float() / 127.5 - 1
+        state = (1 - strength) * data + strength * seeded_noise([1, 2, 3], (3, 8, 8))
+        for time in times:
+            state = state - 0.25 * flow.network(state, torch.full((3,), time), text, mask)
+    expected = ((state + 1) * 127.5).clamp(0, 255)
+    assert (found.float() - expected).abs().max() < 0.51
+
+
 def test_latents_are_brought_to_mean_0_and_deviation_1():
     images = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
     flow = rectified(image_tokenizer=Tokenizer())

@@ -104,6 +104,35 @@ def test_features_may_come_in_the_place_of_images_and_sides_apart():
         metric.update(GENERATED)
 
 
+def test_by_default_a_metric_is_its_function_by_default():
+    generated, true = extract(GENERATED), extract(TRUE)
+    for metric, found in (
+        (zoo.metrics.KernelDistance(), kernel_distance(generated, true)),
+        (zoo.metrics.InceptionScore(), inception_score(generated)),
+        (zoo.metrics.PrecisionRecall(), precision_recall(generated, true)),
+    ):
+        metric.update(generated) if isinstance(metric, zoo.metrics.InceptionScore) else metric.update(generated, true)
+        assert list(plain(metric.compute()).values()) == list(found)[:2]
+
+
+def test_images_are_numbered_as_they_come():
+    metric = zoo.metrics.FrechetDistance()
+    for _ in range(2):
+        for batch in extract(GENERATED).split(7):
+            metric.update(batch)
+        for batch in extract(TRUE).split(9):
+            metric.update(true_images=batch)
+        assert torch.equal(metric.sets.features("generated"), extract(GENERATED))
+        assert torch.equal(metric.sets.features("true"), extract(TRUE))
+        metric.reset()
+
+
+@pytest.mark.parametrize("features", [torch.ones(3, 2, dtype=torch.int64), torch.ones(3), torch.ones(3, 2, 2)])
+def test_what_is_no_features_is_refused(features):
+    with pytest.raises(ValueError, match=r"must be \[B, D\] of a floating type"):
+        zoo.metrics.FrechetDistance().update(features)
+
+
 def test_an_image_that_comes_twice_counts_once():
     metric = zoo.metrics.KernelDistance(extract, subsets=5, subset_size=20)
     for rows in (torch.arange(COUNT), torch.arange(7)):

@@ -74,4 +74,5 @@ def test_copies_are_told_from_images_like_the_true_ones():
     copied = memorisation_scores(nearest(half, training)[0], bar)
     assert fresh["copied"] < 4
     assert copied["copied"] == pytest.approx(50, abs=3)
+    assert fresh["nearest_training_true"] == bar.mean().item()
     assert copied["nearest_training"] > fresh["nearest_training"] == pytest.approx(bar.mean().item(), abs=0.05)
