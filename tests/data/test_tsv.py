@@ -52,6 +52,7 @@ def test_md5_ids(tmp_path):
     images = ImageTsv(write(tmp_path / "T2I_train.img.tsv", pictures), id_type=str)
     assert contents(images) == pictures
     assert images.row_of("00ff" * 8) == 1
+    assert images.rows_of([]).tolist() == []
 
 
 def test_rows_of_many_ids(path):

@@ -319,6 +319,13 @@ def test_n_grams_of_every_length_are_written_as_they_read(tmp_path):
     np.testing.assert_allclose(*found)
 
 
+def test_a_count_may_be_of_one_image_or_of_all(tmp_path):
+    record = {"tokenization": Tokenization().signature, "images": 2, "frequencies": {"a": 1, "b": 2}}
+    (tmp_path / "f.json").write_text(json.dumps(record))
+    frequencies = DocumentFrequencies.read(tmp_path / "f.json", tokenization=Tokenization())
+    assert frequencies.weights(frequencies.index.encode([["a"], ["b"]])) == pytest.approx([math.log(2), 0])
+
+
 def test_frequencies_of_other_tokens_are_refused(tmp_path):
     DocumentFrequencies.of(PICTURES).write(tmp_path / "f.json", tokenization=Tokenization(lowercase=True))
     with pytest.raises(UserError, match=r"are of 'tokens:muge\|case:lower.*' and the captions are cut by .*case:kept"):
