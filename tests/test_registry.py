@@ -254,6 +254,23 @@ def test_a_family_is_named_by_its_prefix_alone(houses):
         Registry("room", "json").build("house")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("X", ["atticX"]),
+        ("attic?", ["atticX"]),
+        ("attic", ["attic", "atticX"]),
+        ("att[a-z]c", ["attic"]),
+        ("*X", ["atticX"]),
+    ],
+)
+def test_a_pattern_is_a_part_of_a_name_unless_it_has_a_wildcard(pattern, names):
+    registry = Registry("room", "json")
+    for name in ("atticX", "attic", "barn"):
+        registry.register(SimpleNamespace(__name__=name, __module__="x"))
+    assert registry.names(pattern) == names
+
+
 def test_a_prefix_is_taken_once(houses):
     with pytest.raises(UserError, match="'hotel:' .* already registered"):
         houses.register_prefix("hotel:")(lambda name: name)
@@ -280,7 +297,9 @@ def test_a_built_module_is_taken_as_it_is(houses):
         houses.build_or_take("room", "hotel:single", {"doors": 2})
     with pytest.raises(UserError) as caught:
         houses.build_or_take("room", "castle", None)
-    assert "To drop" not in str(caught.value)
+    with pytest.raises(UserError) as plainly:
+        houses.build("castle")
+    assert str(caught.value) == str(plainly.value)
 
 
 def test_a_variant_tells_what_its_builder_tells():

@@ -51,6 +51,7 @@ def test_md5_ids(tmp_path):
     pictures = {"8cf9" * 8: b"a", "00ff" * 8: b"b"}
     images = ImageTsv(write(tmp_path / "T2I_train.img.tsv", pictures), id_type=str)
     assert contents(images) == pictures
+    assert (images.id_type, images.ids.dtype.kind) == ("str", "U")
     assert images.row_of("00ff" * 8) == 1
     assert images.rows_of([]).tolist() == []
 

@@ -113,7 +113,10 @@ def test_half_precision_is_kept_as_fp32():
     expected = feed(make_metric(split), split).compute()
     halved = split | {f"{side}_embeddings": split[f"{side}_embeddings"].bfloat16() for side in ("query", "image")}
     metric = feed(make_metric(split), halved)
-    assert metric.query_embeddings[0].dtype == torch.float32
+    metric.update(torch.tensor([split["query_ids"][0]], dtype=torch.int32), torch.ones(1, 8), side="query")
+    assert {ids.dtype for ids in metric.query_ids} == {torch.int64}
+    assert metric.query_embeddings.pop().dtype == torch.float32
+    metric.query_ids.pop()
     assert metric.compute() == expected
 
 

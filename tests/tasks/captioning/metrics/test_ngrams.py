@@ -280,6 +280,13 @@ def test_images_are_counted_once_whatever_their_references():
     assert frequencies.weights(ngrams) == pytest.approx(expected)  # 短 裤 天 短裤 裤天 短裤天
 
 
+def test_an_n_gram_may_be_the_only_one():
+    frequencies = DocumentFrequencies.of([[["a"]], [["a"], ["a"]], [[]]])
+    assert (frequencies.counts.tolist(), frequencies.images) == ([2], 3)
+    assert DocumentFrequencies.of([[[]], [[]]]).counts.tolist() == []
+    assert CaptionReferences([[["a"]], [["a"]], [[]]]).document_frequencies.counts.tolist() == [2]
+
+
 def test_frequencies_of_the_same_references_change_nothing():
     given = CaptionReferences(PICTURES, document_frequencies=DocumentFrequencies.of(PICTURES))
     assert given.score(CAPTIONS).corpus == pytest.approx(CaptionReferences(PICTURES).score(CAPTIONS).corpus)

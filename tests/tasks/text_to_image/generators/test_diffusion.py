@@ -435,6 +435,8 @@ def test_what_is_frozen_is_not_trained_and_never_in_training_mode():
     free = rectified(image_tokenizer=Tokenizer())
     assert free.train().text_tower.training
     assert free._read(TEXTS)[0].requires_grad
+    with torch.no_grad():
+        assert not free._read(TEXTS)[0].requires_grad
     assert not free.eval().text_tower.training
 
 
