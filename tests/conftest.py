@@ -390,6 +390,16 @@ def put_in_cache(hub_cache):
 
 
 @pytest.fixture
+def group_of_one(tmp_path):
+    """Makes this process a process group, over gloo: what is gathered goes the whole way, and is what it was."""
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
 def run_processes(tmp_path):
     """``run_processes(world_size, function, *arguments)``: what the function returns on each process, over gloo.
 

@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from zoo.errors import UserError
-from zoo.registry import IMAGE_TOKENIZERS, IMAGE_TOWERS, TEXT_TOWERS, Registry
+from zoo.registry import IMAGE_TOKENIZERS, IMAGE_TOWERS, TEXT_TOWERS, Registry, create, find_registries, list_models
 
 ONE_FILE = """
 from zoo_test_rooms_registry import ROOMS
@@ -178,3 +180,154 @@ def test_variants_are_one_builder_under_several_names():
         registry.build("tower", floors="x")
     with pytest.raises(UserError, match="already registered"):
         registry.register_variant("tower", "Build another.", house, 1)
+
+
+@pytest.fixture
+def houses():
+    """A registry of a house and a family of hotels."""
+    registry = Registry("room", "json")
+
+    @registry.register
+    def house(*, floors: int = 1, share: float = 0.5, open: bool = False, name: str = "", doors: tuple[int, ...] = ()):
+        return (floors, share, open, name, doors)
+
+    @registry.register_prefix("hotel:", names=lambda: ["single", "double"])
+    def hotel(name: str, *, floors: int = 1):
+        """Build a room of a hotel.
+
+        Args:
+            floors: Above each other.
+        """
+        return (name, floors)
+
+    @registry.register_prefix("tent:")
+    def tent(name: str):
+        return name
+
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({"floors": 2}, True),
+        ({"floors": 2.0}, False),
+        ({"floors": True}, False),
+        ({"share": 1}, True),
+        ({"share": 0.1}, True),
+        ({"share": True}, False),
+        ({"share": "1"}, False),
+        ({"open": True}, True),
+        ({"open": 1}, False),
+        ({"name": "x"}, True),
+        ({"name": 1}, False),
+        ({"doors": [1, 2]}, True),
+        ({"doors": (1, 2)}, True),
+        ({"doors": [1, True]}, False),
+        ({"doors": 1}, False),
+    ],
+)
+def test_which_kinds_of_values_an_option_takes(houses, options, taken):
+    if taken:
+        ((name, value),) = options.items()
+        assert value in houses.build("house", **options)
+        return
+    with pytest.raises(UserError, match=f"room 'house': {next(iter(options))} is "):
+        houses.build("house", **options)
+
+
+def test_a_family_is_named_by_its_prefix_alone(houses):
+    assert houses.prefixes == ["hotel:", "tent:"]
+    assert houses.names() == ["house"]
+    assert houses.names("ou") == houses.names("h*") == ["house"]
+    assert houses.names("OU") == []
+    assert houses.names("hotel:") == ["hotel:single", "hotel:double"]
+    assert houses.names("hotel:d") == ["hotel:double"]
+    assert houses.names("tent:") == []
+    assert houses.build("tent:~/x") == str(Path.home() / "x")  # a family's name may be a path
+    assert houses.describe("hotel:single") == "Build a room of a hotel."
+    assert houses.describe("house") == ""
+    assert houses.options("hotel:single") == {"floors": 1}
+    with pytest.raises(UserError, match="no room 'hotel:'.* Valid are house, or hotel:NAME, or tent:NAME"):
+        houses.build("hotel:")
+    with pytest.raises(UserError, match="Valid are none yet"):
+        Registry("room", "json").build("house")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("X", ["atticX"]),
+        ("attic?", ["atticX"]),
+        ("attic", ["attic", "atticX"]),
+        ("att[a-z]c", ["attic"]),
+        ("*X", ["atticX"]),
+    ],
+)
+def test_a_pattern_is_a_part_of_a_name_unless_it_has_a_wildcard(pattern, names):
+    registry = Registry("room", "json")
+    for name in ("atticX", "attic", "barn"):
+        registry.register(SimpleNamespace(__name__=name, __module__="x"))
+    assert registry.names(pattern) == names
+
+
+def test_a_prefix_is_taken_once(houses):
+    with pytest.raises(UserError, match="'hotel:' .* already registered"):
+        houses.register_prefix("hotel:")(lambda name: name)
+    houses.register_prefix("hotels:")(lambda name: name)
+
+
+def test_a_name_of_a_notebook_does_not_take_a_files(houses):
+    def house():
+        return 1
+
+    house.__module__ = "__main__"
+    with pytest.raises(UserError, match="'house' of __main__ is already registered by"):
+        houses.register(house)
+
+
+def test_a_built_module_is_taken_as_it_is(houses):
+    built = object()
+    assert houses.build_or_take("room", built, None) is houses.build_or_take("room", built, {}) is built
+    with pytest.raises(UserError, match="room is a built module: room_options"):
+        houses.build_or_take("room", built, {"floors": 2})
+    assert houses.build_or_take("room", "hotel:single", {"floors": 2}) == ("single", 2)
+    assert houses.build_or_take("room", "hotel:single", None) == ("single", 1)
+    with pytest.raises(UserError, match=r"has no option 'doors'.*\. To drop .*: --model\.room_options null$"):
+        houses.build_or_take("room", "hotel:single", {"doors": 2})
+    with pytest.raises(UserError) as caught:
+        houses.build_or_take("room", "castle", None)
+    with pytest.raises(UserError) as plainly:
+        houses.build("castle")
+    assert str(caught.value) == str(plainly.value)
+
+
+def test_a_variant_tells_what_its_builder_tells():
+    registry = Registry("room", "json")
+
+    def bare(*, floors: int):
+        return floors
+
+    registry.register_variant("shed", "Build a shed.", bare, floors=2)
+    builder = registry.builder("shed")
+    assert (builder.__name__, builder.__module__, builder.__doc__) == ("shed", __name__, "Build a shed.")
+    assert registry.build("shed") == 2
+
+
+def test_everything_has_a_registry():
+    kinds = {registry.kind for registry in find_registries()}
+    assert {"image tower", "text tower", "image tokenizer", "generator", "captioner"} <= kinds
+    assert "resnet50" in list_models("resnet")
+    assert {"bert_tiny_chinese", "softmax", "vqgan_tiny"} <= set(list_models())
+    assert list_models("timm:resnet10t") == ["timm:resnet10t"]
+
+
+def test_a_model_is_created_by_its_name(monkeypatch, houses):
+    towers = Registry("tower", "json")
+    towers.register(lone := SimpleNamespace(__name__="lone", __module__="x"))
+    monkeypatch.setattr("zoo.registry.find_registries", lambda: [towers, houses])
+    assert create("house", floors=3)[0] == 3
+    assert create("hotel:single", floors=3) == ("single", 3)
+    assert towers.builder("lone") is lone
+    with pytest.raises(UserError, match=r"no model 'hous'\. Did you mean house\? Valid are lone, house"):
+        create("hous")

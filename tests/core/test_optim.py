@@ -1,12 +1,24 @@
 import math
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder, RichProgressBar
 from torch import nn
 
-from zoo.core.optim import parameter_groups, training_steps, two_cosines_ratio, warmup_cosine, warmup_cosine_ratio
+from zoo.core.optim import (
+    OptimizerOptions,
+    adamw,
+    layer_rates,
+    parameter_groups,
+    refuse_late_changes,
+    training_steps,
+    two_cosines_ratio,
+    warmup_cosine,
+    warmup_cosine_ratio,
+)
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
@@ -78,6 +90,12 @@ def test_golden_rates():
     assert rates == pytest.approx([2 * ratio for ratio in ratios])
 
 
+def test_a_schedule_may_be_of_one_step_or_fall_not_at_all():
+    assert schedule(1, warmup_steps=0, total_steps=1)[0] == [2.0]
+    assert schedule(4, warmup_steps=0, total_steps=3, min_ratio=1)[0] == [2.0] * 4
+    assert schedule(4, warmup_steps=0, total_steps=3)[0][-1] == 0
+
+
 def test_without_warm_up_the_peak_comes_first():
     rates, _ = schedule(4, warmup_steps=0, total_steps=4)
     assert rates == pytest.approx([2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5)])
@@ -137,13 +155,15 @@ def limits(estimated, **options):
 
 def test_a_training_has_as_many_steps_as_the_trainer_says():
     assert training_steps(limits(7, max_epochs=2)) == 7
+    assert training_steps(limits(1, max_steps=1)) == 1
     assert training_steps(limits(math.inf, max_epochs=0)) == 1
+    assert training_steps(limits(math.inf, max_steps=0)) == 1
     assert training_steps(limits(-1, max_epochs=2, limit_train_batches=0)) == 1
 
 
 @pytest.mark.parametrize(
     ("estimated", "epochs", "argument"),
-    [(math.inf, -1, "trainer.max_epochs"), (-1, 2, "trainer.max_steps")],  # the second: of batches that nobody counts
+    [(math.inf, -1, "trainer.max_epochs"), (-1, 2, "trainer.max_steps"), (0, 2, "trainer.max_steps")],
 )
 def test_a_training_without_an_end_is_refused(estimated, epochs, argument):
     with pytest.raises(UserError, match="the learning rate falls along a cosine, which needs an end") as caught:
@@ -169,5 +189,97 @@ def test_a_part_has_a_learning_rate_of_its_own():
     own = [group for group in groups if group.get("lr") == 0.5]
     assert {id(p) for group in own for p in group["params"]} == {id(p) for p in model.convolution.parameters()}
     assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
+    still = parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), 0.0))
+    assert sorted(group.get("lr", 1.0) for group in still) == [0.0, 0.0, 1.0, 1.0]
     with pytest.raises(UserError, match="learning rates"):
         parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), -1.0))
+
+
+def by_hand(start, gradients, rate, options):
+    """AdamW as its paper has it (Loshchilov and Hutter 2019, arXiv:1711.05101), over a matrix."""
+    weights, mean, square = start.double(), torch.zeros(()), torch.zeros(())
+    for step, gradient in enumerate(gradients, start=1):
+        first, second = options.betas
+        mean = first * mean + (1 - first) * gradient.double()
+        square = second * square + (1 - second) * gradient.double() ** 2
+        weights = weights * (1 - rate * options.weight_decay)
+        weights = weights - rate * (mean / (1 - first**step)) / ((square / (1 - second**step)).sqrt() + options.eps)
+    return weights.float()
+
+
+USUAL = OptimizerOptions(weight_decay=0.1, betas=(0.8, 0.7), eps=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        USUAL,
+        replace(USUAL, betas=(0.5, 0.7)),
+        replace(USUAL, betas=(0.8, 0.99)),
+        replace(USUAL, eps=0.5),
+        replace(USUAL, weight_decay=2.0),
+        replace(USUAL, rate_factor=0.25),
+    ],
+)
+def test_adamw_heeds_all_its_options(options):
+    layer = nn.Linear(3, 2, bias=False)
+    start, gradients = layer.weight.detach().clone(), torch.randn(4, 2, 3)
+    optimizer = adamw(layer, 0.1, options)
+    for gradient in gradients:
+        layer.weight.grad = gradient.clone()
+        optimizer.step()
+    rate = 0.1 * options.rate_factor
+    torch.testing.assert_close(layer.weight.detach(), by_hand(start, gradients, rate, options), rtol=1e-5, atol=1e-6)
+
+
+def test_a_factor_is_on_the_rates_of_parts_too():
+    model = Model()
+    options = OptimizerOptions(rate_factor=0.5)
+    optimizer = adamw(model, 0.2, options, dict.fromkeys(model.convolution.parameters(), 0.01))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in model.convolution.parameters()} == {0.005}
+    assert rates[id(model.table.weight)] == rates[id(model.logit_scale)] == 0.1
+
+
+def test_a_negative_learning_rate_is_refused_and_none_is_not():
+    with pytest.raises(UserError) as caught:
+        adamw(Model(), -0.1, OptimizerOptions())
+    assert caught.value.argument == "learning_rate"
+    assert adamw(Model(), 0.0, OptimizerOptions()).defaults["lr"] == 0
+
+
+def test_each_layer_learns_slower_than_the_next():
+    layers = [[nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))], [nn.Parameter(torch.zeros(1))]]
+    rates = layer_rates(layers, 0.8, 0.5)
+    assert [[rates[p] for p in layer] for layer in layers] == [[0.2, 0.2], [0.4]]
+    assert set(layer_rates(layers, 0.8, 1.0).values()) == {0.8}
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("on_divergence", "go on", "restore"),
+        ("max_restores", 0, 1),
+        ("rate_factor", 0.0, 1e-9),
+        ("rate_factor", math.inf, 7.0),
+        ("rate_factor", math.nan, 1.0),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused(name, bad, good):
+    with pytest.raises(UserError) as caught:
+        OptimizerOptions(**{name: bad})
+    assert caught.value.argument == f"model.optimizer.{name}"
+    assert getattr(OptimizerOptions(**{name: good}), name) == good
+
+
+def test_restores_have_no_effect_where_a_training_stops():
+    assert set(OptimizerOptions(on_divergence="stop").idle()) == {"max_restores"}
+    assert OptimizerOptions(on_divergence="restore").idle() == {}
+
+
+def test_a_callback_that_changes_the_learning_rate_is_refused_among_others():
+    refuse_late_changes([RichProgressBar()])
+    with pytest.raises(UserError) as caught:
+        refuse_late_changes([RichProgressBar(), LearningRateFinder()])
+    found = (caught.value.argument, caught.value.value, caught.value.valid)
+    assert found == ("trainer.callbacks", "LearningRateFinder", "model.learning_rate")

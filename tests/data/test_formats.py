@@ -5,6 +5,10 @@ import pytest
 from zoo.data.formats import (
     Caption,
     Query,
+    caption_errors,
+    description_errors,
+    is_integer,
+    query_errors,
     read_captions,
     read_queries,
     read_text_tsv,
@@ -199,3 +203,143 @@ def test_a_submission_is_accepted_by_the_packaged_evaluator(tmp_path):
     write_queries(tmp_path / "found.jsonl", found, schema="cn_clip")
     scores = compute_score(str(tmp_path / "truth.jsonl"), str(tmp_path / "found.jsonl"))
     assert scores == pytest.approx([200 / 3, 0, 100, 100])
+
+
+# --- what is valid -----------------------------------------------------------------------------------------------
+
+
+def kinds(found):
+    return [kind for kind, _ in found]
+
+
+@pytest.mark.parametrize(
+    ("record", "plain", "labelled"),
+    [
+        ({"query_id": 1, "query_text": "裤", "item_ids": [2]}, [], []),
+        ({"query_id": 1, "query_text": "裤", "item_ids": []}, [], ["no_image"]),
+        ({"query_id": 1, "query_text": "裤"}, [], ["missing_key"]),
+        ({"text_id": 1, "text": "裤", "image_ids": [2]}, [], []),
+        ({"text_id": 1, "text": "裤", "item_ids": [2]}, [], ["missing_key"]),
+        ({"text_id": 1, "query_text": "裤", "image_ids": [2]}, ["missing_key"], ["missing_key"]),
+        ({"query_id": 1, "query_text": " ", "item_ids": [2], "kind": "name"}, ["empty_text"], ["empty_text"]),
+        ({"query_id": 1, "query_text": "裤", "item_ids": [2, True]}, ["wrong_type"], ["wrong_type"]),
+        ({"query_id": 1, "query_text": "裤", "item_ids": (2,)}, ["wrong_type"], ["wrong_type"]),
+        ({"query_id": 1.0, "query_text": 2, "item_ids": None, "kind": 3}, ["wrong_type"] * 4, ["wrong_type"] * 4),
+        ({}, ["missing_key"] * 2, ["missing_key"] * 3),
+    ],
+)
+def test_what_is_wrong_with_a_query(record, plain, labelled):
+    assert kinds(query_errors(record)) == plain
+    assert kinds(query_errors(record, labelled=True)) == labelled
+
+
+@pytest.mark.parametrize(
+    ("record", "plain", "labelled"),
+    [
+        ({"image_id": "a", "text": ["裤", "裙"]}, [], []),
+        ({"image_id": "a"}, [], ["missing_key"]),
+        ({"image_id": "a", "text": []}, ["empty_text"], ["empty_text"]),
+        ({"image_id": "a", "text": "裤"}, ["wrong_type"], ["wrong_type"]),
+        ({"image_id": "a", "text": ["裤", " ", 3, "\ud83d"]}, ["empty_text", "wrong_type", "not_utf8"], None),
+        ({"image_id": "", "text": ["裤"]}, ["wrong_type"], None),
+        ({"image_id": 7, "text": ["裤"]}, ["wrong_type"], None),
+        ({"text": ["裤"]}, ["missing_key"], None),
+    ],
+)
+def test_what_is_wrong_with_references(record, plain, labelled):
+    assert kinds(caption_errors(record)) == plain
+    assert kinds(caption_errors(record, labelled=True)) == (plain if labelled is None else labelled)
+
+
+def test_a_missing_key_is_told_among_those_that_are_there():
+    assert dict(query_errors({}))["missing_key"].startswith("no query_text in an empty object")
+    ((_, message),) = query_errors({"query_id": 1, "kind": "name"})
+    assert message == "no query_text among query_id, kind; add it"
+
+
+def test_a_wrong_reference_is_counted_from_one():
+    ((_, message),) = caption_errors({"image_id": "a", "text": ["裤", " ", "裙"]})
+    assert message.startswith('reference 2 of 3: text is " "')
+
+
+@pytest.mark.parametrize(
+    ("image_id", "text", "expected"),
+    [
+        ("a", "裤", []),
+        ("a" * 128, "裤", []),
+        ("a" * 129, "裤", ["wrong_type"]),
+        ("", "裤", ["wrong_type"]),
+        ("a", "\u3000", ["empty_text"]),
+        ("", "", ["wrong_type", "empty_text"]),
+    ],
+)
+def test_what_is_wrong_with_a_description(image_id, text, expected):
+    assert kinds(description_errors(image_id, text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, True),
+        (2**63 - 1, True),
+        (2**63, False),
+        (-(2**63), True),
+        (-(2**63) - 1, False),
+        (True, False),
+        (1.0, False),
+    ],
+)
+def test_an_integer_is_one_that_int64_holds(value, expected):
+    assert is_integer(value) is expected
+
+
+def test_chinese_clips_images_are_written_by_its_key(tmp_path):
+    write_queries(tmp_path / "q.jsonl", [QUERIES[1]], schema="cn_clip")
+    line = {"text_id": 8427, "text": 'a "quoted" 裤\t子', "image_ids": [1], "kind": "name"}
+    assert json.loads((tmp_path / "q.jsonl").read_text("utf-8")) == line
+
+
+def test_lines_are_counted_whatever_stands_between_them(tmp_path):
+    (tmp_path / "c.jsonl").write_text('\n{"image_id": "a", "text": ["裤"]}\n\n{"image_id": "b"}\n', encoding="utf-8")
+    assert read_captions(tmp_path / "c.jsonl") == [Caption("a", ("裤",), 2), Caption("b", (), 4)]
+    (tmp_path / "t.tsv").write_text("\na\t 裤 \n\nb\t裙\tx\n", encoding="utf-8")
+    assert [tuple(each) for each in read_text_tsv(tmp_path / "t.tsv")] == [("a", "裤", 2), ("b", "裙\tx", 4)]
+
+
+@pytest.mark.parametrize(
+    ("read", "line", "noun"),
+    [
+        (read_queries, '{"query_id": 1, "query_text": 3}', "query 1"),
+        (read_captions, '{"image_id": "a", "text": 3}', "image a"),
+        (read_text_tsv, "a\t ", "image a"),
+    ],
+)
+def test_an_error_says_what_its_id_is_of(tmp_path, read, line, noun):
+    (tmp_path / "x").write_text(line, encoding="utf-8")
+    with pytest.raises(FileError, match=rf"x:1: {noun}: "):
+        read(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("read", "line"),
+    [(read_captions, '{"image_id": "a", "text": ["裤"]}'), (read_text_tsv, "a\t裤")],
+)
+def test_an_image_comes_once(tmp_path, read, line):
+    (tmp_path / "x").write_text(f"{line}\n{line}\n", encoding="utf-8")
+    rows = read(tmp_path / "x", errors := [])
+    assert len(rows) == 1
+    assert [(error.line, error.id, error.kind) for error in errors] == [(2, "a", "duplicate_id")]
+
+
+def test_texts_are_written_as_utf8_with_plain_line_ends(tmp_path):
+    write_text_tsv(tmp_path / "t.tsv", [("a", "裤"), ("b", "裙\tx")])
+    assert (tmp_path / "t.tsv").read_bytes() == "a\t裤\nb\t裙\tx\n".encode()
+    write_captions(tmp_path / "c.jsonl", [("a", ["裤", "裙"]), ("b", [])])
+    expected = '{"image_id": "a", "text": ["裤", "裙"]}\n{"image_id": "b"}\n'
+    assert (tmp_path / "c.jsonl").read_bytes() == expected.encode()
+
+
+def test_a_query_may_be_blank_where_it_is_read_alone(tmp_path):
+    """A check lists it; MUGE's files have some."""
+    (tmp_path / "q.jsonl").write_text('{"query_id": 1, "query_text": " "}\n')
+    assert read_queries(tmp_path / "q.jsonl") == [Query(1, " ")]

@@ -61,6 +61,46 @@ def test_rows_of_a_group_are_dealt_in_runs():
     assert rows[:10] != sorted(rows[:10])
 
 
+def grouped(groups, group_size, epoch=0, seed=0):
+    """The rows of an epoch in one batch, as they are dealt."""
+    rows = len(groups)
+    place = {"batch_size": rows, "seed": seed, "rank": 0, "world_size": 1, "progress": lambda: epoch}
+    (batch,) = TrainingBatchSampler(rows, **place, groups=np.array(groups), group_size=group_size)
+    return [row for _, row in batch]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+@pytest.mark.parametrize("group_size", [2, 3, 100])
+def test_the_runs_are_those_that_lists_give(epoch, group_size):
+    """Shuffle the rows, cut each group's into runs, shuffle the runs: the order that a resumed run goes on with."""
+    groups = [number % 7 if number < 40 else number for number in range(60)]
+    random = np.random.default_rng((3, epoch))
+    of_group = {}
+    for row in random.permutation(60).tolist():
+        of_group.setdefault(groups[row], []).append(row)
+    runs = [
+        rows[start : start + group_size]
+        for _, rows in sorted(of_group.items())
+        for start in range(0, len(rows), group_size)
+    ]
+    places = random.permutation(len(runs))
+    assert grouped(groups, group_size, epoch, seed=3) == [row for index in places.argsort() for row in runs[index]]
+
+
+def test_runs_come_in_another_order_each_epoch():
+    groups = np.arange(40) // 4
+    orders = [[group for group, _ in itertools.groupby(groups[grouped(groups, 4, epoch)])] for epoch in range(3)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len(set(map(tuple, orders))) == 3
+
+
+def test_groups_of_one_row_are_no_groups():
+    by_groups = TrainingBatchSampler(
+        12, batch_size=4, seed=0, rank=0, world_size=1, progress=lambda: 0, groups=np.arange(12) // 3
+    )
+    assert list(by_groups) == list(training(12, 4))
+
+
 def regrouped(groups_of, done=0, num_rows=12):
     """Deals pairs of a data's own groups, 0 0 1 1 …, where an epoch has no others."""
     return TrainingBatchSampler(
@@ -102,6 +142,12 @@ def test_groups_of_other_rows_are_refused():
 
 def test_a_small_split_makes_one_smaller_batch():
     assert [len(batch) for batch in training(7, 128, world_size=2)] == [3]
+
+
+def test_as_many_rows_as_processes_are_one_each():
+    assert [row for rank in range(3) for ((_, row),) in training(3, 5, 3, rank)] == [
+        row for ((_, row),) in training(3, 1)
+    ]
 
 
 def test_fewer_rows_than_processes_is_an_error():

@@ -51,7 +51,9 @@ def test_md5_ids(tmp_path):
     pictures = {"8cf9" * 8: b"a", "00ff" * 8: b"b"}
     images = ImageTsv(write(tmp_path / "T2I_train.img.tsv", pictures), id_type=str)
     assert contents(images) == pictures
+    assert (images.id_type, images.ids.dtype.kind) == ("str", "U")
     assert images.row_of("00ff" * 8) == 1
+    assert images.rows_of([]).tolist() == []
 
 
 def test_rows_of_many_ids(path):
@@ -102,7 +104,10 @@ def test_broken_base64_is_an_error_when_it_is_read_and_its_row_is_named(path):
     images = ImageTsv(path)
     with pytest.raises(ImageError, match="not base64"):
         images[3]
-    assert str(images.error(3, "is broken", kind="bad_image")) == f"{path}:4: image 77: is broken"
+    error = images.error(3, "is broken", kind="bad_image")
+    assert str(error) == f"{path}:4: image 77: is broken"
+    assert (error.file, error.line, error.id, error.kind) == (str(path), 4, 77, "bad_image")
+    assert JoinedTsv([images]).error(3, "is broken", kind="bad_image").kind == "bad_image"
 
 
 def test_missing_and_empty_files_are_refused(tmp_path):
@@ -113,7 +118,9 @@ def test_missing_and_empty_files_are_refused(tmp_path):
         ImageTsv(tmp_path / "empty.tsv")
 
 
-def test_the_index_is_cached_away_from_the_data_and_used_again(path, cache, monkeypatch):
+@pytest.mark.parametrize(("end", "tail"), [(b"\n", b"\n"), (b"\n", b""), (b"\r\n", b"\r\n")])
+def test_the_index_is_cached_away_from_the_data_and_used_again(path, cache, monkeypatch, end, tail):
+    write(path, PICTURES, end=end, tail=tail)
     ImageTsv(path)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert len(list(cache.iterdir())) == 1
@@ -137,6 +144,18 @@ def test_the_time_of_change_alone_makes_a_new_index(path, cache):
     assert contents(ImageTsv(path)) == changed
 
 
+def test_an_equally_long_file_with_other_rows_is_indexed_again(path):
+    """The rows that a cached index is held against, the first, middle and last, are as they were."""
+    names = [10, 21, 30, 42, 50]
+    write(path, {name: b"%d" % name for name in names})
+    ImageTsv(path)
+    write(path, changed := {name: b"%d" % name for name in (10, 42, 30, 21, 50)})
+    os.utime(path, ns=(1, 1))
+    images = ImageTsv(path)
+    assert contents(images) == changed
+    assert images.rows_of([42, 21]).tolist() == [1, 3]
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-9], lambda data: data[:40], lambda _: b"", lambda _: b"junk" * 99]
 )
@@ -146,6 +165,20 @@ def test_a_corrupt_cache_is_made_again(path, cache, damage):
     index.write_bytes(damage(index.read_bytes()))
     assert contents(ImageTsv(path)) == PICTURES
     assert isinstance(ImageTsv(path)._index, np.memmap)
+
+
+@pytest.mark.parametrize("row", [0, 2, 4])
+@pytest.mark.parametrize(("field", "by"), [("start", 1), ("length", -1), ("length", 1), ("id", 1)])
+def test_a_cached_index_of_which_a_row_is_wrong_is_made_again(tmp_path, cache, row, field, by):
+    pictures = {number: b"%d" % number for number in (10, 20, 30, 40, 50)}
+    path = write(tmp_path / "x.tsv", pictures)
+    ImageTsv(path)
+    (file,) = cache.iterdir()
+    index = np.load(file)
+    index[field][row] += by
+    with file.open("wb") as opened:
+        np.save(opened, index)
+    assert contents(ImageTsv(path)) == pictures
 
 
 def test_a_cached_index_that_does_not_fit_the_file_is_made_again(path, cache, tmp_path):
@@ -186,9 +219,9 @@ def test_workers_read_the_same_rows(path, method):
 
 
 def test_indexing_a_large_file_is_announced(path, monkeypatch, capsys):
-    monkeypatch.setattr(tsv_module, "_ANNOUNCED_SIZE", 1)
+    monkeypatch.setattr(tsv_module, "_ANNOUNCED_SIZE", path.stat().st_size)
     ImageTsv(path)
-    assert "Indexing MR_valid_imgs.tsv" in capsys.readouterr().err
+    assert "Indexing MR_valid_imgs.tsv (0.0 GB)" in capsys.readouterr().err
     ImageTsv(path)
     assert capsys.readouterr().err == ""
 

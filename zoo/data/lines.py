@@ -212,17 +212,18 @@ class LineReader:
     def columns(self) -> Iterator[tuple[int, str, str]]:
         """Read the lines of a TSV of texts: the line, its first column, and what is behind the first tab."""
         for place, (number, _, data) in enumerate(self.lines()):
-            token, tab, rest = data.partition(b"\t")
             try:
-                if not tab:
-                    message = f"no tab in {shown(data.decode())}; write an id, a tab and a text"
-                    self.report("wrong_columns", message, number)
-                else:
-                    yield number, token.decode(), rest.decode()
+                text = data.decode()
             except UnicodeDecodeError as error:
                 if place == 0 and self._is_of_another_kind(number):
                     return
-                self._report_bytes(error, number, _decoded(token) if tab else None)
+                self._report_bytes(error, number, _decoded(data.partition(b"\t")[0]) if b"\t" in data else None)
+                continue
+            token, tab, rest = text.partition("\t")
+            if tab:
+                yield number, token, rest
+            else:
+                self.report("wrong_columns", f"no tab in {shown(text)}; write an id, a tab and a text", number)
 
     def image_lines(self, id_type: type[Id]) -> Iterator[ImageLine]:
         """Read the lines of a TSV of images; an id that is none is reported, and given as None."""
@@ -306,13 +307,13 @@ def _file_kind(data: bytes) -> tuple[Kind, str]:
 
 
 def _is_gb18030(data: bytes) -> bool:
-    """Tell whether a text of several Chinese lines is GB18030, and none of them UTF-8."""
+    """Tell whether a text of several Chinese lines is GB18030: most are not UTF-8, as a short one may be by chance."""
     try:
         data.decode("gb18030")
     except UnicodeDecodeError:
         return False
     chinese = [line for line in data.splitlines() if not line.isascii()]
-    return len(chinese) > 1 and not any(map(_is_utf8, chinese))
+    return len(chinese) > 1 and 2 * sum(map(_is_utf8, chinese)) < len(chinese)
 
 
 def _is_utf8(data: bytes) -> bool:

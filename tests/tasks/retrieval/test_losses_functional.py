@@ -102,16 +102,17 @@ def test_smoothed_labels_are_those_of_torch_over_what_enters():
 def test_an_image_that_a_query_names_is_no_negative_of_it():
     """Row 0 is (query 7, image 1), and query 7 also names image 3, which is that of row 2."""
     images, texts = embeddings(4)
+    scale = torch.tensor(2.0)  # so small that every pair weighs something
     ids = {"image_ids": torch.tensor([1, 2, 3, 4]), "query_ids": torch.tensor([7, 8, 9, 10])}
     positives = torch.tensor([[1, 3], [2, -1], [3, -1], [4, -1]])
-    logits = SCALE * images @ texts.T
+    logits = scale * images @ texts.T
     logits[2, 0] = -torch.inf  # image of row 2, text of row 0; the other way round they are negatives
     plain = (cross_entropy(logits, torch.arange(4)) + cross_entropy(logits.T, torch.arange(4))) / 2
-    torch.testing.assert_close(clip_loss(images, texts, SCALE, **ids, positives=positives), plain)
+    torch.testing.assert_close(clip_loss(images, texts, scale, **ids, positives=positives), plain)
     bias = torch.tensor(-3.0)
-    left_out = torch.nn.functional.softplus(SCALE * images[2] @ texts[0] + bias) / 4
-    whole = siglip_loss(images, texts, SCALE, bias, **ids)
-    torch.testing.assert_close(siglip_loss(images, texts, SCALE, bias, **ids, positives=positives), whole - left_out)
+    left_out = torch.nn.functional.softplus(scale * images[2] @ texts[0] + bias) / 4
+    whole = siglip_loss(images, texts, scale, bias, **ids)
+    torch.testing.assert_close(siglip_loss(images, texts, scale, bias, **ids, positives=positives), whole - left_out)
 
 
 def test_the_sigmoid_loss_is_that_of_siglip():
@@ -168,6 +169,16 @@ def test_faulty_shapes_are_named():
     images, texts = embeddings(4)
     with pytest.raises(ValueError, match=r"\[4, 6\] and \[3, 6\]"):
         clip_loss(images, texts[:3], SCALE)
+    with pytest.raises(ValueError, match=r"\[6\] and \[6\]"):
+        clip_loss(images[0], texts[0], SCALE)
+    with pytest.raises(ValueError, match=r"\[4, 6\] and \[4, 5\]"):
+        siglip_loss(images, texts[:, :5], SCALE, SCALE)
+    with pytest.raises(ValueError, match=r"\[6\] and \[6\]"):
+        siglip_loss(images[0], texts[0], SCALE, SCALE)
+    with pytest.raises(ValueError, match="first_row is -1: 3 of 4 rows"):
+        siglip_loss(images[:3], texts, SCALE, SCALE, first_row=-1)
+    with pytest.raises(ValueError, match=r"positives has shape \[3, 2\]; it must be \[4, P\]"):
+        clip_loss(images, texts, SCALE, image_ids=torch.arange(4), positives=torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"query_ids has shape \[3\]; it must be \[4\]"):
         clip_loss(images, texts, SCALE, query_ids=torch.arange(3))
     with pytest.raises(ValueError, match=r"positives has shape \[4, 2\]; it must be \[4, P\], beside image_ids"):

@@ -91,6 +91,7 @@ def test_ranking_is_in_file_order_by_ids_and_needs_no_answers():
     own = (split["image_embeddings"] @ split["query_embeddings"][0]).tolist()
     order = sorted(range(31), key=lambda index: (-own[index], index))
     assert image_ids[0].tolist() == [split["image_ids"][index] for index in order]
+    assert torch.equal(metric.ranking()[1], image_ids[:, :10])
     for unanswerable in (metric.compute, metric.matched_pairs):
         with pytest.raises(UserError, match="positives=None"):
             unanswerable()
@@ -112,14 +113,20 @@ def test_half_precision_is_kept_as_fp32():
     expected = feed(make_metric(split), split).compute()
     halved = split | {f"{side}_embeddings": split[f"{side}_embeddings"].bfloat16() for side in ("query", "image")}
     metric = feed(make_metric(split), halved)
-    assert metric.query_embeddings[0].dtype == torch.float32
+    metric.update(torch.tensor([split["query_ids"][0]], dtype=torch.int32), torch.ones(1, 8), side="query")
+    assert {ids.dtype for ids in metric.query_ids} == {torch.int64}
+    assert metric.query_embeddings.pop().dtype == torch.float32
+    metric.query_ids.pop()
     assert metric.compute() == expected
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"query": range(22), "image": range(31)}, r"22 query ids for a split of 23: 1 missing \(\d+\)"),
+        (
+            {"query": range(22), "image": range(31)},
+            r"^RetrievalRecall gathered 22 query ids for a split of 23: 1 missing \(\d+\)",
+        ),
         ({"query": range(23), "image": [*range(31), 4, 4]}, r"33 image ids for a split of 31: 1 repeated \(\d+\)"),
         ({"query": range(23), "image": []}, r"0 image ids for a split of 31: 31 missing \(.*, …\)"),
     ],
@@ -345,3 +352,37 @@ def test_a_strangers_module_trains_and_logs_the_naive_recall_on_two_processes(tm
     assert found == pytest.approx(
         {f"val/{name}": value for name, value in zip(names, muge_scores(trained), strict=True)}, abs=1e-5
     )
+
+
+def test_a_group_of_one_process_gathers_what_it_has(group_of_one):
+    split = make_split()
+    metric = feed(make_metric(split), split)
+    metric._sync_dist()
+    assert metric.query_ids.tolist() == split["query_ids"]
+    assert torch.equal(metric.image_embeddings, split["image_embeddings"])
+    none = make_metric(split)
+    none._sync_dist()
+    assert (none.query_ids.dtype, len(none.query_ids)) == (torch.int64, 0)
+    assert (none.image_embeddings.dtype, none.image_embeddings.shape) == (torch.float32, (0, 0))
+
+
+def test_what_is_gathered_may_be_gathered_otherwise(group_of_one):
+    """By a function and among processes of one's own, as torchmetrics has it."""
+    asked = []
+
+    def gather(values, group=None):
+        asked.append(group)
+        return [values, values]
+
+    split = make_split()
+    metric = feed(make_metric(split), split)
+    group = torch.distributed.new_group([0])
+    metric._sync_dist(gather, process_group=group)
+    assert metric.query_ids.tolist() == split["query_ids"] * 2
+    assert asked == [group] * 4
+
+
+def test_the_sizes_are_those_of_what_came():
+    split = make_split()
+    assert feed(make_metric(split), split).sizes() == (23, 31)
+    assert feed(make_metric(split, complete=False), split, {"query": [1], "image": [1, 2]}).sizes() == (1, 2)

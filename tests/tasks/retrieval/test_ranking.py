@@ -115,8 +115,16 @@ def test_faulty_arguments_are_named():
         top_k(queries, images[:, :2], 1)
     with pytest.raises(ValueError, match="1 of 4 image embeddings are not finite"):
         top_k(queries, images.index_fill(0, torch.tensor([2]), float("nan")), 1)
-    with pytest.raises(ValueError, match="outside the gallery of 4"):
-        first_positive_ranks(queries, images, [[4], [0]])
+    with pytest.raises(ValueError, match="2 of 4 image embeddings are not finite"):
+        top_k(queries, images.index_fill(0, torch.tensor([1, 3]), float("inf")), 1)
+    with pytest.raises(ValueError, match="1 of 2 query embeddings are not finite"):
+        top_k(queries.index_fill(0, torch.tensor([1]), float("nan")), images, 1)
+    for gallery in (images[0], images[None]):
+        with pytest.raises(ValueError, match=r"they must be \[Q, D\] and \[N, D\]"):
+            top_k(queries, gallery, 1)
+    for row in (4, -1):
+        with pytest.raises(ValueError, match="outside the gallery of 4"):
+            first_positive_ranks(queries, images, [[row], [0]])
     with pytest.raises(ValueError, match="describe 1 queries, but there are 2"):
         first_positive_ranks(queries, images, [[0]])
 

@@ -151,6 +151,13 @@ def test_every_pair_that_a_threshold_can_take_is_kept():
         assert found == ScoreThreshold(50.0, torch.tensor(0.8).item(), 50.0, 100.0, 2.0)
 
 
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_a_precision_below_one_percent_takes_hundreds_of_pairs_for_a_true_one(chunk_size):
+    scores = torch.arange(400, 0, -1.0).view(2, 200)
+    found = score_thresholds(scores, torch.eye(200), [[199], []], [0.5], chunk_size)
+    assert found == [ScoreThreshold(0.5, 201.0, 0.5, 100.0, 100.0)]
+
+
 def test_memory_is_of_the_true_pairs_and_not_of_all():
     queries, images = torch.ones(200, 4), torch.ones(50, 4)
     pairs = torch.stack([torch.arange(200), torch.zeros(200, dtype=torch.int64)])

@@ -94,6 +94,16 @@ def test_a_row_that_comes_again_counts_once():
     assert feed(metric, [0]).compute() != repeated.compute()  # without rows all count
 
 
+def test_a_row_alone_counts_and_so_does_the_first():
+    own = RougeL()
+    own.update(CAPTIONS[:1], REFERENCES[:1])
+    for rows in ([0], [0, 0], [0, 0, 0]):
+        repeated = RougeL()
+        repeated.update(CAPTIONS[:1] * len(rows), REFERENCES[:1] * len(rows), rows=rows)
+        assert len(repeated._tokens()[0]) == 1
+        assert repeated.compute() == own.compute()
+
+
 def test_nothing_is_not_a_number():
     metric = Bleu()
     metric.update([], [])
@@ -190,3 +200,21 @@ def test_a_strangers_module_scores_alike_on_two_processes(tmp_path):
     trainer.validate(Stranger(tmp_path), DataLoader(range(5), batch_size=2), verbose=False)
     for rank in (0, 1):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected()
+
+
+def test_a_group_of_one_process_gathers_what_it_has(group_of_one):
+    asked = []
+
+    def gather(values, group=None):
+        asked.append(group)
+        return [values, values]
+
+    for metric in (feed(RougeL(), range(5)), RougeL()):
+        own = metric._collected()
+        metric._sync_dist()
+        assert metric._collected() == own
+        group = torch.distributed.new_group([0])
+        metric._sync_dist(gather, process_group=group)
+        assert metric._collected() == (own[0] * 2, own[1] * 2)
+        assert asked == [group] * 4
+        asked.clear()

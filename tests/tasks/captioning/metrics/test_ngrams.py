@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from zoo.errors import UserError
+from zoo.tasks.captioning.metrics.bleu import bleu
 from zoo.tasks.captioning.metrics.ngram_index import NgramIndex
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, DocumentFrequencies, Tokenization, rouge_l, variety
 from zoo.tasks.captioning.metrics.rouge import common_subsequences
@@ -102,16 +103,51 @@ def test_of_two_lengths_equally_close_the_shorter_counts():
     assert scores["bleu1"] == pytest.approx(1)
 
 
+def test_the_closest_length_counts_and_not_the_shortest():
+    scores = CaptionReferences([[list("ab"), list("abcdef"), list("abcdefghi")]]).score([list("abcde")]).corpus
+    assert scores["bleu1"] == pytest.approx(math.exp(1 - 6 / 5))
+
+
 def test_bleu_of_a_set_is_of_all_counts_together():
     scores = CaptionReferences([[list("ab")], [list("cdef")]]).score([list("ab"), list("cdxx")])
     assert scores.captions["bleu1"] == pytest.approx([1, 0.5])
     assert scores.corpus["bleu1"] == pytest.approx(4 / 6)
 
 
+@pytest.mark.parametrize(
+    ("correct", "guessed", "length", "closest"),
+    [
+        ([3, 2, 1, 0], [5, 4, 3, 2], 5, 6),
+        ([5, 4, 3, 2], [5, 4, 3, 2], 5, 5),
+        ([0, 0, 0, 0], [2, 1, 0, 0], 2, 3),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 0, 0),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 0, 4),
+        ([0, 0, 0, 0], [2, 1, 0, 0], 2, 0),
+    ],
+)
+def test_bleu_is_coco_captions_formula(correct, guessed, length, closest):
+    """Written as there: the product of precisions, to the power of one by their number, times the brevity."""
+    expected, product = [], 1.0
+    for order in range(4):
+        product *= (correct[order] + 1e-15) / (guessed[order] + 1e-9)
+        expected.append(product ** (1 / (order + 1)))
+    ratio = (length + 1e-15) / (closest + 1e-9)
+    if ratio < 1:
+        expected = [each * math.exp(1 - 1 / ratio) for each in expected]
+    found = bleu(np.array([correct] * 2), np.array([guessed] * 2), np.array([length] * 2), np.array([closest] * 2))
+    np.testing.assert_allclose(found, [expected] * 2, rtol=1e-12, atol=0)
+
+
 def test_rouge_takes_the_best_precision_and_the_best_recall_of_any_reference():
     precision, recall = 2 / 3, 1  # of a·c, and of a
     expected = (1 + 1.44) * precision * recall / (recall + 1.44 * precision)
     assert rouge_l(list("abc"), [list("axc"), list("a")]) == pytest.approx(expected)
+
+
+def test_a_caption_without_tokens_is_one_of_an_empty_token():
+    assert rouge_l([], [[]]) == 1
+    assert rouge_l([], [list("a")]) == rouge_l(list("a"), [[]]) == 0
+    assert rouge_l([], [list("a"), []]) == 1
 
 
 def test_common_subsequences_of_texts_longer_than_a_machine_word():
@@ -138,6 +174,20 @@ def test_cider_is_the_mean_cosine_over_orders_and_references_times_ten():
 def test_cider_is_less_for_another_length():
     scores = CaptionReferences([[list("ab")], [list("c")]]).score([list("a"), list("c")])
     assert scores.captions["cider"][0] == pytest.approx(10 / 4 / math.sqrt(2) * math.exp(-1 / 72))
+
+
+def test_every_reference_counts_wherever_a_score_is_asked_for():
+    references = CaptionReferences([[list("ab"), list("cd")], [list("e")], [list("f")]])
+    captions = [list("cd"), list("e"), list("f")]
+    assert references.bleu(captions)[0] == pytest.approx(1)
+    assert references.cider_d([0], captions[:1]) == pytest.approx([10 * (1 + 1) / 4 / 2])
+    assert references.score(captions).captions["bleu1"] == pytest.approx([1, 1, 1])
+
+
+def test_what_other_images_have_is_not_the_last_ones():
+    references = CaptionReferences([[list("ab")], [list("a")]])  # behind all n-grams of the last image come b and ab
+    scores = references.score([list("b"), list("ab")], rows=[1, 1])
+    assert scores.captions["bleu1"] == pytest.approx([0, 1 / 2], abs=1e-8)
 
 
 def test_what_every_image_has_weighs_nothing():
@@ -230,6 +280,13 @@ def test_images_are_counted_once_whatever_their_references():
     assert frequencies.weights(ngrams) == pytest.approx(expected)  # 短 裤 天 短裤 裤天 短裤天
 
 
+def test_an_n_gram_may_be_the_only_one():
+    frequencies = DocumentFrequencies.of([[["a"]], [["a"], ["a"]], [[]]])
+    assert (frequencies.counts.tolist(), frequencies.images) == ([2], 3)
+    assert DocumentFrequencies.of([[[]], [[]]]).counts.tolist() == []
+    assert CaptionReferences([[["a"]], [["a"]], [[]]]).document_frequencies.counts.tolist() == [2]
+
+
 def test_frequencies_of_the_same_references_change_nothing():
     given = CaptionReferences(PICTURES, document_frequencies=DocumentFrequencies.of(PICTURES))
     assert given.score(CAPTIONS).corpus == pytest.approx(CaptionReferences(PICTURES).score(CAPTIONS).corpus)
@@ -247,6 +304,33 @@ def test_frequencies_that_are_written_are_read_back(tmp_path):
     frequencies = DocumentFrequencies.read(path, tokenization=Tokenization())
     read = CaptionReferences(PICTURES, document_frequencies=frequencies)
     assert read.score(CAPTIONS).corpus == pytest.approx(CaptionReferences(PICTURES).score(CAPTIONS).corpus)
+
+
+def test_n_grams_of_every_length_are_written_as_they_read(tmp_path):
+    texts = [["甲乙丙丁戊", "丁戊己"], ["甲乙丙丁戊"], ["戊己庚"], ["丙丁戊己"], ["庚戊"]]
+    frequencies = DocumentFrequencies.of([[list(text) for text in own] for own in texts])
+    path = tmp_path / "a" / "b" / "frequencies.json"
+    frequencies.write(path, tokenization=Tokenization())
+    counts = {}
+    for own in texts:
+        ngrams = {text[i : i + n] for text in own for n in range(1, 5) for i in range(len(text) - n + 1)}
+        for ngram in ngrams:
+            counts[" ".join(ngram)] = counts.get(" ".join(ngram), 0) + 1
+    expected = {ngram: count for ngram, count in counts.items() if count > 1}
+    assert max(counts.values()) == 5  # in all images
+    assert json.loads(path.read_text("utf-8"))["frequencies"] == expected
+    assert "甲 乙 丙 丁" in path.read_text("utf-8")  # legible
+    asked = [list(text) for own in texts for text in own] + [list("甲丙")]
+    read = DocumentFrequencies.read(path, tokenization=Tokenization())
+    found = [each.weights(each.index.encode(asked)) for each in (frequencies, read)]
+    np.testing.assert_allclose(*found)
+
+
+def test_a_count_may_be_of_one_image_or_of_all(tmp_path):
+    record = {"tokenization": Tokenization().signature, "images": 2, "frequencies": {"a": 1, "b": 2}}
+    (tmp_path / "f.json").write_text(json.dumps(record))
+    frequencies = DocumentFrequencies.read(tmp_path / "f.json", tokenization=Tokenization())
+    assert frequencies.weights(frequencies.index.encode([["a"], ["b"]])) == pytest.approx([math.log(2), 0])
 
 
 def test_frequencies_of_other_tokens_are_refused(tmp_path):

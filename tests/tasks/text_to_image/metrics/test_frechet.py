@@ -79,5 +79,11 @@ def test_faulty_features_are_named():
         frechet_distance_of(features, random_features(20, 4))
     with pytest.raises(ValueError, match=r"\[20, 4\] and \[20, 3\]"):
         frechet_distance_of(features, features[:, :3])
+    for one, other in ((features[0], features), (features, features[0])):
+        with pytest.raises(ValueError, match=r"they must be \[N, D\] and \[M, D\]"):
+            frechet_distance_of(one, other)
+    with pytest.raises(ValueError, match=r"\[4\]; they must be \[N, D\]"):
+        feature_statistics(features[0])
+    assert feature_statistics(features[:2])[1].isfinite().all()
     with pytest.raises(ValueError, match=r"\[1, 4\]; they must be \[N, D\]"):
         feature_statistics(features[:1])

@@ -59,7 +59,8 @@ def test_it_is_symmetric_for_sets_drawn_whole():
     ("changes", "message"),
     [
         ({"features_a": random_features(1, 0)}, "features_a .* is 1; a kernel distance needs 2"),
-        ({"subsets": 0}, "subsets is 0"),
+        ({"features_b": random_features(1, 0)}, "features_b .* is 1; a kernel distance needs 2"),
+        ({"subsets": 0}, "subsets is 0; a kernel distance needs 1"),
         ({"subset_size": 1}, "subset_size is 1"),
     ],
 )
@@ -68,6 +69,26 @@ def test_too_little_is_refused(changes, message):
         kernel_distance(**{"features_a": random_features(9, 0), "features_b": random_features(9, 1)} | changes)
 
 
+def test_large_sums_keep_their_digits():
+    """Of whole numbers, whose kernels fp32 still has, and whose sums it has no more."""
+    a, b = (torch.randint(0, 16, (60, 1), generator=torch.Generator().manual_seed(seed)).float() for seed in (0, 1))
+    kernels = [(left.double() @ right.double().T + 1) ** 3 for left, right in ((a, a), (b, b), (a, b))]
+    within = sum((kernel.sum() - kernel.trace()) / (60 * 59) for kernel in kernels[:2])
+    expected = (within - 2 * kernels[2].mean()).item()
+    assert kernels[0].sum() > 1 << 28
+    assert kernel_distance(a, b, subsets=1).mean == pytest.approx(expected, rel=1e-10)
+
+
 def test_other_shapes_are_named():
+    for one, other in (
+        (random_features(9, 0)[0], random_features(9, 1)),
+        (random_features(9, 0), random_features(9, 1)[0]),
+    ):
+        with pytest.raises(ValueError, match=r"they must be \[N, D\] and \[M, D\]"):
+            kernel_distance(one, other)
     with pytest.raises(ValueError, match=r"\[9, 16\] and \[9, 4\]"):
         kernel_distance(random_features(9, 0), random_features(9, 1, width=4))
+
+
+def test_two_images_a_side_and_one_subset_are_enough():
+    assert kernel_distance(random_features(2, 0), random_features(2, 1), subsets=1, subset_size=2).subset_size == 2

@@ -104,11 +104,81 @@ def test_features_may_come_in_the_place_of_images_and_sides_apart():
         metric.update(GENERATED)
 
 
+def test_by_default_a_metric_is_its_function_by_default():
+    generated, true = extract(GENERATED), extract(TRUE)
+    for metric, found in (
+        (zoo.metrics.KernelDistance(), kernel_distance(generated, true)),
+        (zoo.metrics.InceptionScore(), inception_score(generated)),
+        (zoo.metrics.PrecisionRecall(), precision_recall(generated, true)),
+    ):
+        metric.update(generated) if isinstance(metric, zoo.metrics.InceptionScore) else metric.update(generated, true)
+        assert list(plain(metric.compute()).values()) == list(found)[:2]
+
+
+def test_images_are_numbered_as_they_come():
+    metric = zoo.metrics.FrechetDistance()
+    for _ in range(2):
+        for batch in extract(GENERATED).split(7):
+            metric.update(batch)
+        for batch in extract(TRUE).split(9):
+            metric.update(true_images=batch)
+        assert torch.equal(metric.sets.features("generated"), extract(GENERATED))
+        assert torch.equal(metric.sets.features("true"), extract(TRUE))
+        metric.reset()
+
+
+@pytest.mark.parametrize("features", [torch.ones(3, 2, dtype=torch.int64), torch.ones(3), torch.ones(3, 2, 2)])
+def test_what_is_no_features_is_refused(features):
+    with pytest.raises(ValueError, match=r"must be \[B, D\] of a floating type"):
+        zoo.metrics.FrechetDistance().update(features)
+
+
 def test_an_image_that_comes_twice_counts_once():
     metric = zoo.metrics.KernelDistance(extract, subsets=5, subset_size=20)
     for rows in (torch.arange(COUNT), torch.arange(7)):
         update(metric, rows)
     assert plain(metric.compute()) == expected()["kernel"]
+
+
+def test_a_call_takes_a_batch_and_scores_nothing():
+    metric = zoo.metrics.FrechetDistance(extract)
+    for rows in torch.arange(COUNT).split(20):
+        assert metric(GENERATED[rows], TRUE[rows], rows=rows) is None
+    assert float(metric.compute()) == expected()["frechet"]
+    matching = zoo.metrics.RPrecision(PROMPTS, prompt_features=READ)
+    for rows in torch.arange(COUNT).split(20):
+        assert matching(unit(GENERATED[rows]), rows=rows) is None
+    assert plain(matching.compute()) == expected()["r_precision"]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "told", "taken"),
+    [
+        ("inception", zoo.metrics.FrechetDistance, {"inception": "auto", "features": []}, "first"),
+        ("inception", zoo.metrics.InceptionScore, {"inception": "auto", "features": []}, "logits"),
+        ("timm:resnet50", zoo.metrics.PrecisionRecall, {"inception": "none", "features": ["timm:resnet50"]}, "first"),
+    ],
+)
+def test_an_extractor_is_found_by_its_name(monkeypatch, name, metric, told, taken):
+    class Extractors:
+        first = "first"
+
+        def __init__(self, **options):
+            assert options == told
+
+        def to(self, device):
+            assert device == torch.device("cpu")
+            return self
+
+        def extract_features(self, images):
+            features = extract(images)
+            return {"first": features, "logits": features + torch.arange(float(WIDTH))}
+
+    monkeypatch.setattr("zoo.tasks.text_to_image.metrics.image_sets.FeatureExtractors", Extractors)
+    found = metric(name)
+    found.update(GENERATED)
+    expected = extract(GENERATED) + (torch.arange(float(WIDTH)) if taken == "logits" else 0)
+    assert torch.equal(found.sets.features("generated"), expected)
 
 
 def test_r_precision_takes_a_matcher(matcher_file):
@@ -118,6 +188,8 @@ def test_r_precision_takes_a_matcher(matcher_file):
     looked = metric.extractors.extract_features(GENERATED)["clip"]
     expected = r_precision_scores(looked, torch.arange(COUNT), PROMPTS, read, None, draw_distractors(PROMPTS))
     assert plain(metric.compute()) == pytest.approx(expected)
+    assert list(metric.extractors.by_name) == ["clip"]
+    assert metric.extractors.lacking is None  # Inception is not even looked for
     with pytest.raises(ValueError, match="one of both"):
         zoo.metrics.RPrecision(PROMPTS)
 

@@ -54,3 +54,14 @@ def test_one_good_picture_over_and_over_is_precise_but_recalls_little():
 def test_too_little_is_refused(rows, options, message):
     with pytest.raises(UserError, match=message):
         precision_recall(*(random_features(count, 0) for count in rows), **options)
+
+
+def test_other_shapes_are_named():
+    features = random_features(9, 0)
+    for one, other in ((features[0], features), (features, features[0]), (features, features[:, :2])):
+        with pytest.raises(ValueError, match=r"they must be \[N, D\] and \[M, D\]"):
+            precision_recall(one, other)
+
+
+def test_one_image_more_than_neighbours_is_enough():
+    assert precision_recall(random_features(2, 0), random_features(2, 0), neighbours=1) == (1, 1)

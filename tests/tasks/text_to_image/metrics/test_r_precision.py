@@ -6,7 +6,13 @@ import torch
 from torch.nn.functional import normalize
 
 from zoo.errors import UserError
-from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors, hits, over_folds, shuffled_rows
+from zoo.tasks.text_to_image.metrics.r_precision import (
+    distractor_records,
+    draw_distractors,
+    hits,
+    over_folds,
+    shuffled_rows,
+)
 
 
 def test_distractors_differ_from_the_description_and_from_each_other():
@@ -77,6 +83,11 @@ def test_folds_have_the_mean_of_all_and_a_spread():
     mean, spread = over_folds(hit)
     assert mean == pytest.approx(30)
     assert 1 < spread < 9  # of ten folds of 100: 4.6 in the mean
+    order = np.random.default_rng(0).permutation(1000)
+    means = [100 * np.mean([place < 300 for place in order[fold::10]]) for fold in range(10)]
+    assert spread == pytest.approx(np.std(means))
+    assert over_folds(hit, seed=1).standard_deviation != pytest.approx(spread)
+    assert over_folds(hit[295:305]).standard_deviation == pytest.approx(50)  # folds of one image each
     assert over_folds(hit[:1000:500]).mean == 50
     assert np.isnan(over_folds(hit[:2]).standard_deviation)
 
@@ -91,3 +102,20 @@ def test_shuffled_texts_are_the_same_ones_and_nobody_keeps_their_own():
     drawn = shuffled_rows(different, range(100), seed=5)
     assert drawn != shuffled_rows(different, range(100), seed=6)
     assert sum(abs(own - other) == 1 for own, other in enumerate(drawn)) < 10  # not just the neighbour's
+
+
+def test_distractors_are_written_by_their_ids():
+    found = distractor_records(["a", "b", "c"], ["红", "绿", "蓝"], torch.tensor([[1, 2], [2, 0], [0, 1]]))
+    assert found == [
+        {"image_id": "a", "text": "红", "distractors": ["b", "c"]},
+        {"image_id": "b", "text": "绿", "distractors": ["c", "a"]},
+        {"image_id": "c", "text": "蓝", "distractors": ["a", "b"]},
+    ]
+
+
+def test_a_seed_is_0_where_none_is_given():
+    texts = [f"商品{place}" for place in range(120)]
+    hit = torch.arange(120) % 7 == 0
+    assert torch.equal(draw_distractors(texts), draw_distractors(texts, seed=0))
+    assert over_folds(hit) == over_folds(hit, seed=0) != over_folds(hit, seed=1)
+    assert shuffled_rows(texts, range(50)) == shuffled_rows(texts, range(50), seed=0)

@@ -74,4 +74,11 @@ def test_copies_are_told_from_images_like_the_true_ones():
     copied = memorisation_scores(nearest(half, training)[0], bar)
     assert fresh["copied"] < 4
     assert copied["copied"] == pytest.approx(50, abs=3)
+    assert fresh["nearest_training_true"] == bar.mean().item()
     assert copied["nearest_training"] > fresh["nearest_training"] == pytest.approx(bar.mean().item(), abs=0.05)
+
+
+def test_copied_is_the_share_above_99_percent_of_the_true_ones():
+    true = torch.arange(101.0)
+    scores = memorisation_scores(torch.tensor([99.0, 99.5, 50.0, 100.0]), true)
+    assert scores == {"nearest_training": 87.125, "nearest_training_true": 50.0, "copied": 50.0}
