@@ -461,6 +461,17 @@ def test_another_table_is_not_mixed_with_the_one_before(full_shop):
     assert contents(full_shop.root / "out") == contents(full_shop.root / "others")
 
 
+@pytest.mark.parametrize("content", [b"", b"null", b"\xff", b"[" * 100_000], ids=["empty", "null", "bytes", "deep"])
+def test_what_was_begun_and_cannot_be_read_is_begun_anew(full_shop, content):
+    full_shop.get(ECOMMERCE_T2I, "whole")
+    work = full_shop.root / ".out.import"
+    work.mkdir()
+    (work / "metadata.json").write_bytes(content)
+    (work / "images.part").write_bytes(content)
+    full_shop.get(ECOMMERCE_T2I)
+    assert contents(full_shop.root / "out") == contents(full_shop.root / "whole")
+
+
 def test_what_an_import_left_that_was_stopped_at_its_end_is_removed(full_shop):
     full_shop.get(ECOMMERCE_T2I)
     (full_shop.root / ".out.import").mkdir()
