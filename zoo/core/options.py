@@ -79,6 +79,12 @@ class Parameter(NamedTuple):
     description: str
 
 
+def takes_null(parameter: Parameter) -> bool:
+    """Tell whether a parameter can be None."""
+    kind = parameter.annotation
+    return parameter.default is None or kind is Any or type(None) in get_args(kind)
+
+
 def parameters_of(kind: type) -> dict[str, Parameter]:
     """Give the parameters of a class, those that it hands on to its base too; those in dataclasses are dotted."""
     if "__init__" not in vars(kind):
