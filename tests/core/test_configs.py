@@ -93,6 +93,7 @@ def test_aliases_that_stand_for_little_are_taken(config):
         ("a: &x [*x]\n", 1, "or an alias in what it is of"),
         ("a: &a {b: {c: *a}}\n", 1, "or an alias in what it is of"),
         (aliases(20), None, "spell out 4,194,3"),
+        ("a0: &a0 1\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 99)), 49, "in more than 50 others"),
     ],
 )
 def test_what_is_no_mapping_is_said_with_its_line(config, text, line, said):

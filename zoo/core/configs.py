@@ -90,20 +90,25 @@ def _read_named(root: yaml.Node | None, place: Path | str, folder: Path, read: s
 
 def _check_size(root: yaml.Node, place: Path | str) -> None:
     """Raise where values are nested without end, or aliases spell out more than anybody means: to copy that hangs."""
-    sizes: dict[int, int] = {}  # of what a node stands for, with its aliases spelled out
+    sizes: dict[int, tuple[int, int]] = {}  # values and levels of what a node stands for, its aliases spelled out
 
-    def size(node: yaml.Node, depth: int = 0) -> int:
-        if depth > DEEPEST:  # or an alias stands for what it is in
-            what = f"values stand in more than {DEEPEST} others, or an alias in what it is of: write them out"
-            raise FileError(what, file=place, line=_line(node.start_mark))
-        if id(node) not in sizes:
+    def size(node: yaml.Node, level: int = 0) -> tuple[int, int]:
+        if id(node) not in sizes and level <= DEEPEST:
             values = node.value if isinstance(node, yaml.CollectionNode) else []
             parts = [part for value in values for part in (value if isinstance(value, tuple) else [value])]
-            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in parts)
+            within = [size(part, level + 1) for part in parts]
+            sizes[id(node)] = (
+                1 + sum(count for count, _ in within),
+                1 + max((levels for _, levels in within), default=0),
+            )
+        if level > DEEPEST or level + sizes[id(node)][1] > DEEPEST:
+            what = f"values stand in more than {DEEPEST} others, or an alias in what it is of: write them out"
+            raise FileError(what, file=place, line=_line(node.start_mark))
         return sizes[id(node)]
 
-    if size(root) > MOST_VALUES:
-        raise FileError(f"its aliases spell out {size(root):,} values: give {MOST_VALUES:,} at most", file=place)
+    count, _ = size(root)
+    if count > MOST_VALUES:
+        raise FileError(f"its aliases spell out {count:,} values: give {MOST_VALUES:,} at most", file=place)
 
 
 def _check_keys(mapping: yaml.MappingNode, place: Path | str) -> None:
