@@ -147,6 +147,7 @@ def test_a_wrong_configuration_is_answered_with_its_file_and_line(zoo_main, work
             "wrong.yaml:2: model.text_tower_options.dropout is inf: give a finite number",
         ),
         ("data: null\n", "no configuration names the data"),
+        ("imports: [null]\n", "wrong.yaml: imports is [None]: list modules"),
         ("", "wrong.yaml: it holds nothing"),
     ],
 )
@@ -180,6 +181,7 @@ def test_malformed_yaml_names_the_file(zoo_main, workplace, text, said):
         ("--data.root experiments", "has neither a folder 'Multimodal_Retrieval'"),
         ("--model.image_pretrained nowhere.bin", "'nowhere.bin' does not exist"),
         ("--model.init_from nowhere.ckpt", "nowhere.ckpt: there is no such checkpoint"),
+        ("--model.init_from=", "model.init_from '' came for a checkpoint"),
         ("--ckpt_path nowhere.ckpt", "--ckpt_path nowhere.ckpt: there is no such file"),
         ("--ckpt_path last", "no run of tiny under"),
         ("--trainer.accelerator cpux", "`accelerator='cpux'`. Did you mean cpu"),
