@@ -1,8 +1,6 @@
 """What several test files use."""
 
-import hashlib
 import importlib.util
-import io
 import json
 import logging
 import multiprocessing
@@ -16,10 +14,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).parent))  # what tests and the processes that they start import by name
 import forked  # noqa: E402
+import tiny  # noqa: E402
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # a GPU's products then repeat; read at the first one
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time: more threads than processors only wait
@@ -78,29 +76,11 @@ def inception_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def matcher_file(tmp_path_factory):
     """Writes a retrieval checkpoint with random weights: ``matcher_file(seed=1)`` is its path; read only."""
-    import torch
-
-    from zoo.tasks import RetrievalTask
-
     folder = tmp_path_factory.mktemp("matchers")
-    options = {
-        "image_tower": "timm:test_vit",
-        "image_tower_options": {"image_size": 32},
-        "image_pretrained": False,
-        "text_tower": "bert_tiny_chinese",
-        "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
-        "embedding_dim": 16,
-    }
 
     def write(seed=0):
         path = folder / f"{seed}.ckpt"
-        if not path.exists():
-            torch.manual_seed(seed)
-            task = RetrievalTask(**options)
-            contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
-            task.on_save_checkpoint(contents)
-            torch.save(contents, path)
-        return path
+        return path if path.exists() else tiny.write_matcher(path, seed=seed)
 
     return write
 
@@ -147,108 +127,10 @@ def hide_module(monkeypatch):
     return hide
 
 
-COLOURS = {
-    "红色": "#d62828",
-    "绿色": "#2a9d3f",
-    "蓝色": "#2456c8",
-    "黄色": "#f2c230",
-    "黑色": "#1d1d1d",
-    "紫色": "#7b3fa0",
-}
-SHAPES = {"方块": "rectangle", "圆球": "ellipse", "十字": "cross", "条纹": "stripes"}
-
-
 @pytest.fixture(scope="session")
 def muge_root(tmp_path_factory):
-    """A tiny data set in MUGE's own files, coloured shapes: 24 to train on, 12 to validate, 12 to test; read only.
-
-    Queries name one picture (蓝色圆球) or all of a colour (蓝色); the answers of the test split lie beside it.
-    Text to image has as many descriptions (蓝色圆球), pictures in another order than the texts, also of the test split.
-    Captioning has as many pictures, with one to three references each (蓝色圆球, 一个蓝色圆球, …).
-    """
-    from zoo.data.formats import Query, write_captions, write_image_tsv, write_queries, write_text_tsv
-
-    root = tmp_path_factory.mktemp("muge")
-    folder = root / "Multimodal_Retrieval"
-    for number, (split, colours) in enumerate([("train", 6), ("valid", 3), ("test", 3)], start=1):
-        pictures = {
-            1000 * number + place: (colour, shape)
-            for place, (colour, shape) in enumerate((c, s) for c in list(COLOURS)[-colours:] for s in SHAPES)
-        }
-        write_image_tsv(folder / f"MR_{split}_imgs.tsv", ((id_, draw(id_, *what)) for id_, what in pictures.items()))
-        texts = [*dict.fromkeys(colour for colour, _ in pictures.values()), *map("".join, pictures.values())]
-        queries = [
-            Query(
-                100 * number + place,
-                text,
-                tuple(id_ for id_, what in pictures.items() if "".join(what).startswith(text)),
-            )
-            for place, text in enumerate(texts)
-        ]
-        if split == "test":
-            write_queries(folder / "MR_test_answers.jsonl", queries)
-            queries = [Query(query.query_id, query.text) for query in queries]
-        write_queries(folder / f"MR_{split}_queries.jsonl", queries)
-        drawn = {hashlib.md5(str(id_).encode()).hexdigest(): (id_, what) for id_, what in pictures.items()}
-        beginning = root / "ECommerce-T2I" / f"T2I_{'val' if split == 'valid' else split}"
-        write_text_tsv(f"{beginning}.txt.tsv", ((key, "".join(what)) for key, (_, what) in drawn.items()))
-        write_image_tsv(f"{beginning}.img.tsv", ((key, draw(id_, *what)) for key, (id_, what) in sorted(drawn.items())))
-        captions = {
-            key: [f"{before}{colour}{shape}" for before in ("", "一个", "漂亮的")][: 1 + id_ % 3]
-            for key, (id_, (colour, shape)) in drawn.items()
-        }
-        beginning = root / "ECommerce-IC" / f"IC_{split}"
-        write_image_tsv(f"{beginning}.tsv", ((key, draw(id_, *what)) for key, (id_, what) in sorted(drawn.items())))
-        if split == "test":
-            write_captions(f"{beginning}_answers.jsonl", captions.items())
-            captions = dict.fromkeys(captions, [])
-        write_captions(f"{beginning}.jsonl", captions.items())
-    return root
-
-
-def draw(seed, colour, shape):
-    """One picture, JPEG or PNG, a little different for every seed."""
-    width, height, margin = 32 + seed % 7, 30 + seed % 5, 5 + seed % 3
-    image = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(image)
-    box, fill = (margin, margin, width - margin, height - margin), COLOURS[colour]
-    if SHAPES[shape] in ("rectangle", "ellipse"):
-        getattr(pen, SHAPES[shape])(box, fill=fill)
-    if SHAPES[shape] == "cross":
-        pen.line((box[0], box[1], box[2], box[3]), fill=fill, width=5)
-        pen.line((box[0], box[3], box[2], box[1]), fill=fill, width=5)
-    if SHAPES[shape] == "stripes":
-        for top in range(margin, height - margin, 6):
-            pen.rectangle((margin, top, width - margin, top + 2), fill=fill)
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG" if seed % 2 else "PNG")
-    return encoded.getvalue()
-
-
-TINY = """\
-model:
-  class_path: RetrievalTask
-  init_args:
-    image_tower: timm:test_vit
-    image_tower_options: {image_size: 32}
-    text_tower: bert_tiny_chinese
-    text_tower_options: {width: 32, num_layers: 1, num_heads: 2}
-    image_pretrained: false
-    text_pretrained: false
-    embedding_dim: 16
-    learning_rate: 1e-3
-    optimizer: {warmup_steps: 2}
-    evaluation: {grid_queries: 0}
-data:
-  class_path: RetrievalDataModule
-  init_args: {root: ROOT, batch_size: 16, num_workers: 0}
-trainer:
-  accelerator: cpu
-  precision: 32-true
-  max_epochs: 2
-  log_every_n_steps: 1
-  enable_model_summary: false
-"""
+    """A tiny data set in MUGE's own files (``tiny.write_muge``); read only."""
+    return tiny.write_muge(tmp_path_factory.mktemp("muge"))
 
 
 @pytest.fixture
@@ -256,7 +138,7 @@ def workplace(tmp_path, monkeypatch, muge_root):
     """A folder to work in, with the repository's experiments and a tiny one, ``experiments/tiny.yaml``; no W&B key."""
     experiments = Path(__file__).parents[1] / "experiments"
     shutil.copytree(experiments, tmp_path / "experiments", ignore=shutil.ignore_patterns("results"))
-    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY.replace("ROOT", str(muge_root)))
+    (tmp_path / "experiments" / "tiny.yaml").write_text(tiny.EXPERIMENT.replace("ROOT", str(muge_root)))
     monkeypatch.chdir(tmp_path)
     saved = dict(os.environ)
     for name in ("MUGE_ROOT", "ZOO_RUN", "LOCAL_RANK", "NETRC", *(name for name in saved if name.startswith("WANDB"))):

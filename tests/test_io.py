@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from zoo.errors import UserError
-from zoo.io import atomic_write, cache_folder, expanded, remove_unfinished, write_text
+from zoo.io import atomic_write, cache_folder, expanded, read_json, remove_unfinished, write_text
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,22 @@ def test_a_path_that_stands_for_nothing_is_refused_unless_it_is_there(monkeypatc
     assert unknown in error.value.valid
     (tmp_path / given).mkdir(parents=True)
     assert expanded(given) == given
+
+
+@pytest.mark.parametrize("given", ["x" * 300, "x/" * 3000, "nul\0", "self/self"], ids=["name", "path", "nul", "loop"])
+def test_a_path_that_no_file_can_have_is_refused_under_its_argument(monkeypatch, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "self").symlink_to("self")
+    with pytest.raises(UserError) as error:
+        expanded(given, "data.root")
+    assert (error.value.argument, error.value.value) == ("data.root", given)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000], ids=["empty", "half", "bytes", "deep"])
+def test_what_is_no_json_is_a_value_error(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "x.json")
 
 
 def test_atomic_write_keeps_the_old_file_when_the_block_fails(tmp_path):

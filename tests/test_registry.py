@@ -1,7 +1,9 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -331,3 +333,26 @@ def test_a_model_is_created_by_its_name(monkeypatch, houses):
     assert towers.builder("lone") is lone
     with pytest.raises(UserError, match=r"no model 'hous'\. Did you mean house\? Valid are lone, house"):
         create("hous")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"colours": 5}, "colours is 5: give a mapping, `name: value` or null"),
+        ({"colours": [1]}, "colours is [1]: give a mapping, `name: value` or null"),
+        ({"size": "x"}, "size is 'x': give a whole number or null"),
+        ({"size": [32]}, "size is [32]: give a whole number or null"),
+        ({5: 5}, "has no option '5'"),
+    ],
+)
+def test_options_that_may_be_null_are_of_their_kinds_too(options, said):
+    registry = Registry("room", "json")
+
+    @registry.register
+    def shed(*, colours: dict[str, Any] | None = None, size: int | None = None):
+        return colours, size
+
+    assert registry.build("shed", colours={"door": 1}, size=3) == ({"door": 1}, 3)
+    assert registry.build("shed", colours=None, size=None) == (None, None)
+    with pytest.raises(UserError, match=re.escape(said)):
+        registry.build_or_take("shed", "shed", options)

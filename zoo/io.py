@@ -14,20 +14,30 @@ from zoo.errors import invalid
 UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{8}(\.\w+)?")  # names that atomic_write gives
 
 
-def expanded(path: Path | str) -> str:
+def expanded(path: Path | str, what: str = "the path") -> str:
     """Give a path with ``~``, ``$NAME`` and ``${NAME}`` spelled out, as shells do where they see them.
 
     No shell sees a path in YAML or Python, or behind ``=``. What is no path, such as a hub name, stays as it is.
 
+    Args:
+        path: The path.
+        what: The argument that it came by, for errors.
+
     Raises:
-        UserError: There is no such user or variable: a folder of that very name would be made.
+        UserError: There is no such user or variable: a folder of that very name would be made. Or it cannot even be
+            looked for: its name is too long, a folder on the way is not to be entered.
     """
     given = os.fspath(path)
     text = os.path.expanduser(os.path.expandvars(given))
-    unknown = re.match(r"~[^/]*", text) or re.search(r"\$(\w+|\{\w+\})", text)
-    if unknown and not os.path.exists(text):
-        kind = "user" if unknown[0][0] == "~" else "variable"
-        raise invalid("the path", given, f"there is no {kind} {unknown[0]}; set it, or write the path out")
+    try:
+        os.stat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        unknown = re.match(r"~[^/]*", text) or re.search(r"\$(\w+|\{\w+\})", text)
+        if unknown:
+            kind = "user" if unknown[0][0] == "~" else "variable"
+            raise invalid(what, given, f"there is no {kind} {unknown[0]}; set it, or write the path out") from None
+    except (OSError, ValueError) as error:
+        raise invalid(what, given, f"{getattr(error, 'strerror', error)}; give another") from None
     return text
 
 
@@ -58,6 +68,18 @@ def remove_unfinished(folder: Path) -> None:
     for path in folder.rglob(".*"):
         if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: It is none, or its brackets are nested too deeply to be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def write_text(path: Path | str, text: str) -> None:

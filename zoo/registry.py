@@ -11,8 +11,9 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args
 
 from zoo.errors import UserError, nearest
 from zoo.io import expanded
@@ -106,7 +107,7 @@ class Registry:
         kinds = {key: parameter.annotation for key, parameter in inspect.signature(builder).parameters.items()}
         for option, value in options.items():
             if not _fits(value, kinds[option]):
-                raise UserError(f"{self.kind} {name!r}: {option} is {value!r}: give {_WORDS[kinds[option]]}")
+                raise UserError(f"{self.kind} {name!r}: {option} is {value!r}: give {_in_words(kinds[option])}")
         for option, default in valid.items():
             if default is inspect.Parameter.empty and option not in options:
                 raise UserError(f"{self.kind} {name!r} needs the option {option!r}. Set it in its options.")
@@ -143,7 +144,7 @@ class Registry:
         """
         if isinstance(given, str):
             try:
-                return self.build(given, **(options or {}))
+                return self.build(given, **{str(name): value for name, value in (options or {}).items()})
             except UserError as error:
                 drop = f" To drop options that were set for another: --model.{argument}_options null" if options else ""
                 raise UserError(f"{str(error).rstrip('.')}.{drop}" if drop else str(error)) from None
@@ -211,11 +212,22 @@ _WORDS: dict[Any, str] = {
     float: "a number",
     str: "a text",
     tuple[int, ...]: "whole numbers, as [1, 2]",
+    dict[str, Any]: "a mapping, `name: value`",
+    NoneType: "null",
 }
+
+
+def _in_words(kind: Any) -> str:
+    """What an option takes, of kinds listed above."""
+    return " or ".join(_WORDS[part] for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,)))
 
 
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a value is of a kind that an option is annotated with; of kinds not listed above, all are."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, part) for part in get_args(kind))
+    if kind == dict[str, Any]:
+        return isinstance(value, Mapping)
     if kind == tuple[int, ...]:
         return isinstance(value, list | tuple) and all(_fits(each, int) for each in value)
     if kind is float:

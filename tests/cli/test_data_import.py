@@ -111,6 +111,23 @@ def test_an_unknown_column_is_an_error(shop, capsys):
     assert "--text_column is '题'; the columns of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--on_error", "skp", "--on_error is 'skp'; choose from 'raise', 'skip'."),
+        ("--valid", "much", "--valid: 'much' came; give a number"),
+        ("--seed", "1.5", "--seed: '1.5' came; give a whole number"),
+        ("--max_size", "", "--max_size: "),
+    ],
+)
+def test_an_option_of_another_kind_is_told_in_one_line(shop, capsys, option, value, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(words(shop, "captioning", option, value))
+    assert stopped.value.code == 2
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert said in first
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(shop, capsys):
     assert run(["data", *words(shop, "captioning", out="pairs.csv/out")]) == 1
     assert "pairs.csv/out cannot be written: Not a directory." in capsys.readouterr().err

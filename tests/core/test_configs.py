@@ -34,6 +34,13 @@ def test_a_key_twice_in_one_mapping_is_refused_with_both_lines(config, text, fir
     assert error.value.file.endswith("config.yaml")
 
 
+def test_a_flag_that_is_nested_without_end_is_refused():
+    for value in ("[" * 5000, "[" * 99 + "]" * 99, "&x [*x]"):
+        with pytest.raises(FileError) as error:
+            check_flags(["--a", value])
+        assert error.value.file == "--a"
+
+
 def test_merge_keys_may_be_overridden_and_stand_twice(config):
     text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: *a, <<: *b, x: 3}\nd: {<<: [*a, *b], x: 3}\n"
     assert config(text)["c"]["x"] == config(text)["d"]["x"] == 3
@@ -60,6 +67,15 @@ def test_a_key_twice_in_a_flag_names_the_flag():
         assert error.value.file == "--b"
 
 
+def aliases(depth):
+    """A text of so many lines, each of which names the one before twice."""
+    return "a0: &a0 1\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, depth + 1))
+
+
+def test_aliases_that_stand_for_little_are_taken(config):
+    assert len(config(aliases(5))["a5"]) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
@@ -72,6 +88,12 @@ def test_a_key_twice_in_a_flag_names_the_flag():
         ("data: {}\ntrainer: 3\n", 2, "trainer is '3'"),
         ("trainer:\n  callbacks:\n  - init_args: [a]\n", 3, "init_args is a list"),
         ("a: \0", None, "unacceptable character"),
+        ("a: " + "[" * 5000, None, "recursion"),
+        ("b: 1\na: " + "[" * 99 + "]" * 99, 2, "in more than 50 others"),
+        ("a: &x [*x]\n", 1, "or an alias in what it is of"),
+        ("a: &a {b: {c: *a}}\n", 1, "or an alias in what it is of"),
+        (aliases(20), None, "spell out 4,194,3"),
+        ("a0: &a0 1\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 99)), 49, "in more than 50 others"),
     ],
 )
 def test_what_is_no_mapping_is_said_with_its_line(config, text, line, said):

@@ -183,6 +183,28 @@ def test_a_second_phase_has_a_peak_and_a_cosine_of_its_own():
     assert ratio(160) == ratio(200) == pytest.approx(0)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("weight_decay", value) for value in (-1.0, math.nan, math.inf)),
+        *(("eps", value) for value in (-1e-9, math.nan)),
+        *(("betas", value) for value in ((1.0, 0.9), (0.9, -0.1), (math.nan, 0.9))),
+        ("warmup_steps", -1),
+    ],
+)
+def test_an_option_of_adamw_out_of_its_range_is_refused(option, value):
+    with pytest.raises(UserError) as error:
+        OptimizerOptions(**{option: value})
+    assert error.value.argument == f"model.optimizer.{option}"
+
+
+@pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
+def test_a_learning_rate_that_is_none_is_refused(rate):
+    with pytest.raises(UserError) as error:
+        adamw(Model(), rate, OptimizerOptions())
+    assert error.value.argument == "model.learning_rate"
+
+
 def test_a_part_has_a_learning_rate_of_its_own():
     model = Model()
     groups = parameter_groups(model, 0.1, dict.fromkeys(model.convolution.parameters(), 0.5))

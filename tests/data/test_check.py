@@ -370,6 +370,14 @@ def test_a_file_of_another_kind_is_one_error_and_nothing_is_to_be_skipped(tmp_pa
     assert not report.can_skip
 
 
+def test_a_key_twice_in_one_object_is_an_error_of_its_line(tmp_path):
+    folder = retrieval(tmp_path)
+    folder.spoil(
+        "MR_train_queries.jsonl", 1, lambda line: line.replace(b"{", b'{"query_text": 1, ', 1), (1, "duplicate_key")
+    )
+    assert found(folder.write(), MULTIMODAL_RETRIEVAL) == folder.errors
+
+
 def test_a_line_of_another_encoding_does_not_make_a_file_of_it(tmp_path):
     folder = retrieval(tmp_path)
     folder.spoil("MR_train_queries.jsonl", 1, lambda line: line.decode().encode("gbk"), (1, "not_utf8"))

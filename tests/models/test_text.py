@@ -97,6 +97,9 @@ def test_one_string_is_refused(tower):
         ({"dropout": 1.5}, "dropout"),
         ({"num_layers": 0}, "num_layers"),
         ({"width": 100, "num_heads": 3}, "width"),
+        ({"width": 0}, "width"),
+        ({"num_heads": 0}, "num_heads"),
+        ({"num_heads": -2}, "num_heads"),
     ],
 )
 def test_faulty_options(options, argument):

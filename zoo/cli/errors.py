@@ -100,10 +100,10 @@ def load_class(path: str) -> Any:
 
 
 def flag_without_value(key: str, words: list[str]) -> str:
-    """The flag that ends the command line, or is followed by another one."""
+    """The flag that ends the command line, or is followed by another one, or by what argparse takes for one."""
     followers = [*words[1:], "--"]
     pairs = zip(words, followers, strict=True)
-    flags = [word for word, following in pairs if word.startswith(f"--{key}") and following.startswith("--")]
+    flags = [word for word, following in pairs if word.startswith(f"--{key}") and following.startswith("-")]
     return next((flag for flag in flags if "=" not in flag), f"--{key}")
 
 

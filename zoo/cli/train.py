@@ -3,16 +3,17 @@
 import argparse
 import errno
 import json
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -38,7 +39,7 @@ from zoo.callbacks.run import (
 )
 from zoo.cli.classes import data_classes, import_classes, known_classes, known_options, task_classes
 from zoo.cli.errors import explain, load_class, where
-from zoo.cli.help import help_text
+from zoo.cli.help import help_text, in_words
 from zoo.cli.loggers import make_loggers
 from zoo.cli.refusals import cannot_be_built, in_one_line, out_of_memory, refused_by_lightning, user_error_behind
 from zoo.cli.restore import begin_again, check_restorable, read_divergences, restored_words
@@ -49,7 +50,7 @@ from zoo.core.configs import read_config
 from zoo.core.divergence import DivergedError, diverged
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.moved import change_texts, rebased, refuse_other_paths
-from zoo.core.options import parameters_of
+from zoo.core.options import parameters_of, takes_null
 from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid, last_line, nearest
@@ -57,6 +58,16 @@ from zoo.io import expanded, write_text
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
+
+# The least of options that nobody behind looks at, or names.
+LEAST = {
+    "seed_everything": 0,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.gradient_clip_val": 0,
+    "trainer.log_every_n_steps": 0,
+    "trainer.num_sanity_val_steps": -1,
+}
 
 # What the system says of a folder or disk that takes no file.
 CANNOT_WRITE = (
@@ -218,9 +229,6 @@ class ZooCLI(LightningCLI):
             options = known_options(self._subcommand_parsers[self.plan.words[0]])
             message = explain(error.message, self.plan.words[1:], options, known_classes())
             raise argparse.ArgumentError(None, message) from None
-        self._check_option_groups()
-        if not deep:
-            return
         arguments = self.config[self.plan.words[0]].model.init_args
         for name, path, value in deep:
             if name not in arguments:
@@ -228,23 +236,43 @@ class ZooCLI(LightningCLI):
             with suppress(yaml.YAMLError):
                 value = yaml.safe_load(value)
             arguments[name] = deep_set(arguments[name], path, value)
+        self._check_options()
 
-    def _check_option_groups(self) -> None:
-        """See that options which belong together came as a mapping: jsonargparse lets anything through to the class."""
+    def _check_options(self) -> None:
+        """See to what jsonargparse lets through: null, NaN, no mapping for options that belong together; and to ranges.
+
+        Raises:
+            UserError: An option is none of what it may be.
+        """
+        given = self.config[self.plan.words[0]]
+        parts = [("trainer", L.Trainer, given.trainer)]
         for group in ("model", "data"):
-            given = self.config[self.plan.words[0]][group]
-            for name in {
-                option.partition(".")[0] for option in parameters_of(load_class(given.class_path)) if "." in option
-            }:
-                value = given.init_args[name]
-                if not isinstance(value, Namespace):
-                    place = where(name, "", self.plan.words[1:])
-                    raise UserError(
-                        f"{place}{group}.{name} is {value!r}: give a mapping, `name: value`",
-                        argument=f"{group}.{name}",
-                        value=value,
-                        valid="a mapping",
-                    )
+            if given[group] is None:
+                raise UserError(f"no configuration names the {group}: it needs `{group}: {{class_path: …}}`")
+            parts.append((group, load_class(given[group].class_path), given[group].init_args))
+        for group, kind, values in parts:
+            for option, parameter in parameters_of(kind).items():
+                name, _, inner = option.partition(".")
+                value = values.get(name)
+                if inner and not isinstance(value, Namespace):
+                    self._refuse(f"{group}.{name}", value, "a mapping, `name: value`")
+                if (value.get(inner) if inner else value) is None and not takes_null(parameter):
+                    self._refuse(f"{group}.{option}", None, in_words(parameter.annotation))
+            for option, number in numbers_in(values, group):
+                if not math.isfinite(number):
+                    self._refuse(option, number, "a finite number")
+        for option, least in LEAST.items():
+            value = given[option]
+            if value is not None and value < least:
+                self._refuse(option, value, f"{least} or more")
+        if given.seed_everything is not None and given.seed_everything >> 32:
+            self._refuse("seed_everything", given.seed_everything, "less than 2 ** 32")
+
+    def _refuse(self, option: str, value: Any, valid: str) -> NoReturn:
+        shown = "null" if value is None else repr(value)
+        error = invalid(option, shown, f"give {valid}")
+        place = where(option, "", self.plan.words[1:])
+        raise UserError(f"{place}{error}", argument=option, value=value, valid=valid)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the command line as it is: Lightning would let a checkpoint's hyper-parameters win over it."""
@@ -259,7 +287,7 @@ class ZooCLI(LightningCLI):
             UserError: ``save_every`` is below 1.
         """
         save_every = self._get(self.config, "save_every")
-        if save_every < 1:
+        if save_every is None or save_every < 1:
             raise invalid("save_every", save_every, "give 1 or more steps")
         options = self._get(self.config, "trainer")
         callbacks = as_list(options.get("callbacks"))
@@ -394,6 +422,18 @@ class ZooCLI(LightningCLI):
         """The whole configuration as plain data, without what belongs to this command alone."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key not in NOT_OF_THE_RUN}
+
+
+def numbers_in(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Fractional numbers among options, with dotted names; those that a class of its own is given are left to it."""
+    if isinstance(value, float):
+        yield name, value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from numbers_in(each, name)
+    elif isinstance(value, Namespace | dict) and "class_path" not in value:
+        for key, each in (vars(value) if isinstance(value, Namespace) else value).items():
+            yield from numbers_in(each, f"{name}.{key}")
 
 
 def as_list(value: Any) -> list[Any]:

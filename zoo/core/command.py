@@ -13,6 +13,8 @@ from jsonargparse.typing import register_type
 from zoo.errors import UserError, nearest
 from zoo.io import expanded, write_text
 
+WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
 
 class GivenPath(str):
     """A path among a command's options, with ``~`` and ``$NAME`` spelled out."""
@@ -47,13 +49,25 @@ class CommandParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and leave with exit code 2."""
         mistyped = re.search(r"nrecognized arguments: (--[\w.-]+)", message)
-        invalid = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        invalid = re.search(r"(?:argument (--\w+): )?invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        untaken = re.search(r'Parser key "(?:\w+\.)?(\w+)":\s+(.*)', message, re.DOTALL)
         if mistyped:
             message = f"there is no option {mistyped[1]}.{nearest(mistyped[1], self._option_string_actions)}"
         elif invalid:
-            message = f"there is no {invalid[1]!r}; choose from {invalid[2]}."
+            came = f"{invalid[1]} is" if invalid[1] else "there is no"
+            message = f"{came} {invalid[2]!r}; choose from {invalid[3]}."
+        elif untaken:
+            message = f"--{untaken[1]}: {_in_words(untaken[2])}"
         print(f"{self.prog}: error: {message}\nThe options: {self.prog} --help", file=sys.stderr)
         sys.exit(2)
+
+
+def _in_words(message: str) -> str:
+    """Say in one line why jsonargparse takes a value for none of an option's."""
+    kind = re.search(r"Expected a <class '(\w+)'>\. Got value: (.*)", message)
+    if kind:
+        return f"{kind[2]!r} came; give {WANTED.get(kind[1], kind[1])}"
+    return " ".join(message.split()).removeprefix(f"Not of type {GivenPath.__name__}: ")
 
 
 def typed(*words: object) -> str:

@@ -1,7 +1,6 @@
 """Configuration files: YAML that says one thing, or is refused by file and line."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 from zoo.errors import FileError
 
 GROUPS = ("model", "data", "trainer")
+MOST_VALUES, DEEPEST = 100_000, 50  # of a configuration, with its aliases spelled out; and in how many others
 MERGE = "tag:yaml.org,2002:merge"  # the key <<, which may stand twice
 
 
@@ -40,8 +40,13 @@ def check_flags(words: Iterable[str]) -> None:
     for word in words:
         if word.startswith("--"):
             flag, _, word = word.partition("=")
-        with suppress(yaml.YAMLError):
-            _read_named(yaml.compose(word, Loader=yaml.SafeLoader), flag, Path(), set())
+        try:
+            root = yaml.compose(word, Loader=yaml.SafeLoader)
+        except yaml.YAMLError:
+            continue
+        except RecursionError:
+            raise FileError("its brackets are nested too deeply", file=flag) from None
+        _read_named(root, flag, Path(), set())
 
 
 def _read(path: Path, read: set[Path]) -> tuple[yaml.Node | None, Any]:
@@ -56,7 +61,7 @@ def _read(path: Path, read: set[Path]) -> tuple[yaml.Node | None, Any]:
         if words == "second occurrence":  # of an anchor: what and where the first is stands in the context
             words = f"{str(error.context).partition(';')[0]}, first on line {_line(error.context_mark)}"
         raise FileError(f"this is no YAML: {words}", file=path, line=_line(error.problem_mark)) from None
-    except (ValueError, yaml.YAMLError) as error:  # the bytes or characters of no text
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # the bytes or characters of no text; a thousand [
         raise FileError(f"this is no YAML: {str(error).splitlines()[0]}", file=path) from None
     _read_named(root, path, path.parent, read)
     return root, content
@@ -79,6 +84,31 @@ def _read_named(root: yaml.Node | None, place: Path | str, folder: Path, read: s
             named = folder / node.value
             if named.is_file() and named.resolve() not in read:
                 _read(named, read)
+    if root:
+        _check_size(root, place)
+
+
+def _check_size(root: yaml.Node, place: Path | str) -> None:
+    """Raise where values are nested without end, or aliases spell out more than anybody means: to copy that hangs."""
+    sizes: dict[int, tuple[int, int]] = {}  # values and levels of what a node stands for, its aliases spelled out
+
+    def size(node: yaml.Node, level: int = 0) -> tuple[int, int]:
+        if id(node) not in sizes and level <= DEEPEST:
+            values = node.value if isinstance(node, yaml.CollectionNode) else []
+            parts = [part for value in values for part in (value if isinstance(value, tuple) else [value])]
+            within = [size(part, level + 1) for part in parts]
+            sizes[id(node)] = (
+                1 + sum(count for count, _ in within),
+                1 + max((levels for _, levels in within), default=0),
+            )
+        if level > DEEPEST or level + sizes[id(node)][1] > DEEPEST:
+            what = f"values stand in more than {DEEPEST} others, or an alias in what it is of: write them out"
+            raise FileError(what, file=place, line=_line(node.start_mark))
+        return sizes[id(node)]
+
+    count, _ = size(root)
+    if count > MOST_VALUES:
+        raise FileError(f"its aliases spell out {count:,} values: give {MOST_VALUES:,} at most", file=place)
 
 
 def _check_keys(mapping: yaml.MappingNode, place: Path | str) -> None:

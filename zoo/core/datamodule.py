@@ -77,6 +77,7 @@ class MugeDataModule(L.LightningDataModule):
         self.predict_split: str = predict_split
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = resolve_seed(seed)
+        check_least(seed=(self.seed, 0))
         self._splits: dict[str, Any] = {}
 
     # --- what a task's data module says ------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.io import write_text
 
 LOG_PREFIX = {"valid": "val", "test": "test"}
@@ -230,15 +230,22 @@ def build_metric(name: str, given: Any) -> Metric:
     """
     if isinstance(given, Metric):
         return given
-    place = given if isinstance(given, str) else given.get("class_path", "")
+    what = f"evaluation.metrics.{name}"
+    whole = given if isinstance(given, Mapping) else {"class_path": given}
+    place, options = whole.get("class_path"), whole.get("init_args", {})
+    if not isinstance(place, str) or not isinstance(options, Mapping):
+        raise invalid(what, repr(given), "give the path of a class, or {class_path: …, init_args: {…}}")
     module, _, class_name = place.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"evaluation.metrics.{name}: there is no class {place!r} ({error})") from None
+        raise UserError(f"{what}: there is no class {place!r} ({error})") from None
     if not (isinstance(kind, type) and issubclass(kind, Metric)):
-        raise UserError(f"evaluation.metrics.{name}: {place} is no torchmetrics.Metric")
-    return kind(**({} if isinstance(given, str) else given.get("init_args", {})))
+        raise UserError(f"{what}: {place} is no torchmetrics.Metric")
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what}: {class_name} cannot be built with {dict(options)}: {error}") from error
 
 
 def _taken(name: str, metric: Metric, offered: dict[str, Any]) -> dict[str, Any]:

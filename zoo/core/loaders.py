@@ -36,7 +36,7 @@ def resolve_root(root: str) -> Path:
         UserError: A folder was named, by ``root`` or ``$MUGE_ROOT``, and is not there.
     """
     named = root if root != "auto" else os.environ.get("MUGE_ROOT")
-    folder = muge_root() if root == "auto" else Path(expanded(root))
+    folder = muge_root() if root == "auto" else Path(expanded(root, "data.root"))
     if folder.is_dir():
         return folder
     if named:

@@ -50,11 +50,16 @@ class OptimizerOptions:
     rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check what nothing behind checks.
+        """Check what can be checked before anything is built.
 
         Raises:
             UserError: An option is out of its range.
         """
+        for name in ("weight_decay", "warmup_steps", "eps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise invalid(f"model.optimizer.{name}", getattr(self, name), "give 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise invalid("model.optimizer.betas", list(self.betas), "give two numbers, 0 to below 1")
         if self.on_divergence not in ("stop", "restore"):
             raise invalid("model.optimizer.on_divergence", self.on_divergence, "give stop or restore")
         if self.max_restores < 1:
@@ -65,6 +70,12 @@ class OptimizerOptions:
     def idle(self) -> dict[str, str]:
         """Name the fields that have no effect, and why."""
         return {"max_restores": "on_divergence is stop"} if self.on_divergence == "stop" else {}
+
+
+def check_rate(name: str, rate: float | None) -> None:
+    """Raise UserError where a learning rate is none; None: another's is taken."""
+    if rate is not None and not 0 <= rate < math.inf:
+        raise invalid(name, rate, "give 0 or more")
 
 
 def parameter_groups(
@@ -134,8 +145,7 @@ def adamw(
     Raises:
         UserError: The learning rate is negative.
     """
-    if learning_rate < 0:
-        raise UserError(f"learning_rate: {learning_rate} came; use 0 or more.", argument="learning_rate")
+    check_rate("model.learning_rate", learning_rate)
     factor = options.rate_factor
     rates = {parameter: rate * factor for parameter, rate in (rates or {}).items()}
     groups = parameter_groups(module, options.weight_decay, rates)

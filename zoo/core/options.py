@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import docstring_parser
 
-from zoo.errors import UserError, nearest
+from zoo.errors import UserError, invalid, nearest
 
 Options = TypeVar("Options")
 
@@ -40,6 +40,26 @@ def options_of(kind: type[Options], given: Options | Mapping[str, Any] | None, *
         ):
             raise UserError(f"{name} is {value!r}: give something like {default}")
     return kind(**options)
+
+
+def check_heads(*, width: int, num_layers: int, num_heads: int, multiple: int = 1) -> None:
+    """See that a transformer can have this shape.
+
+    Args:
+        width: Of the hidden states.
+        num_layers: Its layers.
+        num_heads: Its attention heads.
+        multiple: What each head's share of the width must be a multiple of.
+
+    Raises:
+        UserError: It cannot.
+    """
+    for name, value in (("num_layers", num_layers), ("num_heads", num_heads)):
+        if value < 1:
+            raise invalid(name, value, "give 1 or more")
+    if width < 1 or width % (multiple * num_heads):
+        times = f"{multiple} times " if multiple > 1 else ""
+        raise invalid("width", width, f"give a multiple of {multiple * num_heads}, {times}num_heads")
 
 
 def idle_fields(options: Any, where: str) -> dict[str, str]:
@@ -77,6 +97,12 @@ class Parameter(NamedTuple):
     annotation: Any
     default: Any
     description: str
+
+
+def takes_null(parameter: Parameter) -> bool:
+    """Tell whether a parameter can be None."""
+    kind = parameter.annotation
+    return parameter.default is None or kind is Any or type(None) in get_args(kind)
 
 
 def parameters_of(kind: type) -> dict[str, Parameter]:

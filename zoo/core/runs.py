@@ -98,9 +98,13 @@ def read_imports(layers: list[Path], flags: list[str]) -> dict[str, str]:
     """
     listed = {str(layer): read_config(layer).get("imports", []) for layer in layers} | {"--imports": flags}
     for place, modules in listed.items():
-        if not isinstance(modules, list) or not all(MODULE.fullmatch(str(module)) for module in modules):
+        if not isinstance(modules, list) or not all(map(_is_module, modules)):
             raise UserError(f"{place}: imports is {modules!r}: list modules as Python names them: [my_package.towers]")
     return {module: place for place, modules in listed.items() for module in modules}
+
+
+def _is_module(name: Any) -> bool:
+    return isinstance(name, str) and MODULE.fullmatch(name) is not None
 
 
 def import_modules(imports: dict[str, str]) -> None:

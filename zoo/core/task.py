@@ -121,7 +121,7 @@ class Task(L.LightningModule):
 
     def read_weights(self) -> None:
         """Read the weights of the whole task (``init_from``), or else the published ones of its parts."""
-        if self.hparams["init_from"]:
+        if self.hparams["init_from"] is not None:
             self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
             if not self.weights["init_from"].startswith("random ("):
                 return

@@ -8,6 +8,7 @@ its id.
 import json
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,6 +26,7 @@ Kind = Literal[
     "blank_line",
     "wrong_columns",  # no tab, or more than one
     "malformed_json",
+    "duplicate_key",  # of one object: the later value would silently win
     "missing_key",
     "wrong_type",
     "empty_text",
@@ -101,6 +103,7 @@ class LineReader:
         self.num_lines = 0
         self.first_lines: dict[Id, int] = {}  # by the ids that were claimed
         self.carriage_returns: list[int] = []  # the lines that end in CRLF
+        self._decode = json.loads if "duplicate_key" in accepted else read_value
 
     # --- mistakes ----------------------------------------------------------------------------------------------
 
@@ -192,15 +195,17 @@ class LineReader:
         for place, (number, _, data) in enumerate(self.lines()):
             try:
                 text = data.decode()
-                record = json.loads(text.strip() if self.as_text else text)
+                record = self._decode(text.strip() if self.as_text else text)
             except (ValueError, RecursionError) as error:
-                if place == 0 and self._is_of_another_kind(number):
+                twice = isinstance(error, KeyTwiceError)
+                if place == 0 and not twice and self._is_of_another_kind(number):
                     return
                 id = _id_in_broken_json(data)
                 if isinstance(error, UnicodeDecodeError):
                     self._report_bytes(error, number, id)
                     continue
-                self.report("malformed_json", f"{no_json(error)}; write one object on the line", number, id)
+                kind: Kind = "duplicate_key" if twice else "malformed_json"
+                self.report(kind, no_json(error, "write one object on the line"), number, id)
                 self.leave_out(number, id)
             else:
                 if isinstance(record, dict):
@@ -268,12 +273,40 @@ def as_id(told: Id | None, id_type: type[Id]) -> Id | None:
     return told
 
 
-def no_json(error: Exception) -> str:
-    """Say why a text is no JSON: what belongs there, and what stands there."""
+class KeyTwiceError(ValueError):
+    """An object of JSON that gives a key twice."""
+
+
+def read_value(text: str) -> Any:
+    """Read a value of JSON.
+
+    Raises:
+        ValueError: It is none; KeyTwiceError: it is one to a parser that does not look.
+        RecursionError: Its brackets are nested too deeply.
+    """
+    return _DECODER.decode(text)
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        ((key, _), *_) = Counter(key for key, _ in pairs).most_common(1)
+        raise KeyTwiceError(f"{shown(key)} is given twice in one object")
+    return record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_with_each_key_once)
+
+
+def no_json(error: Exception, fix: str) -> str:
+    """Say why a text is no JSON, what belongs there and what stands there; and the fix."""
+    if isinstance(error, KeyTwiceError):
+        return f"{error}; keep one of them"
     if not isinstance(error, json.JSONDecodeError):
-        return f"not JSON ({error})"
+        return f"not JSON ({error}); {fix}"
     stands = error.doc[error.pos : error.pos + 1]
-    return f"not JSON ({error.msg}: {f'{stands!r} is character {error.colno}' if stands else 'the line ends there'})"
+    there = f"{stands!r} is character {error.colno}" if stands else "the line ends there"
+    return f"not JSON ({error.msg}: {there}); {fix}"
 
 
 def shown(value: Any, limit: int = 60) -> str:

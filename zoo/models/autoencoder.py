@@ -1,6 +1,5 @@
 """Autoencoders between images and the smaller latents that a generator learns."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from zoo.core.precision import full_float32
 from zoo.core.weights import UnavailableError, hub_file, load_strictly, read_weights
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
+from zoo.io import read_json
 from zoo.registry import IMAGE_TOKENIZERS
 
 
@@ -81,6 +81,6 @@ def _read_configuration(name: str) -> dict[str, Any]:
             " or a hub name that is cached or reachable"
         ) from None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"'diffusers:{name}': {path} cannot be read ({error})") from None

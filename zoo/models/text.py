@@ -11,6 +11,7 @@ from transformers import AutoModel, BertConfig, BertModel
 
 from zoo.core.device import send
 from zoo.core.inputs import as_texts
+from zoo.core.options import check_heads
 from zoo.core.texts import TextCounts
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid
@@ -203,8 +204,7 @@ def _chinese_bert(
     pool_first: bool = True,
     pad_to_context: bool = False,
 ) -> TransformersTextTower:
-    if num_layers < 1:
-        raise invalid("num_layers", num_layers, "give 1 or more")
+    check_heads(width=width, num_layers=num_layers, num_heads=num_heads)
     if not 0 <= dropout < 1:
         raise invalid("dropout", dropout, "give a share, from 0 to below 1")
     config = BertConfig(
@@ -303,10 +303,8 @@ def bert_tiny_chinese(
             batch: slower, and the same embeddings.
 
     Raises:
-        UserError: ``width`` is not a multiple of ``num_heads``.
+        UserError: An option is out of its range.
     """
-    if width % num_heads:
-        raise invalid("width", width, f"give a multiple of num_heads, {num_heads}")
     tower = _chinese_bert(
         width=width,
         num_layers=num_layers,

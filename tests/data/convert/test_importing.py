@@ -297,12 +297,20 @@ def test_a_path_that_starts_higher_up_says_what_to_give(shop):
     assert fault.message == f"no file images/a.jpg below --images, but below {shop.root}; give that"
 
 
+def test_a_name_that_no_file_can_have_is_an_error_of_its_line(shop):
+    shop.add("x" * 300, "短裤", data=False)
+    (error,) = shop.get(MULTIMODAL_RETRIEVAL).errors
+    assert (error.line, error.message[:12]) == (2, "no file xxxx")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"valid": 1.0}, "--valid is 1.0: give 0 or more"),
         ({"test": -0.1}, "--test is -0.1: give 0 or more"),
-        ({"valid": 0.5, "test": 0.5}, "--valid is 0.5: .* with the other it must be below 1"),
+        ({"test": 1.0}, "--test is 1.0: give 0 or more, below 1"),
+        ({"valid": 0.5, "test": 0.5}, "--valid is 0.5 and --test 0.5: together they must be below 1"),
+        ({"out": "/"}, "/ is there already: give a new or empty folder"),
         ({"valid": 0.5, "split_column": "split"}, "are both given"),
         ({"max_size": 0}, "--max_size is 0: give 1 pixel or more"),
         ({"images": None}, "--images is not given: name the folder"),
@@ -459,6 +467,17 @@ def test_another_table_is_not_mixed_with_the_one_before(full_shop):
     full_shop.get(ECOMMERCE_T2I, "others")
     full_shop.get(ECOMMERCE_T2I)
     assert contents(full_shop.root / "out") == contents(full_shop.root / "others")
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"\xff", b"[" * 100_000], ids=["empty", "null", "bytes", "deep"])
+def test_what_was_begun_and_cannot_be_read_is_begun_anew(full_shop, content):
+    full_shop.get(ECOMMERCE_T2I, "whole")
+    work = full_shop.root / ".out.import"
+    work.mkdir()
+    (work / "metadata.json").write_bytes(content)
+    (work / "images.part").write_bytes(content)
+    full_shop.get(ECOMMERCE_T2I)
+    assert contents(full_shop.root / "out") == contents(full_shop.root / "whole")
 
 
 def test_what_an_import_left_that_was_stopped_at_its_end_is_removed(full_shop):

@@ -248,6 +248,27 @@ def test_every_error_is_listed_with_its_line(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("text", ["true", '{"zh": "红"}', "[[]]", '["红", false]', "NaN", "[Infinity]", "null"])
+def test_what_is_no_text_is_an_error_of_its_line(tmp_path, text):
+    path = written(tmp_path / "a.jsonl", f'{{"image": "a.jpg", "text": "红"}}\n{{"image": "b.jpg", "text": {text}}}\n')
+    (error,) = errors(path)
+    assert error.startswith(("2: 'text' holds a ", "2: no text under 'text'"))
+
+
+def test_numbers_are_texts(tmp_path):
+    path = written(tmp_path / "a.jsonl", '{"image": "a.jpg", "text": [5, 1.5]}\n')
+    assert [row[2] for row in rows(path)] == ["5", "1.5"]
+
+
+def test_a_key_twice_in_one_object_is_an_error_of_its_line(tmp_path):
+    line = '{"image": "a.jpg", "text": "红"}'
+    twice = '{"image": "a.jpg", "text": "红", "image": "b.jpg"}'
+    found = errors(written(tmp_path / "a.jsonl", f"{line}\n{twice}\n"))
+    assert found == ['2: "image" is given twice in one object; keep one of them']
+    with pytest.raises(UserError, match="is given twice in one object"):
+        open_table(written(tmp_path / "b.jsonl", f"[{line},\n{twice}]"))
+
+
 def test_every_error_of_json_lines_is_listed_with_its_line(tmp_path):
     lines = ['{"image": "a.jpg", "text": "红"}', "{", "[1]", '{"image": "a.jpg"}', '{"image": "a", "text": "\\ud83d"}']
     found = errors(written(tmp_path / "a.jsonl", "\n".join([*lines, '{"image": "a", "text": []}'])))

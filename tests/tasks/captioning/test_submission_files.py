@@ -127,7 +127,8 @@ def test_a_missing_file_is_the_one_error(tmp_path, missing):
 
 
 def test_answers_without_lines_are_named(read):
-    assert told(read(b"", b"")) == [("targets.jsonl", None, None, "empty_file")]
+    for predictions in (b"", b'{"image_id": "a1", "text": "x"}\n'):
+        assert told(read(predictions, b"")) == [("targets.jsonl", None, None, "empty_file")]
 
 
 def test_what_the_rules_leave_open_is_accepted_and_told(read):

@@ -333,6 +333,8 @@ def test_data_sets_travel_to_workers(muge_root):
         ({"flip": 2.0}, r"data\.flip is 2\.0"),
         ({"degrade": 1.5}, r"data\.degrade is 1\.5"),
         ({"num_workers": -1}, r"data\.num_workers is -1"),
+        ({"group_size": 0}, r"data\.group_size is 0"),
+        ({"seed": -1}, r"data\.seed is -1"),
         ({"image_size": "auto"}, r"data\.image_size is auto and there is no trainer"),
     ],
 )

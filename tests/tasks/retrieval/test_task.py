@@ -246,6 +246,14 @@ def test_a_number_out_of_its_range_is_refused(name, value):
         RetrievalTask(**OPTIONS, loss_options={name: value})
 
 
+@pytest.mark.parametrize("option", ["embedding_dim", "chunk_size"])
+@pytest.mark.parametrize("value", [0, -4])
+def test_a_size_below_one_is_refused(option, value):
+    with pytest.raises(UserError) as error:
+        RetrievalTask(**{**OPTIONS, option: value})
+    assert error.value.argument == f"model.{option}"
+
+
 def test_warm_up_then_cosine_to_zero(tmp_path):
     rates = []
 

@@ -94,6 +94,10 @@ ERRORS = {
         [(7, f"image {STRANGER}: no prompt of the test split has this id")],
     ),
     "no tab": ([*map(line, IDS), b"no tab here"], [(7, 'no tab after "no tab here"')]),
+    "tabs": (
+        [line(IDS[0]) + b"\t", line(IDS[1]).replace(b"\t", b"\t\t"), *map(line, IDS[2:])],
+        [(1, f"image {IDS[0]}: 2 tabs"), (2, f"image {IDS[1]}: 2 tabs")],
+    ),
     "blank": ([*map(line, IDS), b" "], [(7, "is blank; take it out")]),
     "byte order mark": ([b"\xef\xbb\xbf" + line(IDS[0]), *map(line, IDS[1:])], [(1, "begins with a byte order mark")]),
     "bad base64": ([IDS[0].encode() + b"\tA$AA", *map(line, IDS[1:])], [(1, f"image {IDS[0]}: not base64")]),

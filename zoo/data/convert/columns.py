@@ -1,5 +1,6 @@
 """A table's rows as an import takes them: which columns are meant, and an image and a text each; no torch."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,8 +114,11 @@ def read_rows(table: Table, columns: Columns, errors: list[FileError]) -> list[R
         split = _cell(record.get(columns.split)) if columns.split else ""
         found = [Row(line, image, _cell(text), _SPLIT_OF.get(split.casefold())) for text in _as_list(texts)]
         wrong = ""
+        strange = [cell for cell in _as_list(texts) if isinstance(cell, bool | dict | list | bytes)]
         if not image:
             wrong = f"no image under {columns.image!r}; write its path below --images"
+        elif strange:
+            wrong = f"{columns.text!r} holds a {type(strange[0]).__name__}; write a text"
         elif not all(row.text for row in found):
             wrong = f"no text under {columns.text!r}; write it, or take the line out"
         elif not all(is_unicode(row.text + image) for row in found):
@@ -133,5 +137,7 @@ def _as_list(cell: Any) -> list[Any]:
 
 
 def _cell(value: Any) -> str:
-    """Give a cell as text: tabs and line ends, which MUGE's files cannot have, become a space."""
-    return "" if value is None else re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(value)).strip()
+    """Give a cell as text, none of NaN; tabs and line ends, which MUGE's files cannot have, become a space."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return re.sub(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(value)).strip()

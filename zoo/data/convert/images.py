@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data import images
-from zoo.io import write_text
+from zoo.io import read_json, write_text
 
 _READ_AHEAD = 4  # images a processor that wait or are being read: what memory holds of them
 _KEPT_KINDS = ("JPEG", "MPO", "PNG")  # as Pillow calls them; MPO is a JPEG that has others behind it
@@ -44,7 +44,7 @@ class ImageStore:
     def __init__(self, folder: Path, metadata: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path, metadata_path = folder / "images.part", folder / "metadata.json"
-        if not metadata_path.is_file() or json.loads(metadata_path.read_text(encoding="utf-8")) != metadata:
+        if _read(metadata_path) != metadata:
             path.unlink(missing_ok=True)
             write_text(metadata_path, json.dumps(metadata))
         self._entries: dict[str, _Entry] = {}
@@ -174,6 +174,14 @@ def prepare(data: bytes, max_size: int | None) -> bytes:
     else:
         image.save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
+
+
+def _read(path: Path) -> Any:
+    """Read what was begun; None where nothing was, or where that cannot be read."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _prepare_source(source: Source, max_size: int | None) -> tuple[str, bytes]:

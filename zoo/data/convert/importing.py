@@ -18,7 +18,7 @@ from zoo.data.convert.images import ImageStore, Source, read_images
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table, open_table
 from zoo.data.layouts import Layout
-from zoo.errors import FileError, UserError
+from zoo.errors import FileError, UserError, invalid
 from zoo.io import expanded, write_json_lines
 
 IDS = "ids.jsonl"  # what the images were called
@@ -58,13 +58,15 @@ class ImportOptions:
 
     def __post_init__(self) -> None:
         for name, share in self.shares.items():
-            if not 0 <= share < 1 or sum(self.shares.values()) >= 1:
-                raise UserError(
-                    f"--{name} is {share}: give 0 or more; with the other it must be below 1.",
-                    argument=f"--{name}",
-                    value=share,
-                    valid="0 or more, below 1 with the other",
-                )
+            if not 0 <= share < 1:
+                raise invalid(f"--{name}", share, "give 0 or more, below 1")
+        if sum(self.shares.values()) >= 1:
+            raise UserError(
+                f"--valid is {self.shares['valid']} and --test {self.shares['test']}: together they must be below 1.",
+                argument="--valid",
+                value=self.shares["valid"],
+                valid="below 1 with the other",
+            )
         if self.by_shares and self.split_column is not None:
             raise UserError(
                 "--split_column and --valid or --test are both given: splits come from one of the two.",
@@ -186,7 +188,7 @@ def import_folder(
 
 def work_folder(out: Path) -> Path:
     """Name the folder where an import keeps what it has read, until it is whole."""
-    return out.with_name(f".{out.name}.import")
+    return out.parent / f".{out.name}.import"
 
 
 # --- where images come from ----------------------------------------------------------------------------------
@@ -247,7 +249,7 @@ def _find(name: str, folder: Path) -> Source | str:
         return Source(key, _stamp(Path(path)), Path(path).read_bytes)
     if "://" in name:
         return f"{name} is an address, not a file; download it, and write its path below --images"
-    if (folder.parent / name).is_file():
+    if os.path.isfile(folder.parent / name):
         return f"no file {name} below --images, but below {folder.parent}; give that"
     return f"no file {name} below --images {folder}; add it, or take the line out"
 

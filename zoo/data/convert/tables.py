@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data.lines import json_type, no_json, shown
+from zoo.data.lines import json_type, no_json, read_value, shown
 from zoo.errors import FileError, UserError
 from zoo.io import expanded
 
@@ -135,20 +135,20 @@ class JsonTable(Table):
         with self.path.open(encoding=self._encoding, newline="\n") as file:
             text = file.read()
         try:
-            value = json.loads(text)
+            value = read_value(text)
         except (ValueError, RecursionError) as error:
             if text.lstrip().startswith("[") and not _is_json(text.lstrip().partition("\n")[0]):
                 place = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-                raise FileError(f"{no_json(error)}; write an array of objects", file=self.path, line=place) from None
+                raise FileError(no_json(error, "write an array of objects"), file=self.path, line=place) from None
         else:
             yield from _elements(text) if isinstance(value, list) else [(1, value)]
             return
         for number, line in enumerate(text.split("\n"), start=1):
             try:
                 if line.strip():
-                    yield number, json.loads(line)
+                    yield number, read_value(line)
             except (ValueError, RecursionError) as error:
-                errors.append(FileError(f"{no_json(error)}; write an object a line", file=self.path, line=number))
+                errors.append(FileError(no_json(error, "write an object a line"), file=self.path, line=number))
 
 
 class ParquetTable(Table):

@@ -12,6 +12,7 @@ from torch import Tensor
 from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid
 from zoo.core.grids import GridRow, image_grid
+from zoo.errors import invalid
 from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.metrics.ngrams import DocumentFrequencies, HumanCeiling, Tokenization
 from zoo.tasks.captioning.metrics.scores import CaptionScores
@@ -34,6 +35,9 @@ class CaptionEvaluationOptions(EvaluationOptions):
             of ``train``.
         nearest_copy: Whether the training images are looked at for the ``nearest`` control.
         grid_images: Images on the image grid, spread evenly over the file; 0: none is made.
+
+    Raises:
+        UserError: ``grid_images`` is below 0.
     """
 
     monitor: str | None = "val/cider"
@@ -43,6 +47,10 @@ class CaptionEvaluationOptions(EvaluationOptions):
     document_frequencies: Literal["split", "train"] = "split"
     nearest_copy: bool = False
     grid_images: int = 12
+
+    def __post_init__(self) -> None:
+        if self.grid_images < 0:
+            raise invalid("model.evaluation.grid_images", self.grid_images, "give 0 or more")
 
 
 DEFAULTS = CaptionEvaluationOptions()

@@ -50,6 +50,8 @@ def read_caption_submission(targets: Path | str, predictions: Path | str) -> Cap
     submission = CaptionSubmission()
     errors = submission.errors
     answers = _read(targets, lambda record: caption_errors(record, labelled=True), errors)
+    if not answers and not errors:
+        errors.append(_error("has no lines; it must have one for each image", targets, kind="empty_file"))
     said = _read(predictions, _prediction_errors, errors, known=None if errors else answers)
     for path, lines in ((targets, answers), (predictions, said)):
         if not lines and any(error.file == str(path) for error in errors):  # nothing in it could be read
@@ -58,8 +60,6 @@ def read_caption_submission(targets: Path | str, predictions: Path | str) -> Cap
         if image_id not in said:
             message = "no prediction; add a line for it to the predictions"
             errors.append(_error(message, targets, line.number, image_id, kind="no_prediction"))
-    if not answers and not errors:
-        errors.append(_error("has no lines; it must have one for each image", targets, kind="empty_file"))
     submission.notes = list(_notes([line for line in said.values() if isinstance(line.text, str)]))
     if not errors:
         submission.image_ids = list(answers)

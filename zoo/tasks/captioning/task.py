@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.device import send
-from zoo.core.optim import OptimizerOptions, training_steps, two_cosines_ratio
+from zoo.core.optim import OptimizerOptions, check_rate, training_steps, two_cosines_ratio
 from zoo.core.options import idle_fields
 from zoo.core.task import Task
 from zoo.errors import UserError
@@ -66,6 +66,7 @@ class RewardOptions:
                 argument="model.reward.from_epoch",
                 value=self.from_epoch,
             )
+        check_rate("model.reward.learning_rate", self.learning_rate)
 
     def idle(self) -> dict[str, str]:
         """Name the fields that have no effect beside the others, and say why."""
@@ -120,6 +121,8 @@ class CaptioningTask(Task):
         evaluation: CaptionEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
+        check_rate("model.image_learning_rate", image_learning_rate)
+        check_rate("model.language_learning_rate", language_learning_rate)
         self.save_hyperparameters(ignore=["captioner"] if isinstance(captioner, nn.Module) else [], logger=False)
         self.take_options("optimizer", OptimizerOptions)
         self.reward = self.take_options("reward", RewardOptions)

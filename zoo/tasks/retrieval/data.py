@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from zoo.core.datamodule import MugeDataModule
-from zoo.core.loaders import check_probabilities, decode
+from zoo.core.loaders import check_least, check_probabilities, decode
 from zoo.data.augment_on_device import auto_augment_batch
 from zoo.data.formats import Schema
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
@@ -66,6 +66,7 @@ class RetrievalDataModule(MugeDataModule):
     ) -> None:
         super().__init__(root, batch_size=batch_size, eval_batch_size=eval_batch_size, crop_scale=crop_scale, **shared)
         check_probabilities(degrade=degrade)
+        check_least(group_size=(group_size, 1))
         if augment_on not in ("auto", "device", "worker"):
             raise invalid("data.augment_on", augment_on, "give auto, device or worker")
         if augment_on == "device" and degrade > 0:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid, write_json
 from zoo.core.grids import GridRow, image_grid
+from zoo.errors import invalid
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, check_precisions
 
@@ -31,7 +32,7 @@ class RetrievalEvaluationOptions(EvaluationOptions):
         precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
 
     Raises:
-        UserError: A precision is out of its range.
+        UserError: A number is out of its range.
     """
 
     monitor: str | None = "val/mean_recall"
@@ -41,6 +42,8 @@ class RetrievalEvaluationOptions(EvaluationOptions):
 
     def __post_init__(self) -> None:
         check_precisions(self.precisions)
+        if self.grid_queries < 0:
+            raise invalid("model.evaluation.grid_queries", self.grid_queries, "give 0 or more")
 
 
 DEFAULTS = RetrievalEvaluationOptions()

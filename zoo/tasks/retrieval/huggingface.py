@@ -1,6 +1,5 @@
 """``ChineseCLIPModel`` of transformers, in a folder or on the Hugging Face hub: its names and shapes, and CN-CLIP's."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import ChineseCLIPConfig
 
 from zoo.core.weights import NoHubError, UnavailableError, hub_file, none_of, read_torch
 from zoo.errors import UserError
+from zoo.io import read_json
 
 CONFIGURATION = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -112,7 +112,7 @@ def check_computation(configuration: ChineseCLIPConfig, task: Any, source: str) 
 
 def _configuration(path: Path, source: str) -> ChineseCLIPConfig:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise UserError(f"{source}: {CONFIGURATION} is no JSON ({error})") from None
     kind = content.get("model_type") if isinstance(content, dict) else None
@@ -130,7 +130,7 @@ def _weights(find: FindFile, source: str) -> dict[str, Tensor]:
     if path.suffix != ".json":
         return _tensors(path, source)
     try:
-        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = sorted(set(read_json(path)["weight_map"].values()))
         outside = [shard for shard in shards if Path(shard).name != shard]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: {path.name} is no index of weights ({error})") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.data.lines import Found, LineReader, json_type, shown
+from zoo.data.lines import Found, Kind, LineReader, json_type, shown
 from zoo.errors import FileError
 
 SUBMITTED_IMAGES = 10
@@ -50,8 +50,12 @@ class SubmissionFile:
 
 
 def open_file(path: Path | str, file: SubmissionFile) -> LineReader:
-    """Open a file for reading as the evaluators do: empty it is no error in itself, a mark or a blank line is one."""
-    return LineReader(path, noun="query", accepted=("crlf", "empty_file"), errors=file.errors, as_text=True)
+    """Open a file for reading as the evaluators do.
+
+    Empty it is no error in itself, a mark or a blank line is one; of a key that is given twice the last value counts.
+    """
+    accepted: tuple[Kind, ...] = ("crlf", "empty_file", "duplicate_key")
+    return LineReader(path, noun="query", accepted=accepted, errors=file.errors, as_text=True)
 
 
 def find_schema(*paths: Path | str) -> Schema:

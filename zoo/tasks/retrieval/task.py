@@ -97,6 +97,7 @@ class RetrievalTask(Task):
         self.take_options("finetuning", FinetuningOptions)
         chunks = chunk_size is None or chunk_size >= 1
         check("chunk_size", chunk_size, chunks, "1 pair or more, or null for the whole batch")
+        check("embedding_dim", embedding_dim, embedding_dim >= 1, "1 or more")
         self.loss: Any = LOSSES.build_or_take("loss", loss, loss_options)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)

@@ -91,7 +91,7 @@ class TextToImageDataModule(MugeDataModule):
         """
         if self.latents_folder is None:
             return None
-        given = expanded(self.latents_folder)
+        given = expanded(self.latents_folder, "data.latents")
         inside = self.folder / given
         latents = Latents(inside if inside.is_dir() else Path(given))
         source = self.targets("train").source

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import UserError, invalid
-from zoo.io import write_text
+from zoo.io import read_json, write_text
 
 ARRAY, METADATA, PARTIAL = "train.npy", "latents.json", "train.partial.npy"
 
@@ -52,7 +52,7 @@ class Latents:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+            metadata = read_json(folder / METADATA)
             self.mean, self.std = np.array(metadata.pop("mean")), np.array(metadata.pop("std"))
             self.metadata = LatentMetadata(**metadata)
             self.are_codes = self.array.dtype.kind == "i"
@@ -97,7 +97,7 @@ class LatentsWriter:
     def _done_before(self) -> int:
         """Rows that an interrupted run of the same wrote; what cannot be read was not begun."""
         try:
-            stored = json.loads(self.progress.read_text(encoding="utf-8"))
+            stored = read_json(self.progress)
             done = stored.pop("done")
             written = np.load(self.partial, mmap_mode="r").shape
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

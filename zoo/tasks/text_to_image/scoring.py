@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, GivenPath, check_output, write_output
 from zoo.errors import UserError, invalid, summed_up
+from zoo.io import read_json
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -264,7 +265,7 @@ def _reranker(predictions: Path) -> str | None:
     if not beside.is_file():
         return None
     try:
-        return json.loads(beside.read_text(encoding="utf-8"))["sampling"]["reranker"]
+        return read_json(beside)["sampling"]["reranker"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{beside}: it does not say how the images were generated; fix it, or take it away") from None
 

@@ -124,6 +124,9 @@ class T2ISubmission:
     # --- images ----------------------------------------------------------------------------------------------
 
     def _header(self, line: Line) -> images.Header | None:
+        if tabs := self._data[line.start : line.end].count(b"\t"):
+            self._report("wrong_columns", f"{tabs + 1} tabs; write an id, one tab and a base64 image", line)
+            return None
         try:
             return images.read_header(self._encoded(line))
         except images.ImageError as error:

@@ -211,6 +211,7 @@ def test_pixel_shuffle_joins_neighbours_and_drops_the_class_token():
         ({"decoding": {"length_penalty": 40}}, "length_penalty is 40: give -10 to 10"),
         ({"context_length": 2}, "context_length is 2: give 3 or more"),
         ({"width": 33}, "33"),
+        *(({option: 0}, f"{option} is 0") for option in ("width", "num_layers", "num_heads")),
         ({"dropout": 1.0}, "dropout is 1.0"),
     ],
 )

@@ -294,9 +294,9 @@ def test_it_learns_texts_and_their_codes_by_heart(codes):
     [
         ({"image_size": 7}, "image_size is 7: this image tokenizer takes multiples of 2"),
         ({"image_size": 0}, "image_size is 0"),
-        ({"width": 30, "num_heads": 4}, "give 1 or more, and a width that its heads divide into even parts"),
-        ({"num_layers": 0}, "num_layers 0"),
-        ({"context_length": 0}, "context_length 0: give 1 or more"),
+        ({"width": 30, "num_heads": 4}, "give a multiple of 8, 2 times num_heads"),
+        ({"num_layers": 0}, "num_layers is 0: give 1 or more"),
+        ({"context_length": 0}, "context_length is 0: give 1 or more"),
         ({"image_tokenizer": "vqgan"}, "There is no image tokenizer 'vqgan'. Did you mean vqgan_"),
         ({"image_tokenizer_options": {"codes": 4}}, "image tokenizer 'vqgan_tiny' has no option 'codes'"),
         ({"sampling": {"top_q": 4}}, "sampling has no 'top_q'. Did you mean top_"),

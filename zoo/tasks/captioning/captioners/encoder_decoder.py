@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertLMHeadModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from zoo.core.options import options_of
+from zoo.core.options import check_heads, options_of
 from zoo.errors import invalid
 from zoo.models.hub import load_language_model
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
@@ -136,8 +136,7 @@ def encoder_decoder_tiny(
     Raises:
         UserError: An option is out of its range.
     """
-    if width % num_heads:
-        raise invalid("width", width, f"give a multiple of num_heads, {num_heads}")
+    check_heads(width=width, num_layers=num_layers, num_heads=num_heads)
     return _build(
         width=width,
         num_layers=num_layers,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from zoo.core.options import options_of
+from zoo.core.options import check_heads, options_of
 from zoo.errors import UserError, invalid
 from zoo.models.hub import load_language_model, read_configuration
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_image_tower
@@ -144,8 +144,7 @@ def prefix_tiny(
     Raises:
         UserError: An option is out of its range.
     """
-    if width % (2 * num_heads):
-        raise invalid("width", width, f"give a multiple of {2 * num_heads}, twice num_heads")
+    check_heads(width=width, num_layers=num_layers, num_heads=num_heads, multiple=2)
     vocabulary = BertVocabulary()
     config = Qwen3Config(
         vocab_size=vocabulary.size,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.io import read_json
 from zoo.tasks.captioning.metrics.ngram_index import KEY_SHIFT, NgramIndex, Ngrams
 from zoo.tasks.captioning.metrics.tokens import Tokenization, Tokens
 
@@ -66,7 +67,7 @@ class DocumentFrequencies:
             UserError: It is no such file, or of captions that were cut otherwise.
         """
         try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
+            record = read_json(path)
             cut, images, frequencies = record["tokenization"], record["images"], record["frequencies"]
             counts = np.array(list(frequencies.values()), dtype=np.int64)
             if images < 1 or np.any(counts < 1) or np.any(counts > images):

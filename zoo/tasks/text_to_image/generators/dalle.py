@@ -11,7 +11,7 @@ from transformers import Cache, Qwen3Config, Qwen3Model
 
 from zoo.core.device import repeat_on_gpu, send
 from zoo.core.inputs import as_texts
-from zoo.core.options import options_of
+from zoo.core.options import check_heads, options_of
 from zoo.core.texts import TextCounts
 from zoo.errors import UserError, invalid
 from zoo.models.tokenizer import BertChineseTokenizer
@@ -265,11 +265,9 @@ def dalle(
         raise invalid("image_tokenizer", image_tokenizer, "it has no codes; take a VQGAN, such as vqgan_tiny")
     if image_size < 1 or image_size % tokenizer.factor:
         raise invalid("image_size", image_size, f"this image tokenizer takes multiples of {tokenizer.factor}")
-    if min(num_layers, num_heads, context_length) < 1 or width % (2 * num_heads):
-        raise UserError(
-            f"width {width}, num_layers {num_layers}, num_heads {num_heads}, context_length {context_length}: give 1 or"
-            " more, and a width that its heads divide into even parts"
-        )
+    check_heads(width=width, num_layers=num_layers, num_heads=num_heads, multiple=2)
+    if context_length < 1:
+        raise invalid("context_length", context_length, "give 1 or more")
     tokenizer.published = image_tokenizer_weights
     config = Qwen3Config(
         vocab_size=len(BertChineseTokenizer()),
