@@ -1,0 +1,205 @@
+"""The sheet that items are drawn on: panels of cloth with light, pattern and outline; seams, straps, gloss, shadow.
+
+A drawing lies somewhere near a square of 100 by 100 and is symmetric to x = 50 where the item is. The sheet turns,
+mirrors and scales it into the image, so that no drawing need fill the square by itself. Light stays at the top left.
+"""
+
+import math
+import random
+
+from zoo.data.catalogue.attributes import COLOURS, Item
+from zoo.data.catalogue.drawing.motifs import MOTIFS, shifted
+from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, moved, points_on
+from zoo.data.catalogue.drawing.tones import Tones, jittered, tones
+
+WHITE, BLACK, SKIN = tones("#f7f7f5"), tones("#323236"), tones("#e2a878")
+STEEL, BRASS = tones("#b9bec6", metallic=True), tones("#cba24a", metallic=True)
+GLASS = tones("#d9ecf4")
+THREAD = "#e39a3c"  # of jeans
+
+
+class Canvas:
+    """A sheet with one item.
+
+    Args:
+        item: What is drawn.
+        seed: What else differs between two images of it: the shade of its colours, size, turn, side, light.
+    """
+
+    def __init__(self, item: Item, seed: int) -> None:
+        self.item = item
+        self.random = random.Random(seed)
+        self.main = self._mixed(item.colour)
+        self.second = self._mixed(item.second_colour) if item.second_colour else None
+        self._is_mirrored = self.random.random() < 0.5
+        self._turn = math.radians(self.random.uniform(-5, 5))
+        self._span = self.random.uniform(73, 83)
+        self._tile_scale = self.random.uniform(0.9, 1.15)
+        self._tile_start = (self.random.uniform(0, 20), self.random.uniform(0, 20))
+        self._defs: dict[str, str] = {}
+        self._marks: list[str] = []
+        self._points: list[Point] = []
+
+    def detail(self, name: str) -> str:
+        """Give the item's value of one of its category's attributes."""
+        return self.item.details[name]
+
+    def panel(
+        self, path: str, of: Tones | None = None, *, tilt: float = 0, plain: bool = False, edge: float = 1
+    ) -> None:
+        """Draw a closed piece with light, shade and an outline.
+
+        Args:
+            path: Its outline.
+            of: Its paint; None: the item's colour and pattern.
+            tilt: By how much the pattern turns, in degrees clockwise.
+            plain: Whether a piece of the item's colour goes without its pattern.
+            edge: The outline's width.
+        """
+        paint = of or self.main
+        path = self._placed(path)
+        pattern = "纯色" if of or plain else self.item.pattern
+        self._marks.append(f'<path d="{path}" fill="{paint.base}"/>')
+        if pattern != "纯色":
+            self._marks.append(f'<path d="{path}" fill="url(#{self._tile(pattern, paint, tilt)})"/>')
+        if pattern == "牛仔":
+            self._sew_border(path, paint)
+        self._marks.append(
+            f'<path d="{path}" fill="url(#{self._light(paint)})" stroke="{paint.outline}" stroke-width="{edge:g}" '
+            'stroke-linejoin="round"/>'
+        )
+
+    def both(self, path: str, of: Tones | None = None, *, tilt: float = 0, plain: bool = False) -> None:
+        """Draw a panel and its mirror image at x = 50."""
+        self.panel(path, of, tilt=tilt, plain=plain)
+        self.panel(mirrored(path), of, tilt=-tilt, plain=plain)
+
+    def fill(self, path: str, colour: str, opacity: float = 1) -> None:
+        """Fill a path with one colour, without light or outline."""
+        self._marks.append(f'<path d="{self._placed(path)}" fill="{colour}" fill-opacity="{opacity:g}"/>')
+
+    def line(self, path: str, of: Tones | str | None = None, *, width: float = 0.9, dash: str = "") -> None:
+        """Draw a seam, a fold or a stitch.
+
+        Args:
+            path: Its course.
+            of: A hex colour, or the paint whose seams it is like; None: the item's.
+            width: Its width.
+            dash: SVG's dashes; none: a line.
+        """
+        colour = of if isinstance(of, str) else (of or self.main).seam
+        if of is None and self.item.pattern == "牛仔":
+            colour, dash, width = THREAD, "2.4 1.2", max(width, 1.1)
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        self._marks.append(
+            f'<path d="{self._placed(path)}" fill="none" stroke="{colour}" stroke-width="{width:g}"{dashes} '
+            'stroke-linecap="round" stroke-linejoin="round"/>'
+        )
+
+    def strap(self, path: str, width: float, of: Tones | None = None) -> None:
+        """Draw a strap, a cord or a tube along a path: outlined, lit along its upper left."""
+        paint = of or self.main
+        path = self._placed(path, width / 2)
+        for colour, wide, shift in (
+            (paint.outline, width + 1.6, 0.0),
+            (paint.base, width, 0.0),
+            (paint.light, width * 0.35, -width * 0.16),
+        ):
+            self._marks.append(
+                f'<path d="{path}" transform="translate({shift:.3g} {shift:.3g})" fill="none" stroke="{colour}" '
+                f'stroke-width="{wide:g}" stroke-linecap="round" stroke-linejoin="round"/>'
+            )
+
+    def gloss(self, path: str, opacity: float = 0.55) -> None:
+        """Draw a reflection of the light."""
+        self.fill(path, "#ffffff", opacity)
+
+    def stitches(self, path: str) -> None:
+        """Draw a dashed seam."""
+        self.line(path, dash="1.8 1.4", width=0.8)
+
+    def svg(self) -> str:
+        """Give the image: what was drawn, turned, scaled into the middle, with its shadow on the ground."""
+        cos, sin = math.cos(self._turn), math.sin(self._turn)
+        turned = [(x * cos - y * sin, x * sin + y * cos) for x, y in self._points]
+        left, right = min(x for x, _ in turned), max(x for x, _ in turned)
+        top, bottom = min(y for _, y in turned), max(y for _, y in turned)
+        scale = self._span / max(right - left, bottom - top)
+        x = 50 - scale * (left + right) / 2
+        y = 49 - scale * (top + bottom) / 2
+        ground = min(y + scale * bottom, 94)
+        width = scale * (right - left)
+        shadow = f'<path d="{ellipse(51, ground, 0.5 * width + 1, 4.5)}" fill="url(#ground)"/>'
+        self._defs["ground"] = (
+            '<radialGradient id="ground"><stop stop-color="#3c3c46" stop-opacity=".42"/>'
+            '<stop offset=".6" stop-color="#3c3c46" stop-opacity=".16"/>'
+            '<stop offset="1" stop-color="#3c3c46" stop-opacity="0"/></radialGradient>'
+        )
+        place = f"translate({x:.4g} {y:.4g}) scale({scale:.4g}) rotate({math.degrees(self._turn):.4g})"
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
+            f"<defs>{''.join(self._defs.values())}</defs>{shadow}"
+            f'<g transform="{place}">{"".join(self._marks)}</g></svg>'
+        )
+
+    def _mixed(self, colour: str) -> Tones:
+        return tones(jittered(COLOURS[colour].hex, self.random), COLOURS[colour].metallic)
+
+    def _placed(self, path: str, margin: float = 0) -> str:
+        """Mirror a path where the seed does, and note where it lies."""
+        path = mirrored(path) if self._is_mirrored else path
+        points = list(points_on(path))
+        self._points += points
+        if margin:
+            self._points += [
+                (x + dx, y + dy) for x, y in points for dx in (-margin, margin) for dy in (-margin, margin)
+            ]
+        return path
+
+    def _tile(self, pattern: str, paint: Tones, tilt: float) -> str:
+        if pattern == "渐变":
+            self._defs["fade"] = (
+                '<linearGradient id="fade" gradientUnits="userSpaceOnUse" x1="50" y1="28" x2="50" y2="92">'
+                f'<stop stop-color="{paint.base}"/><stop offset="1" stop-color="#fffdfa"/></linearGradient>'
+            )
+            return "fade"
+        tilt = -tilt if self._is_mirrored else tilt
+        name = f"tile{tilt:g}"
+        if name not in self._defs:
+            width, height, motif = MOTIFS[pattern]
+            x, y = self._tile_start
+            self._defs[name] = (
+                f'<pattern id="{name}" width="{width}" height="{height}" patternUnits="userSpaceOnUse" '
+                f'patternTransform="rotate({tilt:g}) translate({x:.3g} {y:.3g}) scale({self._tile_scale:.3g})">'
+                f"{motif(paint)}</pattern>"
+            )
+        return name
+
+    def _light(self, paint: Tones) -> str:
+        name = f"light{paint.base[1:]}{'m' * paint.metallic}"
+        if paint.metallic:
+            bands = (
+                (0, "#fff", 0.75),
+                (0.22, "#fff", 0.1),
+                (0.4, paint.outline, 0.5),
+                (0.55, "#fff", 0.7),
+                (0.72, "#fff", 0.05),
+                (1, paint.outline, 0.6),
+            )
+        else:
+            bands = ((0, paint.light, 0.85), (0.45, paint.light, 0), (0.55, paint.shade, 0), (1, paint.shade, 0.9))
+        stops = "".join(
+            f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{opacity}"/>'
+            for offset, colour, opacity in bands
+        )
+        self._defs[name] = f'<linearGradient id="{name}" x1="0" y1="0" x2="1" y2="1">{stops}</linearGradient>'
+        return name
+
+    def _sew_border(self, path: str, paint: Tones) -> None:
+        """Sew a seam along the inside of a panel, as jeans have it."""
+        name = f"clip{len(self._defs)}"
+        self._defs[name] = f'<clipPath id="{name}"><path d="{path}"/></clipPath>'
+        self._marks.append(
+            f'<g clip-path="url(#{name})" fill="none"><path d="{path}" stroke="{THREAD}" stroke-width="5.6" '
+            f'stroke-dasharray="2.6 1.2"/><path d="{path}" stroke="{paint.base}" stroke-width="3.6"/></g>'
+        )
