@@ -68,6 +68,7 @@ def counts_of(size: str | int) -> dict[str, Counts]:
         "test": images // 4,
         "scorer": images // 3,
         "scorer_valid": images // 24,
+        "scorer_test": images // 24,
     }
     return {
         split: Counts(n, n if split in ("train", "scorer") else max(1, n // 2), n, n) for split, n in numbers.items()
