@@ -27,6 +27,7 @@ CAPTIONS = 5  # of each image
 MOST_RELEVANT = 40  # images of a query: one that has more says too little
 QUALITY = 90  # of JPEG
 DRAWN = ".drawn"  # in the folder: what is drawn so far
+ORDER = ("test", "valid", "scorer_test", "scorer_valid", "scorer", "train")  # in which splits choose their texts
 MADE = "catalogue.json"  # what the folder holds; there when all of it is
 BRANDS = ("云裳", "木里", "素年", "北岸", "青禾", "拾光", "南屿", "一隅", "鹿野", "半夏", "初见", "远山")
 
@@ -296,18 +297,11 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
             draw_products_into(begun.with_name(split), drawn, image_size, advance)
     taken: set[str] = set()
     splits = {}
-    for split in (
-        "test",
-        "valid",
-        "scorer_test",
-        "scorer_valid",
-        "scorer",
-        "train",
-    ):  # the first have the choice of texts
-        folder, name = (
-            (root / "scorer", "valid" if "valid" in split else "train") if "scorer" in split else (root, split)
-        )
-        splits[split] = write_split(folder, split, name, counts[split], products[split], begun.with_name(split), taken)
+    for split in ORDER:
+        name = split.removeprefix("scorer").removeprefix("_") or "train"
+        folder = root / "scorer" if split.startswith("scorer") else root
+        drawn = begun.with_name(split)
+        splits[split] = write_split(folder, split, name, counts[split], products[split], drawn, taken)
     made = {**asked, "splits": splits}
     write_text(root / MADE, json.dumps(made, indent=2) + "\n")
     shutil.rmtree(root / DRAWN)

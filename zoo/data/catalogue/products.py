@@ -44,8 +44,8 @@ class Product:
 
 def pairs(item: Item) -> set[Pair]:
     """Give the pairs of an item: of its category, each of its colours, and its pattern where it has one."""
-    found = set()
-    for colour in {item.colour, item.second_colour} - {None}:
+    found: set[Pair] = set()
+    for colour in (item.colour, *([item.second_colour] if item.second_colour else [])):
         words = [item.category, colour] + ([] if item.pattern == PLAIN else [item.pattern])
         found |= set(combinations(words, 2))
     return found
@@ -55,22 +55,20 @@ def pairs(item: Item) -> set[Pair]:
 def held_out() -> Mapping[str, frozenset[Pair]]:
     """Give the pairs that only one split's images and texts have: ``valid``'s and ``test``'s, without overlap.
 
-    Every category keeps at least half of its colours and patterns for training, and every pattern half of its colours.
+    A category keeps three quarters of its colours and patterns for training, and a pattern of its colours.
     """
     source = random.Random("held out")
+    groups = [[(name, colour) for colour in category.colours] for name, category in CATEGORIES.items()]
+    groups += [[(name, its) for its in category.patterns if its != PLAIN] for name, category in CATEGORIES.items()]
+    groups += [[(colour, name) for colour in its.colours] for name, its in PATTERNS.items() if name != PLAIN]
     found: dict[str, set[Pair]] = {split: set() for split in HELD_OUT}
-    choices = [(name, [*category.colours]) for name, category in CATEGORIES.items()]
-    choices += [(name, [p for p in category.patterns if p != PLAIN]) for name, category in CATEGORIES.items()]
-    choices += [
-        (None, [(colour, name) for colour in pattern.colours]) for name, pattern in PATTERNS.items() if name != PLAIN
-    ]
-    for first, partners in choices:
-        source.shuffle(partners)
+    for group in groups:
+        left = source.sample(group, len(group))
         for split, share in HELD_OUT.items():
-            count = min(len(partners) // 4, max(1, round(share * len(partners)))) if len(partners) >= 4 else 0
-            taken, partners = partners[:count], partners[count:]
-            found[split] |= {(first, partner) if first else partner for partner in taken}
-    return {split: frozenset(pairs) for split, pairs in found.items()}
+            count = min(len(group) // 4, max(1, round(share * len(group)))) if len(group) >= 4 else 0
+            found[split] |= set(left[:count])
+            left = left[count:]
+    return {split: frozenset(kept) for split, kept in found.items()}
 
 
 def allowed(item: Item, split: str) -> bool:
