@@ -24,6 +24,7 @@ from zoo.errors import UserError, invalid
 from zoo.io import expanded, write_json_lines, write_text
 
 CAPTIONS = 5  # of each image
+PAIRS = 2  # of a query and an image, for each image that is trained on; MUGE has 1.9
 MOST_RELEVANT = 40  # images of a query: one that has more says too little
 QUALITY = 90  # of JPEG
 DRAWN = ".drawn"  # in the folder: what is drawn so far
@@ -34,7 +35,14 @@ BRANDS = ("云裳", "木里", "素年", "北岸", "青禾", "拾光", "南屿", 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much a split has: images, of which text to image and captioning have the first ones; and queries."""
+    """How much a split has.
+
+    Attributes:
+        images: Of retrieval; text to image and captioning have the first of them.
+        queries: Of a split to score on; 0: as many as make ``PAIRS`` pairs of a query and an image for each image.
+        described: Images with a title.
+        captioned: Images with copy.
+    """
 
     images: int
     queries: int
@@ -53,35 +61,29 @@ def counts_of(size: str | int) -> dict[str, Counts]:
     """
     if size == "muge":
         return {
-            "train": Counts(129_380, 250_314, 90_000, 50_000),
+            "train": Counts(129_380, 0, 90_000, 50_000),
             "valid": Counts(29_806, 5_008, 5_000, 5_000),
             "test": Counts(30_399, 5_004, 5_000, 10_000),
-            "scorer": Counts(20_000, 20_000, 20_000, 20_000),
+            "scorer": Counts(20_000, 0, 20_000, 20_000),
             "scorer_valid": Counts(1_000, 500, 1_000, 1_000),
             "scorer_test": Counts(1_000, 500, 1_000, 1_000),
         }
     images = 12_000 if size == "demo" else size
     if not isinstance(images, int) or images < 24:
         raise invalid("--size", size, "give demo, muge, or a number of training images of at least 24")
-    numbers = {
-        "train": images,
-        "valid": images // 12,
-        "test": images // 4,
-        "scorer": images // 3,
-        "scorer_valid": images // 24,
-        "scorer_test": images // 24,
-    }
+    numbers = {"train": images, "valid": images // 12, "test": images // 4}
+    numbers |= {"scorer": images // 3, "scorer_valid": images // 24, "scorer_test": images // 24}
     return {
-        split: Counts(n, n if split in ("train", "scorer") else max(1, n // 2), n, n) for split, n in numbers.items()
+        split: Counts(n, 0 if split in ("train", "scorer") else max(1, n // 2), n, n) for split, n in numbers.items()
     }
 
 
 def make_queries(products: Sequence[Product], count: int, first_id: int, split: str, taken: set[str]) -> list[Query]:
-    """Make the queries of a split: each asks for one to three attributes and has all images that show them.
+    """Make the queries of a split: each asks for some attributes and has all images that show them.
 
     Args:
         products: The split's.
-        count: How many; fewer where products run out of different ones.
+        count: How many, as of ``Counts``; fewer where the products run out of different ones.
         first_id: The first one's id.
         split: Its name.
         taken: The texts that there are already, in any split; the queries' own are added.
@@ -93,40 +95,44 @@ def make_queries(products: Sequence[Product], count: int, first_id: int, split: 
             by_value.setdefault(attribute, set()).add(product.id)
     own = held_out().get(split, frozenset())
     queries: list[Query] = []
-    for _ in range(20 * count):
+    found = 0  # pairs
+    for _ in range(20 * len(products)):
+        if (len(queries) == count) if count else (found >= PAIRS * len(products)):
+            break
         product = source.choice(products)
-        asked = ask(product, own, source)
-        relevant = set.intersection(*(by_value[attribute] for attribute in asked.items()))
+        asked, relevant = {"类别": product.item.category}, by_value["类别", product.item.category]
+        wanted = source.choice((1, 2, 2, 3, 3, 3))
+        for attribute in attributes_to_ask(product, own, source):
+            if len(asked) >= wanted and len(relevant) <= MOST_RELEVANT:
+                break
+            asked |= [attribute]
+            relevant = relevant & by_value[attribute]
         text = texts.query(asked, source)
         if len(relevant) > MOST_RELEVANT or text in taken:
             continue
-        named = [asked[kind] for kind in ("类别", "颜色", "拼色", "图案") if kind in asked]
-        new = any({*pair} <= {*named} for pair in own)
+        named = {asked[kind] for kind in ("类别", "颜色", "拼色", "图案") if kind in asked}
+        kind = None if not own else "new" if any({*pair} <= named for pair in own) else "seen"
         taken.add(text)
-        kind = None if not own else "new" if new else "seen"
         queries.append(Query(first_id + len(queries), text, tuple(sorted(relevant)), kind=kind))
-        if len(queries) == count:
-            break
+        found += len(relevant)
     return queries
 
 
-def ask(product: Product, own: Set[Pair], source: random.Random) -> dict[str, str]:
-    """Choose up to two attributes of a product beside its category: mostly a pair that is new of it, where one is.
+def attributes_to_ask(product: Product, own: Set[Pair], source: random.Random) -> list[tuple[str, str]]:
+    """Give what may be asked of a product beside its category, what makes it new mostly before the rest.
 
     Args:
         product: The product.
         own: The pairs that only its split has.
-        source: Of the choice.
+        source: Of the order.
     """
-    others = {kind: value for kind, value in product.attributes.items() if kind != "类别" and value not in texts.UNSAID}
-    chosen: set[str] = set()
+    known = [
+        (kind, value) for kind, value in product.attributes.items() if kind != "类别" and value not in texts.UNSAID
+    ]
+    source.shuffle(known)
     new = sorted(pairs(product.item) & own)
-    if new and source.random() < 0.8:
-        chosen = {kind for kind in ("颜色", "图案") if others.get(kind) in source.choice(new)}
-    left = [kind for kind in others if kind not in chosen]
-    more = source.choice((0, 1, 1, 2, 2, 2)) - len(chosen)
-    chosen |= {*source.sample(left, max(0, min(more, len(left))))}
-    return {"类别": product.item.category, **{kind: value for kind, value in others.items() if kind in chosen}}
+    first = source.choice(new) if new and source.random() < 0.8 else ()
+    return sorted(known, key=lambda attribute: attribute[1] not in first)
 
 
 def unique(say: Callable[[], str], taken: set[str]) -> str:
