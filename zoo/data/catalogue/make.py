@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from zoo.data.attributes import write_attributes, write_vocabulary
 from zoo.data.catalogue import texts
 from zoo.data.catalogue.categories import render
 from zoo.data.catalogue.products import Pair, Product, draw_products, held_out, pairs
@@ -236,6 +237,14 @@ def write_split(
         captions = [(key, []) for key, _ in captions]
     write_captions(folder / f"IC_{name}.jsonl", captions)
 
+    shown = [product.attributes for product in products]
+    for layout, ids in (
+        (MULTIMODAL_RETRIEVAL, [product.id for product in products]),
+        (ECOMMERCE_T2I, keys),
+        (ECOMMERCE_IC, keys),
+    ):
+        write_attributes(root / layout.folder, name, zip(ids, shown, strict=True))
+        write_vocabulary(root / layout.folder, texts.words(), texts.UNSAID)
     write_json_lines(
         root / f"catalogue_{name}.jsonl",
         (truth(product, key, title) for product, key, title in zip(products, keys, titles, strict=True)),
@@ -294,13 +303,14 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
             f"{root} holds something else already: give a folder that is new or empty", argument="DIR", value=str(root)
         )
     write_text(begun, json.dumps(asked))
-    products, first_id = {}, 100_000
+    products: dict[str, list[Product]] = {}
+    first_id = 100_000
     for split, each in counts.items():
         products[split] = draw_products(split, each.images, first_id)
         first_id += each.images
     with progress(sum(each.images for each in counts.values())) as advance:
-        for split, drawn in products.items():
-            draw_products_into(begun.with_name(split), drawn, image_size, advance)
+        for split, own in products.items():
+            draw_products_into(begun.with_name(split), own, image_size, advance)
     taken: set[str] = set()
     splits = {}
     for split in ORDER:

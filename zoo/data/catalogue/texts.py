@@ -52,6 +52,23 @@ DETAILS = {
 ASIDES = ("", "", "", "新款", "女生", "好看的", "便宜", "高级感", "推荐", "送人")
 
 
+def words() -> dict[str, dict[str, list[str]]]:
+    """Give all words for each value of each kind of attribute."""
+    kinds = {"类别": [*CATEGORIES], "颜色": [*COLOURS], "图案": [*PATTERNS], "拼色": [*COLOURS]}
+    for category in CATEGORIES.values():
+        for kind, values in category.details.items():
+            kinds.setdefault(kind, []).extend(values)
+    return {
+        kind: {value: [spoken(kind, word) for word in ways(kind, value)] for value in values}
+        for kind, values in kinds.items()
+    }
+
+
+def spoken(kind: str, word: str) -> str:
+    """Give a word as it stands in a text: a second colour is joined to the first."""
+    return f"拼{word}" if kind == "拼色" else word
+
+
 def ways(kind: str, value: str) -> tuple[str, ...]:
     """Give all words for a value of an attribute: its name first."""
     known: Mapping[str, Mapping] = {"类别": CATEGORIES, "颜色": COLOURS, "图案": PATTERNS, "拼色": COLOURS}
@@ -62,8 +79,7 @@ def ways(kind: str, value: str) -> tuple[str, ...]:
 def say(kind: str, value: str, source: random.Random) -> str:
     """Say an attribute: by its name half of the time, else in another way."""
     name, *others = ways(kind, value)
-    word = name if not others or source.random() < 0.5 else source.choice(others)
-    return f"拼{word}" if kind == "拼色" else word
+    return spoken(kind, name if not others or source.random() < 0.5 else source.choice(others))
 
 
 def query(asked: Mapping[str, str], source: random.Random) -> str:
