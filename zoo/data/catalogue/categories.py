@@ -10,7 +10,7 @@ from io import BytesIO
 import numpy as np
 
 from zoo.data.catalogue.attributes import COLOURS, PATTERNS, Item
-from zoo.data.catalogue.drawing import beauty, clothing, shoes
+from zoo.data.catalogue.drawing import bags, beauty, clothing, shoes
 from zoo.data.catalogue.drawing.canvas import Canvas
 from zoo.errors import invalid, nearest
 
@@ -47,18 +47,56 @@ class Category:
             yield from ((colour, pattern) for colour in self.colours if colour in PATTERNS[pattern].colours)
 
 
-_ALL = tuple(COLOURS)
 _CLOTH = tuple(name for name, colour in COLOURS.items() if not colour.metallic)
+_ALL = tuple(COLOURS)
+_SOBER = ("黑色", "白色", "灰色", "米色", "棕色", "藏青色", "酒红色", "蓝色", "绿色", "粉色")
+_DEVICE = ("黑色", "白色", "灰色", "银色", "金色", "粉色", "红色", "蓝色", "绿色", "紫色")
+_LIPS = ("红色", "酒红色", "粉色", "橙色", "棕色", "紫色")
+
 _PLAIN = ("纯色",)
 _PRINTS = ("纯色", "条纹", "格子", "波点", "碎花", "豹纹")
-_LIPS = ("红色", "酒红色", "粉色", "橙色", "棕色", "紫色")
+_WOVEN = (*_PRINTS, "渐变", "牛仔")
+_EVERY = tuple(PATTERNS)
+
+_SLEEVES = ("短袖", "长袖", "无袖")
+_POCKET = ("无口袋", "有口袋")
+_LENGTH = ("短款", "长款")
 
 CATEGORIES = {
     category.name: category
     for category in (
-        Category("连衣裙", "服装", clothing.dress, ("裙子", "长裙", "连身裙"), _CLOTH, (*_PRINTS, "渐变", "牛仔", "针织"), "袖子和腰带",
-                 {"袖长": ("短袖", "长袖", "无袖"), "领型": ("圆领", "V领", "方领"), "长度": ("短款", "长款")}),
-        Category("运动鞋", "鞋靴", shoes.sneaker, ("跑鞋", "球鞋", "跑步鞋"), _ALL, ("纯色", "迷彩", "渐变", "豹纹"), "鞋头和鞋跟"),
+        Category("连衣裙", "服装", clothing.dress, ("连身裙", "裙装"), _CLOTH, (*_WOVEN, "针织"), "袖子和腰带",
+                 {"袖长": _SLEEVES, "领型": ("圆领", "V领", "方领"), "长度": _LENGTH}),
+        Category("半身裙", "服装", clothing.skirt, ("半裙", "半截裙"), _CLOTH, (*_WOVEN, "针织"), "裙腰",
+                 {"裙型": ("A字裙", "百褶裙", "包臀裙"), "长度": _LENGTH}),
+        Category("T恤", "服装", clothing.t_shirt, ("体恤", "t恤衫"), _CLOTH, _EVERY, "袖子和领口",
+                 {"袖长": ("短袖", "长袖"), "领型": ("圆领", "V领"), "口袋": _POCKET}),
+        Category("衬衫", "服装", clothing.shirt, ("衬衣", "翻领衬衣"), _CLOTH, (*_WOVEN, "迷彩"), "领子和门襟",
+                 {"袖长": ("长袖", "短袖"), "口袋": _POCKET}),
+        Category("卫衣", "服装", clothing.hoodie, ("运动上衣", "帽衫"), _CLOTH, ("纯色", "条纹", "格子", "迷彩", "渐变", "针织", "豹纹"),
+                 "帽子和下摆", {"领型": ("连帽", "圆领"), "开合": ("套头", "拉链")}),
+        Category("羽绒服", "服装", clothing.puffer, ("羽绒衣", "羽绒外套"), _CLOTH, ("纯色", "格子", "迷彩", "渐变", "豹纹"), "袖子和领子",
+                 {"长度": _LENGTH, "领型": ("连帽", "立领")}),
+        Category("西装", "服装", clothing.blazer, ("西服", "西装外套"), _SOBER, ("纯色", "条纹", "格子"), "领带", {"扣型": ("单排扣", "双排扣")}),
+        Category("长裤", "服装", clothing.trousers, ("裤子", "休闲裤"), _CLOTH, _EVERY, "裤腰", {"裤型": ("直筒裤", "阔腿裤", "紧身裤")}),
+        Category("短裤", "服装", clothing.shorts, ("热裤", "五分裤"), _CLOTH, _EVERY, "裤腰和裤脚", {"腰部": ("纽扣", "抽绳")}),
+        Category("运动鞋", "鞋靴", shoes.sneaker, ("跑鞋", "球鞋"), _ALL, ("纯色", "豹纹", "迷彩", "渐变", "针织"), "鞋头和鞋跟",
+                 {"鞋带": ("系带", "魔术贴")}),
+        Category("高跟鞋", "鞋靴", shoes.high_heel, ("高跟", "细高跟"), _ALL, ("纯色", "格子", "波点", "碎花", "豹纹"), "鞋跟和鞋底",
+                 {"鞋跟": ("细跟", "粗跟", "坡跟"), "装饰": ("无装饰", "蝴蝶结")}),
+        Category("靴子", "鞋靴", shoes.boot, ("皮靴", "女靴"), _CLOTH, ("纯色", "格子", "豹纹", "牛仔", "针织"), "靴口和鞋底",
+                 {"筒高": ("短筒", "长筒"), "鞋跟": ("平跟", "高跟")}),
+        Category("拖鞋", "鞋靴", shoes.slippers, ("凉拖", "居家拖鞋"), _CLOTH, (*_PRINTS, "迷彩", "牛仔"), "鞋底",
+                 {"款式": ("一字拖", "人字拖")}),
+        Category("帆布鞋", "鞋靴", shoes.canvas_shoe, ("板鞋", "布鞋"), _CLOTH, (*_WOVEN, "迷彩"), "鞋舌和边线",
+                 {"鞋帮": ("高帮", "低帮")}),
+        Category("双肩包", "箱包", bags.backpack, ("背包", "书包"), _CLOTH, (*_WOVEN, "迷彩", "针织"), "口袋和背带",
+                 {"口袋": ("单口袋", "双口袋")}),
+        Category("手提包", "箱包", bags.handbag, ("女包", "手拎包"), _ALL, (*_WOVEN, "针织"), "翻盖和提手",
+                 {"形状": ("梯形", "方形", "圆形")}),
+        Category("钱包", "箱包", bags.wallet, ("皮夹", "钱夹"), _ALL, _WOVEN, "搭扣", {"款式": ("短款", "长款")}),
+        Category("行李箱", "箱包", bags.suitcase, ("拉杆箱", "旅行箱"), _ALL, ("纯色", "条纹", "格子", "波点", "豹纹", "迷彩", "渐变"), "包角和锁扣",
+                 {"外壳": ("竖纹", "光面")}),
         Category("口红", "美妆", beauty.lipstick, ("唇膏", "唇釉"), _LIPS, _PLAIN, "外壳"),
     )
 }  # fmt: skip

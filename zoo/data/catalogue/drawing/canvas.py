@@ -8,8 +8,8 @@ import math
 import random
 
 from zoo.data.catalogue.attributes import COLOURS, Item
-from zoo.data.catalogue.drawing.motifs import MOTIFS, shifted
-from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, moved, points_on
+from zoo.data.catalogue.drawing.motifs import MOTIFS
+from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, moved, points_on, scaled
 from zoo.data.catalogue.drawing.tones import Tones, jittered, tones
 
 WHITE, BLACK, SKIN = tones("#f7f7f5"), tones("#323236"), tones("#e2a878")
@@ -65,7 +65,7 @@ class Canvas:
         if pattern == "牛仔":
             self._sew_border(path, paint)
         self._marks.append(
-            f'<path d="{path}" fill="url(#{self._light(paint)})" stroke="{paint.outline}" stroke-width="{edge:g}" '
+            f'<path d="{path}" fill="url(#{self._light(paint, pattern)})" stroke="{paint.outline}" stroke-width="{edge:g}" '
             'stroke-linejoin="round"/>'
         )
 
@@ -110,6 +110,14 @@ class Canvas:
                 f'stroke-width="{wide:g}" stroke-linecap="round" stroke-linejoin="round"/>'
             )
 
+    def bow(self, x: float, y: float, half: float, of: Tones | None = None) -> None:
+        """Draw a bow by its knot and half its width."""
+        self.panel(scaled("M0,0 L-0.7,0.95 L-0.2,0.9 L0,0.3 L0.2,0.9 L0.7,0.95 Z", x, y, half), of, plain=True)
+        for side in (-1, 1):
+            loop = moved("M0,0 C0.3,-0.75 1,-0.8 1,-0.1 C1,0.6 0.35,0.5 0,0 Z", lambda px, py: (px * side, py))  # noqa: B023
+            self.panel(scaled(loop, x, y, half), of, plain=True)
+        self.panel(ellipse(x, y, 0.2 * half), of, plain=True)
+
     def gloss(self, path: str, opacity: float = 0.55) -> None:
         """Draw a reflection of the light."""
         self.fill(path, "#ffffff", opacity)
@@ -135,6 +143,12 @@ class Canvas:
             '<stop offset=".6" stop-color="#3c3c46" stop-opacity=".16"/>'
             '<stop offset="1" stop-color="#3c3c46" stop-opacity="0"/></radialGradient>'
         )
+        top, bottom = min(y for _, y in self._points), max(y for _, y in self._points)
+        self._defs["fade"] = (
+            f'<linearGradient id="fade" gradientUnits="userSpaceOnUse" x1="50" y1="{top * 0.7 + bottom * 0.3:.4g}" '
+            f'x2="50" y2="{bottom:.4g}"><stop stop-color="{self.main.base}"/>'
+            '<stop offset="1" stop-color="#fffdfa"/></linearGradient>'
+        )
         place = f"translate({x:.4g} {y:.4g}) scale({scale:.4g}) rotate({math.degrees(self._turn):.4g})"
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
@@ -158,10 +172,6 @@ class Canvas:
 
     def _tile(self, pattern: str, paint: Tones, tilt: float) -> str:
         if pattern == "渐变":
-            self._defs["fade"] = (
-                '<linearGradient id="fade" gradientUnits="userSpaceOnUse" x1="50" y1="28" x2="50" y2="92">'
-                f'<stop stop-color="{paint.base}"/><stop offset="1" stop-color="#fffdfa"/></linearGradient>'
-            )
             return "fade"
         tilt = -tilt if self._is_mirrored else tilt
         name = f"tile{tilt:g}"
@@ -170,13 +180,14 @@ class Canvas:
             x, y = self._tile_start
             self._defs[name] = (
                 f'<pattern id="{name}" width="{width}" height="{height}" patternUnits="userSpaceOnUse" '
-                f'patternTransform="rotate({tilt:g}) translate({x:.3g} {y:.3g}) scale({self._tile_scale:.3g})">'
+                f'patternTransform="rotate({tilt:g} 50 20) translate({x:.3g} {y:.3g}) scale({self._tile_scale:.3g})">'
                 f"{motif(paint)}</pattern>"
             )
         return name
 
-    def _light(self, paint: Tones) -> str:
-        name = f"light{paint.base[1:]}{'m' * paint.metallic}"
+    def _light(self, paint: Tones, pattern: str) -> str:
+        glare = 0.85 if pattern == "纯色" else 0.4
+        name = f"light{paint.base[1:]}{100 * glare:g}{'m' * paint.metallic}"
         if paint.metallic:
             bands = (
                 (0, "#fff", 0.75),
@@ -187,7 +198,7 @@ class Canvas:
                 (1, paint.outline, 0.6),
             )
         else:
-            bands = ((0, paint.light, 0.85), (0.45, paint.light, 0), (0.55, paint.shade, 0), (1, paint.shade, 0.9))
+            bands = ((0, paint.light, glare), (0.45, paint.light, 0), (0.55, paint.shade, 0), (1, paint.shade, 0.9))
         stops = "".join(
             f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{opacity}"/>'
             for offset, colour, opacity in bands

@@ -1,6 +1,5 @@
 """The patterns' motifs: what is drawn on one tile of cloth, over the item's own colour."""
 
-import random
 from collections.abc import Callable
 
 from zoo.data.catalogue.drawing.paths import ellipse
@@ -16,7 +15,7 @@ def shifted(colour: str, lightness: float, chroma: float = 1.0) -> str:
 
 
 def _stripes(tones: Tones) -> str:
-    return f'<path d="M0,6 H9 V9.6 H0Z" fill="{tones.contrast}"/>'
+    return f'<path d="M0,6.4 H9 V9.6 H0Z" fill="{tones.contrast}"/>'
 
 
 def _checks(tones: Tones) -> str:
@@ -88,7 +87,7 @@ def _camouflage(tones: Tones) -> str:
 
 def _twill(tones: Tones) -> str:
     light = shifted(tones.base, 16 if lab(tones.base)[0] < 85 else -14, 0.7)
-    return f'<path d="M-1,5 L5,-1 M-1,1 L1,-1 M3,5 L5,3" stroke="{light}" stroke-width=".9"/>'
+    return f'<path d="M-1,5 L5,-1 M-1,1 L1,-1 M3,5 L5,3" stroke="{light}" stroke-width=".75" stroke-opacity=".8"/>'
 
 
 def _knit(tones: Tones) -> str:

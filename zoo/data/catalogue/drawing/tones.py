@@ -46,7 +46,7 @@ def tones(colour: str, metallic: bool = False) -> Tones:
     return Tones(
         base=colour,
         light=tone(16, 0.85),
-        shade=tone(-16 if lightness > 40 else -10),
+        shade=tone(-24 if lightness > 90 else -16 if lightness > 40 else -10),
         outline=tone(-30 if lightness > 45 else -16, 0.9),
         seam=tone(-24 if lightness > 38 else 24, 0.9),
         contrast="#ffffff" if lightness < 75 else tone(-48, 1.2),
