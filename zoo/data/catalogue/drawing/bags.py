@@ -2,7 +2,7 @@
 
 from zoo.data.catalogue.drawing.canvas import BLACK, BRASS, STEEL, Canvas
 from zoo.data.catalogue.drawing.paths import box, ellipse
-from zoo.data.catalogue.drawing.tones import Tones
+from zoo.data.catalogue.drawing.tones import tones
 
 
 def backpack(c: Canvas) -> None:
@@ -37,7 +37,10 @@ def handbag(c: Canvas) -> None:
         lock = 64
     else:
         wide = {"梯形": 10, "方形": 0}[shape]
-        c.panel(f"M20,36 L80,36 L{84 + wide},88 Q{84 + wide},92 {80 + wide},92 L{20 - wide},92 Q{16 - wide},92 {16 - wide},88 Z")
+        c.panel(
+            f"M20,36 L80,36 L{84 + wide},88 Q{84 + wide},92 {80 + wide},92 "
+            f"L{20 - wide},92 Q{16 - wide},92 {16 - wide},88 Z"
+        )
         c.panel("M19,34 L81,34 L83,54 Q66,64 50,64 Q34,64 17,54 Z", c.second)
         c.line(f"M{20 - wide},86 L{80 + wide},86")
         lock = 61
@@ -82,9 +85,12 @@ def suitcase(c: Canvas) -> None:
     else:
         c.stitches("M19,58 L81,58")
         c.line("M19,58 L81,58", width=2)
-    for corner in ("M18,30 L18,27 Q18,18 27,18 L32,18 L32,22 Q22,22 22,30 Z", "M18,86 L18,89 Q18,98 27,98 L32,98 L32,94 Q22,94 22,86 Z"):
+    for corner in (
+        "M18,30 L18,27 Q18,18 27,18 L32,18 L32,22 Q22,22 22,30 Z",
+        "M18,86 L18,89 Q18,98 27,98 L32,98 L32,94 Q22,94 22,86 Z",
+    ):
         c.both(corner, c.second or STEEL)
     c.panel(box(45, 50, 10, 8, 1.5), c.second or STEEL)
 
 
-_NOTE = Tones("#8fbf9a", "#b4d8bc", "#6d9f79", "#5a8a66", "#5a8a66", "#ffffff")
+_NOTE = tones("#8fbf9a")

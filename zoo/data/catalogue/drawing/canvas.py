@@ -10,12 +10,14 @@ import random
 from zoo.data.catalogue.attributes import COLOURS, Item
 from zoo.data.catalogue.drawing.motifs import MOTIFS
 from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, moved, points_on, scaled
-from zoo.data.catalogue.drawing.tones import Tones, jittered, tones
+from zoo.data.catalogue.drawing.tones import Tones, jittered, mixed, tones
 
 WHITE, BLACK, SKIN = tones("#f7f7f5"), tones("#323236"), tones("#e2a878")
 STEEL, BRASS = tones("#b9bec6", metallic=True), tones("#cba24a", metallic=True)
-GLASS = tones("#d9ecf4")
+GLASS, RED = tones("#d9ecf4"), tones("#e0333c")
 THREAD = "#e39a3c"  # of jeans
+
+Bands = tuple[tuple[float, str, float], ...]  # along the light: where, which colour, how much it covers
 
 
 class Canvas:
@@ -59,14 +61,14 @@ class Canvas:
         paint = of or self.main
         path = self._placed(path)
         pattern = "纯色" if of or plain else self.item.pattern
-        self._marks.append(f'<path d="{path}" fill="{paint.base}"/>')
         if pattern != "纯色":
+            self._marks.append(f'<path d="{path}" fill="{paint.base}"/>')
             self._marks.append(f'<path d="{path}" fill="url(#{self._tile(pattern, paint, tilt)})"/>')
         if pattern == "牛仔":
             self._sew_border(path, paint)
         self._marks.append(
-            f'<path d="{path}" fill="url(#{self._light(paint, pattern)})" stroke="{paint.outline}" stroke-width="{edge:g}" '
-            'stroke-linejoin="round"/>'
+            f'<path d="{path}" fill="url(#{self._light(paint, pattern)})" stroke="{paint.outline}" '
+            f'stroke-width="{edge:g}" stroke-linejoin="round"/>'
         )
 
     def both(self, path: str, of: Tones | None = None, *, tilt: float = 0, plain: bool = False) -> None:
@@ -117,6 +119,11 @@ class Canvas:
             loop = moved("M0,0 C0.3,-0.75 1,-0.8 1,-0.1 C1,0.6 0.35,0.5 0,0 Z", lambda px, py: (px * side, py))  # noqa: B023
             self.panel(scaled(loop, x, y, half), of, plain=True)
         self.panel(ellipse(x, y, 0.2 * half), of, plain=True)
+
+    def emblem(self, path: str) -> None:
+        """Draw a printed sign with a white border, in the second colour, or red."""
+        self.line(path, "#ffffff", width=5)
+        self.panel(path, self.second or RED)
 
     def gloss(self, path: str, opacity: float = 0.55) -> None:
         """Draw a reflection of the light."""
@@ -186,24 +193,18 @@ class Canvas:
         return name
 
     def _light(self, paint: Tones, pattern: str) -> str:
-        glare = 0.85 if pattern == "纯色" else 0.4
-        name = f"light{paint.base[1:]}{100 * glare:g}{'m' * paint.metallic}"
-        if paint.metallic:
-            bands = (
-                (0, "#fff", 0.75),
-                (0.22, "#fff", 0.1),
-                (0.4, paint.outline, 0.5),
-                (0.55, "#fff", 0.7),
-                (0.72, "#fff", 0.05),
-                (1, paint.outline, 0.6),
-            )
-        else:
-            bands = ((0, paint.light, glare), (0.45, paint.light, 0), (0.55, paint.shade, 0), (1, paint.shade, 0.9))
-        stops = "".join(
-            f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{opacity}"/>'
-            for offset, colour, opacity in bands
-        )
-        self._defs[name] = f'<linearGradient id="{name}" x1="0" y1="0" x2="1" y2="1">{stops}</linearGradient>'
+        """Light from the upper left: over a pattern; on plain paint the paint itself, so that one fill does."""
+        plain = pattern == "纯色"
+        name = f"light{paint.base[1:]}{'p' * plain}{'m' * paint.metallic}"
+        if name not in self._defs:
+            stops = ""
+            for offset, colour, cover in _shiny(paint) if paint.metallic else _matt(paint):
+                if plain:
+                    colour, cover = mixed(paint.base, colour, cover), 1
+                elif offset == 0:
+                    cover /= 2
+                stops += f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{cover:g}"/>'
+            self._defs[name] = f'<linearGradient id="{name}" x1="0" y1="0" x2="1" y2="1">{stops}</linearGradient>'
         return name
 
     def _sew_border(self, path: str, paint: Tones) -> None:
@@ -214,3 +215,19 @@ class Canvas:
             f'<g clip-path="url(#{name})" fill="none"><path d="{path}" stroke="{THREAD}" stroke-width="5.6" '
             f'stroke-dasharray="2.6 1.2"/><path d="{path}" stroke="{paint.base}" stroke-width="3.6"/></g>'
         )
+
+
+def _matt(paint: Tones) -> Bands:
+    return (0, paint.light, 0.85), (0.45, paint.light, 0), (0.55, paint.shade, 0), (1, paint.shade, 0.9)
+
+
+def _shiny(paint: Tones) -> Bands:
+    white, dark = "#ffffff", paint.outline
+    return (
+        (0, white, 0.75),
+        (0.22, white, 0.1),
+        (0.4, dark, 0.5),
+        (0.55, white, 0.7),
+        (0.72, white, 0.05),
+        (1, dark, 0.6),
+    )

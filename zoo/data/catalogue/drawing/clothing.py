@@ -2,7 +2,7 @@
 
 from zoo.data.catalogue.drawing.canvas import BRASS, STEEL, Canvas
 from zoo.data.catalogue.drawing.paths import box, ellipse, mirrored
-from zoo.data.catalogue.drawing.tones import Tones
+from zoo.data.catalogue.drawing.tones import Tones, inside, tones
 
 # The neckline's lowest point between the shoulders, and how the edge runs there from (40, 14) to (60, 14).
 _NECKS = {"圆领": "Q42,24 50,24 Q58,24 60,14", "V领": "L50,33 L60,14", "方领": "L41,26 L59,26 L60,14"}
@@ -61,8 +61,7 @@ def t_shirt(c: Canvas) -> None:
     c.line(f"M40,14 {neck}", c.second.outline if c.second else None, width=2.6)
     c.line("M29,80 L71,80")
     if c.detail("口袋") == "有口袋":
-        c.panel("M54,34 L65,34 L65,44 L59.5,48 L54,44 Z", c.second)
-        c.line("M54,37 L65,37", c.second)
+        _pocket(c, 54, c.second)
 
 
 def shirt(c: Canvas) -> None:
@@ -76,7 +75,7 @@ def shirt(c: Canvas) -> None:
     for y in (30, 42, 54, 66, 78):
         c.panel(ellipse(50, y, 1.5), STEEL, edge=0.6)
     if c.detail("口袋") == "有口袋":
-        c.panel("M56,36 L67,36 L67,46 L61.5,50 L56,46 Z")
+        _pocket(c, 55)
 
 
 def hoodie(c: Canvas) -> None:
@@ -91,7 +90,7 @@ def hoodie(c: Canvas) -> None:
     for x in range(33, 70, 5):
         c.line(f"M{x},81 L{x},87", rib)
     if hood:
-        c.panel("M37,15 Q36,6 50,5 Q64,6 63,15 Q58,24 50,25 Q42,24 37,15 Z", _darker(rib))
+        c.panel("M37,15 Q36,6 50,5 Q64,6 63,15 Q58,24 50,25 Q42,24 37,15 Z", inside(rib))
         c.both("M33,14 Q36,26 50,31 L50,26 Q41,22 37,12 Z", rib)
         c.line("M45,28 L44,42 M55,28 L56,40", "#ffffff" if c.main.contrast == "#ffffff" else c.main.outline, width=1.6)
     else:
@@ -110,7 +109,7 @@ def puffer(c: Canvas) -> None:
     hem = 20 + 13 * rows
     if c.detail("领型") == "连帽":
         c.panel("M33,18 Q28,0 50,-2 Q72,0 67,18 Q60,26 50,26 Q40,26 33,18 Z")
-        c.panel("M38,16 Q37,5 50,4 Q63,5 62,16 Q56,22 50,22 Q44,22 38,16 Z", _darker(c.second or c.main))
+        c.panel("M38,16 Q37,5 50,4 Q63,5 62,16 Q56,22 50,22 Q44,22 38,16 Z", inside(c.second or c.main))
     for step in range(4):  # from the cuff up, each over the one below
         y, x = 62 - 14 * step, 15 + 4.2 * step
         c.both(
@@ -123,7 +122,8 @@ def puffer(c: Canvas) -> None:
         top = 16 + 13 * row
         inner = 33 if row == 0 else 30
         c.panel(
-            f"M{inner},{top} Q50,{top - 3} {100 - inner},{top} Q{75},{top + 7} 70,{top + 14} Q50,{top + 17} 30,{top + 14} "
+            f"M{inner},{top} Q50,{top - 3} {100 - inner},{top} "
+            f"Q{75},{top + 7} 70,{top + 14} Q50,{top + 17} 30,{top + 14} "
             f"Q25,{top + 7} {inner},{top} Z"
         )
     c.line(f"M50,16 L50,{hem - 1}", c.main.outline, width=3.4)
@@ -145,8 +145,8 @@ def blazer(c: Canvas) -> None:
     c.panel("M47,17 L53,17 L54.5,44 L50,52 L45.5,44 Z", c.second or _TIE)
     c.panel("M46.5,15 L53.5,15 L52,20 L48,20 Z", c.second or _TIE)
     left = "M37,12 Q31,13 28,16 L30,40 Q32,54 27,86 Q38,90 47,89 L52,80 L52,52 Z"
-    c.panel(mirrored(left), tilt=86)
-    c.panel(left, tilt=94)
+    c.panel(mirrored(left), tilt=-4)
+    c.panel(left, tilt=4)
     c.both("M37,11 L29,26 L35,28 L32,33 L50,56 L51,52 Q42,32 40,11 Z", tilt=24)
     for y in (60, 70):
         for x in (44, 56) if double else (50,):
@@ -177,6 +177,12 @@ def shorts(c: Canvas) -> None:
     _waist(c, is_corded=c.detail("腰部") == "抽绳")
 
 
+def _pocket(c: Canvas, x: float, of: Tones | None = None) -> None:
+    path = f"M{x},35 L{x + 14},35 L{x + 14},48 L{x + 7},52 L{x},48 Z"
+    c.panel(path, of)
+    c.line(f"{path} M{x},39 L{x + 14},39", of, width=1.3)
+
+
 def _waist(c: Canvas, *, is_corded: bool = False) -> None:
     c.line("M50,17 L50,42", width=1.1)
     c.panel("M32,9 L68,9 L68.5,17 L31.5,17 Z", c.second, plain=True)
@@ -202,7 +208,9 @@ def _sleeves(c: Canvas, length: float, of: Tones | None = None, cuff: Tones | No
     c.both(f"M36,14 Q28,15 24,22 L{x - 8:g},{y - 3:g} L{x + 4:g},{y + 3:g} L34,36 Z", of, tilt=22)
     for side in (lambda path: path, mirrored):
         if cuff:
-            c.panel(side(f"M{x - 7:g},{y - 5:g} L{x - 9.5:g},{y + 2:g} L{x + 2:g},{y + 7:g} L{x + 4.5:g},{y:g} Z"), cuff)
+            c.panel(
+                side(f"M{x - 7:g},{y - 5:g} L{x - 9.5:g},{y + 2:g} L{x + 2:g},{y + 7:g} L{x + 4.5:g},{y:g} Z"), cuff
+            )
         else:
             c.line(side(f"M{x - 6.6:g},{y - 6:g} L{x + 4.8:g},{y - 0.6:g}"), of)
 
@@ -212,10 +220,5 @@ def _body(c: Canvas, neck: str) -> None:
     c.panel(f"{neck} L67,14 Q71,15 73,19 L71,36 Q70,60 72,86 Q50,89 28,86 Q30,60 29,36 L27,19 Q29,15 33,14 Z")
 
 
-def _darker(paint: Tones) -> Tones:
-    """The inside of a hood."""
-    return Tones(paint.shade, paint.shade, paint.outline, paint.outline, paint.outline, paint.contrast)
-
-
-_SHIRT = Tones("#f7f7f5", "#ffffff", "#d6d8dc", "#a5a8ad", "#b0b3b8", "#555555")
-_TIE = Tones("#5a6270", "#7a828f", "#3f4652", "#2c323c", "#353b46", "#ffffff")
+_SHIRT = tones("#f7f7f5")
+_TIE = tones("#5a6270")

@@ -47,12 +47,17 @@ def star(x: float, y: float, radius: float) -> str:
         (x + length * math.sin(math.pi * corner / 5), y - length * math.cos(math.pi * corner / 5))
         for corner, length in enumerate([radius, 0.45 * radius] * 5)
     ]
-    return "M" + " L".join(f"{x:.5g},{y:.5g}" for x, y in corners) + " Z"
+    return "M" + " L".join(f"{x:.3f},{y:.3f}" for x, y in corners) + " Z"
 
 
 def drop(x: float, y: float, half: float) -> str:
     """Give a hanging drop by the centre of its round part and half its width."""
-    return scaled("M0,-1.9 C0.25,-1.2 1,-0.7 1,0 C1,0.55 0.55,1 0,1 C-0.55,1 -1,0.55 -1,0 C-1,-0.7 -0.25,-1.2 0,-1.9 Z", x, y, half)
+    return scaled(
+        "M0,-1.9 C0.25,-1.2 1,-0.7 1,0 C1,0.55 0.55,1 0,1 C-0.55,1 -1,0.55 -1,0 C-1,-0.7 -0.25,-1.2 0,-1.9 Z",
+        x,
+        y,
+        half,
+    )
 
 
 def scaled(path: str, x: float, y: float, scale: float) -> str:
@@ -70,7 +75,7 @@ def moved(path: str, move: Callable[[float, float], Point]) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         x, y = move(float(match[1]), float(match[2]))
-        return f"{x:.5g},{y:.5g}"
+        return f"{x:.3f},{y:.3f}"
 
     return _POINT.sub(replaced, path)
 

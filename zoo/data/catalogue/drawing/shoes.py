@@ -2,10 +2,10 @@
 
 from zoo.data.catalogue.drawing.canvas import WHITE, Canvas
 from zoo.data.catalogue.drawing.paths import box, ellipse, mirrored, star
-from zoo.data.catalogue.drawing.tones import Tones
+from zoo.data.catalogue.drawing.tones import tones
 
-_INSIDE = Tones("#8d7f76", "#a3958c", "#6f625a", "#5c5049", "#5c5049", "#ffffff")
-_RUBBER = Tones("#3a3a3e", "#55555a", "#29292c", "#1c1c1f", "#5a5a60", "#ffffff")
+_INSIDE = tones("#8d7f76")
+_RUBBER = tones("#3a3a3e")
 
 
 def sneaker(c: Canvas) -> None:
@@ -43,7 +43,9 @@ def high_heel(c: Canvas) -> None:
     c.panel(heel, sole)
     c.panel("M6,84 Q8,92 24,91 Q48,88 62,66 Q72,52 92,50 L93,44 L60,52 L34,82 Z", sole)
     c.panel("M38,70 Q56,40 92,26 Q91,33 88,40 Q64,50 48,74 Z", _INSIDE)
-    c.panel("M5,83 Q12,76 26,72 Q34,68 38,66 Q42,74 50,66 Q70,44 92,24 Q97,36 94,48 Q74,50 64,62 Q46,88 22,90 Q8,91 5,83 Z")
+    c.panel(
+        "M5,83 Q12,76 26,72 Q34,68 38,66 Q42,74 50,66 Q70,44 92,24 Q97,36 94,48 Q74,50 64,62 Q46,88 22,90 Q8,91 5,83 Z"
+    )
     c.gloss("M12,82 Q20,77 30,74 Q24,80 13,84 Z", 0.5)
     if c.detail("装饰") == "蝴蝶结":
         c.bow(33, 69, 11, c.second)
@@ -58,7 +60,8 @@ def boot(c: Canvas) -> None:
         c.panel("M70,76 L94,72 L90,100 L76,100 Q78,86 70,82 Z", sole)
     toe = 96 if high else 84
     c.panel(
-        f"M48,{top} Q68,{top - 4} 90,{top} Q86,50 93,66 L94,82 L66,82 Q44,{toe + 2} 12,{toe} Q6,{toe - 14} 20,{toe - 20} "
+        f"M48,{top} Q68,{top - 4} 90,{top} Q86,50 93,66 L94,82 L66,82 "
+        f"Q44,{toe + 2} 12,{toe} Q6,{toe - 14} 20,{toe - 20} "
         f"Q44,{toe - 26} 50,50 Q52,30 48,{top} Z"
     )
     c.panel(f"M48,{top} Q68,{top - 4} 90,{top} L89,{top + 9} Q68,{top + 5} 48.6,{top + 9} Z", c.second, plain=True)
@@ -66,7 +69,10 @@ def boot(c: Canvas) -> None:
     c.line(f"M80,{top + 9} L79,74", "#e6e8ec", width=1.2, dash="1.3 1.3")
     c.line("M50,52 Q60,58 70,54 M50,58 Q58,64 66,61", width=1.2)
     if high:
-        c.panel(f"M9,{toe - 2} Q40,{toe + 1} 66,81 L72,80 L72,84 Q44,{toe + 6} 12,{toe + 3} Q8,{toe + 1} 9,{toe - 2} Z", sole)
+        c.panel(
+            f"M9,{toe - 2} Q40,{toe + 1} 66,81 L72,80 L72,84 Q44,{toe + 6} 12,{toe + 3} Q8,{toe + 1} 9,{toe - 2} Z",
+            sole,
+        )
     else:
         c.panel("M8,80 Q40,84 62,80 L95,79 L95,90 L68,90 L66,86 L62,90 L14,90 Q7,89 8,80 Z", sole)
 
@@ -110,5 +116,3 @@ def canvas_shoe(c: Canvas) -> None:
         c.fill(star(77, 36, 6), (c.second or c.main).base)
     c.panel(box(6, 74, 90, 11, 4), WHITE)
     c.line("M8,77.5 L94,77.5", c.second.base if c.second else c.main.base, width=1.8)
-
-
