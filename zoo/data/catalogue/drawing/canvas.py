@@ -8,14 +8,16 @@ import math
 import random
 
 from zoo.data.catalogue.attributes import COLOURS, Item
-from zoo.data.catalogue.drawing.motifs import MOTIFS, shifted
-from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, moved, points_on
-from zoo.data.catalogue.drawing.tones import Tones, jittered, tones
+from zoo.data.catalogue.drawing.motifs import MOTIFS
+from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, moved, points_on, scaled
+from zoo.data.catalogue.drawing.tones import Tones, jittered, mixed, tones
 
 WHITE, BLACK, SKIN = tones("#f7f7f5"), tones("#323236"), tones("#e2a878")
 STEEL, BRASS = tones("#b9bec6", metallic=True), tones("#cba24a", metallic=True)
-GLASS = tones("#d9ecf4")
+GLASS, RED = tones("#d9ecf4"), tones("#e0333c")
 THREAD = "#e39a3c"  # of jeans
+
+Bands = tuple[tuple[float, str, float], ...]  # along the light: where, which colour, how much it covers
 
 
 class Canvas:
@@ -59,14 +61,14 @@ class Canvas:
         paint = of or self.main
         path = self._placed(path)
         pattern = "纯色" if of or plain else self.item.pattern
-        self._marks.append(f'<path d="{path}" fill="{paint.base}"/>')
         if pattern != "纯色":
+            self._marks.append(f'<path d="{path}" fill="{paint.base}"/>')
             self._marks.append(f'<path d="{path}" fill="url(#{self._tile(pattern, paint, tilt)})"/>')
         if pattern == "牛仔":
             self._sew_border(path, paint)
         self._marks.append(
-            f'<path d="{path}" fill="url(#{self._light(paint)})" stroke="{paint.outline}" stroke-width="{edge:g}" '
-            'stroke-linejoin="round"/>'
+            f'<path d="{path}" fill="url(#{self._light(paint, pattern)})" stroke="{paint.outline}" '
+            f'stroke-width="{edge:g}" stroke-linejoin="round"/>'
         )
 
     def both(self, path: str, of: Tones | None = None, *, tilt: float = 0, plain: bool = False) -> None:
@@ -110,6 +112,19 @@ class Canvas:
                 f'stroke-width="{wide:g}" stroke-linecap="round" stroke-linejoin="round"/>'
             )
 
+    def bow(self, x: float, y: float, half: float, of: Tones | None = None) -> None:
+        """Draw a bow by its knot and half its width."""
+        self.panel(scaled("M0,0 L-0.7,0.95 L-0.2,0.9 L0,0.3 L0.2,0.9 L0.7,0.95 Z", x, y, half), of, plain=True)
+        for side in (-1, 1):
+            loop = moved("M0,0 C0.3,-0.75 1,-0.8 1,-0.1 C1,0.6 0.35,0.5 0,0 Z", lambda px, py: (px * side, py))  # noqa: B023
+            self.panel(scaled(loop, x, y, half), of, plain=True)
+        self.panel(ellipse(x, y, 0.2 * half), of, plain=True)
+
+    def emblem(self, path: str) -> None:
+        """Draw a printed sign with a white border, in the second colour, or red."""
+        self.line(path, "#ffffff", width=5)
+        self.panel(path, self.second or RED)
+
     def gloss(self, path: str, opacity: float = 0.55) -> None:
         """Draw a reflection of the light."""
         self.fill(path, "#ffffff", opacity)
@@ -135,6 +150,12 @@ class Canvas:
             '<stop offset=".6" stop-color="#3c3c46" stop-opacity=".16"/>'
             '<stop offset="1" stop-color="#3c3c46" stop-opacity="0"/></radialGradient>'
         )
+        top, bottom = min(y for _, y in self._points), max(y for _, y in self._points)
+        self._defs["fade"] = (
+            f'<linearGradient id="fade" gradientUnits="userSpaceOnUse" x1="50" y1="{top * 0.7 + bottom * 0.3:.4g}" '
+            f'x2="50" y2="{bottom:.4g}"><stop stop-color="{self.main.base}"/>'
+            '<stop offset="1" stop-color="#fffdfa"/></linearGradient>'
+        )
         place = f"translate({x:.4g} {y:.4g}) scale({scale:.4g}) rotate({math.degrees(self._turn):.4g})"
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
@@ -158,10 +179,6 @@ class Canvas:
 
     def _tile(self, pattern: str, paint: Tones, tilt: float) -> str:
         if pattern == "渐变":
-            self._defs["fade"] = (
-                '<linearGradient id="fade" gradientUnits="userSpaceOnUse" x1="50" y1="28" x2="50" y2="92">'
-                f'<stop stop-color="{paint.base}"/><stop offset="1" stop-color="#fffdfa"/></linearGradient>'
-            )
             return "fade"
         tilt = -tilt if self._is_mirrored else tilt
         name = f"tile{tilt:g}"
@@ -170,29 +187,24 @@ class Canvas:
             x, y = self._tile_start
             self._defs[name] = (
                 f'<pattern id="{name}" width="{width}" height="{height}" patternUnits="userSpaceOnUse" '
-                f'patternTransform="rotate({tilt:g}) translate({x:.3g} {y:.3g}) scale({self._tile_scale:.3g})">'
+                f'patternTransform="rotate({tilt:g} 50 20) translate({x:.3g} {y:.3g}) scale({self._tile_scale:.3g})">'
                 f"{motif(paint)}</pattern>"
             )
         return name
 
-    def _light(self, paint: Tones) -> str:
-        name = f"light{paint.base[1:]}{'m' * paint.metallic}"
-        if paint.metallic:
-            bands = (
-                (0, "#fff", 0.75),
-                (0.22, "#fff", 0.1),
-                (0.4, paint.outline, 0.5),
-                (0.55, "#fff", 0.7),
-                (0.72, "#fff", 0.05),
-                (1, paint.outline, 0.6),
-            )
-        else:
-            bands = ((0, paint.light, 0.85), (0.45, paint.light, 0), (0.55, paint.shade, 0), (1, paint.shade, 0.9))
-        stops = "".join(
-            f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{opacity}"/>'
-            for offset, colour, opacity in bands
-        )
-        self._defs[name] = f'<linearGradient id="{name}" x1="0" y1="0" x2="1" y2="1">{stops}</linearGradient>'
+    def _light(self, paint: Tones, pattern: str) -> str:
+        """Light from the upper left: over a pattern; on plain paint the paint itself, so that one fill does."""
+        plain = pattern == "纯色"
+        name = f"light{paint.base[1:]}{'p' * plain}{'m' * paint.metallic}"
+        if name not in self._defs:
+            stops = ""
+            for offset, colour, cover in _shiny(paint) if paint.metallic else _matt(paint):
+                if plain:
+                    colour, cover = mixed(paint.base, colour, cover), 1
+                elif offset == 0:
+                    cover /= 2
+                stops += f'<stop offset="{offset}" stop-color="{colour}" stop-opacity="{cover:g}"/>'
+            self._defs[name] = f'<linearGradient id="{name}" x1="0" y1="0" x2="1" y2="1">{stops}</linearGradient>'
         return name
 
     def _sew_border(self, path: str, paint: Tones) -> None:
@@ -203,3 +215,19 @@ class Canvas:
             f'<g clip-path="url(#{name})" fill="none"><path d="{path}" stroke="{THREAD}" stroke-width="5.6" '
             f'stroke-dasharray="2.6 1.2"/><path d="{path}" stroke="{paint.base}" stroke-width="3.6"/></g>'
         )
+
+
+def _matt(paint: Tones) -> Bands:
+    return (0, paint.light, 0.85), (0.45, paint.light, 0), (0.55, paint.shade, 0), (1, paint.shade, 0.9)
+
+
+def _shiny(paint: Tones) -> Bands:
+    white, dark = "#ffffff", paint.outline
+    return (
+        (0, white, 0.75),
+        (0.22, white, 0.1),
+        (0.4, dark, 0.5),
+        (0.55, white, 0.7),
+        (0.72, white, 0.05),
+        (1, dark, 0.6),
+    )

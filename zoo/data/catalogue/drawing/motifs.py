@@ -1,6 +1,5 @@
 """The patterns' motifs: what is drawn on one tile of cloth, over the item's own colour."""
 
-import random
 from collections.abc import Callable
 
 from zoo.data.catalogue.drawing.paths import ellipse
@@ -16,7 +15,7 @@ def shifted(colour: str, lightness: float, chroma: float = 1.0) -> str:
 
 
 def _stripes(tones: Tones) -> str:
-    return f'<path d="M0,6 H9 V9.6 H0Z" fill="{tones.contrast}"/>'
+    return f'<path d="M0,6.4 H9 V9.6 H0Z" fill="{tones.contrast}"/>'
 
 
 def _checks(tones: Tones) -> str:
@@ -46,7 +45,10 @@ def _flowers(tones: Tones) -> str:
         )
         marks.append(f'<path d="{petals}" fill="{petal}"/><path d="{ellipse(x, y, 1.2)}" fill="#f5b81f"/>')
     leaf = "#2f8a4a" if light else "#8fd39a"
-    leaves = "M8.5,8.5 Q11,6.5 12.5,8.5 Q10.5,10.5 8.5,8.5 Z M0,14 Q2.5,12 4.5,14 Q2.5,16 0,14 Z M13,2 Q15,0 17,2 Q15,4 13,2 Z"
+    leaves = (
+        "M8.5,8.5 Q11,6.5 12.5,8.5 Q10.5,10.5 8.5,8.5 Z M0,14 Q2.5,12 "
+        "4.5,14 Q2.5,16 0,14 Z M13,2 Q15,0 17,2 Q15,4 13,2 Z"
+    )
     return "".join(marks) + f'<path d="{leaves}" fill="{leaf}"/>'
 
 
@@ -72,15 +74,18 @@ def _camouflage(tones: Tones) -> str:
     blobs = (
         (
             light,
-            "M3,4 Q8,0 13,4 Q18,3 17,8 Q12,9 10,13 Q4,13 5,9 Q0,9 3,4 Z M20,20 Q26,18 27,23 Q24,28 19,25 Q17,22 20,20 Z",
+            "M3,4 Q8,0 13,4 Q18,3 17,8 Q12,9 10,13 Q4,13 5,9 Q0,9 3,4 Z "
+            "M20,20 Q26,18 27,23 Q24,28 19,25 Q17,22 20,20 Z",
         ),
         (
             dark,
-            "M17,1 Q23,0 27,5 Q25,10 20,9 Q22,14 18,15 Q14,13 16,9 Q13,4 17,1 Z M2,17 Q7,15 10,19 Q14,18 14,23 Q9,28 5,24 Q0,23 2,17 Z",
+            "M17,1 Q23,0 27,5 Q25,10 20,9 Q22,14 18,15 Q14,13 16,9 Q13,4 17,1 Z "
+            "M2,17 Q7,15 10,19 Q14,18 14,23 Q9,28 5,24 Q0,23 2,17 Z",
         ),
         (
             "#3a3a33",
-            "M10,12 Q14,10 16,13 Q20,16 17,18 Q12,18 10,16 Z M22,13 Q26,12 27,15 Q24,18 22,16 Z M0,10 Q3,10 3,14 Q1,16 0,15 Z",
+            "M10,12 Q14,10 16,13 Q20,16 17,18 Q12,18 10,16 Z M22,13 Q26,12 "
+            "27,15 Q24,18 22,16 Z M0,10 Q3,10 3,14 Q1,16 0,15 Z",
         ),
     )
     return "".join(f'<path d="{path}" fill="{colour}"/>' for colour, path in blobs)
@@ -88,7 +93,7 @@ def _camouflage(tones: Tones) -> str:
 
 def _twill(tones: Tones) -> str:
     light = shifted(tones.base, 16 if lab(tones.base)[0] < 85 else -14, 0.7)
-    return f'<path d="M-1,5 L5,-1 M-1,1 L1,-1 M3,5 L5,3" stroke="{light}" stroke-width=".9"/>'
+    return f'<path d="M-1,5 L5,-1 M-1,1 L1,-1 M3,5 L5,3" stroke="{light}" stroke-width=".75" stroke-opacity=".8"/>'
 
 
 def _knit(tones: Tones) -> str:

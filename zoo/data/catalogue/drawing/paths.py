@@ -1,5 +1,6 @@
 """Outlines as SVG paths of absolute ``M``, ``L``, ``Q``, ``C`` and ``Z``, each point written ``x,y``."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 
@@ -32,6 +33,38 @@ def box(x: float, y: float, width: float, height: float, corner: float = 0.01) -
     )
 
 
+def heart(x: float, y: float, half: float) -> str:
+    """Give a heart by its centre and half its width."""
+    return scaled(
+        "M0,1 C-0.3,0.65 -1,0.3 -1,-0.3 C-1,-0.95 -0.25,-1.05 0,-0.5 C0.25,-1.05 1,-0.95 1,-0.3 C1,0.3 0.3,0.65 0,1 Z",
+        x, y, half,
+    )  # fmt: skip
+
+
+def star(x: float, y: float, radius: float) -> str:
+    """Give a star of five points by its centre and its radius."""
+    corners = [
+        (x + length * math.sin(math.pi * corner / 5), y - length * math.cos(math.pi * corner / 5))
+        for corner, length in enumerate([radius, 0.45 * radius] * 5)
+    ]
+    return "M" + " L".join(f"{x:.3f},{y:.3f}" for x, y in corners) + " Z"
+
+
+def drop(x: float, y: float, half: float) -> str:
+    """Give a hanging drop by the centre of its round part and half its width."""
+    return scaled(
+        "M0,-1.9 C0.25,-1.2 1,-0.7 1,0 C1,0.55 0.55,1 0,1 C-0.55,1 -1,0.55 -1,0 C-1,-0.7 -0.25,-1.2 0,-1.9 Z",
+        x,
+        y,
+        half,
+    )
+
+
+def scaled(path: str, x: float, y: float, scale: float) -> str:
+    """Enlarge a path that lies around the origin, and move it to a place."""
+    return moved(path, lambda px, py: (x + scale * px, y + scale * py))
+
+
 def mirrored(path: str) -> str:
     """Mirror a path at the middle of the sheet, x = 50."""
     return moved(path, lambda x, y: (100 - x, y))
@@ -42,7 +75,7 @@ def moved(path: str, move: Callable[[float, float], Point]) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         x, y = move(float(match[1]), float(match[2]))
-        return f"{x:.5g},{y:.5g}"
+        return f"{x:.3f},{y:.3f}"
 
     return _POINT.sub(replaced, path)
 

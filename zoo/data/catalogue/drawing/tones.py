@@ -46,12 +46,23 @@ def tones(colour: str, metallic: bool = False) -> Tones:
     return Tones(
         base=colour,
         light=tone(16, 0.85),
-        shade=tone(-16 if lightness > 40 else -10),
+        shade=tone(-24 if lightness > 90 else -16 if lightness > 40 else -10),
         outline=tone(-30 if lightness > 45 else -16, 0.9),
-        seam=tone(-24 if lightness > 38 else 24, 0.9),
-        contrast="#ffffff" if lightness < 75 else tone(-48, 1.2),
+        seam=tone(-24 if lightness > 38 else 34, 0.9),
+        contrast="#ffffff" if lightness < 68 else tone(-48, 1.2),
         metallic=metallic,
     )
+
+
+def mixed(colour: str, other: str, part: float) -> str:
+    """Cover a hex colour with a part (0 to 1) of another."""
+    pairs = ((int(colour[start : start + 2], 16), int(other[start : start + 2], 16)) for start in (1, 3, 5))
+    return "#" + "".join(f"{round(one + (two - one) * part):02x}" for one, two in pairs)
+
+
+def inside(paint: Tones) -> Tones:
+    """Give the tones of what lies in an item's own shade: the inside of a hood, of a cup."""
+    return Tones(paint.shade, paint.shade, paint.outline, paint.outline, paint.outline, paint.contrast)
 
 
 def jittered(colour: str, random: random.Random) -> str:
