@@ -18,8 +18,8 @@ def phone_case(c: Canvas) -> None:
         c.panel(ellipse(x, y, 4.6), STEEL, edge=0.6)
         c.panel(ellipse(x, y, 3.2), _LENS, edge=0.5)
     c.fill(ellipse(44.5, 13, 1.6), "#fff6d0")
-    if c.detail("图案") != "无图案":
-        c.emblem({"爱心": heart, "星星": star}[c.detail("图案")](50, 66, 17))
+    if c.detail("印图") != "无图案":
+        c.emblem({"爱心": heart, "星星": star}[c.detail("印图")](50, 66, 17))
 
 
 def headphones(c: Canvas) -> None:

@@ -25,8 +25,8 @@ def mug(c: Canvas) -> None:
         c.panel(at("M14,26 Q46,36 76,26 L73,80 Q72,90 60,91 Q45,93 30,91 Q18,90 17,80 Z"))
         c.panel(at(ellipse(45, 26, 31, 9)), trim, plain=True)
         c.panel(at(ellipse(45, 27, 26, 6.4)), inside(c.main), plain=True, edge=0.7)
-        if c.detail("图案") != "无图案":
-            c.emblem(at(_EMBLEMS[c.detail("图案")](43, 61, 15)))
+        if c.detail("印图") != "无图案":
+            c.emblem(at(_EMBLEMS[c.detail("印图")](43, 61, 15)))
 
 
 def lamp(c: Canvas) -> None:
