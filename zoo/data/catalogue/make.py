@@ -25,8 +25,11 @@ from zoo.errors import UserError, invalid
 from zoo.io import expanded, write_json_lines, write_text
 
 CAPTIONS = 5  # of each image
-PAIRS = 2  # of a query and an image, for each image that is trained on; MUGE has 1.9
-MOST_RELEVANT = 40  # images of a query: one that has more says too little
+PAIRS = 3  # of a query and an image, for each image that is trained on
+MOST_RELEVANT, MOST_TRAINED = (
+    40,
+    12,
+)  # images of a query to score on, and to train on: one that has more says too little
 QUALITY = 90  # of JPEG
 DRAWN = ".drawn"  # in the folder: what is drawn so far
 ORDER = ("test", "valid", "scorer_test", "scorer_valid", "scorer", "train")  # in which splits choose their texts
@@ -96,6 +99,7 @@ def make_queries(products: Sequence[Product], count: int, first_id: int, split: 
             by_value.setdefault(attribute, set()).add(product.id)
     own = held_out().get(split, frozenset())
     queries: list[Query] = []
+    most = MOST_RELEVANT if count else MOST_TRAINED
     found = 0  # pairs
     for _ in range(20 * len(products)):
         if (len(queries) == count) if count else (found >= PAIRS * len(products)):
@@ -104,12 +108,12 @@ def make_queries(products: Sequence[Product], count: int, first_id: int, split: 
         asked, relevant = {"类别": product.item.category}, by_value["类别", product.item.category]
         wanted = source.choice((1, 2, 2, 3, 3, 3))
         for attribute in attributes_to_ask(product, own, source):
-            if len(asked) >= wanted and len(relevant) <= MOST_RELEVANT:
+            if len(asked) >= wanted and len(relevant) <= most:
                 break
             asked |= [attribute]
             relevant = relevant & by_value[attribute]
         text = texts.query(asked, source)
-        if len(relevant) > MOST_RELEVANT or text in taken:
+        if len(relevant) > most or text in taken:
             continue
         named = {asked[kind] for kind in ("类别", "颜色", "拼色", "图案") if kind in asked}
         kind = None if not own else "new" if any({*pair} <= named for pair in own) else "seen"
