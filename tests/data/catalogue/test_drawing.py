@@ -60,6 +60,19 @@ def test_every_attribute_is_seen(name):
             assert differs.mean() > 0.003, what
 
 
+@pytest.mark.parametrize("name", CATEGORIES)
+def test_a_second_colour_leaves_the_pattern_to_be_seen(name):
+    category = CATEGORIES[name]
+    pattern = category.patterns[-1]
+    colour = next(colour for colour, its in category.looks() if its == pattern)
+    second = next((other for other in category.second_colours if other != colour), None)
+    for detail, values in category.details.items():
+        for value in values:
+            two = [Item(name, colour, its, second, {detail: value}) for its in ("纯色", pattern)]
+            plain, patterned = (render(item, 1, SIZE).astype(int) for item in two)
+            assert (np.abs(plain - patterned).max(axis=2) > 24).mean() > 0.01 or pattern == "纯色", value
+
+
 def test_the_same_item_and_seed_give_the_same_bytes():
     item = Item("衬衫", "红色", "格子", "白色", {"袖长": "短袖"})
     assert svg(item, 3) == svg(item, 3)
@@ -83,6 +96,8 @@ def test_the_table_of_what_goes_together_is_sound():
     for name, category in CATEGORIES.items():
         assert set(category.colours) <= set(COLOURS), name
         assert set(category.patterns) <= set(PATTERNS), name
+        assert set(category.second_colours) <= set(COLOURS), name
+        assert bool(category.second_part) == bool(category.second_colours), name
         assert "纯色" in category.patterns, name
         assert {pattern for _, pattern in category.looks()} == set(category.patterns), name
         assert all(len(set(values)) > 1 for values in category.details.values()), name

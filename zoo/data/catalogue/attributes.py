@@ -28,7 +28,7 @@ class Pattern:
     Args:
         name: Its name on a product page.
         synonyms: Other ways to say it.
-        colours: The colours that it is seen in; of the item, in front of which its motif is.
+        colours: The colours that it comes in.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Item:
 
     Args:
         category: One of ``CATEGORIES``.
-        colour: One of ``COLOURS``; the larger part of the item has it.
+        colour: One of ``COLOURS``; the larger part of it.
         pattern: One of ``PATTERNS``.
         second_colour: The colour of the category's ``second_part``; None: as the category has it.
         details: The category's own attributes; one left out has the first value that the category lists.
@@ -94,14 +94,14 @@ PATTERNS = {
         Pattern(
             "迷彩",
             ("迷彩印花", "军旅迷彩", "丛林迷彩"),
-            ("绿色", "灰色", "米色", "棕色", "蓝色", "藏青色", "粉色", "橙色"),
+            ("绿色", "灰色", "米色", "蓝色"),
         ),
         Pattern(
             "渐变",
             ("渐变色", "晕染", "扎染渐变"),
             ("黑色", "灰色", "棕色", "红色", "酒红色", "粉色", "橙色", "黄色", "绿色", "蓝色", "藏青色", "紫色"),
         ),
-        Pattern("牛仔", ("牛仔布", "丹宁", "水洗牛仔"), ("蓝色", "藏青色", "黑色", "灰色", "白色")),
+        Pattern("牛仔", ("牛仔布", "丹宁", "水洗牛仔"), ("蓝色", "藏青色", "黑色")),
         Pattern("针织", ("毛线", "粗针织", "麻花针织"), _CLOTH),
     )
 }

@@ -103,7 +103,7 @@ def draw_item(source: random.Random) -> Item:
     pattern = source.choice(category.patterns)
     colour = source.choice([colour for colour, its_pattern in category.looks() if its_pattern == pattern])
     second = None
-    if category.second_part and source.random() < TWO_COLOURS:
-        second = source.choice([other for other in category.colours if other != colour])
+    if category.second_colours and source.random() < TWO_COLOURS:
+        second = source.choice([other for other in category.second_colours if other != colour])
     details = {name: source.choice(values) for name, values in category.details.items()}
     return Item(category.name, colour, pattern, second, details)

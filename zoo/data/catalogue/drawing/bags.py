@@ -54,7 +54,8 @@ def handbag(c: Canvas) -> None:
 def wallet(c: Canvas) -> None:
     """A long wallet with a zip round it, or a short one with a flap and a button; notes peep out."""
     if c.detail("款式") == "长款":
-        c.panel("M14,36 L80,28 L82,44 L16,50 Z", _NOTE)
+        c.panel("M16,24 L78,17 L82,44 L18,50 Z", _NOTE)
+        c.panel("M22,30 L86,24 L88,44 L24,50 Z", _NOTE)
         c.panel(box(6, 34, 88, 46, 6))
         c.line("M10,44 L90,44", width=2.4)
         c.line("M10,44 L90,44", STEEL.light, width=1.2, dash="1.4 1.2")

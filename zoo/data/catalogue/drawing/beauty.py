@@ -1,22 +1,18 @@
 """How cosmetics are drawn."""
 
 from zoo.data.catalogue.drawing.canvas import BLACK, BRASS, GLASS, STEEL, WHITE, Canvas
-from zoo.data.catalogue.drawing.paths import box, ellipse, heart, moved
+from zoo.data.catalogue.drawing.paths import box, ellipse, heart
 from zoo.data.catalogue.drawing.tones import inside
 
 
 def lipstick(c: Canvas) -> None:
     """An open lipstick: the bullet in its case; a second one lower beside it where there are two."""
-    for x, y in ((0, 0),) if c.detail("件数") == "单支" else ((-19, -8), (19, 8)):
-
-        def at(path: str, x: float = x, y: float = y) -> str:
-            return moved(path, lambda px, py: (px + x, py + y))
-
-        c.panel(at("M40,38 L40,20 Q42,8 58,5 Q61,7 60,12 L60,38 Z"))
-        c.gloss(at("M43,34 L43,20 Q44,13 50,10 Q46.5,14 46.5,34 Z"))
-        c.panel(at(box(38, 36, 24, 20, 1)), BRASS)
-        c.panel(at(box(33, 54, 34, 40, 2)), c.second or BLACK)
-        c.panel(at(box(33, 54, 34, 6, 1)), BRASS)
+    for _ in c.copies(*[(0, 0)] if c.detail("件数") == "单支" else [(-19, -8), (19, 8)]):
+        c.panel("M40,38 L40,20 Q42,8 58,5 Q61,7 60,12 L60,38 Z")
+        c.gloss("M43,34 L43,20 Q44,13 50,10 Q46.5,14 46.5,34 Z")
+        c.panel(box(38, 36, 24, 20, 1), BRASS)
+        c.panel(box(33, 54, 34, 40, 2), c.second)
+        c.panel(box(33, 54, 34, 6, 1), BRASS)
 
 
 def perfume(c: Canvas) -> None:
@@ -63,15 +59,9 @@ def cream(c: Canvas) -> None:
 
 def nail_polish(c: Canvas) -> None:
     """A small round bottle of varnish under a long cap; one, or two."""
-    for x in (0,) if c.detail("件数") == "单瓶" else (-24, 24):
-
-        def at(path: str, x: float = x) -> str:
-            return moved(path, lambda px, py: (px + x, py))
-
-        c.panel(
-            at("M43,50 L57,50 Q58,56 66,60 Q73,66 72,84 Q71,94 62,94 L38,94 Q29,94 28,84 Q27,66 34,60 Q42,56 43,50 Z")
-        )
-        c.gloss(at("M34,68 Q38,62 43,60 L41,84 Q36,86 34,82 Z"), 0.6)
-        c.panel(at("M41,52 L43,8 Q50,4 57,8 L59,52 Q50,55 41,52 Z"), c.second or BLACK)
-        c.panel(at("M40.6,48 Q50,51 59.4,48 L59.6,53 Q50,56 40.4,53 Z"), STEEL, edge=0.7)
-        c.fill(at(box(30, 90, 40, 2, 1)), "#ffffff", 0.25)
+    for _ in c.copies(*[(0, 0)] if c.detail("件数") == "单瓶" else [(-24, 0), (24, 0)]):
+        c.panel("M43,50 L57,50 Q58,56 66,60 Q73,66 72,84 Q71,94 62,94 L38,94 Q29,94 28,84 Q27,66 34,60 Q42,56 43,50 Z")
+        c.gloss("M34,68 Q38,62 43,60 L41,84 Q36,86 34,82 Z", 0.6)
+        c.panel("M41,52 L43,8 Q50,4 57,8 L59,52 Q50,55 41,52 Z", c.second or BLACK)
+        c.panel("M40.6,48 Q50,51 59.4,48 L59.6,53 Q50,56 40.4,53 Z", STEEL, edge=0.7)
+        c.fill(box(30, 90, 40, 2, 1), "#ffffff", 0.25)

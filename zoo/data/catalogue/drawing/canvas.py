@@ -6,13 +6,14 @@ mirrors and scales it into the image, so that no drawing need fill the square by
 
 import math
 import random
+from collections.abc import Iterator
 
 from zoo.data.catalogue.attributes import COLOURS, Item
 from zoo.data.catalogue.drawing.motifs import MOTIFS
-from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, moved, points_on, scaled
+from zoo.data.catalogue.drawing.paths import Point, ellipse, mirrored, points_on, scaled
 from zoo.data.catalogue.drawing.tones import Tones, jittered, mixed, tones
 
-WHITE, BLACK, SKIN = tones("#f7f7f5"), tones("#323236"), tones("#e2a878")
+WHITE, BLACK = tones("#f7f7f5"), tones("#323236")
 STEEL, BRASS = tones("#b9bec6", metallic=True), tones("#cba24a", metallic=True)
 GLASS, RED = tones("#d9ecf4"), tones("#e0333c")
 THREAD = "#e39a3c"  # of jeans
@@ -25,22 +26,36 @@ class Canvas:
 
     Args:
         item: What is drawn.
-        seed: What else differs between two images of it: the shade of its colours, size, turn, side, light.
+        seed: What else differs between two images of it: the shade of its colours, size, turn, side, start of patterns.
     """
 
     def __init__(self, item: Item, seed: int) -> None:
         self.item = item
-        self.random = random.Random(seed)
-        self.main = self._mixed(item.colour)
-        self.second = self._mixed(item.second_colour) if item.second_colour else None
-        self._is_mirrored = self.random.random() < 0.5
-        self._turn = math.radians(self.random.uniform(-5, 5))
-        self._span = self.random.uniform(73, 83)
-        self._tile_scale = self.random.uniform(0.9, 1.15)
-        self._tile_start = (self.random.uniform(0, 20), self.random.uniform(0, 20))
+        chance = random.Random(seed)
+        self._is_mirrored = chance.random() < 0.5
+        self._turn = math.radians(chance.uniform(-5, 5))
+        self._span = chance.uniform(73, 83)
+        self._tile_scale = chance.uniform(0.9, 1.15)
+        self._tile_start = (chance.uniform(0, 20), chance.uniform(0, 20))
+        self.main = _paint(item.colour, chance)
+        self.second = _paint(item.second_colour, chance) if item.second_colour else None
         self._defs: dict[str, str] = {}
         self._marks: list[str] = []
         self._points: list[Point] = []
+        self._offset = (0.0, 0.0)
+        self._heights: list[float] = []  # of what fades from its top to its bottom
+
+    def copies(self, *offsets: Point) -> Iterator[int]:
+        """Draw what the body of a loop draws once at each offset, which are numbered."""
+        for number, self._offset in enumerate(offsets):
+            yield number
+        self._offset = (0, 0)
+
+    def pair(self) -> Iterator[None]:
+        """Draw what the body of a loop draws, and its mirror image at x = 50."""
+        for _ in range(2):
+            yield
+            self._is_mirrored = not self._is_mirrored
 
     def detail(self, name: str) -> str:
         """Give the item's value of one of its category's attributes."""
@@ -64,8 +79,10 @@ class Canvas:
         if pattern != "纯色":
             self._marks.append(f'<path d="{path}" fill="{paint.base}"/>')
             self._marks.append(f'<path d="{path}" fill="url(#{self._tile(pattern, paint, tilt)})"/>')
+        if pattern == "渐变":
+            self._heights += [y for _, y in points_on(path)]
         if pattern == "牛仔":
-            self._sew_border(path, paint)
+            self._wash(path, paint)
         self._marks.append(
             f'<path d="{path}" fill="url(#{self._light(paint, pattern)})" stroke="{paint.outline}" '
             f'stroke-width="{edge:g}" stroke-linejoin="round"/>'
@@ -73,8 +90,8 @@ class Canvas:
 
     def both(self, path: str, of: Tones | None = None, *, tilt: float = 0, plain: bool = False) -> None:
         """Draw a panel and its mirror image at x = 50."""
-        self.panel(path, of, tilt=tilt, plain=plain)
-        self.panel(mirrored(path), of, tilt=-tilt, plain=plain)
+        for _ in self.pair():
+            self.panel(path, of, tilt=tilt, plain=plain)
 
     def fill(self, path: str, colour: str, opacity: float = 1) -> None:
         """Fill a path with one colour, without light or outline."""
@@ -115,9 +132,11 @@ class Canvas:
     def bow(self, x: float, y: float, half: float, of: Tones | None = None) -> None:
         """Draw a bow by its knot and half its width."""
         self.panel(scaled("M0,0 L-0.7,0.95 L-0.2,0.9 L0,0.3 L0.2,0.9 L0.7,0.95 Z", x, y, half), of, plain=True)
-        for side in (-1, 1):
-            loop = moved("M0,0 C0.3,-0.75 1,-0.8 1,-0.1 C1,0.6 0.35,0.5 0,0 Z", lambda px, py: (px * side, py))  # noqa: B023
-            self.panel(scaled(loop, x, y, half), of, plain=True)
+        loops = (
+            "M0,0 C0.3,-0.75 1,-0.8 1,-0.1 C1,0.6 0.35,0.5 0,0 Z M0,0 "
+            "C-0.3,-0.75 -1,-0.8 -1,-0.1 C-1,0.6 -0.35,0.5 0,0 Z"
+        )
+        self.panel(scaled(loops, x, y, half), of, plain=True)
         self.panel(ellipse(x, y, 0.2 * half), of, plain=True)
 
     def emblem(self, path: str) -> None:
@@ -150,12 +169,13 @@ class Canvas:
             '<stop offset=".6" stop-color="#3c3c46" stop-opacity=".16"/>'
             '<stop offset="1" stop-color="#3c3c46" stop-opacity="0"/></radialGradient>'
         )
-        top, bottom = min(y for _, y in self._points), max(y for _, y in self._points)
-        self._defs["fade"] = (
-            f'<linearGradient id="fade" gradientUnits="userSpaceOnUse" x1="50" y1="{top * 0.7 + bottom * 0.3:.4g}" '
-            f'x2="50" y2="{bottom:.4g}"><stop stop-color="{self.main.base}"/>'
-            '<stop offset="1" stop-color="#fffdfa"/></linearGradient>'
-        )
+        if self._heights:
+            top, bottom = min(self._heights), max(self._heights)
+            self._defs["fade"] = (
+                f'<linearGradient id="fade" gradientUnits="userSpaceOnUse" x1="50" y1="{top:.4g}" x2="50" '
+                f'y2="{bottom:.4g}"><stop offset=".25" stop-color="{self.main.base}"/>'
+                '<stop offset=".92" stop-color="#fffdfa"/></linearGradient>'
+            )
         place = f"translate({x:.4g} {y:.4g}) scale({scale:.4g}) rotate({math.degrees(self._turn):.4g})"
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
@@ -163,11 +183,10 @@ class Canvas:
             f'<g transform="{place}">{"".join(self._marks)}</g></svg>'
         )
 
-    def _mixed(self, colour: str) -> Tones:
-        return tones(jittered(COLOURS[colour].hex, self.random), COLOURS[colour].metallic)
-
     def _placed(self, path: str, margin: float = 0) -> str:
-        """Mirror a path where the seed does, and note where it lies."""
+        """Move a path where its copy is, mirror it where the seed does, and note where it lies."""
+        if any(self._offset):
+            path = scaled(path, *self._offset, 1)
         path = mirrored(path) if self._is_mirrored else path
         points = list(points_on(path))
         self._points += points
@@ -207,14 +226,23 @@ class Canvas:
             self._defs[name] = f'<linearGradient id="{name}" x1="0" y1="0" x2="1" y2="1">{stops}</linearGradient>'
         return name
 
-    def _sew_border(self, path: str, paint: Tones) -> None:
-        """Sew a seam along the inside of a panel, as jeans have it."""
+    def _wash(self, path: str, paint: Tones) -> None:
+        """Pale a panel in its middle and sew a seam along its inside, as jeans have it."""
+        self._defs["wash"] = (
+            '<radialGradient id="wash"><stop stop-color="#ffffff" stop-opacity=".38"/>'
+            '<stop offset="1" stop-color="#ffffff" stop-opacity="0"/></radialGradient>'
+        )
+        self._marks.append(f'<path d="{path}" fill="url(#wash)"/>')
         name = f"clip{len(self._defs)}"
         self._defs[name] = f'<clipPath id="{name}"><path d="{path}"/></clipPath>'
         self._marks.append(
             f'<g clip-path="url(#{name})" fill="none"><path d="{path}" stroke="{THREAD}" stroke-width="5.6" '
             f'stroke-dasharray="2.6 1.2"/><path d="{path}" stroke="{paint.base}" stroke-width="3.6"/></g>'
         )
+
+
+def _paint(colour: str, chance: random.Random) -> Tones:
+    return tones(jittered(COLOURS[colour].hex, chance), COLOURS[colour].metallic)
 
 
 def _matt(paint: Tones) -> Bands:

@@ -158,12 +158,9 @@ def blazer(c: Canvas) -> None:
 def trousers(c: Canvas) -> None:
     """Long trousers with waistband, fly and pockets."""
     knee, hem_in, hem_out = {"直筒裤": (71, 53, 70), "阔腿裤": (77, 52, 86), "紧身裤": (66, 54, 62)}[c.detail("裤型")]
-    for side in (lambda path: path, mirrored):
-        c.panel(
-            side(f"M50,16 L67,16 Q71,30 {knee},60 L{hem_out},112 L{hem_in},112 L50,42 Z"),
-            tilt=-4 if side is mirrored else 4,
-        )
-        c.line(side(f"M{hem_in + 0.5},107 L{hem_out - 0.3},107"))
+    c.both(f"M50,16 L67,16 Q71,30 {knee},60 L{hem_out},112 L{hem_in},112 L50,42 Z", tilt=4)
+    hem = f"M{hem_in + 0.5},107 L{hem_out - 0.3},107"
+    c.line(f"{hem} {mirrored(hem)}")
     _waist(c)
     if c.detail("裤型") == "直筒裤":
         c.line("M60,48 L61.5,104 M40,48 L38.5,104")
@@ -171,9 +168,8 @@ def trousers(c: Canvas) -> None:
 
 def shorts(c: Canvas) -> None:
     """Short trousers with turned-up hems; a cord or a button at the waist."""
-    for side in (lambda path: path, mirrored):
-        c.panel(side("M50,16 L68,16 Q73,30 80,58 L52,64 L50,42 Z"), tilt=-8 if side is mirrored else 8)
-        c.panel(side("M80,58 L81.5,64 L52.5,70.5 L52,64 Z"), c.second, plain=True)
+    c.both("M50,16 L68,16 Q73,30 80,58 L52,64 L50,42 Z", tilt=8)
+    c.both("M80,58 L81.5,64 L52.5,70.5 L52,64 Z", c.second, plain=True)
     _waist(c, is_corded=c.detail("腰部") == "抽绳")
 
 
@@ -206,13 +202,11 @@ def _sleeves(c: Canvas, length: float, of: Tones | None = None, cuff: Tones | No
         return
     x, y = 33 - 0.4 * length, 16 + length
     c.both(f"M36,14 Q28,15 24,22 L{x - 8:g},{y - 3:g} L{x + 4:g},{y + 3:g} L34,36 Z", of, tilt=22)
-    for side in (lambda path: path, mirrored):
+    for _ in c.pair():
         if cuff:
-            c.panel(
-                side(f"M{x - 7:g},{y - 5:g} L{x - 9.5:g},{y + 2:g} L{x + 2:g},{y + 7:g} L{x + 4.5:g},{y:g} Z"), cuff
-            )
+            c.panel(f"M{x - 7:g},{y - 5:g} L{x - 9.5:g},{y + 2:g} L{x + 2:g},{y + 7:g} L{x + 4.5:g},{y:g} Z", cuff)
         else:
-            c.line(side(f"M{x - 6.6:g},{y - 6:g} L{x + 4.8:g},{y - 0.6:g}"), of)
+            c.line(f"M{x - 6.6:g},{y - 6:g} L{x + 4.8:g},{y - 0.6:g}", of)
 
 
 def _body(c: Canvas, neck: str) -> None:

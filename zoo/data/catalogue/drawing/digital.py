@@ -1,7 +1,7 @@
 """How devices are drawn."""
 
 from zoo.data.catalogue.drawing.canvas import BLACK, RED, STEEL, WHITE, Canvas
-from zoo.data.catalogue.drawing.paths import box, ellipse, heart, mirrored, star
+from zoo.data.catalogue.drawing.paths import box, ellipse, heart, star
 from zoo.data.catalogue.drawing.tones import inside, tones
 
 _LENS = tones("#2c3e5c")
@@ -37,10 +37,10 @@ def headphones(c: Canvas) -> None:
     c.panel("M24,52 Q24,30 40,30 L60,30 Q76,30 76,52 Z", case)
     c.panel("M28,50 Q29,35 41,35 L59,35 Q71,35 72,50 Z", inside(case))
     c.fill(ellipse(50, 66, 2), "#58d07a")
-    for side in (lambda path: path, mirrored):
-        c.panel(side("M30,22 L37,20 L38,56 Q34,60 31,56 Z"))
-        c.panel(side("M22,14 Q22,2 34,2 Q44,4 43,15 Q42,26 32,26 Q22,25 22,14 Z"))
-        c.panel(side("M41,8 Q48,10 47,16 Q45,22 40,20 Z"), BLACK, edge=0.7)
+    for _ in c.pair():
+        c.panel("M30,22 L37,20 L38,56 Q34,60 31,56 Z")
+        c.panel("M22,14 Q22,2 34,2 Q44,4 43,15 Q42,26 32,26 Q22,25 22,14 Z")
+        c.panel("M41,8 Q48,10 47,16 Q45,22 40,20 Z", BLACK, edge=0.7)
 
 
 def keyboard(c: Canvas) -> None:
@@ -88,7 +88,7 @@ def camera(c: Canvas) -> None:
     c.panel(box(14, 24, 13, 7, 2), BLACK)
     c.panel(box(74, 23, 12, 8, 2), STEEL)
     c.panel(box(6, 29, 88, 58, 7))
-    c.panel(box(6, 42, 88, 34), c.second or (BLACK if c.item.colour != "黑色" else _LEATHER), edge=0.8)
+    c.panel(box(6, 42, 88, 34), c.second or (BLACK if c.main.metallic else inside(c.main)), edge=0.8)
     c.panel(ellipse(50, 58, 27), STEEL, edge=1.2)
     c.panel(ellipse(50, 58, 22.5), BLACK)
     c.panel(ellipse(50, 58, 16), _LENS)
@@ -97,6 +97,3 @@ def camera(c: Canvas) -> None:
     c.gloss(ellipse(56, 65, 2.2), 0.45)
     c.panel(box(44, 21, 12, 6, 1.5), WHITE, edge=0.7)
     c.panel(ellipse(84, 36, 2.6), RED, edge=0.6)
-
-
-_LEATHER = tones("#4a4a50")

@@ -19,30 +19,26 @@ _CREAM = tones("#fff6e8")
 def apple(c: Canvas) -> None:
     """An apple with its stalk and a leaf: one, two, or one with a half of it."""
     count = c.detail("件数")
-    for x, y in ((0, 0),) if count == "一个" else ((26, -8), (-24, 8)):
-
-        def at(path: str, x: float = x, y: float = y) -> str:
-            return moved(path, lambda px, py: (px + x, py + y))
-
+    for number in c.copies(*[(0, 0)] if count == "一个" else [(26, -8), (-24, 8)]):
         body = (
             "M50,30 C40,20 14,22 12,50 C11,74 28,94 40,93 Q46,92 50,90 Q54,92 "
             "60,93 C72,94 89,74 88,50 C86,22 60,20 50,30 Z"
         )
-        c.panel(at(body))
-        if count == "半个" and x < 0:
+        c.panel(body)
+        if count == "半个" and number:
             flesh = (
                 "M50,35 C42,27 20,28 18,50 C17,70 31,88 41,87 Q46,86 50,84 Q54,86 59,87 C69,88 83,70 82,50 "
                 "C80,28 58,27 50,35 Z"
             )
-            c.panel(at(flesh), _FLESH, edge=0.7)
-            c.line(at("M50,40 Q34,58 50,78 Q66,58 50,40 Z"), _FLESH, width=1.4)
+            c.panel(flesh, _FLESH, edge=0.7)
+            c.line("M50,40 Q34,58 50,78 Q66,58 50,40 Z", _FLESH, width=1.4)
             for seed in (44, 56):
-                c.panel(at(drop(seed, 60, 2.6)), _STALK, edge=0.5)
+                c.panel(drop(seed, 60, 2.6), _STALK, edge=0.5)
         else:
-            c.gloss(at("M22,48 Q22,34 34,32 Q28,40 28,52 Q24,54 22,48 Z"), 0.6)
-        c.strap(at("M50,32 Q50,20 56,12"), 2.6, _STALK)
-        c.panel(at("M53,22 Q58,6 78,10 Q74,26 53,22 Z"), _LEAF)
-        c.line(at("M55,21 Q64,14 75,11"), _LEAF)
+            c.gloss("M22,48 Q22,34 34,32 Q28,40 28,52 Q24,54 22,48 Z", 0.6)
+        c.strap("M50,32 Q50,20 56,12", 2.6, _STALK)
+        c.panel("M53,22 Q58,6 78,10 Q74,26 53,22 Z", _LEAF)
+        c.line("M55,21 Q64,14 75,11", _LEAF)
 
 
 def cake(c: Canvas) -> None:

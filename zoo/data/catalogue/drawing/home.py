@@ -3,7 +3,7 @@
 import math
 
 from zoo.data.catalogue.drawing.canvas import BRASS, STEEL, Canvas
-from zoo.data.catalogue.drawing.paths import box, ellipse, heart, mirrored, moved, points_on, star
+from zoo.data.catalogue.drawing.paths import box, ellipse, heart, mirrored, points_on, star
 from zoo.data.catalogue.drawing.tones import inside, tones
 
 _WOOD = tones("#b98350")
@@ -16,17 +16,13 @@ _PETALS = (tones("#ef6f93"), tones("#f7c948"), tones("#b58be0"))
 def mug(c: Canvas) -> None:
     """A mug with a handle, seen a little from above; one, or two."""
     trim = c.second or c.main
-    for x, y in ((0, 0),) if c.detail("件数") == "单只" else ((-34, -14), (24, 10)):
-
-        def at(path: str, x: float = x, y: float = y) -> str:
-            return moved(path, lambda px, py: (px + x, py + y))
-
-        c.strap(at("M72,38 Q94,34 92,54 Q90,74 68,72"), 7, trim)
-        c.panel(at("M14,26 Q46,36 76,26 L73,80 Q72,90 60,91 Q45,93 30,91 Q18,90 17,80 Z"))
-        c.panel(at(ellipse(45, 26, 31, 9)), trim, plain=True)
-        c.panel(at(ellipse(45, 27, 26, 6.4)), inside(c.main), plain=True, edge=0.7)
+    for _ in c.copies(*[(0, 0)] if c.detail("件数") == "单只" else [(-34, -14), (24, 10)]):
+        c.strap("M72,38 Q94,34 92,54 Q90,74 68,72", 7, trim)
+        c.panel("M14,26 Q46,36 76,26 L73,80 Q72,90 60,91 Q45,93 30,91 Q18,90 17,80 Z")
+        c.panel(ellipse(45, 26, 31, 9), trim, plain=True)
+        c.panel(ellipse(45, 27, 26, 6.4), inside(c.main), plain=True, edge=0.7)
         if c.detail("印图") != "无图案":
-            c.emblem(at(_EMBLEMS[c.detail("印图")](43, 61, 15)))
+            c.emblem(_EMBLEMS[c.detail("印图")](43, 61, 15))
 
 
 def lamp(c: Canvas) -> None:

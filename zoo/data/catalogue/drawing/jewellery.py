@@ -3,7 +3,7 @@
 import math
 
 from zoo.data.catalogue.drawing.canvas import BLACK, BRASS, GLASS, STEEL, WHITE, Canvas
-from zoo.data.catalogue.drawing.paths import box, drop, ellipse, heart, mirrored, scaled, star
+from zoo.data.catalogue.drawing.paths import box, drop, ellipse, heart, scaled, star
 from zoo.data.catalogue.drawing.tones import inside
 
 _PENDANTS = {
@@ -29,16 +29,16 @@ def necklace(c: Canvas) -> None:
 def earrings(c: Canvas) -> None:
     """A pair: two hoops, or two hooks with a charm on each."""
     hook = c.main if c.main.metallic else BRASS
-    for side in (lambda path: path, mirrored):
-        c.strap(side("M20,22 Q20,8 27,8 Q33,9 32,20 L30,30"), 1.8, hook)
+    for _ in c.pair():
+        c.strap("M20,22 Q20,8 27,8 Q33,9 32,20 L30,30", 1.8, hook)
         if c.detail("形状") == "圆环":
-            c.strap(side(ellipse(28, 54, 19, 22)), 5)
-            c.panel(side(ellipse(28, 78, 5)), c.second, edge=0.8)
+            c.strap(ellipse(28, 54, 19, 22), 5)
+            c.panel(ellipse(28, 78, 5), c.second, edge=0.8)
         else:
-            c.panel(side(ellipse(29, 34, 5)), None, edge=1)
-            c.strap(side("M29,39 L29,46"), 1.6, hook)
-            c.panel(side(scaled(_PENDANTS[c.detail("形状")], 29, 66, 18)), c.second, edge=1.3)
-            c.gloss(side(ellipse(24, 62, 3.5, 3)), 0.7)
+            c.panel(ellipse(29, 34, 5), None, edge=1)
+            c.strap("M29,39 L29,46", 1.6, hook)
+            c.panel(scaled(_PENDANTS[c.detail("形状")], 29, 66, 18), c.second, edge=1.3)
+            c.gloss(ellipse(24, 62, 3.5, 3), 0.7)
 
 
 def ring(c: Canvas) -> None:
@@ -151,15 +151,15 @@ def sunglasses(c: Canvas) -> None:
         "猫眼": "M-2,28 Q20,32 44,38 Q50,44 46,56 Q40,68 24,66 Q8,64 6,48 Q6,38 -2,28 Z",
     }[c.detail("镜框")]
     dark = c.second or BLACK
-    for side in (lambda path: path, mirrored):
-        c.strap(side("M6,44 Q10,34 22,28 L44,22"), 3)
+    for _ in c.pair():
+        c.strap("M6,44 Q10,34 22,28 L44,22", 3)
     c.strap("M42,46 Q50,40 58,46", 4)
-    for side in (lambda path: path, mirrored):
-        c.panel(side(lens), edge=1)
+    for _ in c.pair():
+        c.panel(lens, edge=1)
         inner = scaled(lens, 25.5 * 0.2, 50.5 * 0.2, 0.8)
-        c.panel(side(inner), dark, edge=0.8)
-    for x in (0, 50 - 2):
-        c.gloss(f"M{14 + x},46 L{20 + x},40 L{24 + x},40 L{14 + x},53 Z", 0.5)
+        c.panel(inner, dark, edge=0.8)
+    for _ in c.copies((0, 0), (48, 0)):
+        c.gloss("M14,46 L20,40 L24,40 L14,53 Z", 0.5)
 
 
 def belt(c: Canvas) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from zoo.data.catalogue.drawing.paths import ellipse
+from zoo.data.catalogue.drawing.paths import ellipse, scaled
 from zoo.data.catalogue.drawing.tones import Tones, lab, to_hex
 
 Motif = Callable[[Tones], str]
@@ -19,7 +19,7 @@ def _stripes(tones: Tones) -> str:
 
 
 def _checks(tones: Tones) -> str:
-    dark = shifted(tones.base, -30) if lab(tones.base)[0] > 42 else shifted(tones.base, 26)
+    dark = shifted(tones.base, -30 if lab(tones.base)[0] > 23 else 26)
     return (
         f'<path d="M0,1 H16 V8 H0Z M1,0 H8 V16 H1Z" fill="{dark}" fill-opacity=".5"/>'
         f'<path d="M1,1 H8 V8 H1Z" fill="{dark}" fill-opacity=".8"/>'
@@ -36,15 +36,15 @@ def _flowers(tones: Tones) -> str:
     light = lab(tones.base)[0] > 75
     marks = []
     for x, y, size, petal in (
-        (5, 5, 1.75, "#e8577e" if light else "#ffffff"),
-        (14, 13.5, 1.75, "#5b7fd6" if light else "#ffd9e4"),
+        (5, 5, 2.1, "#e8577e" if light else "#ffffff"),
+        (15, 14.5, 2.1, "#5b7fd6" if light else "#ffe14d"),
     ):
         petals = "".join(
             ellipse(x + dx * size, y + dy * size, size)
             for dx, dy in ((0, -1.2), (1.15, -0.3), (0.7, 1), (-0.7, 1), (-1.15, -0.3))
         )
-        marks.append(f'<path d="{petals}" fill="{petal}"/><path d="{ellipse(x, y, 1.2)}" fill="#f5b81f"/>')
-    leaf = "#2f8a4a" if light else "#8fd39a"
+        marks.append(f'<path d="{petals}" fill="{petal}"/><path d="{ellipse(x, y, 1.4)}" fill="#f08a1c"/>')
+    leaf = "#2f8a4a" if light else "#8be39a"
     leaves = (
         "M8.5,8.5 Q11,6.5 12.5,8.5 Q10.5,10.5 8.5,8.5 Z M0,14 Q2.5,12 "
         "4.5,14 Q2.5,16 0,14 Z M13,2 Q15,0 17,2 Q15,4 13,2 Z"
@@ -53,7 +53,7 @@ def _flowers(tones: Tones) -> str:
 
 
 def _leopard(tones: Tones) -> str:
-    dark = lab(tones.base)[0] <= 45
+    dark = lab(tones.base)[0] <= 55
     inside = shifted(tones.base, 16 if dark else -16, 1.15)
     spots = (
         "M2,4 Q3,1 6,1.6 Q8.5,2.4 8,5 Q7,7.6 4.4,7 Q2,6.4 2,4 Z M12,9 Q13,6.4 15.6,7 Q18,8 17.2,10.6 "
@@ -70,34 +70,38 @@ def _leopard(tones: Tones) -> str:
 
 
 def _camouflage(tones: Tones) -> str:
-    dark, light = shifted(tones.base, -22, 0.9), shifted(tones.base, 20, 0.6)
     blobs = (
         (
-            light,
-            "M3,4 Q8,0 13,4 Q18,3 17,8 Q12,9 10,13 Q4,13 5,9 Q0,9 3,4 Z "
-            "M20,20 Q26,18 27,23 Q24,28 19,25 Q17,22 20,20 Z",
+            shifted(tones.base, 24, 0.55),
+            "M3,4 Q8,-1 14,3 Q20,2 19,8 Q13,9 11,14 Q4,15 5,10 Q-1,9 3,4 Z "
+            "M18,20 Q25,14 31,20 Q30,27 23,26 Q16,25 18,20 Z",
         ),
         (
-            dark,
-            "M17,1 Q23,0 27,5 Q25,10 20,9 Q22,14 18,15 Q14,13 16,9 Q13,4 17,1 Z "
-            "M2,17 Q7,15 10,19 Q14,18 14,23 Q9,28 5,24 Q0,23 2,17 Z",
+            shifted(tones.base, -19, 0.8),
+            "M16,9 Q24,4 31,10 Q31,16 25,16 Q22,22 16,20 Q11,16 15,13 Z M0,18 "
+            "Q6,13 12,18 Q17,20 13,26 Q8,31 3,27 Q-3,24 0,18 Z",
         ),
         (
-            "#3a3a33",
-            "M10,12 Q14,10 16,13 Q20,16 17,18 Q12,18 10,16 Z M22,13 Q26,12 "
-            "27,15 Q24,18 22,16 Z M0,10 Q3,10 3,14 Q1,16 0,15 Z",
+            "#33342c",
+            "M9,11 Q14,7 18,12 Q19,17 13,18 Q8,16 9,11 Z M20,2 Q26,-1 30,4 "
+            "Q27,9 21,7 Z M11,25 Q16,21 20,26 Q17,31 12,29 Z",
         ),
     )
-    return "".join(f'<path d="{path}" fill="{colour}"/>' for colour, path in blobs)
+    return "".join(
+        f'<path d="{scaled(path, x, y, 1)}" fill="{colour}"/>'
+        for colour, path in blobs
+        for x in (0, -26)
+        for y in (0, -26)
+    )
 
 
 def _twill(tones: Tones) -> str:
     light = shifted(tones.base, 16 if lab(tones.base)[0] < 85 else -14, 0.7)
-    return f'<path d="M-1,5 L5,-1 M-1,1 L1,-1 M3,5 L5,3" stroke="{light}" stroke-width=".75" stroke-opacity=".8"/>'
+    return f'<path d="M-1,5 L5,-1 M-1,1 L1,-1 M3,5 L5,3" stroke="{light}" stroke-width=".95" stroke-opacity=".85"/>'
 
 
 def _knit(tones: Tones) -> str:
-    dark = shifted(tones.base, -22 if lab(tones.base)[0] > 35 else 24, 0.9)
+    dark = shifted(tones.base, -22 if lab(tones.base)[0] > 23 else 28, 0.9)
     light = shifted(tones.base, 14, 0.8)
     return (
         f'<path d="M.6,.2 L4,4 L7.4,.2 M.6,5.4 L4,9.2 L7.4,5.4" fill="none" stroke="{light}" stroke-width="1.3"/>'
@@ -111,9 +115,9 @@ MOTIFS: dict[str, tuple[float, float, Motif]] = {
     "条纹": (9, 9.6, _stripes),
     "格子": (16, 16, _checks),
     "波点": (12, 12, _dots),
-    "碎花": (18, 18, _flowers),
+    "碎花": (20, 20, _flowers),
     "豹纹": (19, 19, _leopard),
-    "迷彩": (28, 28, _camouflage),
+    "迷彩": (26, 26, _camouflage),
     "牛仔": (4, 4, _twill),
     "针织": (8, 10.4, _knit),
 }

@@ -1,7 +1,7 @@
 """How shoes are drawn: one from its side, the toe at the left; slippers as a pair from above."""
 
 from zoo.data.catalogue.drawing.canvas import WHITE, Canvas
-from zoo.data.catalogue.drawing.paths import box, ellipse, mirrored, star
+from zoo.data.catalogue.drawing.paths import box, ellipse, star
 from zoo.data.catalogue.drawing.tones import tones
 
 _INSIDE = tones("#8d7f76")
@@ -25,10 +25,7 @@ def sneaker(c: Canvas) -> None:
             c.panel(
                 f"M{x},{y} Q{x + 3},{y - 5} {x + 7},{y - 3} L{x + 21},{y + 12} L{x + 15},{y + 17} Z", c.second or WHITE
             )
-    c.panel(
-        "M5,66 Q30,69 50,66 Q75,62 94,62 Q99,70 94,78 L70,78 Q62,74 54,78 L18,78 Q3,76 5,66 Z",
-        WHITE,
-    )
+    c.panel("M5,66 Q30,69 50,66 Q75,62 94,62 Q99,70 94,78 L70,78 Q62,74 54,78 L18,78 Q3,76 5,66 Z", WHITE)
     c.line("M10,72 Q50,73 94,70", WHITE, width=1.6)
 
 
@@ -82,15 +79,15 @@ def slippers(c: Canvas) -> None:
     foot = "M8,24 Q8,6 24,5 Q42,5 42,24 Q42,40 38,56 Q40,90 25,93 Q10,92 11,60 Q8,40 8,24 Z"
     inner = "M12,25 Q12,10 25,9 Q38,9 38,25 Q38,40 35,57 Q36,87 25,89 Q14,87 15,60 Q12,40 12,25 Z"
     is_band = c.detail("款式") == "一字拖"
-    for side in (lambda path: path, mirrored):
-        c.panel(side(foot), c.second or (WHITE if is_band else None), plain=True)
-        c.panel(side(inner), c.second or (WHITE if is_band else None))
+    for _ in c.pair():
+        c.panel(foot, c.second, plain=True)
+        c.panel(inner, c.second if is_band else None, plain=is_band)
         if is_band:
-            c.panel(side("M5,28 Q24,14 45,28 L43,54 Q24,42 7,54 Z"))
-            c.stitches(side("M7,31 Q24,18 43,31 M8.5,50 Q24,39 41.5,50"))
+            c.panel("M5,28 Q24,14 45,28 L43,54 Q24,42 7,54 Z")
+            c.stitches("M7,31 Q24,18 43,31 M8.5,50 Q24,39 41.5,50")
         else:
-            c.strap(side("M10,50 Q12,30 25,22 Q38,30 40,50"), 4.4, c.second and c.main or _RUBBER)
-            c.strap(side("M25,16 L25,23"), 3, c.second and c.main or _RUBBER)
+            c.strap("M10,50 Q12,30 25,22 Q38,30 40,50", 4.4, c.second or _RUBBER)
+            c.strap("M25,16 L25,23", 3, c.second or _RUBBER)
 
 
 def canvas_shoe(c: Canvas) -> None:

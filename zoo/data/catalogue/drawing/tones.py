@@ -46,10 +46,10 @@ def tones(colour: str, metallic: bool = False) -> Tones:
     return Tones(
         base=colour,
         light=tone(16, 0.85),
-        shade=tone(-24 if lightness > 90 else -16 if lightness > 40 else -10),
-        outline=tone(-30 if lightness > 45 else -16, 0.9),
+        shade=tone(-27 if lightness > 90 else -16 if lightness > 40 else -10),
+        outline=tone(-42 if lightness > 90 else -30 if lightness > 45 else -16, 0.9),
         seam=tone(-24 if lightness > 38 else 34, 0.9),
-        contrast="#ffffff" if lightness < 68 else tone(-48, 1.2),
+        contrast="#ffffff" if lightness < 68 else tone(-50, 0.85),
         metallic=metallic,
     )
 
