@@ -104,9 +104,9 @@ def _knit(tones: Tones) -> str:
     dark = shifted(tones.base, -22 if lab(tones.base)[0] > 23 else 28, 0.9)
     light = shifted(tones.base, 14, 0.8)
     return (
-        f'<path d="M.6,.2 L4,4 L7.4,.2 M.6,5.4 L4,9.2 L7.4,5.4" fill="none" stroke="{light}" stroke-width="1.3"/>'
+        f'<path d="M.6,.2 L4,4 L7.4,.2 M.6,5.4 L4,9.2 L7.4,5.4" fill="none" stroke="{light}" stroke-width="1.5"/>'
         f'<path d="M0,2.4 L4,6.8 L8,2.4 M0,-2.6 L4,1.6 L8,-2.6 M0,7.6 L4,12 L8,7.6 M0,0 V10.4 M8,0 V10.4" fill="none" '
-        f'stroke="{dark}" stroke-width="1.2"/>'
+        f'stroke="{dark}" stroke-width="1.6"/>'
     )
 
 

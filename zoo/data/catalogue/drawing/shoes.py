@@ -30,12 +30,11 @@ def sneaker(c: Canvas) -> None:
 
 
 def high_heel(c: Canvas) -> None:
-    """A pump on a thin heel, a block heel or a wedge; a bow at its toe where it has one."""
+    """A pump on a thin heel or a block heel; a bow at its toe where it has one."""
     sole = c.second or c.main
     heel = {
         "细跟": "M82,42 Q92,48 92,44 L86,90 L82,90 Q83,64 74,54 Z",
         "粗跟": "M76,44 L94,42 L92,90 L74,90 Q76,64 70,56 Z",
-        "坡跟": "M22,86 Q46,80 58,62 Q70,44 94,42 L92,90 L24,91 Q16,90 22,86 Z",
     }[c.detail("鞋跟")]
     c.panel(heel, sole)
     c.panel("M6,84 Q8,92 24,91 Q48,88 62,66 Q72,52 92,50 L93,44 L60,52 L34,82 Z", sole)
