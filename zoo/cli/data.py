@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from zoo.cli.data_catalogue import catalogue_parser, make_catalogue
 from zoo.cli.data_check import check, check_parser
 from zoo.cli.data_export import export_data, export_parser
 from zoo.cli.data_import import import_data, import_parser
@@ -12,7 +13,7 @@ TASK_LINES = {
     "ECommerce-T2I": "{names:,} descriptions, an image each",
     "ECommerce-IC": "{pictures:,} images",
 }
-WITH_EXIT_CODE = {"check": check, "import": import_data, "export": export_data}
+WITH_EXIT_CODE = {"catalogue": make_catalogue, "check": check, "import": import_data, "export": export_data}
 
 
 def main(argv: list[str]) -> int:
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
         "--root", type=str, metavar="DIR", help="The folder to write: new, or empty. By default zoo's cache."
     )
     commands.add_subcommand("demo", demo, help="write the embedded data set and say where it is")
+    commands.add_subcommand("catalogue", catalogue_parser(), help="draw a shop's products, for all tasks")
     commands.add_subcommand("check", check_parser(), help="list every error in a folder of data")
     commands.add_subcommand("import", import_parser(), help="turn your own table and images into MUGE's formats")
     commands.add_subcommand("export", export_parser(), help="turn MUGE's formats into image files and a table")

@@ -108,6 +108,10 @@ class Evaluation(Callback):
         """Collect a batch; give the keyword arguments that further metrics may take."""
         raise NotImplementedError
 
+    def part_metrics(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Metric]:
+        """Make the metrics that a split has of itself, for what its files tell; they are logged as further ones are."""
+        return {}
+
     def compute(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any] | None:
         """Score a split: numbers that are the same on every process; None where it has no answers."""
         raise NotImplementedError
@@ -175,7 +179,8 @@ class Evaluation(Callback):
             name = LOG_PREFIX[split] if each == split else f"{LOG_PREFIX[split]}_{each}"
             part = Part(each, name if complete else f"{name}_partial", complete, data.targets(each))
             part.rows = self.begin(trainer, task, part)
-            part.metrics = {name: metric.clone().to(task.device) for name, metric in self.metrics.items()}
+            metrics = self.metrics | self.part_metrics(trainer, task, part)
+            part.metrics = {name: metric.clone().to(task.device) for name, metric in metrics.items()}
             self.parts.append(part)
 
     def _finish(self, trainer: L.Trainer, task: L.LightningModule) -> dict[str, Any] | None:

@@ -2,8 +2,16 @@
 
 import pytest
 import torch
+from torchmetrics.retrieval import RetrievalNormalizedDCG, RetrievalPrecision
 
-from zoo.tasks.retrieval.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, recall_at, top_k
+from zoo.tasks.retrieval.ranking import (
+    NEVER_RANKED,
+    compressed_rows,
+    first_positive_ranks,
+    graded_at,
+    recall_at,
+    top_k,
+)
 
 
 def integers(rows, seed, low=-2, high=3, width=3):
@@ -142,3 +150,28 @@ def test_a_gpu_agrees_with_the_processor():
     assert torch.equal(rows.cpu(), top_k(queries, images, 10)[1])
     assert torch.equal(ranks.cpu(), first_positive_ranks(queries, images, positives))
     assert scores.is_cuda
+
+
+def test_precision_and_ndcg_are_torchmetrics():
+    generator = torch.Generator().manual_seed(3)
+    queries, images = torch.randn(40, 8, generator=generator), torch.randn(60, 8, generator=generator)
+    relevant = [
+        torch.randperm(60, generator=generator)[: 1 + 20 * number // 40].sort()[0].tolist() for number in range(40)
+    ]
+    scores, targets = queries @ images.T, torch.zeros(40, 60, dtype=torch.bool)
+    for number, rows in enumerate(relevant):
+        targets[number, rows] = True
+    indexes = torch.arange(40)[:, None].expand(40, 60)
+    graded = graded_at(top_k(queries, images, 12)[1], relevant)
+    for name, metric in (("precision@10", RetrievalPrecision(top_k=10)), ("ndcg@10", RetrievalNormalizedDCG(top_k=10))):
+        expected = metric(scores.flatten(), targets.flatten(), indexes=indexes.flatten())
+        assert graded[name].item() == pytest.approx(100 * expected.item(), rel=1e-5)
+
+
+def test_precision_and_ndcg_at_their_ends():
+    rows = torch.tensor([[0, 1, 2], [2, 1, 0]])
+    assert graded_at(rows, [[0, 1, 2], [0, 1, 2]]) == {"precision@10": 100, "ndcg@10": 100}
+    assert graded_at(rows, [[3], []]) == {"precision@10": 0, "ndcg@10": 0}
+    first, last = graded_at(rows[:1], [[0]]), graded_at(rows[:1], [[2]])
+    assert first["precision@10"] == last["precision@10"] == pytest.approx(100 / 3)
+    assert (first["ndcg@10"], last["ndcg@10"]) == (100, pytest.approx(50))  # 1 / log2(4)

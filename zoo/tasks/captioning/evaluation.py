@@ -8,12 +8,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchmetrics import Metric
 
 from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid
 from zoo.core.grids import GridRow, image_grid
+from zoo.data.attributes import Attributes, read_attributes, read_vocabulary
 from zoo.errors import invalid
 from zoo.tasks.captioning.contracts import CaptionTargets
+from zoo.tasks.captioning.metrics.attributes import CaptionAttributes
 from zoo.tasks.captioning.metrics.ngrams import DocumentFrequencies, HumanCeiling, Tokenization
 from zoo.tasks.captioning.metrics.scores import CaptionScores
 
@@ -28,7 +31,8 @@ class CaptionEvaluationOptions(EvaluationOptions):
         monitor: The logged number that ``best.ckpt`` is chosen by; null: none is kept.
         mode: Whether more of it is better (``max``) or less (``min``).
         metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``captions`` (B texts), ``references``
-            (B tuples of texts), ``images`` (``[B, 3, S, S] uint8``) and ``rows`` (``[B] int64``).
+            (B tuples of texts), ``images`` (``[B, 3, S, S] uint8``), ``rows`` (``[B] int64``) and, where the data say
+            what images show, ``attributes`` (B dictionaries).
         lowercase: Whether Latin letters are compared in lower case, in which BERT's vocabulary writes them.
         punctuation: Whether punctuation counts as tokens.
         document_frequencies: Whose references CIDEr-D counts n-grams in to weigh them: the ``split``'s own, or those
@@ -63,6 +67,7 @@ class _Collected:
     scores: CaptionScores
     measures: CollectedRows
     index_of: dict[int, int]  # row → its index among those that are described
+    attributes: dict[Any, Attributes] | None = None  # what images show, by id
 
 
 class CaptionEvaluation(Evaluation):
@@ -70,7 +75,9 @@ class CaptionEvaluation(Evaluation):
 
     Logged in percent (100 times pycocoevalcap's values) as ``val/cider``, ``val/bleu1`` to ``val/bleu4``,
     ``val/rouge_l``; ``val/different``, ``val/distinct1``, ``val/distinct2``, ``val/repetition`` and ``val/empty`` (how
-    much captions vary), ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token); with the controls
+    much captions vary), ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token);
+    ``val/attributes_precision``, ``val/attributes_recall`` and ``val/attributes_contradiction`` where the data say what
+    images show (``CaptionAttributes``); with the controls
     ``val/cider_shuffled`` … (the same captions of other images) and ``val/cider_nearest`` … (the first reference of
     the training image that is nearest in the model's own features); ``test/…`` likewise. What people's references
     score against each other is printed beside. ``grids/`` in the run gets an image grid with their captions
@@ -103,13 +110,24 @@ class CaptionEvaluation(Evaluation):
         measures = CollectedRows(list(index_of.values()), names=names, complete=part.complete).to(task.device)
         return _Collected(scores, measures, index_of)
 
+    def part_metrics(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Metric]:
+        """Hold captions against what their images show, where the data say it."""
+        folder = data_module(trainer, self).folder
+        part.rows.attributes = read_attributes(folder, part.split)
+        if part.rows.attributes is None:
+            return {}
+        return {"attributes": CaptionAttributes(read_vocabulary(folder))}
+
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Take in a batch of captions."""
         rows = batch["row"].tolist()
         indices = torch.tensor([part.rows.index_of[row] for row in rows])
         part.rows.scores.update(indices, outputs["captions"])
         part.rows.measures.update(indices, **{name: outputs[name] for name in part.rows.measures.names})
+        shown = part.rows.attributes
+        attributes = {} if shown is None else {"attributes": [shown.get(id_, {}) for id_ in batch["image_id"]]}
         return {
+            **attributes,
             "captions": outputs["captions"],
             "references": [part.targets.references[row] for row in rows],
             "images": batch["image"],

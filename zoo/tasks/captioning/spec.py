@@ -17,6 +17,7 @@ SPEC = TaskSpec(
         "zoo.tasks.captioning.metrics.captions:Bleu",
         "zoo.tasks.captioning.metrics.captions:RougeL",
         "zoo.tasks.captioning.metrics.scores:CaptionScores",
+        "zoo.tasks.captioning.metrics.attributes:CaptionAttributes",
     ),
     registries=("zoo.tasks.captioning.registry:CAPTIONERS",),
     monitors={"val/cider": "max", "val/bleu4": "max", "val/rouge_l": "max"},

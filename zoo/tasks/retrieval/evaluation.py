@@ -29,6 +29,8 @@ class RetrievalEvaluationOptions(EvaluationOptions):
         metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``ids``, ``embeddings`` and ``side``
             (``query`` or ``image``).
         grid_queries: Queries on the image grid, spread evenly over the file; 0 draws none.
+        complete_labels: Whether the files name all relevant images of each query, as the catalogue's do and MUGE's do
+            not: then ``precision@10`` and ``ndcg@10`` are logged too.
         precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
 
     Raises:
@@ -38,6 +40,7 @@ class RetrievalEvaluationOptions(EvaluationOptions):
     monitor: str | None = "val/mean_recall"
     mode: Literal["max", "min"] = "max"
     grid_queries: int = 8
+    complete_labels: bool = False
     precisions: tuple[float, ...] = (50, 80, 90, 95)
 
     def __post_init__(self) -> None:
@@ -75,6 +78,7 @@ class RetrievalEvaluation(Evaluation):
             image_ids=part.targets.image_ids,
             positives=part.targets.positives,
             groups=part.targets.kinds,
+            complete_labels=self.options.complete_labels,
             complete=part.complete,
         ).to(task.device)
 

@@ -12,7 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zoo.core.gathering import check_ids, file_order, offer_empty_batches, rows_not_finite, some
 from zoo.errors import UserError
-from zoo.tasks.retrieval.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, recall_at, top_k
+from zoo.tasks.retrieval.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, graded_at, recall_at, top_k
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, margin_thresholds, score_thresholds
 
 __all__ = ["NEVER_RANKED", "RetrievalRecall", "first_positive_ranks", "recall_at", "top_k"]
@@ -61,6 +61,8 @@ class RetrievalRecall(Metric):
         positives: For each query the ids of its relevant images; ``None`` for a split without answers, which can be
             ranked but not scored.
         groups: For each query a label, or ``None`` for a query that belongs to no group.
+        complete_labels: Whether ``positives`` are all the relevant images of each query: then ``precision@10`` and
+            ``ndcg@10`` are computed too.
         complete: Whether exactly the split's ids must have come. ``False`` for a partial evaluation
             (``limit_val_batches``, the sanity check): then recall is that of the queries that came over the images
             that came.
@@ -82,12 +84,14 @@ class RetrievalRecall(Metric):
         image_ids: Sequence[int],
         positives: Sequence[Sequence[int]] | None = None,
         groups: Sequence[str | None] | None = None,
+        complete_labels: bool = False,
         complete: bool = True,
     ) -> None:
         super().__init__(sync_on_compute=False)  # gathered once, by _gather, for all that is computed from it
         self.ids: dict[str, list[int]] = {"query": list(query_ids), "image": list(image_ids)}
         self.positives = None if positives is None else [list(images) for images in positives]
         self.groups = None if groups is None else list(groups)
+        self.complete_labels = complete_labels
         self.complete = complete
         self._gathered: Gathered | None = None
         self._check_split()
@@ -131,12 +135,18 @@ class RetrievalRecall(Metric):
             raise UserError("RetrievalRecall was built with positives=None: without answers there is ranking() alone.")
         gathered, rows = self._gather(), self._relevant_rows()
         ranks = first_positive_ranks(gathered.query_embeddings, gathered.image_embeddings, compressed_rows(rows)).cpu()
-        result = recall_at(ranks)
+        first = top_k(gathered.query_embeddings, gathered.image_embeddings, 10)[1] if self.complete_labels else None
+
+        def score(members: list[int]) -> dict[str, Tensor]:
+            graded = {} if first is None else graded_at(first[members], [rows[member] for member in members])
+            return recall_at(ranks[members]) | graded
+
+        result = score([*range(len(rows))])
         if self.groups is not None:
             labels = [self.groups[index] for index in gathered.query_indices]
             for label in sorted({label for label in self.groups if label is not None}):
-                members = torch.tensor([own == label for own in labels], dtype=torch.bool)
-                result |= {f"{name}/{label}": value for name, value in recall_at(ranks[members]).items()}
+                members = [place for place, own in enumerate(labels) if own == label]
+                result |= {f"{name}/{label}": value for name, value in score(members).items()}
         return result
 
     def sizes(self) -> tuple[int, int]:

@@ -113,6 +113,31 @@ def recall_at(ranks: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Tensor
     return {f"recall@{k}": value for k, value in zip(ks, percent, strict=True)} | {"mean_recall": percent.mean()}
 
 
+def graded_at(rows: Tensor, relevant: Sequence[Sequence[int]], k: int = 10) -> dict[str, Tensor]:
+    """Compute precision and nDCG of the first k images, which need every relevant image to be known.
+
+    Args:
+        rows: ``[Q, k]`` or wider, the rows of each query's images, best first, from ``top_k``.
+        relevant: For each query the rows of all its relevant images.
+        k: The cut-off; a smaller gallery has fewer.
+
+    Returns:
+        ``precision@k``, the share of the first k that is relevant, and ``ndcg@k``, which weighs a place by
+        1 / log2(1 + its number) and holds the sum against the best that there is: means over queries in percent 0-100,
+        float64 on the CPU.
+
+    Source: Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques".
+    """
+    rows = rows[:, :k].cpu()
+    found = [[row in own for row in ranked] for ranked, own in zip(rows.tolist(), map(set, relevant), strict=True)]
+    hits = torch.tensor(found, dtype=torch.float64).view(len(rows), -1)
+    weights = 1 / torch.arange(2, hits.shape[1] + 2, dtype=torch.float64).log2()
+    most = torch.tensor([min(len(own), hits.shape[1]) for own in relevant])
+    best = torch.cat([weights.new_zeros(1), weights.cumsum(0)])[most]
+    gains = torch.where(best > 0, hits @ weights / best, 0.0)
+    return {f"precision@{k}": 100 * hits.mean(dim=1).mean(), f"ndcg@{k}": 100 * gains.mean()}
+
+
 def _score_blocks(query_embeddings: Tensor, image_embeddings: Tensor, chunk_size: int) -> Iterator[tuple[int, Tensor]]:
     """Yield the first query and the scores ``[C, N] float32`` of each chunk; the buffer of the scores is used again."""
     if chunk_size < 1:

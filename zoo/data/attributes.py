@@ -1,0 +1,86 @@
+"""What is to be seen in images, where a folder says it: attributes by image, and the words for their values; no torch.
+
+Beside a split's files lie ``attributes_SPLIT.jsonl``, with a line for each image, ``{"image_id": …, "attributes":
+{"颜色": "红色", …}}``; and ``attributes.json``, ``{"words": {"颜色": {"红色": ["红色", "大红"], …}, …}, "unsaid":
+["纯色", …]}``: all words for each value, and the values that nobody is expected to say.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from zoo.errors import FileError
+from zoo.io import write_json_lines, write_text
+
+Attributes = Mapping[str, str]  # by kind
+WORDS = "attributes.json"
+
+
+class Vocabulary:
+    """The words for the values of attributes.
+
+    Args:
+        words: All words for each value, by kind.
+        unsaid: Values that need not be said: what is plain, or lacks something.
+    """
+
+    def __init__(self, words: Mapping[str, Mapping[str, Collection[str]]], unsaid: Collection[str] = ()) -> None:
+        self.unsaid = frozenset(unsaid)
+        self.meanings: dict[str, list[tuple[str, str]]] = {}
+        for kind, values in words.items():
+            for value, its_words in values.items():
+                for word in its_words:
+                    self.meanings.setdefault(word, []).append((kind, value))
+        longest_first = sorted(self.meanings, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def mentions(self, text: str) -> list[list[tuple[str, str]]]:
+        """Find the words in a text, the longest at each place; for each all kinds and values that it may mean."""
+        return [self.meanings[found[0]] for found in self.pattern.finditer(text)]
+
+
+def read_attributes(folder: Path, split: str) -> dict[int | str, Attributes] | None:
+    """Read what is to be seen in the images of a split, by their ids; None: the folder does not say.
+
+    Raises:
+        FileError: A line is not as it must be.
+    """
+    path = folder / f"attributes_{split}.jsonl"
+    if not path.is_file():
+        return None
+    found: dict[int | str, Attributes] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            found[record["image_id"]] = {str(kind): str(value) for kind, value in record["attributes"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            wanted = '{"image_id": …, "attributes": {"KIND": "VALUE", …}}'
+            raise FileError(f"write an image's id and attributes: {wanted}", file=path, line=number) from None
+    return found
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """Read the words for the values of a folder's attributes.
+
+    Raises:
+        FileError: There is no such file, or it is not as it must be.
+    """
+    path = folder / WORDS
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        return Vocabulary(contents["words"], contents["unsaid"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise FileError('write {"words": {"KIND": {"VALUE": ["WORD", …]}}, "unsaid": []}', file=path) from None
+
+
+def write_attributes(folder: Path, split: str, attributes: Iterable[tuple[int | str, Attributes]]) -> None:
+    """Write what is to be seen in the images of a split, atomically."""
+    records = ({"image_id": id_, "attributes": dict(seen)} for id_, seen in attributes)
+    write_json_lines(folder / f"attributes_{split}.jsonl", records)
+
+
+def write_vocabulary(folder: Path, words: Mapping[str, Mapping[str, Collection[str]]], unsaid: Iterable[str]) -> None:
+    """Write the words for the values of a folder's attributes, atomically."""
+    listed = {kind: {value: list(its) for value, its in values.items()} for kind, values in words.items()}
+    write_text(folder / WORDS, json.dumps({"words": listed, "unsaid": sorted(unsaid)}, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""How the catalogue's items are drawn."""
