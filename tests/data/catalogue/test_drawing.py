@@ -14,14 +14,14 @@ FIELDS = {"服装", "鞋靴", "箱包", "饰品", "美妆", "家居", "数码", 
 
 
 def variants(category):
-    """One item for each colour, pattern, second colour and detail of a category, with what it differs in."""
+    """One item for each colour, pattern, third second colour and detail of a category, with what it differs in."""
     for colour in category.colours:
         yield f"colour {colour}", Item(category.name, colour)
     for colour, pattern in dict((pattern, (colour, pattern)) for colour, pattern in category.looks()).values():
         yield f"pattern {pattern}", Item(category.name, colour, pattern)
-    if category.second_part:
-        second = next(colour for colour in ("红色", "蓝色") if colour != category.colours[0])
-        yield "second colour", Item(category.name, category.colours[0], second_colour=second)
+    for colour in category.second_colours[::3]:
+        if colour != category.colours[0]:
+            yield f"second {colour}", Item(category.name, category.colours[0], second_colour=colour)
     for name, values in category.details.items():
         for value in values:
             yield f"{name} {value}", Item(category.name, category.colours[0], details={name: value})

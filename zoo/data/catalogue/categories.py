@@ -23,8 +23,15 @@ _SOBER = ("黑色", "白色", "灰色", "米色", "棕色", "藏青色", "酒红
 _DEVICE = ("黑色", "白色", "灰色", "银色", "金色", "粉色", "红色", "蓝色", "绿色", "紫色")
 _GEMS = ("金色", "银色", "红色", "蓝色", "绿色", "紫色", "黑色", "白色", "粉色")
 _TINTS = ("粉色", "紫色", "蓝色", "绿色", "黄色", "橙色", "红色", "酒红色", "黑色", "金色")
+_CASES = ("黑色", "白色", "金色", "银色")
+_LENSES = ("棕色", "灰色", "蓝色", "紫色", "绿色", "粉色", "红色")
 _LIPS = ("红色", "酒红色", "粉色", "橙色", "棕色", "紫色")
 _SWEET = ("白色", "粉色", "棕色", "黄色", "绿色", "紫色", "蓝色", "橙色", "红色")
+
+
+def _without(colour: str, colours: tuple[str, ...]) -> tuple[str, ...]:
+    """Second colours, without the one that the part has by itself."""
+    return tuple(name for name in colours if name != colour)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Category:
         colours: The colours that it comes in.
         patterns: The patterns that it comes in.
         second_part: What of it may have a second colour, in words; empty: nothing.
-        second_colours: The colours that it may have, each unlike the first.
+        second_colours: The colours that it may have, where they are not the item's own.
         details: Its own attributes, with their values; the first is what an item has that says nothing of it.
     """
 
@@ -85,8 +92,8 @@ CATEGORIES = {
         Category("羽绒服", "服装", clothing.puffer, ("羽绒衣", "羽绒外套"), _CLOTH,
                  ("纯色", "格子", "迷彩", "渐变", "豹纹"), "袖子", _CLOTH,
                  {"长度": _LENGTH, "领型": ("连帽", "立领")}),
-        Category("西装", "服装", clothing.blazer, ("西服", "西装外套"), _SOBER, ("纯色", "格子"), "领带", _CLOTH,
-                 {"扣型": ("单排扣", "双排扣")}),
+        Category("西装", "服装", clothing.blazer, ("西服", "西装外套"), _SOBER, ("纯色", "格子"), "领带",
+                 _without("灰色", _CLOTH), {"扣型": ("单排扣", "双排扣")}),
         Category("长裤", "服装", clothing.trousers, ("裤子", "休闲裤"), _CLOTH, (*_WOVEN, "迷彩"), "裤腰", _CLOTH,
                  {"裤型": ("直筒裤", "阔腿裤", "紧身裤")}),
         Category("短裤", "服装", clothing.shorts, ("短裤子", "五分裤"), _CLOTH, _EVERY, "裤腰", _CLOTH,
@@ -97,45 +104,46 @@ CATEGORIES = {
                  ("纯色", "格子", "波点", "碎花", "豹纹"), "鞋跟", _ALL,
                  {"鞋跟": ("细跟", "粗跟"), "装饰": ("无装饰", "蝴蝶结")}),
         Category("靴子", "鞋靴", shoes.boot, ("女靴", "时装靴"), _CLOTH, ("纯色", "格子", "豹纹", "牛仔", "针织"),
-                 "鞋底", _CLOTH, {"筒高": ("短筒", "长筒"), "鞋跟": ("平跟", "高跟")}),
+                 "鞋底", _without("黑色", _CLOTH), {"筒高": ("短筒", "长筒"), "鞋跟": ("平跟", "高跟")}),
         Category("拖鞋", "鞋靴", shoes.slippers, ("凉拖", "居家拖鞋"), _CLOTH, (*_PRINTS, "迷彩", "牛仔"), "鞋底",
-                 _CLOTH, {"款式": ("一字拖", "人字拖")}),
+                 _without("黑色", _CLOTH), {"款式": ("一字拖", "人字拖")}),
         Category("帆布鞋", "鞋靴", shoes.canvas_shoe, ("板鞋", "布鞋"), _CLOTH, (*_WOVEN, "迷彩"), "鞋舌", _CLOTH,
                  {"鞋帮": ("高帮", "低帮")}),
         Category("双肩包", "箱包", bags.backpack, ("背包", "书包"), _CLOTH, (*_WOVEN, "迷彩", "针织"), "口袋",
                  _CLOTH, {"口袋": ("单口袋", "双口袋")}),
         Category("手提包", "箱包", bags.handbag, ("女包", "手拎包"), _ALL, (*_WOVEN, "针织"), "提手", _ALL,
                  {"形状": ("梯形", "方形", "圆形")}),
-        Category("钱包", "箱包", bags.wallet, ("皮夹", "钱夹"), _ALL, _WOVEN, "搭扣", _ALL,
+        Category("钱包", "箱包", bags.wallet, ("皮夹", "钱夹"), _ALL, _WOVEN, "搭扣", _without("金色", _ALL),
                  {"款式": ("短款", "长款")}),
         Category("行李箱", "箱包", bags.suitcase, ("拉杆箱", "旅行箱"), _ALL,
-                 ("纯色", "条纹", "格子", "波点", "豹纹", "迷彩", "渐变"), "包角", _ALL, {"外壳": ("竖纹", "光面")}),
+                 ("纯色", "条纹", "格子", "波点", "豹纹", "迷彩", "渐变"), "包角", _without("银色", _ALL),
+                 {"外壳": ("竖纹", "光面")}),
         Category("项链", "饰品", jewellery.necklace, ("吊坠", "锁骨链"), _GEMS, _PLAIN, "吊坠", _GEMS,
                  {"吊坠": ("圆形", "心形", "水滴形", "星形")}),
         Category("耳环", "饰品", jewellery.earrings, ("耳坠", "耳饰"), _GEMS, _PLAIN, "坠子", _GEMS,
                  {"形状": ("圆环", "水滴形", "心形", "星形")}),
         Category("戒指", "饰品", jewellery.ring, ("指环", "戒子"), ("金色", "银色"), _PLAIN, "点缀", _GEMS,
                  {"镶嵌": ("圆钻", "心形", "素圈")}),
-        Category("手表", "饰品", jewellery.watch, ("腕表", "石英表"), _ALL, _PLAIN, "表盘", _ALL,
+        Category("手表", "饰品", jewellery.watch, ("腕表", "石英表"), _ALL, _PLAIN, "表盘", _without("白色", _ALL),
                  {"表盘": ("圆形", "方形")}),
         Category("帽子", "饰品", jewellery.hat, ("帽", "潮帽"), _CLOTH, _EVERY, "帽檐", _CLOTH,
                  {"款式": ("棒球帽", "渔夫帽", "毛线帽")}),
         Category("围巾", "饰品", jewellery.scarf, ("围脖", "保暖围巾"), _CLOTH, (*_PRINTS, "渐变", "针织"), "围巾边",
                  _CLOTH, {"围巾边": ("流苏", "无流苏")}),
         Category("墨镜", "饰品", jewellery.sunglasses, ("太阳镜", "太阳眼镜"), _ALL, ("纯色", "豹纹"), "镜片",
-                 _CLOTH, {"镜框": ("圆框", "方框", "猫眼")}),
+                 _LENSES, {"镜框": ("圆框", "方框", "猫眼")}),
         Category("腰带", "饰品", jewellery.belt, ("皮带", "裤带"), _CLOTH, ("纯色", "条纹", "豹纹", "迷彩", "牛仔"),
-                 "扣头", _ALL, {"扣头": ("方扣", "圆扣")}),
-        Category("香水", "美妆", beauty.perfume, ("香氛", "淡香水"), _TINTS, ("纯色", "渐变"), "瓶盖", _ALL,
-                 {"瓶形": ("方瓶", "圆瓶", "心形瓶")}),
-        Category("面霜", "美妆", beauty.cream, ("乳霜", "保湿霜"), _ALL, _PLAIN, "盖子", _ALL,
+                 "扣头", _without("金色", _ALL), {"扣头": ("方扣", "圆扣")}),
+        Category("香水", "美妆", beauty.perfume, ("香氛", "淡香水"), _TINTS, ("纯色", "渐变"), "瓶盖",
+                 _without("金色", _ALL), {"瓶形": ("方瓶", "圆瓶", "心形瓶")}),
+        Category("面霜", "美妆", beauty.cream, ("乳霜", "保湿霜"), _ALL, _PLAIN, "盖子", _without("金色", _ALL),
                  {"盖子": ("开盖", "合盖")}),
-        Category("指甲油", "美妆", beauty.nail_polish, ("甲油", "美甲油"), _ALL, _PLAIN, "瓶盖", _ALL,
-                 {"件数": ("单瓶", "两瓶")}),
+        Category("指甲油", "美妆", beauty.nail_polish, ("甲油", "美甲油"), _ALL, _PLAIN, "瓶盖",
+                 _without("黑色", _ALL), {"件数": ("单瓶", "两瓶")}),
         Category("杯子", "家居", home.mug, ("马克杯", "水杯"), _ALL, (*_PRINTS, "迷彩", "渐变"), "杯把", _ALL,
                  {"印图": ("无图案", "爱心", "星星"), "件数": ("单只", "两只")}),
-        Category("台灯", "家居", home.lamp, ("床头灯", "灯具"), _ALL, (*_PRINTS, "渐变"), "灯座", _ALL,
-                 {"灯罩": ("锥形", "半球形", "圆筒形")}),
+        Category("台灯", "家居", home.lamp, ("床头灯", "灯具"), _ALL, (*_PRINTS, "渐变"), "灯座",
+                 _without("金色", _ALL), {"灯罩": ("锥形", "半球形", "圆筒形")}),
         Category("抱枕", "家居", home.cushion, ("靠垫", "靠枕"), _CLOTH, _EVERY, "包边", _CLOTH,
                  {"形状": ("方形", "长方形", "心形")}),
         Category("雨伞", "家居", home.umbrella, ("晴雨伞", "遮阳伞"), _CLOTH, (*_PRINTS, "迷彩", "渐变"), "间隔伞面",
@@ -143,13 +151,13 @@ CATEGORIES = {
         Category("花瓶", "家居", home.vase, ("花器", "插花瓶"), _ALL, (*_PRINTS, "渐变"), "瓶口", _ALL,
                  {"插花": ("插花", "空瓶"), "瓶形": ("圆肚", "细高")}),
         Category("椅子", "家居", home.chair, ("餐椅", "靠背椅"), _CLOTH,
-                 ("纯色", "条纹", "格子", "波点", "碎花", "豹纹", "牛仔"), "椅腿", _ALL,
+                 ("纯色", "条纹", "格子", "波点", "碎花", "豹纹", "牛仔"), "椅腿", _without("棕色", _ALL),
                  {"扶手": ("无扶手", "有扶手")}),
         Category("手机壳", "数码", digital.phone_case, ("手机套", "保护壳"), _ALL, (*_PRINTS, "迷彩", "渐变"),
                  "边框", _ALL, {"印图": ("无图案", "爱心", "星星")}),
-        Category("耳机", "数码", digital.headphones, ("耳麦", "蓝牙耳机"), _DEVICE, _PLAIN, "外壳", _DEVICE,
+        Category("耳机", "数码", digital.headphones, ("耳麦", "蓝牙耳机"), _DEVICE, _PLAIN, "点缀", _DEVICE,
                  {"款式": ("头戴式", "入耳式")}),
-        Category("键盘", "数码", digital.keyboard, ("机械键盘", "电脑键盘"), _DEVICE, _PLAIN, "键帽", _DEVICE,
+        Category("键盘", "数码", digital.keyboard, ("机械键盘", "电脑键盘"), _DEVICE, _PLAIN, "边框", _DEVICE,
                  {"数字键": ("有数字键", "无数字键")}),
         Category("鼠标", "数码", digital.mouse, ("滑鼠", "电脑鼠标"), _DEVICE, ("纯色", "渐变"), "侧边", _DEVICE,
                  {"连接": ("无线", "有线")}),
@@ -162,12 +170,12 @@ CATEGORIES = {
         Category("冰淇淋", "食品", food.ice_cream, ("雪糕", "冰激凌"), _SWEET, ("纯色", "波点"), "第二种口味",
                  _SWEET, {"球数": ("单球", "双球")}),
         Category("棒棒糖", "食品", food.lollipop, ("糖果", "波板糖"),
-                 ("红色", "粉色", "橙色", "黄色", "绿色", "蓝色", "紫色"), _PLAIN, "花纹", _SWEET,
+                 ("红色", "粉色", "橙色", "黄色", "绿色", "蓝色", "紫色"), _PLAIN, "花纹", _without("白色", _SWEET),
                  {"形状": ("圆形", "心形"), "装饰": ("无装饰", "蝴蝶结")}),
         Category("牛奶", "食品", food.milk, ("鲜奶", "纯牛奶"),
                  ("白色", "蓝色", "绿色", "红色", "粉色", "黄色", "棕色"), ("纯色", "波点"), "顶盖", _CLOTH,
                  {"包装": ("纸盒", "玻璃瓶")}),
-        Category("口红", "美妆", beauty.lipstick, ("唇膏", "唇釉"), _LIPS, _PLAIN, "外壳", _ALL,
+        Category("口红", "美妆", beauty.lipstick, ("唇膏", "唇釉"), _LIPS, _PLAIN, "外壳", _CASES,
                  {"件数": ("单支", "两支")}),
     )
 }  # fmt: skip

@@ -25,21 +25,19 @@ def phone_case(c: Canvas) -> None:
 def headphones(c: Canvas) -> None:
     """Headphones with a band and cups, or earbuds before their charging case."""
     if c.detail("款式") == "头戴式":
-        c.strap("M16,60 Q12,10 50,10 Q88,10 84,60", 7)
-        c.strap("M30,15 Q38,10 50,10 Q62,10 70,15", 9)
-        cup = c.second or c.main
-        c.both("M8,56 Q10,46 20,46 L26,46 L26,88 L20,88 Q8,88 8,76 Z", cup)
+        c.strap("M16,60 Q12,10 50,10 Q88,10 84,60", 7, c.second)
+        c.strap("M30,15 Q38,10 50,10 Q62,10 70,15", 9, c.second)
+        c.both("M8,56 Q10,46 20,46 L26,46 L26,88 L20,88 Q8,88 8,76 Z")
         c.both("M25,44 Q34,44 34,54 L34,80 Q34,90 25,90 Q22,88 22,80 L22,54 Q22,46 25,44 Z", BLACK)
-        c.line("M12,58 L12,76 M88,58 L88,76", cup, width=1.6)
+        c.line("M12,58 L12,76 M88,58 L88,76", width=1.6)
         return
-    case = c.second or c.main
-    c.panel(box(22, 52, 56, 42, 15), case)
-    c.panel("M24,52 Q24,30 40,30 L60,30 Q76,30 76,52 Z", case)
-    c.panel("M28,50 Q29,35 41,35 L59,35 Q71,35 72,50 Z", inside(case))
+    c.panel(box(22, 52, 56, 42, 15))
+    c.panel("M24,52 Q24,30 40,30 L60,30 Q76,30 76,52 Z")
+    c.panel("M28,50 Q29,35 41,35 L59,35 Q71,35 72,50 Z", inside(c.main))
     c.fill(ellipse(50, 66, 2), "#58d07a")
     for _ in c.pair():
-        c.panel("M30,22 L37,20 L38,56 Q34,60 31,56 Z")
-        c.panel("M22,14 Q22,2 34,2 Q44,4 43,15 Q42,26 32,26 Q22,25 22,14 Z")
+        c.panel("M30,22 L37,20 L38,56 Q34,60 31,56 Z", c.second)
+        c.panel("M22,14 Q22,2 34,2 Q44,4 43,15 Q42,26 32,26 Q22,25 22,14 Z", c.second)
         c.panel("M41,8 Q48,10 47,16 Q45,22 40,20 Z", BLACK, edge=0.7)
 
 
@@ -47,10 +45,10 @@ def keyboard(c: Canvas) -> None:
     """A keyboard from above, keys in rows; with a number pad or without."""
     has_pad = c.detail("数字键") == "有数字键"
     columns = 17 if has_pad else 11
-    keys = c.second or tones(c.main.light)
+    keys = tones(c.main.light)
     wide = 5 * columns + 7
     left = 50 - wide / 2
-    c.panel(box(left, 30, wide, 40, 3))
+    c.panel(box(left, 30, wide, 40, 3), c.second)
     for row in range(5):
         for column in range(columns):
             is_pad = has_pad and column > 12

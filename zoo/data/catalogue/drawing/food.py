@@ -129,7 +129,7 @@ def milk(c: Canvas) -> None:
     """Milk in a gabled carton or in a glass bottle, with a label that shows a glass drop."""
     if c.detail("包装") == "纸盒":
         c.panel("M18,38 L62,38 L62,96 L18,94 Z")
-        c.panel("M62,38 L84,34 L84,90 L62,96 Z", c.second or c.main)
+        c.panel("M62,38 L84,34 L84,90 L62,96 Z")
         c.panel("M18,38 L30,14 L72,14 L62,38 Z", c.second, plain=True)
         c.panel("M62,38 L72,14 L84,34 Z", c.second or c.main, edge=0.9)
         c.panel("M30,6 L72,6 L72,15 L30,15 Z", c.second, plain=True)

@@ -14,7 +14,7 @@ def sneaker(c: Canvas) -> None:
         "M8,66 Q6,56 20,52 Q38,46 48,32 Q52,28 57,33 Q64,40 72,34 Q78,26 84,23 Q90,22 90,30 Q88,44 93,55 L93,68 L8,68 Z"
     )
     c.panel("M8,66 Q7,57 20,52 Q30,56 31,68 L8,68 Z", c.second, plain=True)
-    c.panel("M78,40 Q86,38 89,34 Q88,46 93,56 L93,68 L72,68 Q71,52 78,40 Z", c.second, plain=True)
+    c.panel("M78,40 Q86,38 89,34 Q88,46 93,56 L93,68 L72,68 Q71,52 78,40 Z")
     stripe = c.second.base if c.second else c.main.contrast
     c.fill("M36,65 Q50,64 66,43 L71,47 Q58,66 42,68 Z", stripe)
     if c.detail("鞋带") == "系带":
