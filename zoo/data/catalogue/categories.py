@@ -134,6 +134,8 @@ CATEGORIES = {
                  _LENSES, {"镜框": ("圆框", "方框", "猫眼")}),
         Category("腰带", "饰品", jewellery.belt, ("皮带", "裤带"), _CLOTH, ("纯色", "条纹", "豹纹", "迷彩", "牛仔"),
                  "扣头", _without("金色", _ALL), {"扣头": ("方扣", "圆扣")}),
+        Category("口红", "美妆", beauty.lipstick, ("唇膏", "唇釉"), _LIPS, _PLAIN, "外壳", _CASES,
+                 {"件数": ("单支", "两支")}),
         Category("香水", "美妆", beauty.perfume, ("香氛", "淡香水"), _TINTS, ("纯色", "渐变"), "瓶盖",
                  _without("金色", _ALL), {"瓶形": ("方瓶", "圆瓶", "心形瓶")}),
         Category("面霜", "美妆", beauty.cream, ("乳霜", "保湿霜"), _ALL, _PLAIN, "盖子", _without("金色", _ALL),
@@ -175,8 +177,6 @@ CATEGORIES = {
         Category("牛奶", "食品", food.milk, ("鲜奶", "纯牛奶"),
                  ("白色", "蓝色", "绿色", "红色", "粉色", "黄色", "棕色"), ("纯色", "波点"), "顶盖", _CLOTH,
                  {"包装": ("纸盒", "玻璃瓶")}),
-        Category("口红", "美妆", beauty.lipstick, ("唇膏", "唇釉"), _LIPS, _PLAIN, "外壳", _CASES,
-                 {"件数": ("单支", "两支")}),
     )
 }  # fmt: skip
 
