@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md adds by a diff or a file is applied to a copy of the repository, held to its rules, and run."""
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
+from zoo.data.formats import read_queries
 
 REPOSITORY = Path(__file__).parents[2]
 BACKBONE = "patch_mixer_tiny"
@@ -71,7 +74,7 @@ def patched(tmp_path_factory):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     for name in ("pyproject.toml", "tests/conftest.py", "tests/test_architecture.py"):
         shutil.copy(REPOSITORY / name, copy / name)
-    for heading in ("Add a backbone", "Add a task"):
+    for heading in ("Add a backbone", "Add a task", "Add a category to the catalogue"):
         done = subprocess.run(
             ["git", "apply", "-"],
             cwd=copy,
@@ -87,6 +90,36 @@ def patched(tmp_path_factory):
 
 def passed(printed):
     return " passed" in printed and not re.search(r"skipped|failed", printed)
+
+
+# --- a category ------------------------------------------------------------------------------------------------
+
+
+def test_a_category_is_drawn_named_and_trained_on(patched, tmp_path):
+    words = ("-m", "zoo", "data", "catalogue", tmp_path / "shop", "--size", "480", "--image_size", "32")
+    code, printed = run(patched, *words)
+    assert code == 0, printed
+    lines = (tmp_path / "shop" / "catalogue_train.jsonl").read_text("utf-8").splitlines()
+    boxes = [record for record in map(json.loads, lines) if record["attributes"]["类别"] == "礼盒"]
+    assert {box["attributes"]["大小"] for box in boxes} == {"大礼盒", "小礼盒"}
+    assert all(re.search("礼盒|礼物盒|礼品盒", box["title"]) for box in boxes)
+    queries = read_queries(tmp_path / "shop" / "Multimodal_Retrieval" / "MR_train_queries.jsonl")
+    ids = {box["image_id"] for box in boxes}
+    about = [query for query in queries if re.search("礼盒|礼物盒|礼品盒", query.text)]
+    assert about
+    assert all(ids >= set(query.item_ids) for query in about)
+    code, printed = run(
+        patched,
+        *("-m", "zoo", "fit", "--config", "experiments/clip_demo.yaml", "--config", "experiments/_overlays/smoke.yaml"),
+        *("--runs", tmp_path, "--data.root", tmp_path / "shop", "--data.train_kinds", "null"),
+        *("--model.image_tower", "timm:test_resnet", "--data.num_workers", 0, "--data.batch_size", 8),
+        *("--model.evaluation.complete_labels", "true", "--trainer.limit_val_batches", "1.0"),
+    )
+    assert code == 0, printed
+    (metrics,) = tmp_path.glob("clip_demo/*/metrics.csv")
+    assert {"val/recall@5/new", "val/recall@5/seen", "val/ndcg@10"} <= set(
+        metrics.read_text().partition("\n")[0].split(",")
+    )
 
 
 # --- a backbone ------------------------------------------------------------------------------------------------
