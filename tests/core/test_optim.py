@@ -266,7 +266,7 @@ def test_a_factor_is_on_the_rates_of_parts_too():
 def test_a_negative_learning_rate_is_refused_and_none_is_not():
     with pytest.raises(UserError) as caught:
         adamw(Model(), -0.1, OptimizerOptions())
-    assert caught.value.argument == "learning_rate"
+    assert caught.value.argument == "model.learning_rate"
     assert adamw(Model(), 0.0, OptimizerOptions()).defaults["lr"] == 0
 
 

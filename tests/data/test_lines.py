@@ -310,11 +310,11 @@ def test_json_has_names_for_its_types(text, name):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [('{"a": x}', ": 'x' is character 7)"), ('{"a": ', ": the line ends there)")],
+    [('{"a": x}', ": 'x' is character 7); write it"), ('{"a": ', ": the line ends there); write it")],
 )
 def test_what_is_no_json_is_told_by_its_place(text, words):
     with pytest.raises(json.JSONDecodeError) as caught:
         json.loads(text)
-    assert no_json(caught.value).startswith("not JSON (Expecting value")
-    assert no_json(caught.value).endswith(words)
-    assert no_json(RecursionError("too deep")) == "not JSON (too deep)"
+    assert no_json(caught.value, "write it").startswith("not JSON (Expecting value")
+    assert no_json(caught.value, "write it").endswith(words)
+    assert no_json(RecursionError("too deep"), "write it") == "not JSON (too deep); write it"

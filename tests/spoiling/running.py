@@ -167,14 +167,16 @@ class Runner:
         sys.stdout, sys.stderr = printed
         loggers = map(logging.getLogger, ("lightning", "lightning.pytorch", "lightning.fabric"))
         handlers = [each for logger in loggers for each in logger.handlers if type(each) is logging.StreamHandler]
-        logged = [handler.setStream(sys.stderr) for handler in handlers]
+        logged = [handler.stream for handler in handlers]  # set, for setStream would flush what a test has closed
+        for handler in handlers:
+            handler.stream = sys.stderr
         try:
             with warnings.catch_warnings():
                 yield printed
         finally:
             sys.stdout, sys.stderr = streams
             for handler, stream in zip(handlers, logged, strict=True):
-                handler.setStream(stream or sys.stderr)
+                handler.stream = stream
             sys.path[:] = path
             sys.excepthook = hooks[0]
             signal.signal(signal.SIGTERM, hooks[1])
