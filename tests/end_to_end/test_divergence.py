@@ -175,6 +175,7 @@ def test_a_training_is_restored_at_half_the_learning_rates(processes, experiment
     assert peaks == {1e-3 * factors[-1]}
 
 
+@slow
 def test_it_is_restored_no_more_often_than_asked(experiment, zoo_process, workplace, only_run):
     poison = "gradient 3,4 all go"
     words = (*experiment(poison, limit_val_batches=0), "--save_every", "1", *RESTORE)
