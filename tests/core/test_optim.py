@@ -246,6 +246,7 @@ def test_a_negative_learning_rate_is_refused_and_none_is_not():
         adamw(Model(), -0.1, OptimizerOptions())
     assert caught.value.argument == "learning_rate"
     assert adamw(Model(), 0.0, OptimizerOptions()).defaults["lr"] == 0
+    assert adamw(Model(), 0.0, OptimizerOptions()).defaults["fused"] is None  # PyTorch's own choice on a CPU
 
 
 def test_each_layer_learns_slower_than_the_next():

@@ -137,6 +137,13 @@ def test_a_changed_file_is_indexed_again_and_its_old_index_removed(path, cache):
     assert len(list(cache.iterdir())) == 1
 
 
+def test_a_file_has_an_index_for_each_type_of_its_ids(path, cache):
+    for _ in range(2):
+        assert ImageTsv(path).ids.tolist() == [30, 10, 20]
+        assert ImageTsv(path, id_type=str).ids.tolist() == ["30", "10", "20"]
+    assert len(list(cache.iterdir())) == 2
+
+
 def test_the_time_of_change_alone_makes_a_new_index(path, cache):
     ImageTsv(path)
     write(path, changed := {30: b"THIRTY", 20: b"", 10: b"\xfb\xff\xfe"})

@@ -108,6 +108,7 @@ def test_nothing_is_not_a_number():
     metric = Bleu()
     metric.update([], [])
     assert metric.compute().isnan()
+    assert feed(metric, range(5)).compute() == feed(Bleu(), range(5)).compute()
 
 
 def test_pickling_copying_and_resetting():
