@@ -58,6 +58,7 @@ def test_each_trainable_parameter_is_in_one_group(build):
 
 
 def test_an_empty_group_is_left_out():
+    assert [group["weight_decay"] for group in parameter_groups(nn.Linear(2, 2), 0)] == [0, 0]
     assert len(parameter_groups(nn.Linear(2, 2, bias=False), 0.1)) == 1
 
 
