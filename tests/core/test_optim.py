@@ -58,6 +58,7 @@ def test_each_trainable_parameter_is_in_one_group(build):
 
 
 def test_an_empty_group_is_left_out():
+    assert [group["weight_decay"] for group in parameter_groups(nn.Linear(2, 2), 0)] == [0, 0]
     assert len(parameter_groups(nn.Linear(2, 2, bias=False), 0.1)) == 1
 
 
@@ -268,6 +269,7 @@ def test_a_negative_learning_rate_is_refused_and_none_is_not():
         adamw(Model(), -0.1, OptimizerOptions())
     assert caught.value.argument == "model.learning_rate"
     assert adamw(Model(), 0.0, OptimizerOptions()).defaults["lr"] == 0
+    assert adamw(Model(), 0.0, OptimizerOptions()).defaults["fused"] is None  # PyTorch's own choice on a CPU
 
 
 def test_each_layer_learns_slower_than_the_next():

@@ -107,7 +107,6 @@ def test_broken_base64_is_an_error_when_it_is_read_and_its_row_is_named(path):
     error = images.error(3, "is broken", kind="bad_image")
     assert str(error) == f"{path}:4: image 77: is broken"
     assert (error.file, error.line, error.id, error.kind) == (str(path), 4, 77, "bad_image")
-    assert JoinedTsv([images]).error(3, "is broken", kind="bad_image").kind == "bad_image"
 
 
 def test_missing_and_empty_files_are_refused(tmp_path):
@@ -135,6 +134,13 @@ def test_a_changed_file_is_indexed_again_and_its_old_index_removed(path, cache):
     write(path, changed := {5: b"five", **PICTURES})
     assert contents(ImageTsv(path)) == changed
     assert len(list(cache.iterdir())) == 1
+
+
+def test_a_file_has_an_index_for_each_type_of_its_ids(path, cache):
+    for _ in range(2):
+        assert ImageTsv(path).ids.tolist() == [30, 10, 20]
+        assert ImageTsv(path, id_type=str).ids.tolist() == ["30", "10", "20"]
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_the_time_of_change_alone_makes_a_new_index(path, cache):
@@ -168,7 +174,7 @@ def test_a_corrupt_cache_is_made_again(path, cache, damage):
 
 
 @pytest.mark.parametrize("row", [0, 2, 4])
-@pytest.mark.parametrize(("field", "by"), [("start", 1), ("length", -1), ("length", 1), ("id", 1)])
+@pytest.mark.parametrize(("field", "by"), [("start", 1), ("length", -2), ("length", 3), ("id", 1)])
 def test_a_cached_index_of_which_a_row_is_wrong_is_made_again(tmp_path, cache, row, field, by):
     pictures = {number: b"%d" % number for number in (10, 20, 30, 40, 50)}
     path = write(tmp_path / "x.tsv", pictures)
@@ -233,6 +239,7 @@ def test_joined_files_are_read_one_after_the_other(tmp_path):
     joined = pickle.loads(pickle.dumps(JoinedTsv(parts)))
     assert joined.ids.tolist() == [30, 31, 32, 10, 40, 41, 42, 43]
     assert [joined[row] for row in range(len(joined))] == [b"%d" % id_ for id_ in joined.ids]
+    assert joined.error(3, "", kind="bad_image").kind == "bad_image"
     assert str(joined.error(3, "", kind="bad_image")) == f"{tmp_path}/1.tsv:1: image 10: "
     assert str(joined.error(5, "", kind="bad_image")) == f"{tmp_path}/4.tsv:2: image 41: "
 

@@ -115,6 +115,27 @@ def test_an_image_that_a_query_names_is_no_negative_of_it():
     torch.testing.assert_close(siglip_loss(images, texts, scale, bias, **ids, positives=positives), whole - left_out)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_every_reason_to_leave_a_pair_out_holds_beside_the_others(seed):
+    generator = torch.Generator().manual_seed(seed)
+    images, texts = embeddings(9, seed)
+    scale, bias = torch.tensor(2.0), torch.tensor(-1.0)
+    image_ids, query_ids = (torch.randint(9, (9,), generator=generator) for _ in range(2))
+    positives = torch.randint(-1, 9, (9, 2), generator=generator)
+    enters = torch.eye(9, dtype=torch.bool)
+    for i in range(9):  # an image
+        for j in range(9):  # a text
+            same = image_ids[i] == image_ids[j] or query_ids[i] == query_ids[j] or image_ids[i] in positives[j]
+            enters[i, j] |= not same
+    ids = {"image_ids": image_ids, "query_ids": query_ids, "positives": positives}
+    logits = (scale * images @ texts.T).masked_fill(~enters, -torch.inf)
+    plain = (cross_entropy(logits, torch.arange(9)) + cross_entropy(logits.T, torch.arange(9))) / 2
+    torch.testing.assert_close(clip_loss(images, texts, scale, **ids), plain)
+    signs = 2 * torch.eye(9) - 1
+    each = torch.nn.functional.softplus(-signs * (scale * images @ texts.T + bias))
+    torch.testing.assert_close(siglip_loss(images, texts, scale, bias, **ids), each[enters].sum() / 9)
+
+
 def test_the_sigmoid_loss_is_that_of_siglip():
     """Algorithm 1 of the paper, pair by pair in float64; pairs that share an id left out."""
     images, texts = embeddings(7)

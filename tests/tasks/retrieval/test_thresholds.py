@@ -90,6 +90,7 @@ def test_a_precision_that_is_not_reached_is_none():
         ScoreThreshold(80.0, None, None, None, None),
     ]
     assert score_thresholds(queries, images, [[], []], [50]) == [ScoreThreshold(50.0)]
+    assert [found.score is None for found in score_thresholds(queries, images, [[1], [1]], [80, 50])] == [True, False]
 
 
 def test_a_precision_reached_again_further_down_counts():
@@ -176,6 +177,7 @@ def test_margins_by_hand():
         MarginThreshold(80.0, 0.5, 100.0, 20.0),
     ]
     assert margin_thresholds(margins, ~right, [70]) == [MarginThreshold(70.0, None, None, None)]
+    assert [found.margin is None for found in margin_thresholds(margins, ~right, [70, 40])] == [True, False]
     assert margin_thresholds(margins[:0], right[:0], [70]) == [MarginThreshold(70.0)]
 
 

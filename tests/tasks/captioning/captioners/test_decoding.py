@@ -35,7 +35,7 @@ def test_one_beam_has_no_length_penalty():
     assert Decoding(beams=2).idle() == {}
 
 
-@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("beams", [1, 2, 4])
 def test_transformers_is_told_every_option(beams):
     search = Decoding(beams=beams, length_penalty=0.5, max_tokens=9, no_repeat_ngram=2).search(VOCABULARY)
     expected = GenerationConfig(

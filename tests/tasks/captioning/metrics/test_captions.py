@@ -71,6 +71,14 @@ def test_a_collection_gives_the_same_in_any_order_of_batches():
     assert numbers(feed(collection(), range(5), batch_size=5)) == numbers(feed(collection(), [4, 0, 3, 1, 2]))
 
 
+@pytest.mark.parametrize("metric", [CiderD, Bleu, RougeL])
+def test_a_metric_cuts_texts_as_told(metric):
+    assert metric().tokenization == Tokenization()
+    assert metric(lowercase=True).tokenization == Tokenization(lowercase=True)
+    assert metric(punctuation=False).tokenization == Tokenization(punctuation=False)
+    assert metric(compute_on_cpu=True).compute_on_cpu
+
+
 def test_a_call_scores_the_batch_and_adds_it_to_the_set():
     metric = CiderD(CORPUS)
     first = metric(CAPTIONS[:2], REFERENCES[:2])
@@ -108,6 +116,7 @@ def test_nothing_is_not_a_number():
     metric = Bleu()
     metric.update([], [])
     assert metric.compute().isnan()
+    assert feed(metric, range(5)).compute() == feed(Bleu(), range(5)).compute()
 
 
 def test_pickling_copying_and_resetting():

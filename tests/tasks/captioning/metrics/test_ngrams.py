@@ -103,6 +103,11 @@ def test_of_two_lengths_equally_close_the_shorter_counts():
     assert scores["bleu1"] == pytest.approx(1)
 
 
+def test_a_caption_too_short_for_an_order_has_coco_captions_tiny_share():
+    scores = CaptionReferences([[["a"]]]).score([["a"]]).corpus
+    assert [scores[f"bleu{order}"] for order in (1, 2, 3)] == pytest.approx([1, 1e-6 ** (1 / 2), 1e-12 ** (1 / 3)])
+
+
 def test_the_closest_length_counts_and_not_the_shortest():
     scores = CaptionReferences([[list("ab"), list("abcdef"), list("abcdefghi")]]).score([list("abcde")]).corpus
     assert scores["bleu1"] == pytest.approx(math.exp(1 - 6 / 5))
@@ -245,6 +250,9 @@ def test_wrong_images_are_never_the_own_one():
         others = references.others(range(images))
         assert sorted(others) == list(range(images))
         assert not any(others == np.arange(images))
+    assert CaptionReferences([[["a"]]] * 5).others([0, 1, 4]).tolist() == [2, 3, 1]
+    with pytest.raises(ValueError, match="there is one image"):
+        CaptionReferences([[["a"]]]).others([0])
 
 
 # --- the human ceiling -----------------------------------------------------------------------------------------------
@@ -285,6 +293,7 @@ def test_an_n_gram_may_be_the_only_one():
     assert (frequencies.counts.tolist(), frequencies.images) == ([2], 3)
     assert DocumentFrequencies.of([[[]], [[]]]).counts.tolist() == []
     assert CaptionReferences([[["a"]], [["a"]], [[]]]).document_frequencies.counts.tolist() == [2]
+    assert CaptionReferences([[[]], [["a"]]]).score([["a"]], rows=[1]).corpus["cider"] == pytest.approx(10 / 4)
 
 
 def test_frequencies_of_the_same_references_change_nothing():

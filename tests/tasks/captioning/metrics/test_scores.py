@@ -96,6 +96,8 @@ def test_one_image_has_no_control():
     metric = CaptionScores(REFERENCES[:1])
     metric.update(torch.tensor([0]), ["短裤"])
     assert metric.shuffled() == {}
+    two = feed(CaptionScores(REFERENCES[:2]), range(2))
+    assert two.shuffled()["rouge_l"] < two.compute()["rouge_l"]
 
 
 def test_the_ceiling_is_that_of_the_references():

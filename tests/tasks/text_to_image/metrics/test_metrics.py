@@ -113,6 +113,8 @@ def test_by_default_a_metric_is_its_function_by_default():
     ):
         metric.update(generated) if isinstance(metric, zoo.metrics.InceptionScore) else metric.update(generated, true)
         assert list(plain(metric.compute()).values()) == list(found)[:2]
+    assert zoo.metrics.KernelDistance().options == {"subsets": 100, "subset_size": 1000, "seed": 2020}
+    assert zoo.metrics.InceptionScore().options == {"splits": 10, "seed": 2020}
 
 
 def test_images_are_numbered_as_they_come():
@@ -125,6 +127,25 @@ def test_images_are_numbered_as_they_come():
         assert torch.equal(metric.sets.features("generated"), extract(GENERATED))
         assert torch.equal(metric.sets.features("true"), extract(TRUE))
         metric.reset()
+
+
+def test_processes_number_images_in_turn(monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
+    sets = zoo.metrics.FrechetDistance().sets
+    sets.counts["true"] = 2
+    assert sets._next_rows("true", 3).tolist() == [7, 10, 13]
+    assert sets._next_rows("generated", 2).tolist() == [1, 4]
+    assert sets._next_rows("true", 1).dtype == torch.int64
+
+
+def test_precision_and_recall_are_of_as_many_neighbours_as_asked_for():
+    for neighbours in (1, 5):
+        metric = zoo.metrics.PrecisionRecall(neighbours=neighbours)
+        metric.update(extract(GENERATED), extract(TRUE))
+        found = precision_recall(extract(GENERATED), extract(TRUE), neighbours=neighbours)
+        assert plain(metric.compute()) == found._asdict()
 
 
 @pytest.mark.parametrize("features", [torch.ones(3, 2, dtype=torch.int64), torch.ones(3), torch.ones(3, 2, 2)])
@@ -141,10 +162,10 @@ def test_an_image_that_comes_twice_counts_once():
 
 
 def test_a_call_takes_a_batch_and_scores_nothing():
-    metric = zoo.metrics.FrechetDistance(extract)
-    for rows in torch.arange(COUNT).split(20):
+    metric = zoo.metrics.KernelDistance(extract, subsets=5, subset_size=20)
+    for rows in reversed(torch.arange(COUNT).split(20)):
         assert metric(GENERATED[rows], TRUE[rows], rows=rows) is None
-    assert float(metric.compute()) == expected()["frechet"]
+    assert plain(metric.compute()) == expected()["kernel"]
     matching = zoo.metrics.RPrecision(PROMPTS, prompt_features=READ)
     for rows in torch.arange(COUNT).split(20):
         assert matching(unit(GENERATED[rows]), rows=rows) is None

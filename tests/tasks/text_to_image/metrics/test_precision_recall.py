@@ -65,3 +65,10 @@ def test_other_shapes_are_named():
 
 def test_one_image_more_than_neighbours_is_enough():
     assert precision_recall(random_features(2, 0), random_features(2, 0), neighbours=1) == (1, 1)
+
+
+def test_the_edge_of_a_ball_belongs_to_it():
+    one, other = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [5.0]])  # balls of 1, and of 3
+    assert precision_recall(one, other, neighbours=1) == (1, 0.5)
+    assert precision_recall(other, one, neighbours=1) == (0.5, 1)
+    assert precision_recall(one, other + 2, neighbours=1) == (0.5, 0)  # 1 is 3 from 4

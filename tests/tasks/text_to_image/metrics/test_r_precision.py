@@ -1,5 +1,7 @@
 """R-precision: its distractors, its hits against a naive loop, its controls."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -47,8 +49,19 @@ def test_the_draw_does_not_depend_on_the_order_of_the_file():
         assert [moved[other] for other in after[row]] == [texts[other] for other in before[place]]
 
 
+def test_a_draw_is_of_the_others_in_their_order_by_the_seed_and_the_texts_digest():
+    texts = [f"商品{place % 130}" for place in range(150)]
+    drawn = draw_distractors(texts, seed=3)
+    for row in (0, 64, 149):
+        others = sorted(set(texts) - {texts[row]})
+        digest = int.from_bytes(hashlib.sha256(texts[row].encode()).digest()[:8], "little")
+        chosen = np.random.default_rng((3, digest)).choice(129, 99, replace=False)
+        assert drawn[row].tolist() == [texts.index(others[place]) for place in chosen]
+
+
 def test_where_there_are_few_descriptions_all_others_are_taken():
     assert sorted(draw_distractors(["红", "绿", "蓝", "红"])[3].tolist()) == [1, 2]
+    assert draw_distractors(["红", "绿"]).tolist() == [[1], [0]]
     with pytest.raises(UserError, match="all 2 of these are the same"):
         draw_distractors(["红", "红"])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
+from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors, hits, over_folds, shuffled_rows
 from zoo.tasks.text_to_image.metrics.scores import distribution_scores, memorisation_scores, nearest, r_precision_scores
 
 
@@ -82,3 +82,24 @@ def test_copied_is_the_share_above_99_percent_of_the_true_ones():
     true = torch.arange(101.0)
     scores = memorisation_scores(torch.tensor([99.0, 99.5, 50.0, 100.0]), true)
     assert scores == {"nearest_training": 87.125, "nearest_training_true": 50.0, "copied": 50.0}
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_r_precision_is_of_its_seed_and_its_control_of_the_ten_from_there(seed):
+    texts = [f"商品{place}" for place in range(60)]
+    read, rows = normalize(features(60, 4), dim=-1), torch.arange(59, 9, -1)
+    drawn = normalize(read[rows] + 0.3 * features(50, 4, seed=2), dim=-1)
+    true = normalize(read + 0.2 * features(60, 4, seed=3), dim=-1)
+    distractors = draw_distractors(texts)
+    scores = r_precision_scores(drawn, rows, texts, read, true, distractors, **({"seed": seed} if seed else {}))
+    mean, spread = over_folds(hits(drawn, read, rows, distractors), seed=seed)
+    shuffles = [torch.tensor(shuffled_rows(texts, rows.tolist(), seed=seed + number)) for number in range(10)]
+    shuffled = [hits(drawn, read, shuffle, distractors).double().mean().item() for shuffle in shuffles]
+    assert scores == {
+        "r_precision": mean,
+        "r_precision_std": spread,
+        "r_precision_shuffled": pytest.approx(10 * sum(shuffled)),
+        "r_precision_true": over_folds(hits(true[rows], read, rows, distractors)).mean,
+        "r_precision_chance": 100 / 60,
+    }
+    assert 0 < scores["r_precision"] < scores["r_precision_true"] < 100
