@@ -507,7 +507,11 @@ CAPTIONS.add(
 # --- images ------------------------------------------------------------------------------------------------------
 
 IMAGES_TAKEN = dict.fromkeys(
-    ("crlf", "one_crlf", "no_last_line_end", "another_order", "spaces_behind", "gb18030", "doubly_encoded"), SAME
+    (
+        *("crlf", "one_crlf", "no_last_line_end", "another_order", "spaces_behind"),
+        *("gb18030", "doubly_encoded", "byte_lost"),
+    ),
+    SAME,
 )
 
 
