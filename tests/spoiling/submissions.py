@@ -681,7 +681,7 @@ IMAGES.add(
         *option("features", "timm:nope", "nope", "timm:", "transformers:x"),
         *option("inception", "nowhere.pth", "data", "T2I_val.tsv", ""),
         *option("matcher", "nowhere.ckpt", "T2I_val.tsv", "data", "$NOT_SET/x.ckpt"),
-        *option("distractors", "nowhere.jsonl", "data", "$NOT_SET/x"),
+        *((more("--distractors", path), path) for path in ("nowhere.jsonl", "data", "$NOT_SET/x")),
         *option("output", "T2I_val.tsv", "data/ECommerce-T2I/T2I_val.img.tsv", "data/ECommerce-T2I/T2I_train.txt.tsv"),
     ),
 )

@@ -677,7 +677,6 @@ IMPORT.add(
         (more("--on_error", "skip"),),
         (more("--max_size", "100000"),),
         (more("--image_column", "image", "--text_column", "text"),),
-        (more("--max_size", "null"),),
         verdict=SAME,
     ),
     TABLES,
