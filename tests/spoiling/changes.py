@@ -90,6 +90,16 @@ def bytes_of_half_a_surrogate_pair(line, random):
 
 
 @on_a_line
+def byte_lost(line, random):
+    """Of a character that has several."""
+    places = [place for place, byte in enumerate(line) if byte >= 0x80]
+    if not places:
+        return line
+    place = random.choice(places)
+    return line[:place] + line[place + 1 :]
+
+
+@on_a_line
 def full_width(line, random):
     return line.decode().translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)}).encode()
 

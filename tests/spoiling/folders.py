@@ -586,8 +586,9 @@ CHECK.add(
             (root(path), path)
             for path in ("nowhere", "data/nowhere", "/nowhere", "~no_such_user/data", "$NOT_SET/data")
         ),
-        *((root(path), path) for path in ("${NOT_SET}", "data\n", "数据", "a" * 300, "data/*", "/dev/null", "./Data")),
-        *((root(path), "data") for path in (".", "", "/")),
+        *((root(path), path) for path in ("${NOT_SET}", "数据", "a" * 300, "data/*", "/dev/null", "Data")),
+        (root("data\n"), "data"),
+        *((root(path), "neither a folder") for path in (".", "", "/")),
     ),
 )
 CHECK.add(

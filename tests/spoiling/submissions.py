@@ -507,7 +507,11 @@ CAPTIONS.add(
 # --- images ------------------------------------------------------------------------------------------------------
 
 IMAGES_TAKEN = dict.fromkeys(
-    ("crlf", "one_crlf", "no_last_line_end", "another_order", "spaces_behind", "gb18030", "doubly_encoded"), SAME
+    (
+        *("crlf", "one_crlf", "no_last_line_end", "another_order", "spaces_behind"),
+        *("gb18030", "doubly_encoded", "byte_lost"),
+    ),
+    SAME,
 )
 
 
@@ -677,7 +681,7 @@ IMAGES.add(
         *option("features", "timm:nope", "nope", "timm:", "transformers:x"),
         *option("inception", "nowhere.pth", "data", "T2I_val.tsv", ""),
         *option("matcher", "nowhere.ckpt", "T2I_val.tsv", "data", "$NOT_SET/x.ckpt"),
-        *option("distractors", "nowhere.jsonl", "data", "$NOT_SET/x"),
+        *((more("--distractors", path), path) for path in ("nowhere.jsonl", "data", "$NOT_SET/x")),
         *option("output", "T2I_val.tsv", "data/ECommerce-T2I/T2I_val.img.tsv", "data/ECommerce-T2I/T2I_train.txt.tsv"),
     ),
 )

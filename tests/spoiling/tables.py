@@ -35,6 +35,7 @@ WITHOUT_A_LINE = {
     "cut_in_the_last_line",
     "line_end_too_many",
     "byte_of_no_text",
+    "byte_lost",
     "bytes_of_half_a_surrogate_pair",
     "garbage",
     "huge_line",
@@ -199,6 +200,20 @@ def image_that_is_not_there(name, random):
             *(f"{name};{name}", f"{name} ; x", "...", "//", "\\", "\u202e" + name, name.replace(".", "．")),
         ]
     )
+
+
+@IMPORT.spoils("csv", "tsv", "splits")
+def rows_left_out(given, random):
+    """What cannot be taken, where rows may be left out."""
+    table = table_of(given)
+    lines = split(given.files[table])
+    for _ in range(random.randint(1, 4)):
+        lines.insert(
+            random.randint(1, len(lines)), random.choice([b"x", lines[1] + b"," * 9 + b"\t" * 9, b"0.png", b"\0"])
+        )
+    given.files[table] = join(lines)
+    given.words += ["--on_error", "skip"]
+    return SAME
 
 
 @spoils_a_cell("image")
@@ -662,7 +677,6 @@ IMPORT.add(
         (more("--on_error", "skip"),),
         (more("--max_size", "100000"),),
         (more("--image_column", "image", "--text_column", "text"),),
-        (more("--max_size", "null"),),
         verdict=SAME,
     ),
     TABLES,

@@ -346,10 +346,11 @@ def _is_gb18030(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     chinese = [line for line in data.splitlines() if not line.isascii()]
-    return len(chinese) > 1 and 2 * sum(map(_is_utf8, chinese)) < len(chinese)
+    return len(chinese) > 1 and 2 * sum(map(is_utf8, chinese)) < len(chinese)
 
 
-def _is_utf8(data: bytes) -> bool:
+def is_utf8(data: bytes) -> bool:
+    """Tell whether bytes are a text in UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:

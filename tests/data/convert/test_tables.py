@@ -248,6 +248,17 @@ def test_every_error_is_listed_with_its_line(tmp_path):
     ]
 
 
+def test_utf8_with_a_broken_byte_is_not_read_as_gibberish(tmp_path):
+    content = "image,text\n" + "".join(f"{number}.jpg,红色方块\n" for number in range(9))
+    path = tmp_path / "a.csv"
+    path.write_bytes(content.encode() + "9.jpg,红色".encode()[:-1] + b"\xa4\n")
+    assert rows(written(tmp_path / "b.csv", content, "gb18030"))[0][2] == "红色方块"
+    path.write_bytes(path.read_bytes().replace(b"\xe7", b"\xc1", 1))
+    path.read_bytes().decode("gb18030")
+    with pytest.raises(UserError, match="neither UTF-8"):
+        open_table(path)
+
+
 @pytest.mark.parametrize("text", ["true", '{"zh": "红"}', "[[]]", '["红", false]', "NaN", "[Infinity]", "null"])
 def test_what_is_no_text_is_an_error_of_its_line(tmp_path, text):
     path = written(tmp_path / "a.jsonl", f'{{"image": "a.jpg", "text": "红"}}\n{{"image": "b.jpg", "text": {text}}}\n')

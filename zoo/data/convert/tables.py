@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data.lines import json_type, no_json, read_value, shown
+from zoo.data.lines import is_utf8, json_type, no_json, read_value, shown
 from zoo.errors import FileError, UserError
 from zoo.io import expanded
 
@@ -280,7 +280,7 @@ def _encoding(path: Path, notes: list[str]) -> str:
     wrong = _first_error(path, "utf-8-sig")
     if not wrong:
         return "utf-8-sig"
-    if _first_error(path, "gb18030"):
+    if _first_error(path, "gb18030") or _is_mostly_utf8(path):
         raise UserError(
             f"--table {path} is neither UTF-8 ({wrong}) nor GB18030: save it as UTF-8.",
             argument="--table",
@@ -289,6 +289,13 @@ def _encoding(path: Path, notes: list[str]) -> str:
         )
     notes.append(f"{path} is not UTF-8 and is read as GB18030: see whether its texts come out right.")
     return "gb18030"
+
+
+def _is_mostly_utf8(path: Path) -> bool:
+    """Tell whether half of the lines with Chinese are UTF-8: with a broken byte they may be GB18030 too, gibberish."""
+    with path.open("rb") as file:
+        are_utf8 = [is_utf8(line) for line in file if not line.isascii()]
+    return 2 * sum(are_utf8) >= len(are_utf8)
 
 
 def _first_error(path: Path, encoding: str) -> str:
