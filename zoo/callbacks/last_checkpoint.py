@@ -77,6 +77,7 @@ class LastCheckpoint(Checkpoint):
         self.optimizing = False  # a step has begun to move the weights and is not yet counted and logged
         self.resumed_between_steps = False
         self.between_steps = False  # while writing: the counters must say that no step has begun
+        self.moving: list[tuple[str, Any]] = []  # buffers that are kept, with their modules
         self.buffers: dict[str, Tensor] = {}  # before the step's first batch, whose forward pass moves batch norms'
         os.environ.setdefault("ZOO_MAIN_PROCESS", str(os.getpid()))  # by which DDP's processes know their parent
 
@@ -102,13 +103,21 @@ class LastCheckpoint(Checkpoint):
         if self.resumed_between_steps and validated:  # Lightning counts such a step twice, by which rows are numbered
             loop._batches_that_stepped -= 1
         self.resumed_between_steps = False
+        self.moving = [
+            (f"{place}.{name}" if place else name, module)
+            for place, module in pl_module.named_modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None and name not in module._non_persistent_buffers_set
+        ]
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Write, between two steps, when it is time; stop, on every process, when one was told to."""
         self.optimizing = False
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress
         if progress.current.processed % trainer.accumulate_grad_batches == 0:
-            self.buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
+            self.buffers = {
+                name: own._buffers[name.rpartition(".")[2]].clone() for name, own in self.moving if own.training
+            }
         stop = self._one_was_told(trainer)
         self.terminated |= stop
         if stop or trainer.global_step >= self.saved_step + self.every_n_steps:
