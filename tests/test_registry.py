@@ -172,7 +172,8 @@ def test_variants_are_one_builder_under_several_names():
     assert registry.names() == ["cottage", "tower"]
     assert registry.options("tower") == {"floors": 9, "colour": "red"}
     assert registry.describe("cottage") == "Build a cottage."
-    assert registry.builder("tower").__doc__.endswith("colour: Of its walls.")
+    described = ["Build a tower.", "", "Args:", "    floors: Above each other.", "    colour: Of its walls."]
+    assert registry.builder("tower").__doc__.splitlines() == described
     assert registry.build("cottage") == (2, 1, "red")
     assert registry.build("tower", colour="grey") == (3, 9, "grey")
     assert registry.build("tower", floors=4) == (3, 4, "red")

@@ -136,6 +136,14 @@ def test_a_changed_file_is_indexed_again_and_its_old_index_removed(path, cache):
     assert len(list(cache.iterdir())) == 1
 
 
+def test_files_of_equal_length_and_time_have_an_index_each(tmp_path, cache):
+    for name, ids in (("a", (10, 21, 30, 42, 50)), ("b", (10, 42, 30, 21, 50))):
+        path = write(tmp_path / f"{name}.tsv", {number: b"%d" % number for number in ids})
+        os.utime(path, ns=(1, 1))
+        assert contents(ImageTsv(path)) == {number: b"%d" % number for number in ids}
+    assert len(list(cache.iterdir())) == 2
+
+
 def test_a_file_has_an_index_for_each_type_of_its_ids(path, cache):
     for _ in range(2):
         assert ImageTsv(path).ids.tolist() == [30, 10, 20]

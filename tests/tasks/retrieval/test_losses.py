@@ -64,6 +64,8 @@ def test_a_loss_is_its_function_with_what_it_has_learned():
     [
         ("softmax", "temperature", 0.0),
         ("sigmoid", "temperature", 3.0),
+        ("softmax", "temperature", 0.009),
+        ("softmax", "temperature", 1.01),
         ("softmax", "text_to_image_weight", 1.2),
         ("softmax", "label_smoothing", 1.0),
     ],

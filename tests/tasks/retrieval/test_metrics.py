@@ -210,6 +210,9 @@ def test_faulty_batches_are_named():
     metric = RetrievalRecall(query_ids=[1], image_ids=[2])
     with pytest.raises(ValueError, match="side is 'text'"):
         metric.update(torch.tensor([1]), torch.ones(1, 2), side="text")
+    for ids, embeddings in (((1, 1), (1, 2)), ((1,), (1, 2, 2))):
+        with pytest.raises(ValueError, match=r"they must be \[B\] and \[B, D\]"):
+            metric.update(torch.ones(ids, dtype=torch.int64), torch.ones(embeddings), side="query")
     with pytest.raises(ValueError, match=r"\[2\] and \[1, 2\]"):
         metric.update(torch.tensor([1, 2]), torch.ones(1, 2), side="query")
 

@@ -340,6 +340,8 @@ def test_a_count_may_be_of_one_image_or_of_all(tmp_path):
     (tmp_path / "f.json").write_text(json.dumps(record))
     frequencies = DocumentFrequencies.read(tmp_path / "f.json", tokenization=Tokenization())
     assert frequencies.weights(frequencies.index.encode([["a"], ["b"]])) == pytest.approx([math.log(2), 0])
+    (tmp_path / "one.json").write_text(json.dumps(record | {"images": 1, "frequencies": {"a": 1}}))
+    assert DocumentFrequencies.read(tmp_path / "one.json", tokenization=Tokenization()).images == 1
 
 
 def test_frequencies_of_other_tokens_are_refused(tmp_path):

@@ -355,6 +355,14 @@ def test_the_loss_is_the_mean_squared_error_of_the_velocity():
     torch.testing.assert_close(found, (foretold - path_velocity(data, noise)).square().mean())
 
 
+def test_what_stands_for_no_text_begins_small():
+    tower = Tower()
+    tower.width = 10_000
+    begun = RectifiedFlow(Network(), tower, image_size=8).no_text
+    assert begun.std().item() == pytest.approx(0.02, rel=0.05)
+    assert begun.abs().max() < 0.1
+
+
 def test_a_tenth_of_the_texts_is_not_told_in_training_alone():
     flow, told = rectified(), []
     flow.network.register_forward_pre_hook(lambda _, given: told.append((given[2] == flow.no_text).all(dim=(1, 2))))

@@ -44,6 +44,13 @@ def test_small_sets_make_small_subsets():
     assert whole.deviation == pytest.approx(0, abs=1e-9)  # every subset is the whole
 
 
+def test_by_default_there_are_100_subsets_of_1000_images():
+    a, b = random_features(30, 0), random_features(40, 1)
+    assert kernel_distance(a, b, subset_size=20) == kernel_distance(a, b, subset_size=20, subsets=100, seed=2020)
+    large = random_features(1001, 0, width=2)
+    assert kernel_distance(large, large + 1, subsets=1).subset_size == 1000
+
+
 def test_sets_of_one_distribution_are_around_zero():
     a, b = random_features(900, 0), random_features(900, 1)
     assert abs(kernel_distance(a, b, subset_size=300).mean) < 0.02

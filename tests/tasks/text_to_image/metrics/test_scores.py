@@ -26,6 +26,20 @@ def test_a_frechet_distance_from_too_few_pictures_is_left_out():
     assert "fd_clip" in distribution_scores({"clip": features(9)}, {"clip": features(9, seed=1)})
 
 
+@pytest.mark.parametrize(("number", "scored"), [(9, False), (10, True)])
+def test_an_inception_score_takes_an_image_for_each_split(number, scored):
+    scores = distribution_scores(
+        {"inception": features(number), "logits": features(number)}, {"inception": features(9)}
+    )
+    assert ("is" in scores) is scored
+
+
+@pytest.mark.parametrize(("number", "scored"), [(3, False), (4, True)])
+def test_precision_and_recall_take_an_image_more_than_neighbours(number, scored):
+    for drawn, true in ((number, 9), (9, number)):
+        assert ("recall_clip" in distribution_scores({"clip": features(drawn)}, {"clip": features(true)})) is scored
+
+
 def test_pictures_from_elsewhere_score_worse():
     true = {"inception": features(300)}
     near, far = ({"inception": features(300, shift=s, seed=1), "logits": features(300)} for s in (0.1, 2.0))
