@@ -111,6 +111,22 @@ def test_a_validation_within_an_epoch_is_not_its_end(fit, workplace, only_run, i
 
 
 @pytest.mark.slow
+def test_a_run_that_stopped_in_a_validation_may_stop_again(fit, workplace, only_run):
+    """What was counted of the first one is not taken for a second one that is under way."""
+    words = ("--trainer.val_check_interval", "2", "--save_every", "1", "--data.eval_batch_size", "2")
+    done, printed = fit("--runs", "whole", *words)
+    assert done == 0, printed
+    for resumed, interrupt in (((), "term validation 2 0"), (("--ckpt_path", "last"), "raise forward 4 0")):
+        done, printed = fit(*resumed, *words, interrupt=interrupt)
+        assert done != 0, printed
+    done, printed = fit("--ckpt_path", "last", *words)
+    assert done == 0, printed
+    assert (only_run(workplace) / "metrics.csv").read_text() == (
+        only_run(workplace, "whole") / "metrics.csv"
+    ).read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interrupt", "code", "options"),
     [

@@ -136,6 +136,15 @@ class LastCheckpoint(Checkpoint):
         """Mark the step as whole: all of it is logged."""
         self.optimizing = False
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the batches that are through: of a validation that was cut short Lightning counts the first one twice.
+
+        A run that resumes later would take the difference for a validation under way, and leave batches of it out.
+        """
+        if trainer.state.fn == "fit":
+            total: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+            total.ready = total.started = total.processed = total.completed
+
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Stop in a validation, where the processes are not in step; :meth:`on_exception` writes."""
         if self.terminated:

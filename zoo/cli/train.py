@@ -130,7 +130,9 @@ def main(verb: str, options: Sequence[str]) -> int:
     except SIGTERMException:  # of validate, test and predict; Lightning would leave with 0
         code = TERMINATED
     except Exception as error:
-        if "Connection closed by peer" in str(error) or isinstance(error, torch.distributed.DistBackendError):
+        if re.search(r"gloo/transport|closed by peer", str(error)) or isinstance(
+            error, torch.distributed.DistBackendError
+        ):
             said = "another process of this run has stopped"
         elif refused_by_lightning(error):
             said = in_one_line(error)
