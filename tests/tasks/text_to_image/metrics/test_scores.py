@@ -4,6 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from zoo.tasks.text_to_image.metrics.frechet import frechet_distance_of
+from zoo.tasks.text_to_image.metrics.inception_score import inception_score
+from zoo.tasks.text_to_image.metrics.kernel_distance import kernel_distance
+from zoo.tasks.text_to_image.metrics.precision_recall import precision_recall
 from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors, hits, over_folds, shuffled_rows
 from zoo.tasks.text_to_image.metrics.scores import distribution_scores, memorisation_scores, nearest, r_precision_scores
 
@@ -47,6 +51,24 @@ def test_pictures_from_elsewhere_score_worse():
     assert near["fid"] < 1 < 10 < far["fid"]
     assert near["kid"] < far["kid"]
     assert near["precision_inception"] > 80 > 20 > far["precision_inception"]
+
+
+def test_each_score_is_its_functions_in_the_usual_unit():
+    drawn = {"inception": features(60, shift=0.5), "logits": features(60, 20)}
+    true = {"inception": features(80, seed=1)}
+    pair = drawn["inception"], true["inception"]
+    kernel, (precision, recall) = kernel_distance(*pair), precision_recall(*pair, neighbours=3)
+    inception = inception_score(drawn["logits"], splits=10)
+    assert 0 < recall < 1
+    assert distribution_scores(drawn, true) == {
+        "fid": frechet_distance_of(*pair),
+        "kid": kernel.mean,
+        "kid_std": kernel.deviation,
+        "is": inception.mean,
+        "is_std": inception.deviation,
+        "precision_inception": 100 * precision,
+        "recall_inception": 100 * recall,
+    }
 
 
 def test_repeated_pictures_lose_recall_and_not_precision():
