@@ -89,7 +89,7 @@ def shop(workplace):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "towers.py").write_text(TOWER)
-    tower = {"image_tower": "shop_tower", "image_tower_options": {"image_size": 32}, "image_pretrained": None}
+    tower = {"image_tower": "shop_tower", "image_tower_options": {"image_size": 32}, "image_pretrained": False}
     experiment = {"imports": ["shop_models.towers"], "model": {"init_args": tower}, "trainer": {"max_epochs": 1}}
     (workplace / "experiments" / "shop.yaml").write_text(yaml.safe_dump(experiment))
     return workplace

@@ -103,7 +103,7 @@ def test_they_are_logged_where_the_data_say_what_images_show(tmp_path, muge_root
     import shutil
 
     import yaml
-    from conftest import COLOURS, SHAPES
+    from tiny import COLOURS, SHAPES
 
     from zoo.data.formats import read_captions
 

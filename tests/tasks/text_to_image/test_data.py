@@ -182,7 +182,7 @@ def test_texts_with_byte_order_mark_crlf_and_empty_lines_are_read(tmp_path):
         (b"b\t \r", "image b: no text behind the tab"),
         ("\t描述".encode(), "image : the id is no text of 1"),
         ("a\t再一次".encode(), "image a: the id is already on line 1"),
-        ("b\t裤".encode("gbk"), "image b: byte 0xbf at byte 1 is not UTF-8"),
+        ("b\t裤".encode("gbk"), "image b: byte 0xbf at byte 3 is not UTF-8"),
     ],
 )
 def test_a_malformed_text_names_file_line_and_id(tmp_path, line, message):
