@@ -3,22 +3,20 @@
 import argparse
 import errno
 import json
-import math
 import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -37,9 +35,10 @@ from zoo.callbacks.run import (
     SayTextLosses,
     WriteConfig,
 )
+from zoo.cli.checks import check_options
 from zoo.cli.classes import data_classes, import_classes, known_classes, known_options, task_classes
-from zoo.cli.errors import explain, load_class, where
-from zoo.cli.help import help_text, in_words
+from zoo.cli.errors import explain, load_class
+from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
 from zoo.cli.refusals import cannot_be_built, in_one_line, out_of_memory, refused_by_lightning, user_error_behind
 from zoo.cli.restore import begin_again, check_restorable, read_divergences, restored_words
@@ -50,7 +49,6 @@ from zoo.core.configs import read_config
 from zoo.core.divergence import DivergedError, diverged
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.moved import change_texts, rebased, refuse_other_paths
-from zoo.core.options import parameters_of, takes_null
 from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid, last_line, nearest
@@ -58,16 +56,6 @@ from zoo.io import expanded, write_text
 
 # In a run's config.yaml these belong to the command that made it, not to the run.
 NOT_OF_THE_RUN = ("config", "ckpt_path", "runs", "weights_only", "verbose", "return_predictions")
-
-# The least of options that nobody behind looks at, or names.
-LEAST = {
-    "seed_everything": 0,
-    "trainer.accumulate_grad_batches": 1,
-    "trainer.check_val_every_n_epoch": 1,
-    "trainer.gradient_clip_val": 0,
-    "trainer.log_every_n_steps": 0,
-    "trainer.num_sanity_val_steps": -1,
-}
 
 # What the system says of a folder or disk that takes no file.
 CANNOT_WRITE = (
@@ -238,43 +226,7 @@ class ZooCLI(LightningCLI):
             with suppress(yaml.YAMLError):
                 value = yaml.safe_load(value)
             arguments[name] = deep_set(arguments[name], path, value)
-        self._check_options()
-
-    def _check_options(self) -> None:
-        """See to what jsonargparse lets through: null, NaN, no mapping for options that belong together; and to ranges.
-
-        Raises:
-            UserError: An option is none of what it may be.
-        """
-        given = self.config[self.plan.words[0]]
-        parts = [("trainer", L.Trainer, given.trainer)]
-        for group in ("model", "data"):
-            if given[group] is None:
-                raise UserError(f"no configuration names the {group}: it needs `{group}: {{class_path: …}}`")
-            parts.append((group, load_class(given[group].class_path), given[group].init_args))
-        for group, kind, values in parts:
-            for option, parameter in parameters_of(kind).items():
-                name, _, inner = option.partition(".")
-                value = values.get(name)
-                if inner and not isinstance(value, Namespace):
-                    self._refuse(f"{group}.{name}", value, "a mapping, `name: value`")
-                if (value.get(inner) if inner else value) is None and not takes_null(parameter):
-                    self._refuse(f"{group}.{option}", None, in_words(parameter.annotation))
-            for option, number in numbers_in(values, group):
-                if not math.isfinite(number):
-                    self._refuse(option, number, "a finite number")
-        for option, least in LEAST.items():
-            value = given[option]
-            if value is not None and value < least:
-                self._refuse(option, value, f"{least} or more")
-        if given.seed_everything is not None and given.seed_everything >> 32:
-            self._refuse("seed_everything", given.seed_everything, "less than 2 ** 32")
-
-    def _refuse(self, option: str, value: Any, valid: str) -> NoReturn:
-        shown = "null" if value is None else repr(value)
-        error = invalid(option, shown, f"give {valid}")
-        place = where(option, "", self.plan.words[1:])
-        raise UserError(f"{place}{error}", argument=option, value=value, valid=valid)
+        check_options(self.config[self.plan.words[0]], self.plan.words[1:])
 
     def _parse_ckpt_path(self) -> None:
         """Leave the command line as it is: Lightning would let a checkpoint's hyper-parameters win over it."""
@@ -424,18 +376,6 @@ class ZooCLI(LightningCLI):
         """The whole configuration as plain data, without what belongs to this command alone."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key not in NOT_OF_THE_RUN}
-
-
-def numbers_in(value: Any, name: str) -> Iterator[tuple[str, float]]:
-    """Fractional numbers among options, with dotted names; those that a class of its own is given are left to it."""
-    if isinstance(value, float):
-        yield name, value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from numbers_in(each, name)
-    elif isinstance(value, Namespace | dict) and "class_path" not in value:
-        for key, each in (vars(value) if isinstance(value, Namespace) else value).items():
-            yield from numbers_in(each, f"{name}.{key}")
 
 
 def as_list(value: Any) -> list[Any]:
