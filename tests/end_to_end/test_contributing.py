@@ -13,20 +13,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tiny import COLOURS
 
 from zoo.data.formats import read_queries
 
 REPOSITORY = Path(__file__).parents[2]
 BACKBONE = "patch_mixer_tiny"
 TASK = "zoo/tasks/classification"
-COLOURS = {
-    "红色": "#d62828",
-    "绿色": "#2a9d3f",
-    "蓝色": "#2456c8",
-    "黄色": "#f2c230",
-    "黑色": "#1d1d1d",
-    "紫色": "#7b3fa0",
-}
 QUICK = """\
 save_every: 2
 model: {init_args: {image_tower: timm:test_vit}}

@@ -19,6 +19,25 @@ def join(lines):
     return b"\n".join(lines) + b"\n"
 
 
+def noisy(data, random, most, others=(), end=None):
+    """Bytes of which up to ``most`` places, before ``end``, are changed, left out or have others put in."""
+    data = bytearray(data)
+    for _ in range(random.randint(1, most)):
+        place = random.randrange(min(len(data), end or len(data)))
+        meant = [b"\n", b"\t", b'"', b",", b"{", b"]", b"\0", b"\xff", b"", b"\r", *others]
+        data[place : place + random.choice([0, 1, 1, 4])] = random.choice([random.randbytes(1), *meant])
+    return bytes(data)
+
+
+def change_a_line(given, file, change, random):
+    """Change one of a file's lines; gives its number."""
+    lines = split(given.files[file])
+    place = random.randrange(len(lines))
+    lines[place] = change(lines[place], random)
+    given.files[file] = join(lines)
+    return place + 1
+
+
 def on_a_line(spoil):
     """A change of one line, which then is wrong."""
 

@@ -9,6 +9,7 @@ import tiny
 import yaml
 
 from spoiling import ACCEPTED, EITHER, SAME, Area, Input, refused
+from spoiling.changes import noisy
 from spoiling.folders import more, words
 
 FILE = "experiments/tiny.yaml"
@@ -383,31 +384,8 @@ FIT.add(
 
 @FIT.spoils()
 def yaml_bytes_at_random(given, random):
-    data = bytearray(given.files[FILE])
-    start = data.index(b"trainer:")
-    for _ in range(random.randint(1, 5)):
-        place = random.randrange(min(start, len(data) - 1))
-        data[place : place + random.choice([0, 1, 1, 4])] = random.choice(
-            [
-                random.randbytes(1),
-                b"\n",
-                b"\t",
-                b'"',
-                b",",
-                b"{",
-                b"]",
-                b"\0",
-                b"\xff",
-                b"",
-                b"\r",
-                b":",
-                b" ",
-                b"-",
-                b"*",
-                b"&",
-            ]
-        )
-    given.files[FILE] = bytes(data)
+    end = given.files[FILE].index(b"trainer:")
+    given.files[FILE] = noisy(given.files[FILE], random, 5, (b":", b" ", b"-", b"*", b"&"), end)
     return EITHER
 
 

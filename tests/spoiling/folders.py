@@ -3,7 +3,7 @@
 import json
 
 from spoiling import ACCEPTED, EITHER, SAME, Area, Input, at, refused
-from spoiling.changes import CHANGES, join, split
+from spoiling.changes import CHANGES, join, noisy, split
 from spoiling.encoded import images_of, line_of, no_base64, no_image, other_base64, other_image
 from spoiling.records import BLANKS, HALF, NO_IDS, NO_TEXTS, as_well, broken, dumped, key_twice, misspelled, no_object
 
@@ -523,26 +523,7 @@ def other_texts_file_too(given, random):
 def bytes_at_random(given, random):
     """No one can say what is wrong: no traceback, and nothing else."""
     file = chosen(given, random)
-    data = bytearray(given.files[file])
-    for _ in range(random.randint(1, 20)):
-        place = random.randrange(len(data))
-        data[place : place + random.choice([0, 1, 1, 1, 9])] = random.choice(
-            [
-                random.randbytes(1),
-                random.randbytes(8),
-                b"\n",
-                b"\t",
-                b'"',
-                b"\\",
-                b"{",
-                b"]",
-                b"\0",
-                b"\xff",
-                b"",
-                b"\r",
-            ]
-        )
-    given.files[file] = bytes(data)
+    given.files[file] = noisy(given.files[file], random, 20, (b"\\", random.randbytes(8)))
     return EITHER
 
 

@@ -8,7 +8,7 @@ import json
 import re
 
 from spoiling import ACCEPTED, EITHER, SAME, Area, Input, Verdict, at, refused
-from spoiling.changes import CHANGES, join, split
+from spoiling.changes import CHANGES, change_a_line, join, noisy, split
 from spoiling.encoded import images_of, line_of, no_base64, no_image, other_base64, saved
 from spoiling.folders import more, words
 from spoiling.records import BLANKS, HALF, NO_IDS, NO_TEXTS, as_well, broken, dumped, key_twice, misspelled, no_object
@@ -125,10 +125,7 @@ def spoils_a_prediction(change):
 
     def spoil(given, random):
         file = random.choice(["predictions.jsonl", "predictions.jsonl", "targets.jsonl"])
-        lines = split(given.files[file])
-        place = random.randrange(len(lines))
-        lines[place] = change(lines[place], random)
-        given.files[file] = join(lines)
+        change_a_line(given, file, change, random)
         return judged(given, ".jsonl:")  # the line itself, or that of an answer which has no prediction then
 
     RETRIEVAL.add(change.__name__, spoil)
@@ -280,13 +277,7 @@ def no_answers(given, random):
 @RETRIEVAL.spoils()
 def bytes_at_random(given, random):
     file = random.choice(["targets.jsonl", "predictions.jsonl"])
-    data = bytearray(given.files[file])
-    for _ in range(random.randint(1, 6)):
-        place = random.randrange(len(data))
-        data[place : place + random.choice([0, 1, 1, 3])] = random.choice(
-            [random.randbytes(1), b"\n", b"\t", b'"', b",", b"{", b"]", b"\0", b"\xff", b"", b"\r", b"1", b" ", b"-"]
-        )
-    given.files[file] = bytes(data)
+    given.files[file] = noisy(given.files[file], random, 6, (b"1", b" ", b"-"))
     return judged(given, file)
 
 
@@ -322,11 +313,8 @@ def spoils_a_caption(verdict=None, file=None):
     def register(change):
         def spoil(given, random):
             name = file or random.choice(["targets.jsonl", "predictions.jsonl"])
-            lines = split(given.files[name])
-            place = random.randrange(len(lines))
-            lines[place] = change(lines[place], random)
-            given.files[name] = join(lines)
-            return verdict or refused(at(name, place + 1))
+            line = change_a_line(given, name, change, random)
+            return verdict or refused(at(name, line))
 
         CAPTIONS.add(change.__name__, spoil)
         return change
@@ -448,13 +436,7 @@ def captions_as_one_value(given, random):
 @CAPTIONS.spoils()
 def caption_bytes_at_random(given, random):
     file = random.choice(["targets.jsonl", "predictions.jsonl"])
-    data = bytearray(given.files[file])
-    for _ in range(random.randint(1, 6)):
-        place = random.randrange(len(data))
-        data[place : place + random.choice([0, 1, 1, 3])] = random.choice(
-            [random.randbytes(1), b"\n", b"\t", b'"', b",", b"{", b"]", b"\0", b"\xff", b"", b"\r", b"1", b" ", b"-"]
-        )
-    given.files[file] = bytes(data)
+    given.files[file] = noisy(given.files[file], random, 6, (b"1", b" ", b"-"))
     return EITHER
 
 
@@ -532,11 +514,8 @@ for each, function in CHANGES.items():
 def spoils_an_image(verdict=None):
     def register(change):
         def spoil(given, random):
-            lines = split(given.files["T2I_val.tsv"])
-            place = random.randrange(len(lines))
-            lines[place] = change(lines[place], random)
-            given.files["T2I_val.tsv"] = join(lines)
-            return verdict or refused(at("T2I_val.tsv", place + 1))
+            line = change_a_line(given, "T2I_val.tsv", change, random)
+            return verdict or refused(at("T2I_val.tsv", line))
 
         IMAGES.add(change.__name__, spoil)
         return change

@@ -9,7 +9,7 @@ import json
 from tiny import COLOURS, SHAPES, draw
 
 from spoiling import ACCEPTED, EITHER, SAME, Area, Input, at, refused
-from spoiling.changes import CHANGES, join, split
+from spoiling.changes import CHANGES, change_a_line, join, noisy, split
 from spoiling.encoded import line_of, no_image, other_image
 from spoiling.folders import more, words
 from spoiling.records import BLANKS, HALF, as_well, broken, key_twice, misspelled, no_object
@@ -501,11 +501,8 @@ def text_in_two_splits(given, random):
 
 def spoils_a_line(change, verdict=None):
     def spoil(given, random):
-        lines = split(given.files["table.jsonl"])
-        place = random.randrange(len(lines))
-        lines[place] = change(lines[place], random)
-        given.files["table.jsonl"] = join(lines)
-        return verdict or refused(at("table.jsonl", place + 1))
+        line = change_a_line(given, "table.jsonl", change, random)
+        return verdict or refused(at("table.jsonl", line))
 
     IMPORT.add(change.__name__, spoil, ("jsonl",))
 
@@ -742,11 +739,5 @@ def table_named_otherwise(given, random):
 @IMPORT.spoils(*TABLES)
 def bytes_at_random(given, random):
     table = table_of(given)
-    data = bytearray(given.files[table])
-    for _ in range(random.randint(1, 12)):
-        place = random.randrange(len(data))
-        data[place : place + random.choice([0, 1, 1, 9])] = random.choice(
-            [random.randbytes(1), random.randbytes(6), b"\n", b"\t", b'"', b",", b"{", b"]", b"\0", b"\xff", b"", b"\r"]
-        )
-    given.files[table] = bytes(data)
+    given.files[table] = noisy(given.files[table], random, 12, (random.randbytes(6),))
     return EITHER
