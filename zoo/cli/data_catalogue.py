@@ -1,18 +1,26 @@
 """``python -m zoo data catalogue``: a shop's products, drawn by rule, for all tasks."""
 
-from zoo.core.command import CommandParser, GivenPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from zoo.core.command import CommandParser
 
 
-def catalogue_parser() -> CommandParser:
-    """Describe the command line."""
+def catalogue_parser() -> "CommandParser":
+    """Make the parser of ``data catalogue``."""
+    from zoo.core.command import CommandParser
+
     parser = CommandParser(
         description="Draw a shop's products by rule, with queries, titles and copy in Chinese, and write them in MUGE's"
         " formats for all tasks. The test split asks for known words in combinations that no training image has. What"
         " an interrupted call has drawn is not drawn again."
     )
-    parser.add_argument("directory", metavar="DIR", type=GivenPath, help="A folder: new, empty, or begun before.")
+    parser.add_argument("directory", type=str, metavar="DIR", help="A folder: new, empty, or begun before.")
     parser.add_argument(
         "--size",
+        type=str,
         default="demo",
         help="demo: 12,000 training images, 1,000 to validate, 3,000 to test; muge: MUGE's own numbers; or a number of"
         " training images.",
@@ -21,18 +29,14 @@ def catalogue_parser() -> CommandParser:
     return parser
 
 
-def make_catalogue(options: object) -> int:
-    """Make it, and say where what is.
-
-    Returns:
-        The exit code, 0.
-    """
+def make_catalogue(options: "Namespace") -> int:
+    """Make it, print what it holds, and give the exit code; see ``catalogue_parser`` for the options."""
     from zoo.data.catalogue.make import write_catalogue
 
-    directory, size, image_size = (getattr(options, name) for name in ("directory", "size", "image_size"))
-    made = write_catalogue(directory, size=int(size) if str(size).isdigit() else size, image_size=image_size)
-    print(directory)
+    size = int(options.size) if options.size.isdecimal() else options.size
+    made = write_catalogue(options.directory, size=size, image_size=options.image_size)
+    print(options.directory)
     for split, counts in made["splits"].items():
         print(f"  {split:<13}" + ", ".join(f"{count:,} {noun}" for noun, count in counts.items()))
-    print("What is to be seen in each image: catalogue_SPLIT.jsonl. Judges are trained on scorer/.")
+    print("What each image shows: catalogue_SPLIT.jsonl. Matchers that score are trained on scorer/.")
     return 0

@@ -10,8 +10,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from zoo.data.lines import LineReader
 from zoo.errors import FileError
-from zoo.io import write_json_lines, write_text
+from zoo.io import read_json, write_json_lines, write_text
 
 Attributes = Mapping[str, str]  # by kind
 WORDS = "attributes.json"
@@ -44,19 +45,20 @@ def read_attributes(folder: Path, split: str) -> dict[int | str, Attributes] | N
     """Read what is to be seen in the images of a split, by their ids; None: the folder does not say.
 
     Raises:
-        FileError: A line is not as it must be.
+        FileError: A line is not as it must be, or an id comes twice.
     """
     path = folder / f"attributes_{split}.jsonl"
     if not path.is_file():
         return None
+    reader = LineReader(path, noun="image")
     found: dict[int | str, Attributes] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            found[record["image_id"]] = {str(kind): str(value) for kind, value in record["attributes"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+    for line, told, record in reader.records():
+        shown = record.get("attributes")
+        if told is None or not isinstance(shown, dict) or not all(isinstance(value, str) for value in shown.values()):
             wanted = '{"image_id": …, "attributes": {"KIND": "VALUE", …}}'
-            raise FileError(f"write an image's id and attributes: {wanted}", file=path, line=number) from None
+            reader.report("wrong_type", f"write an image's id and what it shows: {wanted}", line, told)
+        elif reader.claim(line, told):
+            found[told] = shown
     return found
 
 
@@ -68,7 +70,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     """
     path = folder / WORDS
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        contents = read_json(path)
         return Vocabulary(contents["words"], contents["unsaid"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise FileError('write {"words": {"KIND": {"VALUE": ["WORD", …]}}, "unsaid": []}', file=path) from None

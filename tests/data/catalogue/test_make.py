@@ -63,26 +63,25 @@ def test_it_is_the_same_again_and_goes_on_where_it_stopped(made, tmp_path, monke
     class StopError(Exception):
         pass
 
-    def stop(path, products, size, advance):
-        if path.name == "test":
-            with path.open("ab") as file:
-                file.write(b"torn")
-            raise StopError
-        draw(path, products, size, advance)
+    added, add, most = [], make.ImageStore.add, 52
 
-    draw = make.draw_products_into
-    monkeypatch.setattr(make, "draw_products_into", stop)
+    def counted(store, source, digest, data):
+        if len(added) == most:
+            raise StopError
+        add(store, source, digest, data)
+        added.append(source.key)
+
+    monkeypatch.setattr(make.ImageStore, "add", counted)
     with pytest.raises(StopError):
         make.write_catalogue(tmp_path / "shop", size=48, image_size=32)
-    monkeypatch.setattr(make, "draw_products_into", draw)
-    drawn = []
-    monkeypatch.setattr(
-        make, "drawn_lines", lambda path, count=make.drawn_lines: drawn.append(count(path)) or drawn[-1]
-    )
+    with (tmp_path / "shop" / ".drawn" / "images.part").open("ab") as file:
+        file.write(b"torn")
     with pytest.raises(UserError, match="holds something else already"):
         make.write_catalogue(tmp_path / "shop", size=48, image_size=64)
+    most = 1000
     make.write_catalogue(tmp_path / "shop", size=48, image_size=32)
-    assert drawn == [48, 4, 0, 0, 0, 0]
+    images = sum(counts.images for counts in make.counts_of(48).values())
+    assert len(added) == len(set(added)) == images
     assert contents(tmp_path / "shop") == contents(made)
     assert make.write_catalogue(made, size=48, image_size=32) == json.loads((made / "catalogue.json").read_text())
 

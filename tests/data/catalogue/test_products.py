@@ -8,8 +8,8 @@ import pytest
 from zoo.data.catalogue import texts
 from zoo.data.catalogue.attributes import COLOURS, PATTERNS, Item
 from zoo.data.catalogue.categories import CATEGORIES
-from zoo.data.catalogue.make import make_queries
 from zoo.data.catalogue.products import HELD_OUT, PLAIN, draw_products, held_out, pairs
+from zoo.data.catalogue.queries import make_queries
 
 
 def test_the_pairs_of_an_item():

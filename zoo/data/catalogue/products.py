@@ -71,14 +71,8 @@ def held_out() -> Mapping[str, frozenset[Pair]]:
     return {split: frozenset(kept) for split, kept in found.items()}
 
 
-def allowed(item: Item, split: str) -> bool:
-    """Whether a split may have an item: the scorer's any, another none that is kept for a split that it is not."""
-    kept = frozenset().union(*(pairs for other, pairs in held_out().items() if other != split))
-    return split.startswith("scorer") or not pairs(item) & kept
-
-
 def draw_products(split: str, count: int, first_id: int) -> list[Product]:
-    """Draw the products of a split.
+    """Draw the products of a split: the scorer's of all that there are, others without what another split keeps.
 
     Args:
         split: ``train``, ``valid``, ``test``, or one of the scorer's.
@@ -86,12 +80,14 @@ def draw_products(split: str, count: int, first_id: int) -> list[Product]:
         first_id: The first one's id.
     """
     source = random.Random(f"products of {split}")
-    own = held_out().get(split, frozenset())
+    kept = {} if split.startswith("scorer") else dict(held_out())
+    own = kept.pop(split, frozenset())
+    elsewhere = frozenset().union(*kept.values())
     found: list[Product] = []
     while len(found) < count:
         wants_new = bool(own) and source.random() < NEW
         item = draw_item(source)
-        while not allowed(item, split) or bool(pairs(item) & own) != wants_new:
+        while pairs(item) & elsewhere or bool(pairs(item) & own) != wants_new:
             item = draw_item(source)
         found.append(Product(first_id + len(found), item, source.getrandbits(32), wants_new))
     return found
