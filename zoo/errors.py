@@ -11,6 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+WORDS: dict[Any, str] = {  # for the values of simple types, as a person would say them
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    type(None): "null",
+}
 SHOWN_ALIKE = 5  # errors alike that a terminal shows one by one
 
 

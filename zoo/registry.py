@@ -12,10 +12,10 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, TypeVar, get_args
 
-from zoo.errors import UserError, nearest
+from zoo.errors import WORDS, UserError, nearest
 from zoo.io import expanded
 from zoo.spec import find_specs, load_object
 
@@ -206,15 +206,7 @@ class Registry:
         self._scanned = True
 
 
-_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    tuple[int, ...]: "whole numbers, as [1, 2]",
-    dict[str, Any]: "a mapping, `name: value`",
-    NoneType: "null",
-}
+_WORDS = WORDS | {tuple[int, ...]: "whole numbers, as [1, 2]", dict[str, Any]: "a mapping, `name: value`"}
 
 
 def _in_words(kind: Any) -> str:

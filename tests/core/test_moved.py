@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from zoo.core.evaluation import BestCheckpoint
-from zoo.core.moved import follow_run, rebased
+from zoo.core.moved import follow_run, rebased, refuse_other_paths
 from zoo.errors import UserError
 
 
@@ -78,6 +78,20 @@ def test_a_best_that_is_lost_is_said(checkpointing, tmp_path):
     trainer, checkpoint = checkpointing(callback, tmp_path / "old" / "checkpoints")
     with pytest.warns(match="best checkpoints by val/loss are not in"):
         follow_run(trainer, checkpoint)
+
+
+def test_a_text_that_names_nothing_is_no_path(tmp_path, monkeypatch):
+    """As the folder of a logger that was given none."""
+    for folder in ("old", "new"):
+        (tmp_path / folder / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "new")
+    old = str(tmp_path / "old")
+    refuse_other_paths({"trainer": {"logger": {"init_args": {"save_dir": ""}}, "precision": "32-true"}}, old)
+    refuse_other_paths({"data": {"init_args": {"root": str(tmp_path / "old" / "data")}}}, old)
+    with pytest.raises(UserError) as caught:
+        refuse_other_paths({"data": {"init_args": {"root": "data"}}}, old)
+    assert caught.value.argument == "data.root"
+    refuse_other_paths({"data": {"init_args": {"root": "data"}}}, str(tmp_path / "new"))
 
 
 def test_only_paths_into_the_folder_follow_it():

@@ -9,8 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from lightning import Trainer
 
 from zoo.core.options import Parameter, parameters_of
+from zoo.errors import WORDS
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 ORIGINS = (list, tuple, dict)  # what else a flag can give; modules and classes are for Python
 LAYERS = """\
 Layers, each over the one before: _base.yaml beside the experiment, the experiment, overlays, flags. validate, test,

@@ -11,9 +11,9 @@ import lightning as L
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from zoo.core.divergence import DivergedError
-from zoo.core.runs import Plan, take_option
-from zoo.errors import UserError, invalid
-from zoo.io import write_text
+from zoo.core.runs import take_option
+from zoo.errors import invalid
+from zoo.io import read_json, write_text
 
 RECORD = "divergences.json"
 
@@ -37,40 +37,36 @@ def check_restorable(trainer: L.Trainer, on_divergence: str) -> None:
 def read_divergences(folder: Path) -> list[dict[str, float]]:
     """Read after which divergences a run was restored: ``diverged_at``, ``restored_from`` (steps), ``rate_factor``."""
     path = folder / RECORD
-    return json.loads(path.read_text("utf-8")) if path.is_file() else []
+    return read_json(path) if path.is_file() else []
 
 
-def restored_words(plan: Plan, options: Sequence[str], error: DivergedError) -> list[str] | None:
-    """Write a divergence into the run's ``divergences.json``, say it, and give the words by which the training goes on.
+def restore(folder: Path, options: Sequence[str], error: DivergedError) -> tuple[list[str] | None, str]:
+    """Decide what becomes of a training that has diverged; one that is restored is noted in ``divergences.json``.
 
     Args:
-        plan: Of the training.
+        folder: The run's.
         options: The words behind ``fit`` that it was started with.
         error: What stopped it.
 
     Returns:
-        The words behind ``python -m zoo``; None: the training is not to be restored.
-
-    Raises:
-        UserError: It is, and cannot be, or was as often as it may.
+        The words behind ``python -m zoo`` by which it goes on, None: it ends; and what to say.
     """
+    earlier, most = read_divergences(folder), error.options.max_restores
     if error.options.on_divergence == "stop":
-        return None
-    earlier, most = read_divergences(plan.folder), error.options.max_restores
+        return None, f"error: {error}"
     if error.good is None:
-        raise UserError(f"{error}. There is nothing to restore")
+        return None, f"error: {error}. There is nothing to restore"
     if len(earlier) >= most:
-        raise UserError(f"{error}. It was restored as often as model.optimizer.max_restores says, {most}")
+        return None, f"error: {error}. It was restored as often as model.optimizer.max_restores says, {most}"
     factor = error.options.rate_factor / 2
     entry = {"diverged_at": error.step, "restored_from": error.good.step, "rate_factor": factor}
-    write_text(plan.folder / RECORD, json.dumps([*earlier, entry], indent=2) + "\n")
-    print(
-        f"zoo fit: {error.what}. It goes on from {error.good.path}, of step {error.good.step}, with half the learning"
-        f" rates (restored {len(earlier) + 1} of at most {most} times)",
-        file=sys.stderr,
-    )
+    write_text(folder / RECORD, json.dumps([*earlier, entry], indent=2) + "\n")
     _, others = take_option(list(options), ("--ckpt_path",))
-    return ["fit", *others, "--ckpt_path", str(error.good.path), "--model.optimizer.rate_factor", str(factor)]
+    words = ["fit", *others, "--ckpt_path", str(error.good.path), "--model.optimizer.rate_factor", str(factor)]
+    return words, (
+        f"{error.what}. It goes on from {error.good.path}, of step {error.good.step}, with half the learning rates"
+        f" (restored {len(earlier) + 1} of at most {most} times)"
+    )
 
 
 def begin_again(words: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -41,7 +41,7 @@ from zoo.cli.errors import explain, load_class
 from zoo.cli.help import help_text
 from zoo.cli.loggers import make_loggers
 from zoo.cli.refusals import cannot_be_built, in_one_line, out_of_memory, refused_by_lightning, user_error_behind
-from zoo.cli.restore import begin_again, check_restorable, read_divergences, restored_words
+from zoo.cli.restore import begin_again, check_restorable, read_divergences, restore
 from zoo.cli.silence import quiet_libraries
 from zoo.core.checkpoint import read_checkpoint, task_class
 from zoo.core.command import typed
@@ -96,17 +96,15 @@ def main(verb: str, options: Sequence[str]) -> int:
     try:
         plan = make_plan(words)
         import_modules(plan.imports)
-        try:
-            ZooCLI(plan)
-        except DivergedError as error:
-            again = restored_words(plan, options, error)
-            if again is None:
-                raise
-        else:
-            code = 0
+        ZooCLI(plan)
+        code = 0
     except argparse.ArgumentError as error:
         print(f"zoo {verb}: error: {error.message}\nThe options: python -m zoo {verb} --help", file=sys.stderr)
         code = 2
+    except DivergedError as error:
+        assert plan is not None
+        again, said = restore(plan.folder, options, error)
+        print(f"zoo {verb}: {said}", file=sys.stderr)
     except (UserError, MisconfigurationException) as error:
         said = last_line(error) if isinstance(error, UserError) else in_one_line(error)
         print(f"zoo {verb}: error: {said}", file=sys.stderr)
@@ -118,9 +116,8 @@ def main(verb: str, options: Sequence[str]) -> int:
     except SIGTERMException:  # of validate, test and predict; Lightning would leave with 0
         code = TERMINATED
     except Exception as error:
-        if re.search(r"gloo/transport|closed by peer", str(error)) or isinstance(
-            error, torch.distributed.DistBackendError
-        ):
+        gone = any(words in str(error) for words in ("gloo/transport", "Connection closed by peer"))
+        if gone or isinstance(error, torch.distributed.DistBackendError):
             said = "another process of this run has stopped"
         elif refused_by_lightning(error):
             said = in_one_line(error)
@@ -307,7 +304,7 @@ class ZooCLI(LightningCLI):
             raise
 
     def before_fit(self) -> None:
-        """Start the clock."""
+        """See that the training can be restored where it is to be; start the clock."""
         check_restorable(self.trainer, self.model.hparams["optimizer"].on_divergence)
         self.started = time.perf_counter()
 

@@ -10,10 +10,8 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import register_type
 
-from zoo.errors import UserError, nearest
+from zoo.errors import WORDS, UserError, nearest
 from zoo.io import expanded, write_text
-
-WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 class GivenPath(str):
@@ -66,7 +64,8 @@ def _in_words(message: str) -> str:
     """Say in one line why jsonargparse takes a value for none of an option's."""
     kind = re.search(r"Expected a <class '(\w+)'>\. Got value: (.*)", message)
     if kind:
-        return f"{kind[2]!r} came; give {WANTED.get(kind[1], kind[1])}"
+        wanted = {known.__name__: words for known, words in WORDS.items()}
+        return f"{kind[2]!r} came; give {wanted.get(kind[1], kind[1])}"
     return " ".join(message.split()).removeprefix(f"Not of type {GivenPath.__name__}: ")
 
 

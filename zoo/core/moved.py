@@ -50,7 +50,7 @@ def refuse_other_paths(config: dict[str, Any], started_in: str) -> None:
     """
     for name, text in texts_in(config):
         old, new = os.path.join(started_in, text), os.path.abspath(text)
-        if os.path.exists(old) and os.path.exists(new) and not os.path.samefile(old, new):
+        if text and os.path.exists(old) and os.path.exists(new) and not os.path.samefile(old, new):
             option = name.replace(".init_args.", ".")
             raise UserError(
                 f"{option} is {text} in the run's configuration, which meant {old} where the run was started, and would"

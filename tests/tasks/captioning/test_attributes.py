@@ -135,3 +135,8 @@ def test_they_are_logged_where_the_data_say_what_images_show(tmp_path, muge_root
     numbers = json.loads((run / "test.json").read_text())["metrics"]
     assert 0 <= numbers["test/attributes_recall"] <= 100
     assert torch.tensor(numbers["test/attributes_contradiction"]).isfinite()
+    lines = (root / "attributes_test.jsonl").read_text().splitlines(keepends=True)
+    (root / "attributes_test.jsonl").write_text("".join(lines[1:]))
+    code, _, err = zoo_main("test", "--ckpt_path", run)
+    assert code == 1
+    assert f"attributes_test.jsonl: 1 images have no line, {json.loads(lines[0])['image_id']} the first" in err

@@ -14,7 +14,7 @@ from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid
 from zoo.core.grids import GridRow, image_grid
 from zoo.data.attributes import Attributes, read_attributes, read_vocabulary
-from zoo.errors import invalid
+from zoo.errors import FileError, invalid
 from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.metrics.attributes import CaptionAttributes
 from zoo.tasks.captioning.metrics.ngrams import DocumentFrequencies, HumanCeiling, Tokenization
@@ -67,7 +67,6 @@ class _Collected:
     scores: CaptionScores
     measures: CollectedRows
     index_of: dict[int, int]  # row → its index among those that are described
-    attributes: dict[Any, Attributes] | None = None  # what images show, by id
 
 
 class CaptionEvaluation(Evaluation):
@@ -75,13 +74,12 @@ class CaptionEvaluation(Evaluation):
 
     Logged in percent (100 times pycocoevalcap's values) as ``val/cider``, ``val/bleu1`` to ``val/bleu4``,
     ``val/rouge_l``; ``val/different``, ``val/distinct1``, ``val/distinct2``, ``val/repetition`` and ``val/empty`` (how
-    much captions vary), ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token);
-    ``val/attributes_precision``, ``val/attributes_recall`` and ``val/attributes_contradiction`` where the data say what
-    images show (``CaptionAttributes``); with the controls
+    much captions vary), ``val/unknown`` (captions with ``[UNK]``), ``val/loss`` (nats a token); with the controls
     ``val/cider_shuffled`` … (the same captions of other images) and ``val/cider_nearest`` … (the first reference of
-    the training image that is nearest in the model's own features); ``test/…`` likewise. What people's references
-    score against each other is printed beside. ``grids/`` in the run gets an image grid with their captions
-    and references.
+    the training image that is nearest in the model's own features); and, where the data say what images show,
+    ``val/attributes_precision``, ``_recall`` and ``_contradiction`` (``CaptionAttributes``); ``test/…`` likewise. What
+    people's references score against each other is printed beside. ``grids/`` in the run gets an image grid with their
+    captions and references.
 
     Args:
         options: What is asked of it.
@@ -92,6 +90,7 @@ class CaptionEvaluation(Evaluation):
         self.tokenization = Tokenization(lowercase=options.lowercase, punctuation=options.punctuation)
         self.scores: dict[str, CaptionScores] = {}  # by split: what the references alone decide is computed once
         self.human: dict[str, HumanCeiling | None] = {}
+        self.shown: dict[str, dict[Any, Attributes] | None] = {}  # by split: what images show, by id
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> _Collected:
         """Make what collects captions; what the references alone decide is computed once."""
@@ -111,12 +110,19 @@ class CaptionEvaluation(Evaluation):
         return _Collected(scores, measures, index_of)
 
     def part_metrics(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Metric]:
-        """Hold captions against what their images show, where the data say it."""
+        """Hold captions against what their images show, where the data say it.
+
+        Raises:
+            UserError: The data say it of some images alone.
+        """
         folder = data_module(trainer, self).folder
-        part.rows.attributes = read_attributes(folder, part.split)
-        if part.rows.attributes is None:
-            return {}
-        return {"attributes": CaptionAttributes(read_vocabulary(folder))}
+        if part.split not in self.shown:
+            self.shown[part.split] = shown = read_attributes(folder, part.split)
+            lacking = [id_ for id_ in part.targets.image_ids if shown is not None and id_ not in shown]
+            if lacking:
+                file = folder / f"attributes_{part.split}.jsonl"
+                raise FileError(f"{len(lacking)} images have no line, {lacking[0]} the first: add them", file=file)
+        return {} if self.shown[part.split] is None else {"attributes": CaptionAttributes(read_vocabulary(folder))}
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Take in a batch of captions."""
@@ -124,8 +130,8 @@ class CaptionEvaluation(Evaluation):
         indices = torch.tensor([part.rows.index_of[row] for row in rows])
         part.rows.scores.update(indices, outputs["captions"])
         part.rows.measures.update(indices, **{name: outputs[name] for name in part.rows.measures.names})
-        shown = part.rows.attributes
-        attributes = {} if shown is None else {"attributes": [shown.get(id_, {}) for id_ in batch["image_id"]]}
+        shown = self.shown[part.split]
+        attributes = {} if shown is None else {"attributes": [shown[id_] for id_ in batch["image_id"]]}
         return {
             **attributes,
             "captions": outputs["captions"],

@@ -1,6 +1,6 @@
-"""The sheet that items are drawn on: panels of cloth with light, pattern and outline; seams, straps, gloss, shadow.
+"""The canvas that items are drawn on: panels of cloth with light, pattern and outline; seams, straps, gloss, shadow.
 
-A drawing lies somewhere near a square of 100 by 100 and is symmetric to x = 50 where the item is. The sheet turns,
+A drawing lies somewhere near a square of 100 by 100 and is symmetric to x = 50 where the item is. The canvas turns,
 mirrors and scales it into the image, so that no drawing need fill the square by itself. Light stays at the top left.
 """
 
@@ -22,7 +22,7 @@ Bands = tuple[tuple[float, str, float], ...]  # along the light: where, which co
 
 
 class Canvas:
-    """A sheet with one item.
+    """A canvas with one item.
 
     Args:
         item: What is drawn.

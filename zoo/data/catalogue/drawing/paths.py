@@ -66,7 +66,7 @@ def scaled(path: str, x: float, y: float, scale: float) -> str:
 
 
 def mirrored(path: str) -> str:
-    """Mirror a path at the middle of the sheet, x = 50."""
+    """Mirror a path at the middle of the canvas, x = 50."""
     return moved(path, lambda x, y: (100 - x, y))
 
 

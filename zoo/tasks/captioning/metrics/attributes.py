@@ -10,7 +10,7 @@ from zoo.data.attributes import Vocabulary
 
 
 class CaptionAttributes(Metric):
-    """Precision, recall and contradiction of what captions say of their images, in percent; no model judges.
+    """Precision, recall and contradiction of what captions say of their images, in percent; no model is needed.
 
     A word counts where it names a value of an attribute, the longest word at each place. It is right where the image
     shows that value, and contradicts it where the image shows another one of the same kind.
