@@ -6,7 +6,8 @@ import re
 import pytest
 
 from zoo.data import lines as lines_module
-from zoo.data.lines import Line, LineReader, as_id, json_type, no_json, shown, token_errors
+from zoo.data.json_values import json_type, no_json, shown
+from zoo.data.lines import Line, LineReader, as_id, token_errors
 from zoo.errors import FileError
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 from zoo.data.images import encode_base64
-from zoo.data.lines import HARMLESS, Found, Id, LineReader, shown
+from zoo.data.json_values import shown
+from zoo.data.lines import HARMLESS, Found, Id, LineReader
 from zoo.errors import FileError, UserError, nearest
 from zoo.io import atomic_write, write_json_lines
 

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data.lines import is_utf8, json_type, no_json, read_value, shown
+from zoo.data.json_values import json_type, no_json, read_value, shown
+from zoo.data.lines import is_utf8
 from zoo.errors import FileError, UserError
 from zoo.io import expanded
 

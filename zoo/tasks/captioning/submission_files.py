@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data.formats import caption_errors, id_errors, is_unicode
-from zoo.data.lines import Found, LineReader, json_type
+from zoo.data.json_values import json_type
+from zoo.data.lines import Found, LineReader
 from zoo.errors import FileError
 
 SHOWN_IDS = 5  # that a note names

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.data.lines import Found, Kind, LineReader, json_type, shown
+from zoo.data.json_values import json_type, shown
+from zoo.data.lines import Found, Kind, LineReader
 from zoo.errors import FileError
 
 SUBMITTED_IMAGES = 10
