@@ -44,7 +44,7 @@ class Item:
         category: One of ``CATEGORIES``.
         colour: One of ``COLOURS``; the larger part of it.
         pattern: One of ``PATTERNS``.
-        second_colour: The colour of the category's ``second_part``; None: as the category has it.
+        second_colour: The colour of a smaller part, where the category has one; None: as it has it by itself.
         details: The category's own attributes; one left out has the first value that the category lists.
     """
 

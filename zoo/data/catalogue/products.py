@@ -15,7 +15,7 @@ Pair = tuple[str, str]  # two of a category, a colour and a pattern, in that ord
 # Of the pairs that a product can have, the share that only a split's own images have.
 HELD_OUT = {"test": 0.12, "valid": 0.08}
 NEW = 0.6  # share of the products of valid and test that have such a pair
-TWO_COLOURS = 0.15  # share of the products whose category has a second part that have it in a colour of its own
+TWO_COLOURS = 0.15  # share of the products whose category may have a second colour that have one
 
 
 @dataclass(frozen=True)
