@@ -7,8 +7,10 @@ Beside a split's files lie ``attributes_SPLIT.jsonl``, with a line for each imag
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from zoo.data.lines import LineReader
 from zoo.errors import FileError
@@ -16,6 +18,23 @@ from zoo.io import read_json, write_json_lines, write_text
 
 Attributes = Mapping[str, str]  # by kind
 WORDS = "attributes.json"
+DETAILS = "details"  # the kinds that few images show, where scores are by kind
+
+
+class Said(NamedTuple):
+    """What a text says of an image.
+
+    Attributes:
+        words: How many of its words name a value.
+        right: How many of them name a value that the image shows.
+        values: Those values.
+        contradicts: Whether a word that is not right is of a kind of which the image shows another value.
+    """
+
+    words: int
+    right: int
+    values: frozenset[str]
+    contradicts: bool
 
 
 class Vocabulary:
@@ -40,6 +59,19 @@ class Vocabulary:
         """Find the words in a text, the longest at each place; for each all kinds and values that it may mean."""
         return [self.meanings[found[0]] for found in self.pattern.finditer(text)]
 
+    def said(self, text: str, shown: Attributes) -> Said:
+        """Hold what a text says against what an image shows."""
+        values = set(shown.values())
+        mentions = self.mentions(text)
+        right = [{value for _, value in meanings} & values for meanings in mentions]
+        wrong = [meanings for meanings, found in zip(mentions, right, strict=True) if not found]
+        return Said(
+            words=len(mentions),
+            right=sum(map(bool, right)),
+            values=frozenset().union(*right),
+            contradicts=any(kind in shown for meanings in wrong for kind, _ in meanings),
+        )
+
 
 def read_attributes(folder: Path, split: str) -> dict[int | str, Attributes] | None:
     """Read what is to be seen in the images of a split, by their ids; None: the folder does not say.
@@ -60,6 +92,33 @@ def read_attributes(folder: Path, split: str) -> dict[int | str, Attributes] | N
         elif reader.claim(line, told):
             found[told] = shown
     return found
+
+
+def attributes_of(folder: Path, split: str, ids: Sequence[int | str]) -> list[Attributes] | None:
+    """Give what is to be seen in each image of a split; None: the folder does not say.
+
+    Args:
+        folder: The task's.
+        split: The split.
+        ids: Its images.
+
+    Raises:
+        FileError: A line is not as it must be, or an image has none.
+    """
+    shown = read_attributes(folder, split)
+    if shown is None:
+        return None
+    lacking = [id_ for id_ in ids if id_ not in shown]
+    if lacking:
+        file = folder / f"attributes_{split}.jsonl"
+        raise FileError(f"{len(lacking)} images have no line, {lacking[0]} the first: add them", file=file)
+    return [shown[id_] for id_ in ids]
+
+
+def common_kinds(shown: Sequence[Attributes]) -> list[str]:
+    """Name the kinds that at least half of the images show, the most frequent first: those worth a score each."""
+    counts = Counter(kind for attributes in shown for kind in attributes)
+    return [kind for kind, count in counts.most_common() if 2 * count >= len(shown)]
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:

@@ -13,8 +13,8 @@ from torchmetrics import Metric
 from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid
 from zoo.core.grids import GridRow, image_grid
-from zoo.data.attributes import Attributes, read_attributes, read_vocabulary
-from zoo.errors import FileError, invalid
+from zoo.data.attributes import Attributes, attributes_of, read_vocabulary
+from zoo.errors import invalid
 from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.metrics.attributes import CaptionAttributes
 from zoo.tasks.captioning.metrics.ngrams import DocumentFrequencies, HumanCeiling, Tokenization
@@ -90,7 +90,7 @@ class CaptionEvaluation(Evaluation):
         self.tokenization = Tokenization(lowercase=options.lowercase, punctuation=options.punctuation)
         self.scores: dict[str, CaptionScores] = {}  # by split: what the references alone decide is computed once
         self.human: dict[str, HumanCeiling | None] = {}
-        self.shown: dict[str, dict[Any, Attributes] | None] = {}  # by split: what images show, by id
+        self.shown: dict[str, list[Attributes] | None] = {}  # by split: what images show, by row
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> _Collected:
         """Make what collects captions; what the references alone decide is computed once."""
@@ -117,11 +117,7 @@ class CaptionEvaluation(Evaluation):
         """
         folder = data_module(trainer, self).folder
         if part.split not in self.shown:
-            self.shown[part.split] = shown = read_attributes(folder, part.split)
-            lacking = [id_ for id_ in part.targets.image_ids if shown is not None and id_ not in shown]
-            if lacking:
-                file = folder / f"attributes_{part.split}.jsonl"
-                raise FileError(f"{len(lacking)} images have no line, {lacking[0]} the first: add them", file=file)
+            self.shown[part.split] = attributes_of(folder, part.split, part.targets.image_ids)
         return {} if self.shown[part.split] is None else {"attributes": CaptionAttributes(read_vocabulary(folder))}
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
@@ -131,7 +127,7 @@ class CaptionEvaluation(Evaluation):
         part.rows.scores.update(indices, outputs["captions"])
         part.rows.measures.update(indices, **{name: outputs[name] for name in part.rows.measures.names})
         shown = self.shown[part.split]
-        attributes = {} if shown is None else {"attributes": [shown[id_] for id_ in batch["image_id"]]}
+        attributes = {} if shown is None else {"attributes": [shown[row] for row in rows]}
         return {
             **attributes,
             "captions": outputs["captions"],

@@ -40,18 +40,9 @@ class CaptionAttributes(Metric):
         """Take in captions, and what their images show."""
         counts = [0] * len(self.names)
         for caption, shown in zip(captions, attributes, strict=True):
-            values = set(shown.values())
-            mentions = self.vocabulary.mentions(caption)
-            right = [[value for _, value in meanings if value in values] for meanings in mentions]
-            wrong = [meanings for meanings, found in zip(mentions, right, strict=True) if not found]
-            wanted = values - self.vocabulary.unsaid
-            said = {value for found in right for value in found}
-            counts[0] += len(mentions)
-            counts[1] += sum(map(bool, right))
-            counts[2] += len(wanted)
-            counts[3] += len(wanted & said)
-            counts[4] += 1
-            counts[5] += any(kind in shown for meanings in wrong for kind, _ in meanings)
+            said, wanted = self.vocabulary.said(caption, shown), set(shown.values()) - self.vocabulary.unsaid
+            its = (said.words, said.right, len(wanted), len(wanted & said.values), 1, said.contradicts)
+            counts = [count + own for count, own in zip(counts, its, strict=True)]
         self.counts += torch.tensor(counts, device=self.counts.device)
 
     def compute(self) -> dict[str, Tensor]:
