@@ -17,6 +17,7 @@ from zoo.errors import FileError
 from zoo.io import read_json, write_json_lines, write_text
 
 Attributes = Mapping[str, str]  # by kind
+Mentions = list[list[tuple[str, str]]]  # for each word of a text all kinds and values that it may mean
 WORDS = "attributes.json"
 DETAILS = "details"  # the kinds that few images show, where scores are by kind
 
@@ -55,22 +56,22 @@ class Vocabulary:
         longest_first = sorted(self.meanings, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
-    def mentions(self, text: str) -> list[list[tuple[str, str]]]:
+    def mentions(self, text: str) -> Mentions:
         """Find the words in a text, the longest at each place; for each all kinds and values that it may mean."""
         return [self.meanings[found[0]] for found in self.pattern.finditer(text)]
 
-    def said(self, text: str, shown: Attributes) -> Said:
-        """Hold what a text says against what an image shows."""
-        values = set(shown.values())
-        mentions = self.mentions(text)
-        right = [{value for _, value in meanings} & values for meanings in mentions]
-        wrong = [meanings for meanings, found in zip(mentions, right, strict=True) if not found]
-        return Said(
-            words=len(mentions),
-            right=sum(map(bool, right)),
-            values=frozenset().union(*right),
-            contradicts=any(kind in shown for meanings in wrong for kind, _ in meanings),
-        )
+
+def said_in(mentions: Mentions, shown: Attributes) -> Said:
+    """Hold a text's words, as ``Vocabulary.mentions`` gives them, against what an image shows."""
+    values = set(shown.values())
+    right = [{value for _, value in meanings} & values for meanings in mentions]
+    wrong = [meanings for meanings, found in zip(mentions, right, strict=True) if not found]
+    return Said(
+        words=len(mentions),
+        right=sum(map(bool, right)),
+        values=frozenset().union(*right),
+        contradicts=any(kind in shown for meanings in wrong for kind, _ in meanings),
+    )
 
 
 def read_attributes(folder: Path, split: str) -> dict[int | str, Attributes] | None:

@@ -17,7 +17,7 @@ from zoo.tasks.image_tokenizer.metrics import SSIM_WINDOW, image_similarity
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.evaluation import ScorerOptions
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
-from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
+from zoo.tasks.text_to_image.metrics.r_precision import mismatched_prompts
 from zoo.tasks.text_to_image.metrics.scores import distribution_scores, r_precision_scores
 from zoo.tasks.text_to_image.report import check_monitored, print_scores
 
@@ -105,7 +105,7 @@ class ReconstructionEvaluation(Evaluation):
         scores = distribution_scores(values, true)
         texts = part.targets.texts
         if self.extractors.matcher is not None and texts:
-            read, distractors = self.extractors.read(texts).cpu(), draw_distractors(texts)
+            read, distractors = self.extractors.read(texts).cpu(), mismatched_prompts(part.targets)
             scores |= r_precision_scores(values["clip"], rows, texts, read, true["clip"], distractors)
         scores |= {name: values[name].double().mean().item() for name in ("psnr", "ssim") if name in values}
         scores["codebook_usage"] = 100 * len(values["codes"].unique()) / task.image_tokenizer.num_codes

@@ -7,6 +7,8 @@ from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 import numpy as np
 from torch import Tensor
 
+from zoo.data.attributes import Attributes, Vocabulary
+
 
 class TextImageBatch(TypedDict):
     """One batch of text to image: B prompts, with their images where the split has them."""
@@ -61,6 +63,8 @@ class GenerationTargets:
     texts: list[str]  # one an image; none where images have no prompts of their own
     rows: list[int]  # the rows that an evaluation generates images of, in file order: all, or some spread evenly
     has_images: bool  # MUGE's test split has none
+    shown: Sequence[Attributes] | None = None  # what each image shows, where the folder says it
+    vocabulary: Vocabulary | None = None  # its words, there too
 
 
 @runtime_checkable

@@ -1,7 +1,6 @@
 """``python -m zoo score text_to_image-controls``: what the scores say of true images that were corrupted."""
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.tasks.text_to_image.contracts import GenerationTargets
+    from zoo.tasks.text_to_image.corruptions import Corrupt
     from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
 
-    Corrupt = Callable[[Tensor, Tensor], Tensor]  # images [B, 3, S, S] uint8, their rows [B]
     Seen = tuple[Tensor, dict[str, Tensor]]  # rows [n], features by name [n, width]
 
 LEAST_SIZE = 8
@@ -73,6 +72,7 @@ def control_features(extractors: "FeatureExtractors", data: Any, targets: "Gener
     """Features of the true images and of corrupted ones, with the rows whose images they stand for."""
     import torch
 
+    from zoo.tasks.text_to_image.corruptions import blurred, noise_alone, noised
     from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
 
     rows, values = corrupted_features(extractors, data, targets.split, targets.rows, lambda images, _: images)
@@ -112,29 +112,3 @@ def corrupted_features(
                 own, **extractors.extract_features(corrupt(batch["image"][chosen], own).to(extractors.device))
             )
     return collected.gathered()
-
-
-def blurred(images: "Tensor", rows: "Tensor") -> "Tensor":
-    """Made smaller to a quarter of the side, and blown up again."""
-    from zoo.data.images import resize_batch
-
-    size = images.shape[-1]
-    return resize_batch(resize_batch(images, size // 4), size)
-
-
-def noised(images: "Tensor", rows: "Tensor") -> "Tensor":
-    """With Gaussian noise of 40 grey levels, by the row."""
-    import torch
-
-    noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()]
-    return (images + 40 * torch.stack(noise)).round().clamp(0, 255).to(torch.uint8)
-
-
-def noise_alone(images: "Tensor", rows: "Tensor") -> "Tensor":
-    """Nothing but uniform noise, by the row."""
-    import torch
-
-    drawn = [
-        torch.randint(256, images.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()
-    ]
-    return torch.stack(drawn).to(torch.uint8)

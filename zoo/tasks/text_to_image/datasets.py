@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from zoo.core.loaders import decode, join_images, spread
 from zoo.data import images
+from zoo.data.attributes import Attributes, attributes_of, read_vocabulary
 from zoo.data.formats import read_text_tsv
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.tsv import ImageTsv
@@ -41,6 +42,7 @@ class TextToImageSplit:
         files = ECOMMERCE_T2I.files(folder, split, need_images=False)
         self.texts_path = files.texts
         self.images_path = files.images
+        self.files = folder
         self.folder = folder.parent if folder.name == ECOMMERCE_T2I.folder else folder
         self.split = split
         self.errors: list[FileError] = []
@@ -100,7 +102,18 @@ class TextToImageSplit:
             texts=self.texts,
             rows=list(rows),
             has_images=self.images is not None,
+            shown=self.shown,
+            vocabulary=None if self.shown is None else read_vocabulary(self.files),
         )
+
+    @cached_property
+    def shown(self) -> list[Attributes] | None:
+        """What is to be seen in each row's image, where the folder says it.
+
+        Raises:
+            FileError: It says it of some images alone, or a line is not as it must be.
+        """
+        return attributes_of(self.files, self.split, self.image_ids)
 
     @cached_property
     def digest(self) -> str:

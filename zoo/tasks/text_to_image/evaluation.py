@@ -24,13 +24,15 @@ from zoo.io import write_json_lines
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
 from zoo.tasks.text_to_image.grids import grid, nearest_grid
-from zoo.tasks.text_to_image.metrics.r_precision import distractor_records, draw_distractors
+from zoo.tasks.text_to_image.metrics.attribute_accuracy import Probes, asked_for, attribute_scores
+from zoo.tasks.text_to_image.metrics.r_precision import distractor_records, mismatched_prompts
 from zoo.tasks.text_to_image.metrics.scores import (
     distribution_scores,
     memorisation_scores,
     nearest,
     r_precision_scores,
 )
+from zoo.tasks.text_to_image.probes import train_probes
 from zoo.tasks.text_to_image.report import check_monitored, print_scores
 
 TOKENIZER_CEILING = "first_stage_"  # how the values of reconstructions are named
@@ -102,8 +104,9 @@ class GenerationEvaluation(Evaluation):
 
     Logged as ``val/fid``, ``val/kid``, ``val/is`` (of Inception alone), ``val/fd_NAME``, ``val/precision_NAME``,
     ``val/recall_NAME``, ``val/r_precision`` with its controls (``_std``, ``_true``: the ceiling of the true
-    images, ``_shuffled``, ``_chance``), ``val/copied`` and ``val/nearest_training`` (memorisation), ``val/loss``;
-    ``test/…`` likewise, and there of a generator with an image tokenizer ``r_precision_first_stage`` and
+    images, ``_shuffled``, ``_chance``), ``val/attribute_accuracy`` with ``_true`` and ``_shuffled`` likewise, where the
+    data say what images show (``AttributeAccuracy``), ``val/copied`` and ``val/nearest_training`` (memorisation),
+    ``val/loss``; ``test/…`` likewise, and there of a generator with an image tokenizer ``r_precision_first_stage`` and
     ``fd_NAME_first_stage``, of the true images through it: the ceiling; ``val_train/…`` and ``test_train/…``, of
     training prompts, where the data module has ``train_images``. The true side is every image of the split, at
     the generator's size, and its features are cached.
@@ -118,6 +121,8 @@ class GenerationEvaluation(Evaluation):
     def __init__(self, options: GenerationEvaluationOptions = DEFAULTS) -> None:
         super().__init__(options)
         self.extractors: FeatureExtractors = None  # type: ignore[assignment]  # loaded by setup()
+        self.distractors: dict[str, Tensor] = {}  # by split
+        self.probes: Probes | None = None  # trained by the first evaluation of images that say what they show
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Load the extractors, before anything is trained that they could not score."""
@@ -151,9 +156,9 @@ class GenerationEvaluation(Evaluation):
         collected = CollectedRows(part.targets.rows, names=names, complete=part.complete).to(task.device)
         if self.extractors.matcher is None:
             return _Collected(collected, None, None)
-        return _Collected(
-            collected, self.extractors.read(part.targets.texts).cpu(), draw_distractors(part.targets.texts)
-        )
+        if part.split not in self.distractors:
+            self.distractors[part.split] = mismatched_prompts(part.targets)
+        return _Collected(collected, self.extractors.read(part.targets.texts).cpu(), self.distractors[part.split])
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Extract the features of a batch of images."""
@@ -184,6 +189,7 @@ class GenerationEvaluation(Evaluation):
         if read is not None and distractors is not None:
             scores |= r_precision_scores(values["clip"], rows, part.targets.texts, read, true["clip"], distractors)
         scores |= self._image_tokenizer_scores(values, rows, part.targets, read, true, distractors)
+        scores |= self._attribute_scores(trainer, part.targets, rows, values, true)
         scores["loss"] = values["loss"].mean().item()
         if self.options.memorisation and part.split != "train":
             scores |= self._memorisation(trainer, task, part, rows, values, true)
@@ -253,16 +259,27 @@ class GenerationEvaluation(Evaluation):
         kept = {name: value for name, value in found.items() if name.startswith("fd_") or name == "r_precision"}
         return {f"{name}_first_stage": value for name, value in kept.items()}
 
+    def _attribute_scores(
+        self,
+        trainer: L.Trainer,
+        targets: GenerationTargets,
+        rows: Tensor,
+        values: dict[str, Tensor],
+        true: dict[str, Tensor],
+    ) -> dict[str, float]:
+        """Attribute accuracy, where the data say what images show."""
+        if targets.shown is None or targets.vocabulary is None:
+            return {}
+        if self.probes is None:
+            self.probes = train_probes(self.extractors, data_module(trainer, self), **_processes(trainer))
+            if self.probes is None:
+                return {}
+        asked, name = asked_for(targets.texts, targets.shown, targets.vocabulary), self.extractors.first
+        return attribute_scores(self.probes, values[name], rows, targets.texts, asked, true[name])
+
     def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
-        """Those of all images of a split; all processes read them together, or all find them in the cache."""
-        return true_features(
-            self.extractors,
-            data_module(trainer, self),
-            split,
-            names=names,
-            agree=lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
-            write=trainer.is_global_zero,
-        )
+        """Those of all images of a split."""
+        return true_features(self.extractors, data_module(trainer, self), split, names=names, **_processes(trainer))
 
     def _memorisation(
         self,
@@ -283,3 +300,11 @@ class GenerationEvaluation(Evaluation):
                 trainer, grid_image, f"{part.name}-nearest", f"{part.name}/nearest", steps_done(trainer, task)
             )
         return memorisation_scores(similarity, nearest(true[name], training)[0])
+
+
+def _processes(trainer: L.Trainer) -> dict[str, Any]:
+    """Say to ``true_features`` that all processes read images together, or all find features in the cache."""
+    return {
+        "agree": lambda found: trainer.strategy.reduce_boolean_decision(found, all=True),
+        "write": trainer.is_global_zero,
+    }

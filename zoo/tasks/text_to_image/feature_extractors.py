@@ -18,6 +18,7 @@ from zoo.errors import UserError
 from zoo.io import atomic_write, cache_folder
 from zoo.registry import IMAGE_TOWERS
 from zoo.tasks.text_to_image.contracts import GenerationData
+from zoo.tasks.text_to_image.corruptions import Corrupt
 from zoo.tasks.text_to_image.inception import NoInceptionError, load_inception
 
 
@@ -182,6 +183,7 @@ def true_features(
     split: str,
     *,
     names: Sequence[str] | None = None,
+    corrupt: Corrupt | None = None,
     agree: Callable[[bool], bool] = bool,
     write: bool = True,
 ) -> dict[str, Tensor]:
@@ -192,6 +194,7 @@ def true_features(
         data: Whose images; each process reads its share of them.
         split: Of the data.
         names: The extractors that are asked; by default all.
+        corrupt: What is done to the images before; None: nothing.
         agree: Whether all processes say yes; by default there is only this one.
         write: Whether this process writes the cache.
 
@@ -210,6 +213,7 @@ def true_features(
             str(data.image_size),
             extractor.hash,
             extractor.resize,
+            *([corrupt.__name__] if corrupt else []),
         ]
         paths[name] = cache_folder() / "features" / f"{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:24]}.pt"
     missing = [name for name, path in paths.items() if not agree(path.is_file())]
@@ -217,7 +221,8 @@ def true_features(
         metric = CollectedRows(range(count), names=missing)
         metric.to(extractors.device)
         for batch in data.images_loader(split):
-            seen = extractors.extract_features(batch["image"].to(extractors.device), missing)
+            images = batch["image"] if corrupt is None else corrupt(batch["image"], batch["row"])
+            seen = extractors.extract_features(images.to(extractors.device), missing)
             metric.update(batch["row"], **{name: seen[name] for name in missing})
         _, values = metric.gathered()
         features = {name: value.cpu() for name, value in values.items()}

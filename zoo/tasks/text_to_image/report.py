@@ -10,6 +10,7 @@ from rich.table import Table
 from zoo.errors import UserError
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
+from zoo.tasks.text_to_image.metrics.attribute_accuracy import NAME as ACCURACY
 
 
 def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, Any]) -> None:
@@ -52,6 +53,15 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
             + f", shuffled prompts {_spell(scores, 'r_precision_shuffled')},"
             f" chance {_spell(scores, 'r_precision_chance')}"
         )
+    for key in scores:
+        name, _, kind = key.partition("/")
+        if name == ACCURACY:
+            of = f"/{kind}" if kind else ""
+            console.print(
+                f"{kind or 'Attributes'} {_spell(scores, key)} % as asked for: true images"
+                f" {_spell(scores, f'{ACCURACY}_true{of}')},"
+                f" shuffled prompts {_spell(scores, f'{ACCURACY}_shuffled{of}')}"
+            )
     if "psnr" in scores:
         console.print(
             f"PSNR {_spell(scores, 'psnr')} dB, SSIM {_spell(scores, 'ssim')} %;"

@@ -146,12 +146,14 @@ def score_features(
 ) -> dict[str, float]:
     """All scores of generated images' features, those of rows of ``targets``; the true side is ``reference``."""
     from zoo.tasks.text_to_image.feature_extractors import true_features
+    from zoo.tasks.text_to_image.metrics.attribute_accuracy import asked_for, attribute_scores
     from zoo.tasks.text_to_image.metrics.scores import (
         distribution_scores,
         memorisation_scores,
         nearest,
         r_precision_scores,
     )
+    from zoo.tasks.text_to_image.probes import train_probes
 
     values = {name: value.cpu() for name, value in values.items()}
     true = true_features(extractors, data, reference)
@@ -163,6 +165,11 @@ def score_features(
     if extractors.matcher is not None:
         read = extractors.read(targets.texts).cpu()
         scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own, distractors)
+    if targets.shown is not None and targets.vocabulary is not None:
+        probes = train_probes(extractors, data)
+        if probes is not None:
+            asked = asked_for(targets.texts, targets.shown, targets.vocabulary)
+            scores |= attribute_scores(probes, values[name], rows.cpu(), targets.texts, asked, own)
     if own is not None and targets.split != "train" and _has_training_images(data):
         training = true_features(extractors, data, "train", names=[name])[name]
         scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
@@ -279,10 +286,10 @@ def read_distractors(path: str | None, targets: "GenerationTargets") -> "Tensor"
     import torch
 
     from zoo.data.lines import LineReader
-    from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors
+    from zoo.tasks.text_to_image.metrics.r_precision import mismatched_prompts
 
     if path is None:
-        return draw_distractors(targets.texts)
+        return mismatched_prompts(targets)
     row_of = {image_id: row for row, image_id in enumerate(targets.image_ids)}
     listed: dict[str, list[int]] = {}
     for number, _, record in LineReader(path, noun="image").records():

@@ -17,9 +17,10 @@ SPEC = TaskSpec(
         "zoo.tasks.text_to_image.metrics.inception_score:InceptionScore",
         "zoo.tasks.text_to_image.metrics.precision_recall:PrecisionRecall",
         "zoo.tasks.text_to_image.metrics.scores:RPrecision",
+        "zoo.tasks.text_to_image.metrics.attribute_accuracy:AttributeAccuracy",
     ),
     registries=("zoo.tasks.text_to_image.registry:GENERATORS",),
-    monitors={"val/fd_clip": "min", "val/r_precision": "max"},
+    monitors={"val/fd_clip": "min", "val/r_precision": "max", "val/attribute_accuracy": "max"},
     results=("zoo.tasks.text_to_image.results:RESULTS", "zoo.tasks.text_to_image.results:CONTROLS"),
     commands={
         "generate": Command(

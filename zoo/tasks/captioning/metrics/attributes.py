@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from zoo.data.attributes import Vocabulary
+from zoo.data.attributes import Vocabulary, said_in
 
 
 class CaptionAttributes(Metric):
@@ -40,7 +40,8 @@ class CaptionAttributes(Metric):
         """Take in captions, and what their images show."""
         counts = [0] * len(self.names)
         for caption, shown in zip(captions, attributes, strict=True):
-            said, wanted = self.vocabulary.said(caption, shown), set(shown.values()) - self.vocabulary.unsaid
+            said = said_in(self.vocabulary.mentions(caption), shown)
+            wanted = set(shown.values()) - self.vocabulary.unsaid
             its = (said.words, said.right, len(wanted), len(wanted & said.values), 1, said.contradicts)
             counts = [count + own for count, own in zip(counts, its, strict=True)]
         self.counts += torch.tensor(counts, device=self.counts.device)

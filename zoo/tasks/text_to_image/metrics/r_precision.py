@@ -2,22 +2,27 @@
 
 As Xu et al. (AttnGAN, 2018, arXiv:1711.10485) define it: one true and 99 mismatched prompts, cosine in the
 matcher's space, a hit if the true one comes first. Here the mismatched ones are drawn by a seed, all different from
-each other and from the true one, and a tie is a miss.
+each other and from the true one, and a tie is a miss. Where a folder says what its images show, a mismatched prompt
+also contradicts the image in something to be seen; else it may be as true of it as its own.
 """
 
 import hashlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.attributes import said_in
 from zoo.errors import UserError
+from zoo.tasks.text_to_image.contracts import GenerationTargets
 
 DISTRACTORS = 99
+CANDIDATES = 4  # for each distractor, where some are to be preferred
 FOLDS = 10
 
 
@@ -28,13 +33,17 @@ class Folded(NamedTuple):
     standard_deviation: float
 
 
-def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
+def draw_distractors(
+    texts: Sequence[str], *, contradicts: Callable[[int, int], bool] | None = None, seed: int = 0
+) -> Tensor:
     """Draw, for each prompt, the mismatched ones.
 
     What a prompt draws depends on it, the seed and which others there are, not on their order.
 
     Args:
         texts: The N prompts of a split; one that comes several times counts as one.
+        contradicts: Whether, for two places, the second one's prompt contradicts what the first one's image shows:
+            those that do are taken before all others of the candidates, of which there are four for each wanted.
         seed: Of the draw.
 
     Returns:
@@ -54,9 +63,31 @@ def draw_distractors(texts: Sequence[str], *, seed: int = 0) -> Tensor:
     for row, text in enumerate(texts):
         own = bisect_left(pool, text)
         digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
-        drawn = np.random.default_rng((seed, digest)).choice(len(pool) - 1, number, replace=False)
-        rows[row] = places[drawn + (drawn >= own)]  # all but its own
+        candidates = number if contradicts is None else min(CANDIDATES * number, len(pool) - 1)
+        drawn = np.random.default_rng((seed, digest)).choice(len(pool) - 1, candidates, replace=False)
+        found = places[drawn + (drawn >= own)]  # all but its own
+        rows[row] = found if contradicts is None else _first_of(found.tolist(), partial(contradicts, row), number)
     return torch.from_numpy(rows)
+
+
+def _first_of(places: list[int], chosen: Callable[[int], bool], number: int) -> list[int]:
+    """Give the first of the places that are chosen, then of the others."""
+    found, others = [], []
+    for place in places:
+        (found if chosen(place) else others).append(place)
+        if len(found) == number:
+            break
+    return (found + others)[:number]
+
+
+def mismatched_prompts(targets: GenerationTargets) -> Tensor:
+    """Draw the mismatched prompts of a split: where it says what images show, such as contradict the row's image."""
+    if targets.shown is None or targets.vocabulary is None:
+        return draw_distractors(targets.texts)
+    shown, mentions = targets.shown, [targets.vocabulary.mentions(text) for text in targets.texts]
+    return draw_distractors(
+        targets.texts, contradicts=lambda row, other: said_in(mentions[other], shown[row]).contradicts
+    )
 
 
 def distractor_records(

@@ -1,0 +1,139 @@
+"""Attribute accuracy and mismatched prompts, on a catalogue's images and by features that anybody can compute."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.data.attributes import DETAILS, Vocabulary, said_in
+from zoo.data.catalogue import texts
+from zoo.data.catalogue.categories import render
+from zoo.data.catalogue.products import draw_products
+from zoo.data.images import resize
+from zoo.tasks.text_to_image.contracts import GenerationTargets
+from zoo.tasks.text_to_image.metrics.attribute_accuracy import AttributeAccuracy, Probes, asked_for, attribute_scores
+from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors, mismatched_prompts
+
+CATEGORIES = ("连衣裙", "手机壳", "口红", "双肩包")
+COLOURS = ("红色", "蓝色", "绿色", "黄色")
+
+
+def images(count, split="scorer", **changes):
+    """Plain products of a few categories and colours: features (8 × 8 pixels), and what they show."""
+    from dataclasses import replace
+
+    drawn = itertools.cycle(draw_products(split, 4000, 0))
+    wanted = (
+        each
+        for each in drawn
+        if each.item.category in CATEGORIES and each.item.colour in COLOURS and not each.item.second_colour
+    )
+    pixels, shown = [], []
+    for product in itertools.islice(wanted, count):
+        item = replace(product.item, pattern="纯色", **changes)
+        pixels.append(resize(render(item, product.seed, 32), 8))
+        shown.append(replace(product, item=replace(product.item, pattern="纯色")).attributes)
+    return torch.from_numpy(np.stack(pixels)).flatten(1).float(), shown
+
+
+@pytest.fixture(scope="module")
+def probes():
+    return Probes(*images(240))
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return Vocabulary(texts.words(), texts.UNSAID)
+
+
+def accuracy(probes, features, asked):
+    metric = AttributeAccuracy(probes)
+    metric.update(features, asked)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def test_it_is_the_share_of_what_was_asked_for(probes):
+    features, shown = images(60, "scorer_test")
+    asked = [
+        {kind: value for kind, value in each.items() if place % 3 or kind != "颜色"} for place, each in enumerate(shown)
+    ]
+    metric = AttributeAccuracy(probes)
+    for part in (slice(0, 25), slice(25, 60)):
+        metric.update(features[part], asked[part])
+    found = {name: float(value) for name, value in metric.compute().items()}
+    seen = probes.see(features)
+    right: dict[str, list[bool]] = {}
+    for own, wanted in zip(seen, asked, strict=True):
+        for kind, value in wanted.items():
+            if value in probes.values.get(kind, []):
+                right.setdefault(kind if kind in probes.common else DETAILS, []).append(own[kind] == value)
+    for kind, hits in right.items():
+        assert found[kind] == pytest.approx(100 * sum(hits) / len(hits)), kind
+    everything = [hit for hits in right.values() for hit in hits]
+    assert found["all"] == pytest.approx(100 * sum(everything) / len(everything))
+    assert set(probes.common) >= {"类别", "颜色"}
+
+
+def test_it_falls_where_images_are_of_another_colour_another_category_or_another_prompt(probes):
+    features, shown = images(60, "scorer_test")
+    own = accuracy(probes, features, shown)
+    assert own["类别"] > 90
+    assert own["颜色"] > 90
+    recoloured = accuracy(probes, images(60, "scorer_test", colour="蓝色")[0], shown)
+    blue = np.mean([100 * (each["颜色"] == "蓝色") for each in shown])
+    assert recoloured["颜色"] == pytest.approx(blue, abs=10)
+    assert recoloured["类别"] > 85
+    other = accuracy(probes, images(60, "scorer_test", category="口红", details={})[0], shown)
+    assert other["类别"] == pytest.approx(np.mean([100 * (each["类别"] == "口红") for each in shown]), abs=10)
+    scores = attribute_scores(probes, features, torch.arange(60), list(map(str, shown)), shown, features)
+    assert scores["attribute_accuracy"] == scores["attribute_accuracy_true"] == own["all"]
+    assert scores["attribute_accuracy_shuffled"] < 50 < scores["attribute_accuracy/颜色"]
+
+
+def test_what_was_never_learned_does_not_count_and_nothing_is_no_number(probes):
+    features, _ = images(1, "scorer_test")
+    found = accuracy(probes, features, [{"颜色": "透明", "材质": "丝绸"}])
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_a_prompt_asks_for_what_it_says_of_its_own_image(vocabulary):
+    shown = [{"类别": "连衣裙", "颜色": "红色", "图案": "碎花"}, {"类别": "口红", "颜色": "红色", "图案": "纯色"}]
+    assert asked_for(["大红连衣裙 显瘦", "唇膏 蓝色"], shown, vocabulary)[0] == {"类别": "连衣裙", "颜色": "红色"}
+    assert "颜色" not in asked_for(["大红连衣裙 显瘦", "唇膏 蓝色"], shown, vocabulary)[1]
+
+
+def targets(prompts, shown, vocabulary):
+    rows = [*range(len(prompts))]
+    ids = list(map(str, rows))
+    return GenerationTargets("test", "here", ids, prompts, rows, True, shown=shown, vocabulary=vocabulary)
+
+
+def test_mismatched_prompts_contradict_the_image_that_they_are_held_against(vocabulary):
+    import random
+
+    products = draw_products("test", 400, 0)
+    prompts = list(dict.fromkeys(texts.title(product, random.Random(product.seed)) for product in products))
+    shown = [product.attributes for product in products][: len(prompts)]
+    drawn = mismatched_prompts(targets(prompts, shown, vocabulary))
+    assert drawn.shape == (len(prompts), 99)
+    for row, places in enumerate(drawn.tolist()):
+        assert len({prompts[place] for place in places} | {prompts[row]}) == 100
+        assert all(said_in(vocabulary.mentions(prompts[place]), shown[row]).contradicts for place in places)
+    plain = targets(prompts, None, None)
+    assert torch.equal(mismatched_prompts(plain), draw_distractors(prompts))
+    agree = [
+        not said_in(vocabulary.mentions(prompts[place]), shown[row]).contradicts
+        for row, places in enumerate(draw_distractors(prompts).tolist())
+        for place in places
+    ]
+    assert any(agree)  # drawn blindly, some are as true of the image
+
+
+def test_where_too_few_contradict_the_others_fill_up(vocabulary):
+    prompts = ["红色连衣裙", "红色裙子甲", "红色裙子乙", "蓝色连衣裙"]
+    shown = [{"类别": "连衣裙", "颜色": "红色"}] * 3 + [{"类别": "连衣裙", "颜色": "蓝色"}]
+    drawn = mismatched_prompts(targets(prompts, shown, vocabulary))
+    assert [sorted(places) for places in drawn.tolist()] == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+    assert drawn[0, 0] == 3

@@ -1,0 +1,30 @@
+"""Images spoiled on purpose: what scores are tried on, and what judges of generated images have to bear."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zoo.data.images import resize_batch
+
+Corrupt = Callable[[Tensor, Tensor], Tensor]  # images [B, 3, S, S] uint8, their rows [B]
+
+
+def blurred(images: Tensor, rows: Tensor) -> Tensor:
+    """Made smaller to a quarter of the side, and blown up again."""
+    size = images.shape[-1]
+    return resize_batch(resize_batch(images, size // 4), size)
+
+
+def noised(images: Tensor, rows: Tensor) -> Tensor:
+    """With Gaussian noise of 40 grey levels, by the row."""
+    noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()]
+    return (images + 40 * torch.stack(noise)).round().clamp(0, 255).to(torch.uint8)
+
+
+def noise_alone(images: Tensor, rows: Tensor) -> Tensor:
+    """Nothing but uniform noise, by the row."""
+    drawn = [
+        torch.randint(256, images.shape[1:], generator=torch.Generator().manual_seed(row)) for row in rows.tolist()
+    ]
+    return torch.stack(drawn).to(torch.uint8)
