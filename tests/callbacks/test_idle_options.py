@@ -158,8 +158,6 @@ def test_what_the_data_make_idle_is_said_once_when_training_begins(zoo_main, wor
     flags = (
         "--data.group_size",
         "8",
-        "--data.train_kinds",
-        "[name]",
         "--data.augment_on",
         "worker",
         "--data.flip",
@@ -169,7 +167,6 @@ def test_what_the_data_make_idle_is_said_once_when_training_begins(zoo_main, wor
     assert code == 0
     assert [line for line in err.splitlines() if "no effect" in line] == [
         'data.augment_on "worker" has no effect: auto_augment is false',
-        'data.train_kinds ["name"] has no effect: the data label no kinds of queries',
     ]  # its queries of a colour name several images: they are groups
 
 

@@ -10,8 +10,8 @@ def test_it_says_where_the_data_is_and_what_it_holds(demo_root, capsys):
     assert main(["demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(demo_root)
-    assert "    test   355 images, 346 + 15 queries" in lines
-    assert "CC BY-SA 4.0" in lines[-2]
+    assert "  test         60 images, 30 queries, 60 descriptions, 60 captioned" in lines
+    assert "  scorer       80 images" in "\n".join(lines)
 
 
 def test_it_answers_without_pytorch_when_the_data_is_there(demo_root):

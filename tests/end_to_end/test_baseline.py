@@ -281,8 +281,8 @@ def as_before(exported):
     table.write_bytes(table.read_bytes().replace(b"split,image,text", b"split,picture,text", 1))
 
 
-def demo_words(root):
-    return ["data", "demo", "--root", root]
+def catalogue_words(root):
+    return ["data", "catalogue", root, "--size", "48", "--image_size", "64"]
 
 
 # Formats and names of MUGE's own files, which no redesign renames.
@@ -737,7 +737,7 @@ def test_data_check(tmp_path, muge_root, zoo_process):
     verify("data/check", found)
 
 
-def test_data_demo(tmp_path, zoo_process):
-    code, _, err = zoo_process(tmp_path, *demo_words(tmp_path / "demo"))
+def test_data_catalogue(tmp_path, zoo_process):
+    code, _, err = zoo_process(tmp_path, *catalogue_words(tmp_path / "shop"))
     assert code == 0, err
-    verify("data/demo", hashes(tmp_path / "demo"))
+    verify("data/catalogue", hashes(tmp_path / "shop"))

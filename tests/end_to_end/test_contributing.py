@@ -104,7 +104,7 @@ def test_a_category_is_drawn_named_and_trained_on(patched, tmp_path):
     code, printed = run(
         patched,
         *("-m", "zoo", "fit", "--config", "experiments/clip_demo.yaml", "--config", "experiments/_overlays/smoke.yaml"),
-        *("--runs", tmp_path, "--data.root", tmp_path / "shop", "--data.train_kinds", "null"),
+        *("--runs", tmp_path, "--data.root", tmp_path / "shop"),
         *("--model.image_tower", "timm:test_resnet", "--data.num_workers", 0, "--data.batch_size", 8),
         *("--model.evaluation.complete_labels", "true", "--trainer.limit_val_batches", "1.0"),
     )

@@ -85,7 +85,7 @@ def test_the_data_commands_take_paths_at_home(zoo_main, home):
     words = (f"--table=~/out/{table.name}", "--images=~/out/images", "--on_error=skip")
     assert "not there" not in "".join(map(str, zoo_main("data", "import", "captioning", *words, "~/again")))
     assert "not there" not in "".join(map(str, zoo_main("data", "check", "captioning", "~/data")))
-    assert zoo_main("data", "demo", "--root=$NOT_SET/demo")[0] == 1
+    assert zoo_main("data", "catalogue", "$NOT_SET/shop")[0] == 1
     assert (home / "again").is_dir()
     assert not Path("~").exists()
     assert not Path("$NOT_SET").exists()

@@ -1,8 +1,10 @@
 """``python -m zoo data catalogue``: a shop's products, drawn by rule, for all tasks."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jsonargparse import Namespace
 
     from zoo.core.command import CommandParser
@@ -35,8 +37,15 @@ def make_catalogue(options: "Namespace") -> int:
 
     size = int(options.size) if options.size.isdecimal() else options.size
     made = write_catalogue(options.directory, size=size, image_size=options.image_size)
-    print(options.directory)
-    for split, counts in made["splits"].items():
-        print(f"  {split:<13}" + ", ".join(f"{count:,} {noun}" for noun, count in counts.items()))
-    print("What each image shows: catalogue_SPLIT.jsonl. Matchers that score are trained on scorer/.")
+    print(described(options.directory, made))
     return 0
+
+
+def described(folder: "Path | str", made: dict[str, Any]) -> str:
+    """Say where a catalogue is and what it holds, as ``catalogue.json`` has it."""
+    counts = [
+        f"  {split:<13}" + ", ".join(f"{count:,} {noun}" for noun, count in each.items())
+        for split, each in made["splits"].items()
+    ]
+    told = "What each image shows: catalogue_SPLIT.jsonl. Matchers that score are trained on scorer/."
+    return "\n".join([str(folder), *counts, told])

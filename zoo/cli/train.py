@@ -259,7 +259,7 @@ class ZooCLI(LightningCLI):
     def _check_root(self) -> None:
         """See that a run which goes on, or is scored, finds its data: they may be told from another folder."""
         root = self._get(self.config, "data").init_args.get("root", "auto")
-        if not self.plan.continued or root == "auto" or Path(expanded(root)).is_dir():
+        if not self.plan.continued or root.split("/")[0] == "auto" or Path(expanded(root)).is_dir():
             return
         file = self.plan.folder / "config.yaml"
         if read_config(file)["data"]["init_args"].get("root") == root:

@@ -30,11 +30,17 @@ def resolve_root(root: str) -> Path:
     """The folder that ``root`` means.
 
     Args:
-        root: A path, or ``auto``: ``$MUGE_ROOT``, else ``data/MUGE``, else the embedded data set.
+        root: A path, or ``auto``: ``$MUGE_ROOT``, else ``data/MUGE``, else the embedded data set. ``auto/scorer`` is a
+            folder in it: what the matchers that score are trained on.
 
     Raises:
         UserError: A folder was named, by ``root`` or ``$MUGE_ROOT``, and is not there.
     """
+    if root.startswith("auto/"):
+        folder = resolve_root("auto") / root.removeprefix("auto/")
+        if not folder.is_dir():
+            raise invalid("data.root", root, f"there is no folder {folder}; give one that is there")
+        return folder
     named = root if root != "auto" else os.environ.get("MUGE_ROOT")
     folder = muge_root() if root == "auto" else Path(expanded(root, "data.root"))
     if folder.is_dir():

@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from zoo.core.loaders import resolve_root
 from zoo.data import images
+from zoo.data.formats import write_queries
 from zoo.errors import UserError
 from zoo.tasks.retrieval.data import RetrievalDataModule
 
@@ -60,18 +62,21 @@ def test_a_row_knows_all_images_of_its_query(muge_root):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_positives_are_as_wide_in_every_batch_and_left_out_where_each_query_names_one(demo_root, workers):
-    wide, narrow = (
-        module(demo_root, train_kinds=kinds, batch_size=400, num_workers=workers) for kinds in (["base"], ["name"])
-    )
-    most = max(len(query.item_ids) for query in wide.open("train").queries)
-    assert {batch["positives"].shape for batch in wide.train_dataloader()} == {(400, most)}
+def test_positives_are_as_wide_in_every_batch_and_left_out_where_each_query_names_one(demo_root, tmp_path, workers):
+    wide = module(demo_root, batch_size=100, num_workers=workers)
+    queries = wide.open("train").queries
+    most = max(len(query.item_ids) for query in queries)
+    assert {batch["positives"].shape for batch in wide.train_dataloader()} == {(100, most)}
+    folder = tmp_path / "Multimodal_Retrieval"
+    folder.mkdir()
+    (folder / "MR_train_imgs.tsv").symlink_to(demo_root / "Multimodal_Retrieval" / "MR_train_imgs.tsv")
+    write_queries(folder / "MR_train_queries.jsonl", [replace(each, item_ids=each.item_ids[:1]) for each in queries])
+    narrow = module(tmp_path, batch_size=100, num_workers=workers)
     assert "positives" not in next(iter(narrow.train_dataloader()))
 
 
-@pytest.mark.parametrize("kinds", [None, ["name"]])
-def test_what_is_trained_on_can_be_read_once_each(demo_root, kinds):
-    data = module(demo_root, train_splits=["valid", "test"], train_kinds=kinds, eval_batch_size=100, flip=1.0)
+def test_what_is_trained_on_can_be_read_once_each(demo_root):
+    data = module(demo_root, train_splits=["valid", "test"], eval_batch_size=100, flip=1.0)
     pairs = data.training_pairs()
     dataset = data.train_dataloader().dataset
     rows = [0, 7, len(pairs) - 1]
@@ -102,22 +107,15 @@ def test_a_training_loader_begins_at_its_first_batch(muge_root):
     assert len(list(loader)) == len(loader)
 
 
-def test_only_the_kinds_asked_for_are_trained_on(demo_root):
-    data = module(demo_root, train_kinds=["name"], group_size=6, batch_size=64)
-    kinds = {query.query_id: query.kind for query in data.open("train").queries}
-    pairs = data.train_dataloader().dataset.pairs
-    queries = data.open("train").queries
-    assert {queries[index].kind for index in pairs[:, 0]} == {"name"}
-    assert len(pairs) == sum(kind == "name" for kind in kinds.values())
+def test_pairs_are_related_by_the_query_of_most_images(demo_root):
+    data = module(demo_root, group_size=6, batch_size=64)
+    pairs, queries = data.train_dataloader().dataset.pairs, data.open("train").queries
     related = data.train_dataloader().batch_sampler.groups
-    assert len(set(related.tolist())) < len(pairs) / 2  # variants of an emoji share a group
-    with pytest.raises(UserError, match=r"data\.train_kinds names 'nam': .* kinds base, name\. Did you mean name\?"):
-        module(demo_root, train_kinds=["nam"]).train_dataloader()
-
-
-def test_files_without_kinds_are_trained_on_whole(muge_root):
-    whole, asked = (module(muge_root, train_kinds=kinds).train_dataloader().dataset for kinds in (None, ["name"]))
-    np.testing.assert_array_equal(asked.pairs, whole.pairs)
+    images = data.open("train").images.ids[pairs[:, 1]].tolist()
+    for group, image in zip(related.tolist(), images, strict=True):
+        most = max(len(query.item_ids) for query in queries if image in query.item_ids)
+        assert image in queries[group].item_ids
+        assert len(queries[group].item_ids) == most
 
 
 def test_several_splits_are_trained_on_as_one(muge_root):
@@ -348,6 +346,7 @@ def test_root_auto(tmp_path, monkeypatch, demo_root, capsys):
     monkeypatch.delenv("MUGE_ROOT", raising=False)
     assert resolve_root("auto") == demo_root
     assert "using the embedded images" in capsys.readouterr().err
+    assert resolve_root("auto/scorer") == demo_root / "scorer"
     (tmp_path / "data" / "MUGE").mkdir(parents=True)
     assert str(resolve_root("auto")) == "data/MUGE"
     monkeypatch.setenv("MUGE_ROOT", str(tmp_path))
@@ -355,6 +354,9 @@ def test_root_auto(tmp_path, monkeypatch, demo_root, capsys):
     monkeypatch.setenv("MUGE_ROOT", str(tmp_path / "absent"))
     with pytest.raises(UserError, match=r"\$MUGE_ROOT is .*absent"):
         resolve_root("auto")
+    monkeypatch.setenv("MUGE_ROOT", str(tmp_path))
+    with pytest.raises(UserError, match=r"data\.root is auto/scorer: there is no folder"):
+        resolve_root("auto/scorer")
     with pytest.raises(UserError, match=r"data\.root is nowhere"):
         resolve_root("nowhere")
 

@@ -482,4 +482,4 @@ def test_the_embedded_data_is_read(demo_root):
     targets = data.targets("valid")
     assert targets.has_images
     assert len(targets.rows) == 10
-    assert data.image("valid", 0).shape == (128, 128, 3)
+    assert data.image("valid", 0).shape == (64, 64, 3)

@@ -96,10 +96,8 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
         raise invalid("--image_size", image_size, "give 32 to 1,024 pixels of a side")
     counts = counts_of(size)
     asked = {"size": size, "image_size": image_size}
-    if (root / MADE).is_file():
-        made: dict[str, Any] = read_json(root / MADE)
-        if asked.items() <= made.items():
-            return made
+    if is_whole(root) and asked.items() <= read_json(root / MADE).items():
+        return read_json(root / MADE)
     begun = root / DRAWN / "metadata.json"  # the store's
     same = begun.is_file() and read_json(begun) == asked
     if root.exists() and not same and (root.is_file() or any(root.iterdir())):
@@ -120,10 +118,20 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
     for folder in (root, root / "scorer"):
         for layout in (MULTIMODAL_RETRIEVAL, ECOMMERCE_T2I, ECOMMERCE_IC):
             write_vocabulary(folder / layout.folder, texts.words(), texts.UNSAID)
-    made = {**asked, "splits": splits}
-    write_text(root / MADE, json.dumps(made, indent=2) + "\n")
     shutil.rmtree(root / DRAWN)
+    lengths = {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(root.rglob("*.*"))}
+    made = {**asked, "splits": splits, "bytes": lengths}
+    write_text(root / MADE, json.dumps(made, indent=2) + "\n")
     return made
+
+
+def is_whole(root: Path) -> bool:
+    """Tell whether a folder holds a catalogue, every file of it at its full length."""
+    try:
+        lengths = read_json(root / MADE)["bytes"]
+        return all((root / name).stat().st_size == length for name, length in lengths.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 # --- images ------------------------------------------------------------------------------------------------------

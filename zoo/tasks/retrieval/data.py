@@ -35,7 +35,6 @@ class RetrievalDataModule(MugeDataModule):
         degrade: Probability that a training image is made blurred and noisy, as early generated images are, in [0, 1].
         train_splits: Splits whose pairs are trained on; a scorer of generated images may take all, those of the test
             split where its answers lie beside it.
-        train_kinds: The kinds of queries to train on, where the file labels them (``kind``); by default all.
         group_size: Training pairs of related images, true for one query, that are sampled together, so that they are
             each other's negatives; 1 samples pairs singly.
         submission_schema: Keys and file name of the submission: MUGE's, or Chinese-CLIP's (``text_id, text,
@@ -59,7 +58,6 @@ class RetrievalDataModule(MugeDataModule):
         augment_on: Literal["auto", "device", "worker"] = "auto",
         degrade: float = 0.0,
         train_splits: tuple[Split, ...] = ("train",),
-        train_kinds: list[str] | None = None,
         group_size: int = 1,
         submission_schema: Schema = "muge",
         **shared: Any,
@@ -77,7 +75,6 @@ class RetrievalDataModule(MugeDataModule):
         self.augment_on: Literal["auto", "device", "worker"] = augment_on
         self.degrade = degrade
         self.train_splits = tuple(train_splits)
-        self.train_kinds = train_kinds
         self.group_size = group_size
         self.submission_schema = submission_schema
         self._regroup: Callable[[int], np.ndarray | None] | None = None
@@ -85,9 +82,7 @@ class RetrievalDataModule(MugeDataModule):
     def idle_options(self) -> dict[str, str]:
         """Name the options that have no effect beside the others or on this data; see the base class."""
         idle = {} if self.auto_augment else {"data.augment_on": "auto_augment is false"}
-        training, _, groups = self._training
-        if not any(query.kind is not None for query in training.queries):
-            idle["data.train_kinds"] = "the data label no kinds of queries"
+        groups = self._training[2]
         if len(np.unique(groups)) == len(groups):
             idle["data.group_size"] = "the data label no groups: no query is of two training pairs"
         return idle
@@ -121,11 +116,7 @@ class RetrievalDataModule(MugeDataModule):
         """Return what is trained on: queries and images, ``[P, 2]`` indices of the pairs, ``[P]`` what is related."""
         training = TrainingPairs([self.open(split) for split in self.train_splits])
         pairs = training.pairs()
-        groups = training.groups(pairs)  # of all pairs: queries that are not trained on tell what is related too
-        if self.train_kinds is not None:
-            chosen = training.of_kinds(pairs, self.train_kinds)
-            pairs, groups = pairs[chosen], groups[chosen]
-        return training, pairs, groups
+        return training, pairs, training.groups(pairs)
 
     def training_pairs(self) -> np.ndarray:
         """Return query id and image id of each pair that is trained on, ``[P, 2] int64``, in the order of the rows."""

@@ -19,7 +19,7 @@ from zoo.data.augment_on_device import plan
 from zoo.data.formats import Query, read_queries
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.data.tsv import ImageTsv, JoinedTsv
-from zoo.errors import FileError, UserError, nearest, raise_or_list
+from zoo.errors import FileError, UserError, raise_or_list
 from zoo.tasks.retrieval.contracts import ImageBatch, QueryBatch, RetrievalTargets
 
 Split = Literal["train", "valid", "test"]
@@ -241,21 +241,6 @@ class TrainingPairs:
             first_query += len(split.queries)
             first_image += len(split.images)
         return np.array(pairs, dtype=np.int64)
-
-    def of_kinds(self, pairs: np.ndarray, kinds: list[str]) -> np.ndarray:
-        """Find which pairs' queries are of one of these kinds, or of none: ``[P] bool``.
-
-        Raises:
-            UserError: The file labels its queries, and none with one of these kinds.
-        """
-        known = sorted({query.kind for query in self.queries if query.kind is not None})
-        for kind in kinds:
-            if known and kind not in known:
-                raise UserError(
-                    f"data.train_kinds names {kind!r}: the queries are of the kinds {', '.join(known)}."
-                    f"{nearest(kind, known)}"
-                )
-        return np.array([self.queries[index].kind in (None, *kinds) for index in pairs[:, 0]])
 
     def groups(self, pairs: np.ndarray) -> np.ndarray:
         """Return what each pair's image is related to, ``[P] int64``: the query with the most images that names it."""
