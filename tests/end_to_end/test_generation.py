@@ -15,6 +15,7 @@ from PIL import Image
 
 import zoo
 from zoo.__main__ import main
+from zoo.data.attributes import write_attributes, write_vocabulary
 from zoo.data.formats import write_image_tsv, write_text_tsv
 from zoo.errors import UserError
 from zoo.io import write_json_lines
@@ -27,19 +28,27 @@ COUNTS = {"train": 29, "val": 21, "test": 19}
 
 
 def write_split(folder, split, first):
-    """Images of two random colours, half and half, with different prompts; image lines in another order."""
+    """Images of two random colours, half and half, with different prompts; image lines in another order.
+
+    What images show is written beside them: whether they are light or dark, which their prompts say.
+    """
     random = np.random.default_rng(first)
-    ids, pictures = [], []
+    ids, pictures, shades = [], [], []
     for _ in range(COUNTS[split]):
         pixels = np.empty((40, 40, 3), dtype=np.uint8)
         pixels[:20], pixels[20:] = random.integers(0, 256, (2, 3))
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         pictures.append(buffer.getvalue())
+        shades.append("浅色" if pixels.mean() > 128 else "深色")
         ids.append(random.bytes(16).hex())
     order = random.permutation(len(ids))
     write_image_tsv(folder / f"T2I_{split}.img.tsv", [(ids[place], pictures[place]) for place in order])
-    write_text_tsv(folder / f"T2I_{split}.txt.tsv", [(id_, f"第{first + n}款短裤") for n, id_ in enumerate(ids)])
+    prompts = [(id_, f"第{first + n}款{shade}短裤") for n, (id_, shade) in enumerate(zip(ids, shades, strict=True))]
+    write_text_tsv(folder / f"T2I_{split}.txt.tsv", prompts)
+    shown = [(id_, {"深浅": shade}) for id_, shade in zip(ids, shades, strict=True)]
+    write_attributes(folder, {"val": "valid"}.get(split, split), shown)
+    write_vocabulary(folder, {"深浅": {"浅色": ["浅色"], "深色": ["深色"]}}, ())
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +132,7 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     first, last = numbers(run, 0), numbers(run, last_step(run))
     wanted = {"fd_clip", "kid", "is", "precision_clip", "recall_inception", "r_precision", "r_precision_true", "loss"}
     wanted |= {"r_precision_shuffled", "r_precision_chance", "copied", "nearest_training"}
+    wanted |= {f"attribute_accuracy{which}{kind}" for which in ("", "_true", "_shuffled") for kind in ("", "/深浅")}
     assert {f"val/{name}" for name in wanted} <= first.keys()
     assert {f"val/{name}" for name in wanted} <= last.keys()
     assert "val/fid" not in first  # 21 images, 2,048 features
