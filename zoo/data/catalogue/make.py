@@ -21,7 +21,7 @@ from zoo.data.convert.images import ImageStore, Source
 from zoo.data.formats import Query, write_captions, write_image_tsv, write_queries, write_text_tsv
 from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL, Layout
 from zoo.errors import UserError, invalid
-from zoo.io import expanded, read_json, write_json_lines, write_text
+from zoo.io import expanded, read_json, remove_unfinished, write_json_lines, write_text
 
 CAPTIONS = 5  # of each image
 QUALITY = 90  # of JPEG
@@ -99,6 +99,7 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
     if (root / MADE).is_file():
         made: dict[str, Any] = read_json(root / MADE)
         if asked.items() <= made.items():
+            shutil.rmtree(root / DRAWN, ignore_errors=True)  # there if the call that made it was killed at its end
             return made
     begun = root / DRAWN / "metadata.json"  # the store's
     same = begun.is_file() and read_json(begun) == asked
@@ -106,6 +107,7 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
         raise UserError(
             f"{root} holds something else already: give a folder that is new or empty", argument="DIR", value=str(root)
         )
+    remove_unfinished(root)
     products: dict[str, list[Product]] = {}
     first_id = 100_000
     for split, each in counts.items():
