@@ -76,6 +76,8 @@ def test_it_is_the_same_again_and_goes_on_where_it_stopped(made, tmp_path, monke
         make.write_catalogue(tmp_path / "shop", size=48, image_size=32)
     with (tmp_path / "shop" / ".drawn" / "images.part").open("ab") as file:
         file.write(b"torn")
+    (tmp_path / "shop" / "ECommerce-IC").mkdir()
+    (tmp_path / "shop" / "ECommerce-IC" / ".IC_train.123-0123abcd.tsv").write_bytes(b"begun when it was killed")
     with pytest.raises(UserError, match="holds something else already"):
         make.write_catalogue(tmp_path / "shop", size=48, image_size=64)
     most = 1000
@@ -83,7 +85,9 @@ def test_it_is_the_same_again_and_goes_on_where_it_stopped(made, tmp_path, monke
     images = sum(counts.images for counts in make.counts_of(48).values())
     assert len(added) == len(set(added)) == images
     assert contents(tmp_path / "shop") == contents(made)
+    (made / ".drawn").mkdir()
     assert make.write_catalogue(made, size=48, image_size=32) == json.loads((made / "catalogue.json").read_text())
+    assert not (made / ".drawn").exists()
 
 
 @pytest.mark.parametrize(

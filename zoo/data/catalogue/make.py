@@ -21,7 +21,7 @@ from zoo.data.convert.images import ImageStore, Source
 from zoo.data.formats import Query, write_captions, write_image_tsv, write_queries, write_text_tsv
 from zoo.data.layouts import ECOMMERCE_IC, ECOMMERCE_T2I, MULTIMODAL_RETRIEVAL, Layout
 from zoo.errors import UserError, invalid
-from zoo.io import expanded, read_json, write_json_lines, write_text
+from zoo.io import expanded, read_json, remove_unfinished, write_json_lines, write_text
 
 CAPTIONS = 5  # of each image
 QUALITY = 90  # of JPEG
@@ -97,6 +97,7 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
     counts = counts_of(size)
     asked = {"size": size, "image_size": image_size}
     if is_whole(root) and asked.items() <= read_json(root / MADE).items():
+        shutil.rmtree(root / DRAWN, ignore_errors=True)  # there if the call that made it was killed at its end
         return read_json(root / MADE)
     begun = root / DRAWN / "metadata.json"  # the store's
     same = begun.is_file() and read_json(begun) == asked
@@ -104,6 +105,7 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
         raise UserError(
             f"{root} holds something else already: give a folder that is new or empty", argument="DIR", value=str(root)
         )
+    remove_unfinished(root)
     products: dict[str, list[Product]] = {}
     first_id = 100_000
     for split, each in counts.items():
@@ -118,10 +120,11 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
     for folder in (root, root / "scorer"):
         for layout in (MULTIMODAL_RETRIEVAL, ECOMMERCE_T2I, ECOMMERCE_IC):
             write_vocabulary(folder / layout.folder, texts.words(), texts.UNSAID)
-    shutil.rmtree(root / DRAWN)
-    lengths = {path.relative_to(root).as_posix(): path.stat().st_size for path in sorted(root.rglob("*.*"))}
+    files = [path for path in sorted(root.rglob("*.*")) if path.is_file() and begun.parent not in path.parents]
+    lengths = {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
     made = {**asked, "splits": splits, "bytes": lengths}
     write_text(root / MADE, json.dumps(made, indent=2) + "\n")
+    shutil.rmtree(root / DRAWN)
     return made
 
 

@@ -97,7 +97,7 @@ def draw_item(source: random.Random) -> Item:
     """Draw any item that can be: first its category, then a pattern and colours that go with it and with each other."""
     category = CATEGORIES[source.choice([*CATEGORIES])]
     pattern = source.choice(category.patterns)
-    colour = source.choice([colour for colour, its_pattern in category.looks() if its_pattern == pattern])
+    colour = source.choice([colour for colour in category.colours if colour in PATTERNS[pattern].colours])
     second = None
     if category.second_colours and source.random() < TWO_COLOURS:
         second = source.choice([other for other in category.second_colours if other != colour])

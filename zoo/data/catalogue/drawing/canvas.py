@@ -188,7 +188,7 @@ class Canvas:
         if any(self._offset):
             path = scaled(path, *self._offset, 1)
         path = mirrored(path) if self._is_mirrored else path
-        points = list(points_on(path))
+        points = points_on(path)
         self._points += points
         if margin:
             self._points += [

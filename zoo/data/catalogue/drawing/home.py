@@ -67,7 +67,7 @@ def cushion(c: Canvas) -> None:
             c.line(path, width=1.3)
             c.line(mirrored(path), width=1.3)
         return
-    edge = list(points_on(path))[::2]
+    edge = points_on(path)[::2]
     for point in edge:  # a frill
         c.panel(ellipse(*point, 8.4), c.second, plain=True, edge=0.9)
     c.panel(path)

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 
 Point = tuple[float, float]
 
@@ -65,6 +66,7 @@ def scaled(path: str, x: float, y: float, scale: float) -> str:
     return moved(path, lambda px, py: (x + scale * px, y + scale * py))
 
 
+@lru_cache(maxsize=4096)  # drawings have few paths, and all images the same
 def mirrored(path: str) -> str:
     """Mirror a path at the middle of the canvas, x = 50."""
     return moved(path, lambda x, y: (100 - x, y))
@@ -80,17 +82,19 @@ def moved(path: str, move: Callable[[float, float], Point]) -> str:
     return _POINT.sub(replaced, path)
 
 
-def points_on(path: str) -> Iterator[Point]:
+@lru_cache(maxsize=4096)
+def points_on(path: str) -> tuple[Point, ...]:
     """List points on a path: all corners, and eight of each curve."""
-    at = (0.0, 0.0)
+    at, found = (0.0, 0.0), []
     for step, rest in _STEP.findall(path):
         points = [(float(x), float(y)) for x, y in _POINT.findall(rest)]
         degree = {"Q": 2, "C": 3}.get(step, 1)
         for start in range(0, len(points), degree):
             controls = [at, *points[start : start + degree]]
-            yield from (_between(controls, part / 8) for part in range(1, 8) if degree > 1)
+            found += [_between(controls, part / 8) for part in range(1, 8) if degree > 1]
             at = controls[-1]
-            yield at
+            found.append(at)
+    return tuple(found)
 
 
 def _between(controls: list[Point], part: float) -> Point:
