@@ -1,5 +1,6 @@
 import csv
 import json
+import shlex
 import subprocess
 import sys
 
@@ -41,8 +42,9 @@ def shop(tmp_path):
             rows.append((name, f"也叫第{number}"))
         if number % 10 > 7:
             rows.append((name, f"第{number // 10}种"))
+    rows = [(name, text, name.partition("-")[2]) for name, text in rows]
     with (tmp_path / "pairs.csv").open("w", encoding="utf-8-sig", newline="") as file:
-        csv.writer(file).writerows([("图片", "标题"), *rows])
+        csv.writer(file).writerows([("图片", "标题", "种 类"), *rows])
     return tmp_path
 
 
@@ -143,6 +145,23 @@ def test_what_was_imported_is_exported(shop, capsys):
     with (shop / "pairs.csv").open(encoding="utf-8-sig", newline="") as file:
         assert back == {(row["图片"], row["标题"]) for row in csv.DictReader(file)}
     assert {path.name for path in (shop / "back" / "images").iterdir()} == {name for name, _ in back}
+
+
+def test_what_images_show_goes_there_and_back_by_the_commands_that_are_printed(shop, capsys):
+    assert main([*words(shop, "retrieval"), "--attributes", "种 类"]) == 0
+    assert main(["export", "retrieval", str(shop / "out"), str(shop / "back")]) == 0
+    *_, again = capsys.readouterr().out.splitlines()
+    command = shlex.split(again.replace("NEW_FOLDER", str(shop / "again")).partition("python -m zoo data ")[2])
+    assert main(command) == 0
+    assert (shop / "again" / "attributes.json").read_bytes() == (shop / "out" / "attributes.json").read_bytes()
+    kinds = [json.loads(line)["attributes"] for line in (shop / "again" / "attributes_valid.jsonl").open()]
+    assert kinds
+    assert all(attributes["种 类"].partition(".")[0] in KINDS for attributes in kinds)
+
+
+def test_a_column_that_is_no_attribute_is_an_error(shop, capsys):
+    assert run(["data", *words(shop, "captioning"), "--attributes", "标题"]) == 1
+    assert "--attributes names '标题'; it may name, each once, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["import", "export"])

@@ -280,6 +280,56 @@ def test_every_error_of_captions_is_found_where_it_is_and_nothing_else(tmp_path)
     assert found(folder.write(), ECOMMERCE_IC) == sorted(folder.errors, key=repr)
 
 
+# --- what images show --------------------------------------------------------------------------------------------
+
+
+def with_attributes(root, layout):
+    """A folder that says what its training images show, and their ids."""
+    folder = MAKERS[layout](root)
+    lines = folder.files[layout.path(root, "images", "train").name]
+    ids = [layout.id_type(line.partition(b"\t")[0].decode()) for line, _ in lines]
+    folder.put("attributes_train.jsonl", [record(image_id=id_, attributes={"颜色": "蓝"}) for id_ in ids])
+    folder.put("attributes.json", [record(words={"颜色": {"蓝": ["蓝", "蓝色"]}}, unsaid=[])])
+    return folder, ids
+
+
+@pytest.mark.parametrize("layout", MAKERS, ids=lambda layout: layout.folder)
+def test_every_error_of_attributes_is_found_where_it_is_and_nothing_else(tmp_path, layout):
+    folder, ids = with_attributes(tmp_path, layout)
+    assert found(folder.write(), layout) == []
+    name, other = "attributes_train.jsonl", layout.id_type(999)
+    folder.files[name].pop()
+    folder.spoil(name, 1, lambda _: record(image_id=ids[0]), (ids[0], "wrong_type"))
+    folder.spoil(name, 2, lambda _: record(image_id=ids[1], attributes={"颜色": 5}), (ids[1], "wrong_type"))
+    half = record(image_id=ids[2], attributes={"颜色": "?"}).replace(b"?", b"\\ud83d")
+    folder.spoil(name, 3, lambda _: half, (ids[2], "not_utf8"))
+    folder.spoil(name, 4, lambda line: line[:-3], (ids[3], "malformed_json"))
+    folder.plant(name, record(attributes={}), (None, "missing_key"))
+    folder.plant(name, record(image_id=ids[9], attributes={}), (ids[9], "duplicate_id"))
+    folder.plant(name, record(image_id=other, attributes={}), (other, "no_image"))
+    expected = [*folder.errors, (name, None, ids[-1], "no_attributes")]
+    assert found(folder.write(), layout) == sorted(expected, key=repr)
+
+
+def test_an_id_in_quotes_is_one_error(tmp_path):
+    folder, _ = with_attributes(tmp_path, MULTIMODAL_RETRIEVAL)
+    line = record(image_id="1", attributes={})
+    folder.spoil("attributes_train.jsonl", 1, lambda _: line, ("1", "wrong_type"))
+    assert found(folder.write(), MULTIMODAL_RETRIEVAL) == folder.errors
+    assert not check_folder(tmp_path, MULTIMODAL_RETRIEVAL).can_skip  # scores need what each image shows
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"words": {}}', b'{"words": {"a": {"b": [5]}}, "unsaid": []}'])
+def test_words_for_attributes_that_cannot_be_read_are_an_error(tmp_path, content):
+    folder, _ = with_attributes(tmp_path, ECOMMERCE_IC)
+    del folder.files["attributes.json"]
+    folder.write()
+    if content is not None:
+        (tmp_path / "attributes.json").write_bytes(content)
+    assert found(tmp_path, ECOMMERCE_IC) == [("attributes.json", None, None, "wrong_type")]
+    assert not check_folder(tmp_path, ECOMMERCE_IC).can_skip
+
+
 # --- what is no error ------------------------------------------------------------------------------------------
 
 

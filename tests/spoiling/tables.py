@@ -599,6 +599,7 @@ IMPORT.add(
         *option("image_column", "nope", "", "Image"),
         *option("text_column", "nope", "文本", "0"),
         *option("split_column", "split", "nope", ""),
+        *option("attributes", "nope", "", "text", "image"),
         (more("--imges", "x"), "--imges"),
         (more("--valid"), "--valid"),
         (more("more"), "more"),

@@ -17,9 +17,10 @@ def export_parser() -> "CommandParser":
 
     parser = CommandParser(
         description="Write the images of a folder in MUGE's formats (or Chinese-CLIP's) as files, OUT/images, and a"
-        " table with split, image and text, OUT/pairs.csv, which `data import` reads. Images of an imported folder"
-        " get their old names back, even those that the import re-encoded; others are named by split and id. What a"
-        " test split lacks, the images of a text or the texts of an image, is left empty in the table.",
+        " table with split, image and text, OUT/pairs.csv, which `data import` reads; where the folder says what images"
+        " show, with a column for each kind of attribute too. Images of an imported folder get their old names back,"
+        " even those that the import re-encoded; others are named by split and id. What a test split lacks, the images"
+        " of a text or the texts of an image, is left empty in the table.",
     )
     add_layout(parser)
     parser.add_argument("root", type=str, metavar="DIR", help="The task's folder, or the one that contains it.")
@@ -55,6 +56,8 @@ def export_data(options: "Namespace") -> int:
     for split, counts in report.counts.items():
         lacks = [f"{counts[key]:,} {key.replace('_', ' ')}" for key in ("without_text", "without_image") if counts[key]]
         print(f"  {split:<6} " + ", ".join([f"{counts['rows']:,} rows", *lacks]))
-    sources = ["--images", f"{options.out}/{IMAGES}", "--table", f"{options.out}/{TABLE}"]
-    print(f"To import it again: {typed('data', 'import', options.task, *sources, 'NEW_FOLDER')}")
+    words = ["--images", f"{options.out}/{IMAGES}", "--table", f"{options.out}/{TABLE}", "NEW_FOLDER"]
+    if report.attributes:
+        words += ["--attributes", *report.attributes]
+    print(f"To import it again: {typed('data', 'import', options.task, *words)}")
     return 0

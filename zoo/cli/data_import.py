@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zoo.data.convert.importing import ImportReport
 
 OPTIONS = (
-    *("table", "images", "image_column", "text_column", "split_column"),
+    *("table", "images", "image_column", "text_column", "split_column", "attributes"),
     *("valid", "test", "seed", "max_size", "on_error"),
 )
 
@@ -54,6 +54,16 @@ def import_parser() -> "CommandParser":
             metavar="NAME",
             help=f"The column's name; by default the one called {usual}",
         )
+    parser.add_argument(
+        "--attributes",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="Further columns, each of which says one thing that an image shows, such as 颜色; OUT must stand before."
+        " An empty cell says nothing. They become attributes_SPLIT.jsonl and attributes.json, by which captions are"
+        " scored too.",
+    )
     _add_split_options(parser)
     parser.add_argument(
         "--max_size",
@@ -66,8 +76,9 @@ def import_parser() -> "CommandParser":
         "--on_error",
         choices=["raise", "skip"],
         default="raise",
-        help="Rows with a broken or missing image or no text, and rows whose image or text the split column puts into"
-        " two splits, are listed; raise then writes nothing and exits with 1, skip leaves them out.",
+        help="Rows with a broken or missing image or no text, rows whose image or text the split column puts into two"
+        " splits, and rows whose attributes contradict an earlier row of the image are listed; raise then writes"
+        " nothing and exits with 1, skip leaves them out.",
     )
     return parser
 

@@ -10,9 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from zoo.data.lines import LineReader
+from zoo.data.formats import id_errors, is_unicode
+from zoo.data.json_values import shown as shown_json
+from zoo.data.lines import Found, Id, LineReader
 from zoo.errors import FileError
 from zoo.io import read_json, write_json_lines, write_text
 
@@ -74,28 +76,40 @@ def said_in(mentions: Mentions, shown: Attributes) -> Said:
     )
 
 
-def read_attributes(folder: Path, split: str) -> dict[int | str, Attributes] | None:
+def attributes_path(folder: Path, split: str) -> Path:
+    """Give the path of what is to be seen in the images of a split."""
+    return folder / f"attributes_{split}.jsonl"
+
+
+def attributes_errors(record: dict[str, Any], id_type: type[Id]) -> Found:
+    """Find what is wrong with the line of an image."""
+    yield from id_errors(record, "image_id", id_type)
+    found = record.get("attributes")
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        yield "wrong_type", f'attributes is {shown_json(found)}; write what the image shows: {{"KIND": "VALUE", …}}'
+    elif not is_unicode("".join([*found, *found.values()])):
+        yield "not_utf8", "attributes has half of a surrogate pair (\\ud800 to \\udfff); write the whole character"
+
+
+def read_attributes(folder: Path, split: str) -> dict[Id, Attributes] | None:
     """Read what is to be seen in the images of a split, by their ids; None: the folder does not say.
 
     Raises:
         FileError: A line is not as it must be, or an id comes twice.
     """
-    path = folder / f"attributes_{split}.jsonl"
+    path = attributes_path(folder, split)
     if not path.is_file():
         return None
     reader = LineReader(path, noun="image")
-    found: dict[int | str, Attributes] = {}
+    found: dict[Id, Attributes] = {}
     for line, told, record in reader.records():
-        shown = record.get("attributes")
-        if told is None or not isinstance(shown, dict) or not all(isinstance(value, str) for value in shown.values()):
-            wanted = '{"image_id": …, "attributes": {"KIND": "VALUE", …}}'
-            reader.report("wrong_type", f"write an image's id and what it shows: {wanted}", line, told)
-        elif reader.claim(line, told):
-            found[told] = shown
+        reader.report_all(attributes_errors(record, int if isinstance(told, int) else str), line, told)
+        reader.claim(line, record["image_id"])
+        found[record["image_id"]] = record["attributes"]
     return found
 
 
-def attributes_of(folder: Path, split: str, ids: Sequence[int | str]) -> list[Attributes] | None:
+def attributes_of(folder: Path, split: str, ids: Sequence[Id]) -> list[Attributes] | None:
     """Give what is to be seen in each image of a split; None: the folder does not say.
 
     Args:
@@ -111,8 +125,8 @@ def attributes_of(folder: Path, split: str, ids: Sequence[int | str]) -> list[At
         return None
     lacking = [id_ for id_ in ids if id_ not in shown]
     if lacking:
-        file = folder / f"attributes_{split}.jsonl"
-        raise FileError(f"{len(lacking)} images have no line, {lacking[0]} the first: add them", file=file)
+        message = f"{len(lacking)} images have no line, {lacking[0]} the first: add them"
+        raise FileError(message, file=attributes_path(folder, split))
     return [shown[id_] for id_ in ids]
 
 
@@ -133,13 +147,14 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         contents = read_json(path)
         return Vocabulary(contents["words"], contents["unsaid"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise FileError('write {"words": {"KIND": {"VALUE": ["WORD", …]}}, "unsaid": []}', file=path) from None
+        message = 'is not there, or of another form; write {"words": {"KIND": {"VALUE": ["WORD", …]}}, "unsaid": []}'
+        raise FileError(message, file=path, kind="wrong_type") from None
 
 
-def write_attributes(folder: Path, split: str, attributes: Iterable[tuple[int | str, Attributes]]) -> None:
+def write_attributes(folder: Path, split: str, attributes: Iterable[tuple[Id, Attributes]]) -> None:
     """Write what is to be seen in the images of a split, atomically."""
     records = ({"image_id": id_, "attributes": dict(seen)} for id_, seen in attributes)
-    write_json_lines(folder / f"attributes_{split}.jsonl", records)
+    write_json_lines(attributes_path(folder, split), records)
 
 
 def write_vocabulary(folder: Path, words: Mapping[str, Mapping[str, Collection[str]]], unsaid: Iterable[str]) -> None:

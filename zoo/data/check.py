@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.data.attributes import WORDS, attributes_path, read_vocabulary
 from zoo.data.check_files import DataFile
 from zoo.data.layouts import SPLITS, Layout, find_task_folder
 from zoo.data.lines import HARMLESS, Kind
@@ -26,11 +27,12 @@ class CheckedSplit(NamedTuple):
     images: DataFile | None
     texts: DataFile
     answers: DataFile | None
+    attributes: DataFile | None
 
     @property
     def files(self) -> list[DataFile]:
         """Those that there are or should be."""
-        return [file for file in (self.images, self.texts, self.answers) if file is not None]
+        return [file for file in (self.images, self.texts, self.answers, self.attributes) if file is not None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Report:
     def can_skip(self) -> bool:
         """Whether rows are wrong that a training could leave out, and others left of each file."""
         skipped = any(error.line and error.kind not in HARMLESS for error in self.errors)
-        return skipped and all(file.num_fine for file in self.files if file.num_lines)
+        left = all(file.num_fine for file in self.files if file.num_lines)
+        return skipped and left and all(file.can_skip or not file.listed for file in self.files)
 
     def summary(self) -> dict[str, Any]:
         """Count by file and kind, also the lines that are fine; of ``crlf``, which is listed once, its lines."""
@@ -99,6 +102,8 @@ def check_folder(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for split in splits:
             _scan(split, layout, pool)
+    if any(split.attributes for split in splits):
+        files.append(_scan_vocabulary(folder))
     for parts in ([split.images for split in splits], [split.texts for split in splits]):
         _check_across([file for file in parts if file is not None])
     return Report(layout, folder, files)
@@ -106,18 +111,20 @@ def check_folder(
 
 def _open(folder: Path, layout: Layout, split: str) -> CheckedSplit:
     images, texts, answers = layout.find(folder, split)
+    attributes = attributes_path(folder, split)
     has_images = images.exists() or split not in layout.without_images
     return CheckedSplit(
         split,
         DataFile(images, noun="image", id_type=layout.id_type) if has_images else None,
         DataFile(texts, noun=layout.noun, id_type=layout.id_type),
         DataFile(answers, noun=layout.noun, id_type=layout.id_type) if answers else None,
+        DataFile(attributes, noun="image", id_type=layout.id_type) if attributes.is_file() else None,
     )
 
 
 def _scan(split: CheckedSplit, layout: Layout, pool: Executor) -> None:
     """Read a split's files, and hold them against each other."""
-    images, texts, answers = split.images, split.texts, split.answers
+    images, texts, answers, attributes = split.images, split.texts, split.answers, split.attributes
     if images:
         images.scan_images(pool)
     for file in filter(None, (texts, answers)):
@@ -131,6 +138,24 @@ def _scan(split: CheckedSplit, layout: Layout, pool: Executor) -> None:
     if layout.names_images and answers and answers.rows and texts.rows:
         _check_partners(texts, answers, "no_answer")
         _check_partners(answers, texts, "no_query")
+    if attributes:
+        attributes.scan_attributes()
+        if images and images.rows and attributes.rows:
+            _check_partners(attributes, images, "no_image")
+            for id in images.first_lines:
+                if id not in attributes.first_lines:
+                    attributes.report("no_attributes", "has no line; write one, {} where it shows nothing", id=id)
+
+
+def _scan_vocabulary(folder: Path) -> DataFile:
+    """See that the words for the values of attributes can be read."""
+    words = DataFile(folder / WORDS, noun="word", id_type=str)
+    words.can_skip = False
+    try:
+        read_vocabulary(folder)
+    except FileError as error:
+        words.listed.append(error)
+    return words
 
 
 # --- what lines and files have to do with each other -----------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.data import images
+from zoo.data.attributes import attributes_errors
 from zoo.data.layouts import Layout
 from zoo.data.lines import Id, ImageLine, Kind, LineReader, as_id
 from zoo.errors import FileError
@@ -46,6 +47,7 @@ class DataFile(LineReader):
         self.id_type = id_type
         self.on_texts: Callable[[tuple[str, ...]], None] = lambda _: None  # called with the texts of each line
         self.rows: list[Row] = []
+        self.can_skip = True  # whether a training can leave out lines of it
 
     @property
     def num_fine(self) -> int:
@@ -81,6 +83,16 @@ class DataFile(LineReader):
             self.on_texts(row.texts)
             digest = None if layout.labels else _digest(row.texts)
             self.rows.append(Row(row.line, row.id, digest, row.image_ids))
+
+    def scan_attributes(self) -> None:
+        """Read a file of what images show."""
+        self.can_skip = False
+        for line, told, record in self.records():
+            self.report_all(attributes_errors(record, self.id_type), line, told)
+            id = as_id(told, self.id_type)
+            if id is not None:
+                self.claim(line, id)
+            self.rows.append(Row(line, id))
 
     def scan_images(self, pool: Executor) -> None:
         """Read a file of images, and decode every one whole.

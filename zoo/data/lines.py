@@ -39,6 +39,7 @@ Kind = Literal[
     "dangling_id",  # a query names an image that is not there
     "no_image",  # of a query, a description or a caption
     "no_text",  # of an image
+    "no_attributes",  # of an image, where the others have some
     "no_answer",
     "no_query",  # of an answer
     "no_prediction",

@@ -64,6 +64,32 @@ def test_an_import_comes_back_with_its_names_and_texts(tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_images_show_comes_back(tmp_path, layout):
+    rows = [
+        ("train", "a.jpg", "短裤", '"红",\n绿', ""),
+        ("train", "a.jpg", "短裙", "", "5"),
+        ("valid", "b.jpg", "上衣", "", ""),
+        ("test", "c.jpg", "袜子", "红", "6"),
+    ]
+    (tmp_path / "shop" / "images").mkdir(parents=True)
+    for name, colour in (("a.jpg", "red"), ("b.jpg", "blue"), ("c.jpg", "green")):
+        (tmp_path / "shop" / "images" / name).write_bytes(picture(colour))
+    with (tmp_path / "shop" / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("split", "image", "text", "颜色", "码"), *rows])
+
+    def imported(folder):
+        table, images = tmp_path / folder / "pairs.csv", tmp_path / folder / "images"
+        options = ImportOptions(layout=layout, images=images, table=table, attributes=["颜色", "码"])
+        out = import_folder(tmp_path / f"{folder}-imported", options).folder
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+    before = imported("shop")
+    assert export_folder(tmp_path / "shop-imported", tmp_path / "back", layout=layout).attributes == ("颜色", "码")
+    assert imported("back") == before
+    assert {f"attributes_{split}.jsonl" for split in ("train", "valid", "test")} < set(before)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_muge_there_and_back_is_the_same(muge_root, tmp_path, layout):
     """Export, import, export: images may be called otherwise, and nothing else."""
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from zoo.data import images
+from zoo.data.attributes import read_attributes
 from zoo.data.check import check_folder
 from zoo.data.convert import importing
 from zoo.data.convert.images import prepare
@@ -53,7 +54,8 @@ class Shop:
         self.lines += [f"{name},{text},{split}" if split else f"{name},{text}" for text in texts]
 
     def get(self, layout, out="out", **options):
-        header = "image,text,split" if self.lines[0].count(",") == 2 else "image,text"
+        names = ("image", "text", "split", *options.get("attributes", ()))
+        header = ",".join(names[: self.lines[0].count(",") + 1])
         (self.root / "pairs.csv").write_text("\n".join([header, *self.lines]) + "\n")
         options = {"images": self.root / "images", "table": self.root / "pairs.csv", **options}
         return import_folder(self.root / out, ImportOptions(layout=layout, **options))
@@ -174,6 +176,75 @@ def test_a_table_may_hold_the_images(tmp_path, monkeypatch):
     ]
     names = [json.loads(line)["names"] for line in (tmp_path / "out" / "ids.jsonl").read_text().splitlines()]
     assert names == [["a.jpg"], ["a-2.jpg"]]  # two images, the first with two texts
+
+
+# --- attributes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(shop):
+    """Four images, whose rows tell colour and pattern, or the one, or nothing."""
+    shop.add("a.jpg", "短裤", split="train,红色,条纹")
+    shop.add("a.jpg", "红色短裤", split="train,,")
+    shop.add("b.jpg", "裙子", split="train,蓝色,")
+    shop.add("c.jpg", "上衣", split="valid,,")
+    shop.add("d.jpg", "袜子", split="test,红色,波点")
+    return shop
+
+
+KINDS = ["颜色", "图案"]
+
+
+def shown(folder, split):
+    """What the images of a split show, by the first of their names."""
+    lines = map(json.loads, (folder / "ids.jsonl").read_text().splitlines())
+    names = {line["image_id"]: line["names"][0] for line in lines}
+    return {names[id_]: attributes for id_, attributes in read_attributes(folder, split).items()}
+
+
+@pytest.mark.parametrize("layout", [MULTIMODAL_RETRIEVAL, ECOMMERCE_T2I, ECOMMERCE_IC])
+def test_what_images_show_is_written_for_each(told, layout):
+    assert told.get(layout, attributes=KINDS).errors == []
+    out = told.root / "out"
+    assert shown(out, "train") == {"a.jpg": {"颜色": "红色", "图案": "条纹"}, "b.jpg": {"颜色": "蓝色"}}
+    assert shown(out, "valid") == {"c.jpg": {}}
+    assert shown(out, "test") == {"d.jpg": {"颜色": "红色", "图案": "波点"}}
+    for split in ("train", "valid", "test"):
+        assert (
+            list(read_attributes(out, split)) == ImageTsv(layout.find(out, split).images, layout.id_type).ids.tolist()
+        )
+    assert json.loads((out / "attributes.json").read_text()) == {
+        "words": {"颜色": {"红色": ["红色"], "蓝色": ["蓝色"]}, "图案": {"条纹": ["条纹"], "波点": ["波点"]}},
+        "unsaid": [],
+    }
+    assert check_folder(out, layout).errors == []
+
+
+def test_nothing_is_written_of_attributes_that_nobody_names(shop):
+    shop.add("a.jpg", "短裤", split="train")
+    shop.get(ECOMMERCE_IC)
+    assert not list((shop.root / "out").glob("attributes*"))
+
+
+def test_each_row_of_an_image_may_tell_something_else(shop):
+    """Under whatever name, and also where it repeats image and text of another."""
+    shop.add("a.jpg", "短裤", data=encoded(0), split="train,红色,")
+    shop.add("a.jpg", "短裤", data=encoded(0), split="train,红色,条纹")
+    shop.add("b.jpg", "短裤", data=encoded(0), split="train,,条纹")
+    assert shop.get(ECOMMERCE_IC, attributes=KINDS).errors == []
+    assert shown(shop.root / "out", "train") == {"a.jpg": {"颜色": "红色", "图案": "条纹"}}
+
+
+def test_a_row_that_contradicts_an_earlier_one_is_an_error(told):
+    told.add("e.jpg", "短裙", data=(told.root / "images" / "b.jpg").read_bytes(), split="train,红色,格子")
+    told.add("b.jpg", "长裙", split="train,蓝色,波点")
+    (error,) = told.get(ECOMMERCE_IC, attributes=KINDS).errors
+    assert (error.file, error.line) == (str(told.root / "pairs.csv"), 7)
+    assert error.message.startswith("e.jpg: '颜色' is '红色', but '蓝色' on line 4, which is of this image too; write ")
+    report = told.get(ECOMMERCE_IC, attributes=KINDS, on_error="skip")
+    assert report.counts["train"] == {"images": 2, "texts": 4, "pairs": 4}
+    assert shown(told.root / "out", "train")["b.jpg"] == {"颜色": "蓝色", "图案": "波点"}
+    assert "格子" not in (told.root / "out" / "attributes.json").read_text()
 
 
 # --- images ----------------------------------------------------------------------------------------------------

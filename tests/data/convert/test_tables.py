@@ -18,7 +18,7 @@ def written(path, content, encoding="utf-8"):
 def rows(path, columns=COLUMNS):
     """Line, image, text and split of each row; the table must have no errors."""
     errors = []
-    found = [tuple(row) for row in read_rows(open_table(path), columns, errors)]
+    found = [row[:4] for row in read_rows(open_table(path), columns, errors)]
     assert errors == []
     return found
 
@@ -218,6 +218,35 @@ def test_columns_that_cannot_be_told_are_an_error(columns, given, message):
         choose_columns(table_of(*columns), **given)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "wrong"),
+    [
+        (["颜色", "颜"], "颜"),
+        (["image"], "image"),
+        (["text", "颜色"], "text"),
+        (["split"], "split"),
+        (["颜色", "图案", "颜色"], "颜色"),
+    ],
+)
+def test_attributes_are_further_columns_each_once(attributes, wrong):
+    with pytest.raises(UserError) as caught:
+        choose_columns(table_of("image", "text", "split", "颜色", "图案"), attributes=attributes)
+    assert (caught.value.argument, caught.value.value) == ("--attributes", wrong)
+    assert caught.value.valid == ("颜色", "图案")
+
+
+def test_a_column_of_splits_that_is_not_read_may_say_what_images_show():
+    columns = choose_columns(table_of("image", "text", "split"), by_shares=True, attributes=["split"])
+    assert (columns.split, columns.attributes) == (None, ("split",))
+
+
+def test_images_are_no_attributes(tmp_path):
+    table = open_table(parquet(tmp_path / "a.parquet", image=[b"abc"], text=["红"], icon=[b"abc"], 颜色=["红"]))
+    with pytest.raises(UserError) as caught:
+        choose_columns(table, attributes=["icon"])
+    assert caught.value.valid == ("颜色",)
+
+
 # --- rows --------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +298,45 @@ def test_what_is_no_text_is_an_error_of_its_line(tmp_path, text):
 def test_numbers_are_texts(tmp_path):
     path = written(tmp_path / "a.jsonl", '{"image": "a.jpg", "text": [5, 1.5]}\n')
     assert [row[2] for row in rows(path)] == ["5", "1.5"]
+
+
+SHOWING = Columns("image", "text", None, ("颜色", "码"))
+
+
+def shown(path):
+    """The attributes of each row; the table must have no errors."""
+    errors = []
+    found = [row.attributes for row in read_rows(open_table(path), SHOWING, errors)]
+    assert errors == []
+    return found
+
+
+def test_an_empty_cell_is_no_attribute(tmp_path):
+    path = written(tmp_path / "a.csv", 'image,text,颜色,码\na.jpg,裤," 红\n色 ",5\nb.jpg,裙,,　\n')
+    assert shown(path) == [{"颜色": "红 色", "码": "5"}, {}]
+
+
+def test_numbers_are_attributes(tmp_path):
+    sizes = ["5", "1.5", "null", "NaN", '""']
+    lines = [f'{{"image": "a.jpg", "text": ["裤", "裙"], "码": {size}}}' for size in sizes]
+    path = written(tmp_path / "a.jsonl", "\n".join(['{"image": "a.jpg", "text": "裤", "颜色": "红"}', *lines]))
+    twice = [{"码": "5"}] * 2 + [{"码": "1.5"}] * 2 + [{}] * 6
+    assert shown(path) == [{"颜色": "红"}, *twice]
+
+
+def test_attributes_may_stand_in_parquet(tmp_path):
+    columns = {"image": ["a.jpg", "b.jpg"], "text": ["裤", "裙"], "颜色": ["红", None], "码": [None, 5]}
+    assert shown(parquet(tmp_path / "a.parquet", **columns)) == [{"颜色": "红"}, {"码": "5"}]
+
+
+@pytest.mark.parametrize("value", ["true", '["红"]', "[]", '{"zh": "红"}', '"\\ud83d"'])
+def test_what_is_no_text_is_no_attribute(tmp_path, value):
+    lines = [
+        '{"image": "a.jpg", "text": "裤", "颜色": "红", "码": 1}',
+        f'{{"image": "a.jpg", "text": "裙", "颜色": {value}}}',
+    ]
+    (error,) = errors(written(tmp_path / "a.jsonl", "\n".join(lines)), SHOWING)
+    assert error.startswith(("2: '颜色' holds a ", "2: half of a surrogate pair"))
 
 
 def test_a_key_twice_in_one_object_is_an_error_of_its_line(tmp_path):

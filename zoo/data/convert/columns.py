@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from zoo.data.attributes import Attributes
 from zoo.data.convert.tables import Table
 from zoo.data.formats import is_unicode
 from zoo.errors import FileError, UserError, nearest
@@ -36,6 +37,7 @@ class Row(NamedTuple):
     image: str  # the image's path as the table has it
     text: str  # on one line, without outer white space
     split: str | None  # train, valid or test; None: the table does not say
+    attributes: Attributes  # of the image; without those that the table leaves empty
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Columns:
     image: str
     text: str
     split: str | None
+    attributes: tuple[str, ...] = ()
 
 
 def choose_columns(
@@ -53,6 +56,7 @@ def choose_columns(
     image: str | None = None,
     text: str | None = None,
     split: str | None = None,
+    attributes: Sequence[str] = (),
     by_shares: bool = False,
 ) -> Columns:
     """Find the columns of a table.
@@ -62,6 +66,7 @@ def choose_columns(
         image: The column of images; None: the one that is called as they usually are.
         text: The column of texts; None as above.
         split: The column of splits; None as above, and then there may be none.
+        attributes: Further columns, of what an image shows.
         by_shares: No column of splits is looked for.
 
     Raises:
@@ -69,9 +74,21 @@ def choose_columns(
     """
     found_image = _choose(table, "image", image, IMAGE_NAMES)
     found_text = _choose(table, "text", text, TEXT_NAMES)
-    if split is None and by_shares:
-        return Columns(found_image, found_text, None)
-    return Columns(found_image, found_text, _choose(table, "split", split, SPLIT_NAMES, is_optional=True) or None)
+    found_split = None
+    if split is not None or not by_shares:
+        found_split = _choose(table, "split", split, SPLIT_NAMES, is_optional=True) or None
+    taken = (found_image, found_text, found_split)
+    others = tuple(name for name in table.columns if name not in taken and not table.holds_images(name))
+    for place, name in enumerate(attributes):
+        if name not in others or name in attributes[:place]:
+            raise UserError(
+                f"--attributes names {name!r}; it may name, each once, the columns that {table.path} has beside those"
+                f" of images, texts and splits: {', '.join(others) or 'there are none'}.",
+                argument="--attributes",
+                value=name,
+                valid=others,
+            )
+    return Columns(found_image, found_text, found_split, tuple(attributes))
 
 
 def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *, is_optional: bool = False) -> str:
@@ -98,30 +115,34 @@ def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *,
 
 
 def read_rows(table: Table, columns: Columns, errors: list[FileError]) -> list[Row]:
-    """Read images' paths and texts; a list of texts becomes as many rows.
+    """Read images' paths, texts and attributes; a list of texts becomes as many rows.
 
     Args:
         table: The table.
         columns: Its columns.
-        errors: Where rows are listed that lack an image or a text or whose split is unknown; those are left out.
+        errors: Where rows are listed that lack an image or a text, whose split is unknown, or which hold no text where
+            one belongs; those are left out.
     """
     rows: list[Row] = []
     holds_images = table.holds_images(columns.image)
-    names = [name for name in (columns.image, columns.text, columns.split) if name]
+    names = [name for name in (columns.image, columns.text, columns.split, *columns.attributes) if name]
     for line, record in table.records(names, errors):
         texts = record.get(columns.text)
         image = _cell(record.get(columns.image)) or (f"row{line}" if holds_images else "")
         split = _cell(record.get(columns.split)) if columns.split else ""
-        found = [Row(line, image, _cell(text), _SPLIT_OF.get(split.casefold())) for text in _as_list(texts)]
+        cells = {kind: record.get(kind) for kind in columns.attributes}
+        attributes = {kind: value for kind, cell in cells.items() if (value := _cell(cell))}
+        found = [Row(line, image, _cell(text), _SPLIT_OF.get(split.casefold()), attributes) for text in _as_list(texts)]
         wrong = ""
-        strange = [cell for cell in _as_list(texts) if isinstance(cell, bool | dict | list | bytes)]
+        of_texts = [*((columns.text, cell) for cell in _as_list(texts)), *cells.items()]
+        strange = [(name, cell) for name, cell in of_texts if isinstance(cell, bool | dict | list | bytes)]
         if not image:
             wrong = f"no image under {columns.image!r}; write its path below --images"
         elif strange:
-            wrong = f"{columns.text!r} holds a {type(strange[0]).__name__}; write a text"
+            wrong = f"{strange[0][0]!r} holds a {type(strange[0][1]).__name__}; write a text"
         elif not all(row.text for row in found):
             wrong = f"no text under {columns.text!r}; write it, or take the line out"
-        elif not all(is_unicode(row.text + image) for row in found):
+        elif not all(is_unicode("".join((row.text, image, *attributes.values()))) for row in found):
             wrong = "half of a surrogate pair (\\ud800 to \\udfff); write the whole character"
         elif columns.split and found[0].split is None:
             wrong = f"{columns.split!r} is {split!r}; write train, valid or test"

@@ -5,13 +5,13 @@ import hashlib
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
 from urllib.parse import quote
 
 from zoo.data import images
+from zoo.data.attributes import Attributes, read_attributes
 from zoo.data.convert.importing import IDS
 from zoo.data.layouts import SPLITS, Layout, find_task_folder
 from zoo.data.lines import Id, LineReader
@@ -30,10 +30,12 @@ class ExportReport:
 
     Attributes:
         folder: Where it is.
+        attributes: The columns of what images show.
         counts: Of each split: ``rows`` of the table, and among them those ``without_text`` and ``without_image``.
     """
 
     folder: Path
+    attributes: tuple[str, ...] = ()
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -55,7 +57,8 @@ def export_folder(
     """Write ``images``, a folder of files, and ``pairs.csv`` with split, image and text; whole, or not at all.
 
     Images have the names that an import noted, else their split and id. An image without a text and a text without
-    an image, as test splits have them, are rows with an empty cell.
+    an image, as test splits have them, are rows with an empty cell. Where the folder says what images show, the table
+    has a column more for each kind of attribute.
 
     Args:
         root: The folder, or its parent.
@@ -89,17 +92,19 @@ def export_folder(
         if files.images.exists() or split not in layout.without_images
     }
     total = sum(map(len, tsvs.values()))
-    report = ExportReport(out)
+    shown = {split: read_attributes(folder, split) or {} for split in splits}
+    kinds = tuple(dict.fromkeys(kind for of in shown.values() for attributes in of.values() for kind in attributes))
+    report = ExportReport(out, kinds)
     written = out.with_name(f".{out.name}.export")
     shutil.rmtree(written, ignore_errors=True)
     try:
         image_files = _Files(written / IMAGES, _old_names(folder), on_written=lambda done: on_progress(done, total))
         with (written / TABLE).open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(COLUMNS)
+            table = csv.DictWriter(file, (*COLUMNS, *kinds), lineterminator="\n")
+            table.writeheader()
             for split, files in splits.items():
                 texts = _read_texts(files.answers or files.texts, layout)
-                report.counts[split] = _write_split(split, tsvs.get(split), texts, image_files, table)
+                report.counts[split] = _write_split(split, tsvs.get(split), texts, shown[split], image_files, table)
         os.replace(written, out)
     finally:
         shutil.rmtree(written, ignore_errors=True)
@@ -135,12 +140,19 @@ class _Files:
         return name
 
 
-def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, image_files: _Files, table: Any) -> dict[str, int]:
+def _write_split(
+    split: str,
+    tsv: ImageTsv | None,
+    texts: _Texts,
+    shown: Mapping[Id, Attributes],
+    image_files: _Files,
+    table: "csv.DictWriter[str]",
+) -> dict[str, int]:
     """Write the images of a split, with a row for each text; gives the counts of rows."""
     counts = {"rows": 0, "without_text": 0, "without_image": 0}
 
-    def add(image: str, text: str) -> None:
-        table.writerow((split, image, text))
+    def add(image: str, text: str, attributes: Attributes) -> None:
+        table.writerow({**attributes, "split": split, "image": image, "text": text})
         counts["rows"] += 1
         counts["without_text"] += not text
         counts["without_image"] += not image
@@ -152,15 +164,15 @@ def _write_split(split: str, tsv: ImageTsv | None, texts: _Texts, image_files: _
         except UserError as error:
             raise tsv.error(row, str(error), kind="bad_image") from None
         for text in texts.by_image.pop(image_id, None) or [""]:
-            add(name, text)
+            add(name, text, shown.get(image_id, {}))
     if tsv is not None and texts.by_image:
         missing = next(iter(texts.by_image))
         message = "is not here, and a text is about it; `data check` lists all such"
         raise FileError(message, file=tsv.path, id=missing, noun="image", kind="no_image")
     for text in (text for found in texts.by_image.values() for text in found):
-        add("", text)
+        add("", text, {})
     for text in texts.alone:
-        add("", text)
+        add("", text, {})
     return counts
 
 

@@ -7,12 +7,13 @@ to splits and the folder is written beside its place and renamed. An interrupted
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
+from zoo.data.convert.attributes import TableAttributes
 from zoo.data.convert.columns import Row, choose_columns, read_rows
 from zoo.data.convert.images import ImageStore, Source, read_images
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
@@ -37,6 +38,7 @@ class ImportOptions:
         image_column: Of paths, or of images; None: as it is usually called.
         text_column: None as above.
         split_column: Of train, valid and test; None as above, and where there is none images are assigned.
+        attributes: Further columns, of what an image shows; empty: what images show is not written.
         valid: The share of the images to validate on, 0 to 1; given, images are assigned whatever the table has.
         test: The share to test on; as above.
         seed: Of dealing out.
@@ -50,6 +52,7 @@ class ImportOptions:
     image_column: str | None = None
     text_column: str | None = None
     split_column: str | None = None
+    attributes: Sequence[str] = ()
     valid: float | None = None
     test: float | None = None
     seed: int = 0
@@ -149,6 +152,7 @@ def import_folder(
         image=options.image_column,
         text=options.text_column,
         split=options.split_column,
+        attributes=options.attributes,
         by_shares=options.by_shares,
     )
     report = ImportReport(out, notes=table.notes)
@@ -157,8 +161,9 @@ def import_folder(
         images = _held_images(table, columns.image, rows)
     else:
         images = _image_files(table, rows, options.images, report.errors)
+    shown = TableAttributes(columns.attributes)
     with ImageStore(work, {"version": 1, **images.origin, "max_size": options.max_size}) as store:
-        pairs = _read(images, store, table, report, max_size=options.max_size, on_progress=on_progress)
+        pairs = _read(images, store, table, shown, report, max_size=options.max_size, on_progress=on_progress)
         splits: dict[str, list[Pair]] = {}
         if columns.split:
             splits = split_by_column(pairs, report.errors, joined=layout.joined, labels=layout.labels, table=table.path)
@@ -174,7 +179,7 @@ def import_folder(
             raise UserError(
                 f"{table.path} has no row that can be taken.{first}", argument="--table", value=str(table.path)
             )
-        _write(out, layout, {name: part for name, part in splits.items() if part}, store, on_progress)
+        _write(out, layout, {name: part for name, part in splits.items() if part}, shown, store, on_progress)
     shutil.rmtree(work)
     report.counts.update({name: _count(part) for name, part in splits.items() if part})
     report.notes.extend(
@@ -267,12 +272,13 @@ def _read(
     images: _Images,
     store: ImageStore,
     table: Table,
+    shown: TableAttributes,
     report: ImportReport,
     *,
     max_size: int | None,
     on_progress: Progress,
 ) -> list[Pair]:
-    """Bring the images into the store; the rows whose image is there, each pair once."""
+    """Bring the images into the store; the rows whose image is there and shows what they say, each pair once."""
     if len(store):
         report.notes.append(f"{len(store):,} images had been read before, and were kept.")
     broken: dict[str, str] = {}
@@ -281,20 +287,30 @@ def _read(
             broken[source.key] = wrong
         on_progress("Reading images", done, images.num_sources)
     pairs: dict[tuple[str, str, str | None], Pair] = {}
+    repeated = 0
     for key, row in images.rows:
         if key in broken:
-            message = f"{row.image}: {broken[key]}; replace the image, or take the line out"
-            report.errors.append(FileError(message, file=table.path, line=row.line))
+            wrong = f"{row.image}: {broken[key]}; replace the image, or take the line out"
+        else:
+            wrong = shown.add(store.digest(key), row)
+        if wrong:
+            report.errors.append(FileError(wrong, file=table.path, line=row.line))
             continue
         pair = Pair(row.line, store.digest(key), row.image, row.text, row.split)
-        pairs.setdefault((pair.image, pair.text, pair.split), pair)
-    repeated = len(images.rows) - len(pairs) - sum(key in broken for key, _ in images.rows)
+        repeated += pairs.setdefault((pair.image, pair.text, pair.split), pair) is not pair
     if repeated:
         report.notes.append(f"{repeated:,} rows repeat the image and text of others, and count once.")
     return list(pairs.values())
 
 
-def _write(out: Path, layout: Layout, splits: dict[str, list[Pair]], store: ImageStore, on_progress: Progress) -> None:
+def _write(
+    out: Path,
+    layout: Layout,
+    splits: dict[str, list[Pair]],
+    shown: TableAttributes,
+    store: ImageStore,
+    on_progress: Progress,
+) -> None:
     """Write the folder beside its place, and put it there."""
     total = sum(_count(part)["pairs" if layout.copies else "images"] for part in splits.values())
     done = 0
@@ -308,8 +324,10 @@ def _write(out: Path, layout: Layout, splits: dict[str, list[Pair]], store: Imag
     written = work_folder(out) / "folder"
     shutil.rmtree(written, ignore_errors=True)
     names = _names([pair for part in splits.values() for pair in part])
-    ids = layout.write(written, splits, names, image)
+    ids = list(layout.write(written, splits, names, image))
     write_json_lines(written / IDS, ({"image_id": id, "names": names[digest]} for id, digest in ids))
+    if shown.kinds:
+        shown.write(written, splits, ids)
     os.replace(written, out)
 
 
