@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 import zoo.metrics
 from zoo.errors import UserError
-from zoo.tasks.retrieval.metrics import RetrievalRecall
+from zoo.tasks.retrieval import metrics
+from zoo.tasks.retrieval.metrics import RetrievalRecall, top_k
 
 
 def make_split(queries=23, images=31, width=8, seed=0):
@@ -80,6 +81,20 @@ def test_each_group_is_also_scored_alone():
         got = [result[f"{name}/{label}"].item() for name in ("recall@1", "recall@5", "recall@10", "mean_recall")]
         assert got == pytest.approx(muge_scores(split, members), abs=1e-9)
     assert len(result) == 12
+
+
+def test_the_best_images_are_looked_for_once(monkeypatch):
+    split, calls = make_split(), []
+    monkeypatch.setattr(metrics, "top_k", lambda *given: calls.append(given[2]) or top_k(*given))
+    metric = feed(make_metric(split, complete_labels=True, complete=False), split, {"query": [0], "image": range(20)})
+    metric.compute()
+    first = metric.ranking(10)
+    assert calls == [10]
+    assert metric.ranking(3)[1].tolist() == first[1][:, :3].tolist()
+    assert calls == [10, 3]
+    feed(metric, split, {"query": [1], "image": range(20, 31)})
+    assert metric.ranking(10)[1].shape == (2, 10)
+    assert calls == [10, 3, 10]
 
 
 def test_ranking_is_in_file_order_by_ids_and_needs_no_answers():

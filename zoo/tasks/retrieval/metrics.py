@@ -27,6 +27,7 @@ class Gathered(NamedTuple):
     query_embeddings: Tensor  # [Q, D] float32
     image_indices: list[int]  # index in the file of each of the N images that came
     image_embeddings: Tensor  # [N, D] float32
+    best: dict[int, tuple[Tensor, Tensor]]  # by k: scores and rows of each query's best images, once asked for
 
 
 class RetrievalRecall(Metric):
@@ -135,7 +136,7 @@ class RetrievalRecall(Metric):
             raise UserError("RetrievalRecall was built with positives=None: without answers there is ranking() alone.")
         gathered, rows = self._gather(), self._relevant_rows()
         ranks = first_positive_ranks(gathered.query_embeddings, gathered.image_embeddings, compressed_rows(rows)).cpu()
-        first = top_k(gathered.query_embeddings, gathered.image_embeddings, 10)[1] if self.complete_labels else None
+        first = self._best(10)[1] if self.complete_labels else None
 
         def score(members: list[int]) -> dict[str, Tensor]:
             graded = {} if first is None else graded_at(first[members], [rows[member] for member in members])
@@ -168,7 +169,7 @@ class RetrievalRecall(Metric):
             RuntimeError: The ids that came are not the split's, or an embedding is not finite.
         """
         gathered = self._gather()
-        scores, rows = top_k(gathered.query_embeddings, gathered.image_embeddings, k)
+        scores, rows = self._best(k)
         gallery = self._ids_at("image", gathered.image_indices, rows.device)
         return self._ids_at("query", gathered.query_indices, rows.device), gallery[rows], scores
 
@@ -225,6 +226,13 @@ class RetrievalRecall(Metric):
             margin_thresholds(margins, torch.tensor(right, dtype=torch.bool)[: len(margins)], precisions),
         )
 
+    def _best(self, k: int) -> tuple[Tensor, Tensor]:
+        """Find scores and rows of each query's k best images, ``[Q, min(k, N)]``, and keep them for who asks again."""
+        gathered = self._gather()
+        if k not in gathered.best:
+            gathered.best[k] = top_k(gathered.query_embeddings, gathered.image_embeddings, k)
+        return gathered.best[k]
+
     def _relevant_rows(self) -> list[list[int]]:
         """List, for each query that came, the rows of its relevant images among those that came."""
         assert self.positives is not None
@@ -254,7 +262,8 @@ class RetrievalRecall(Metric):
             own = not self._is_synced
             with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=own, should_unsync=own):
                 queries, images = self._rows("query"), self._rows("image")
-            self._gathered = Gathered(*self._in_file_order("query", *queries), *self._in_file_order("image", *images))
+            rows = *self._in_file_order("query", *queries), *self._in_file_order("image", *images)
+            self._gathered = Gathered(*rows, best={})
         return self._gathered
 
     def _rows(self, side: Side) -> tuple[Tensor, Tensor]:
