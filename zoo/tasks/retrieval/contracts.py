@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from zoo.data.augment_on_device import Plan
 
+Labels = str | Sequence[str] | None  # by which a query is also scored with its like alone: one, several, none
+
 
 class PairBatch(TypedDict):
     """One training batch of retrieval: B (query, image) pairs."""

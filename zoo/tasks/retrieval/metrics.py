@@ -12,6 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zoo.core.gathering import check_ids, file_order, offer_empty_batches, rows_not_finite, some
 from zoo.errors import UserError
+from zoo.tasks.retrieval.contracts import Labels
 from zoo.tasks.retrieval.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, graded_at, recall_at, top_k
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, margin_thresholds, score_thresholds
 
@@ -61,7 +62,7 @@ class RetrievalRecall(Metric):
         image_ids: The gallery's image ids in file order, which decides between equal scores.
         positives: For each query the ids of its relevant images; ``None`` for a split without answers, which can be
             ranked but not scored.
-        groups: For each query a label, or ``None`` for a query that belongs to no group.
+        groups: For each query a label, a sequence of labels, or ``None`` for a query that belongs to no group.
         complete_labels: Whether ``positives`` are all the relevant images of each query: then ``precision@10`` and
             ``ndcg@10`` are computed too.
         complete: Whether exactly the split's ids must have come. ``False`` for a partial evaluation
@@ -84,14 +85,14 @@ class RetrievalRecall(Metric):
         query_ids: Sequence[int],
         image_ids: Sequence[int],
         positives: Sequence[Sequence[int]] | None = None,
-        groups: Sequence[str | None] | None = None,
+        groups: Sequence[Labels] | None = None,
         complete_labels: bool = False,
         complete: bool = True,
     ) -> None:
         super().__init__(sync_on_compute=False)  # gathered once, by _gather, for all that is computed from it
         self.ids: dict[str, list[int]] = {"query": list(query_ids), "image": list(image_ids)}
         self.positives = None if positives is None else [list(images) for images in positives]
-        self.groups = None if groups is None else list(groups)
+        self.groups = None if groups is None else [(own,) if isinstance(own, str) else own or () for own in groups]
         self.complete_labels = complete_labels
         self.complete = complete
         self._gathered: Gathered | None = None
@@ -145,8 +146,8 @@ class RetrievalRecall(Metric):
         result = score([*range(len(rows))])
         if self.groups is not None:
             labels = [self.groups[index] for index in gathered.query_indices]
-            for label in sorted({label for label in self.groups if label is not None}):
-                members = [place for place, own in enumerate(labels) if own == label]
+            for label in sorted({label for own in self.groups for label in own}):
+                members = [place for place, own in enumerate(labels) if label in own]
                 result |= {f"{name}/{label}": value for name, value in score(members).items()}
         return result
 
