@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -69,6 +70,7 @@ class RetrievalTargets:
 class RetrievalData(Protocol):
     """What the retrieval callbacks ask of a data module beside its batches."""
 
+    folder: Path  # what images show is read from there, where it is said
     image_size: int
     predict_split: str
     submission_schema: str
