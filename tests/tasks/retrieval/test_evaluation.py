@@ -1,15 +1,23 @@
-"""The thresholds that validate and test tell: what stands in the file, and when there is one."""
+"""What validate and test tell: recall by what queries ask for; the thresholds in the file, and when there is one."""
 
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
+from rich.cells import cell_len
 
 import zoo
+from zoo.data.formats import read_queries
 from zoo.errors import UserError
 from zoo.tasks.retrieval.data import RetrievalDataModule
-from zoo.tasks.retrieval.evaluation import RetrievalEvaluationOptions, print_thresholds, write_thresholds
+from zoo.tasks.retrieval.evaluation import (
+    RetrievalEvaluationOptions,
+    print_recall,
+    print_thresholds,
+    write_thresholds,
+)
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold
 
 TINY = ("--config", "experiments/tiny.yaml")
@@ -59,6 +67,54 @@ def expected(scores, true, wanted):
 
 def about(values):
     return [None if value is None else pytest.approx(value, abs=1e-5) for value in values]
+
+
+def asking(folder, split):
+    """By label, the indices of the queries that ask for it: each is looked through for every word."""
+    words = json.loads((folder / "attributes.json").read_text())["words"]
+    shown = list(map(json.loads, (folder / f"attributes_{split}.jsonl").read_text().splitlines()))
+    shown = {each["image_id"]: each["attributes"] for each in shown}
+    queries = read_queries(folder / f"MR_{split}_{'answers' if split == 'test' else 'queries'}.jsonl")
+    found = defaultdict(set)
+    for index, query in enumerate(queries):
+        found[query.kind].add(index)
+        for kind, values in words.items():
+            relevant = {shown[image].get(kind) for image in query.item_ids}
+            if len(relevant) == 1 and any(word in query.text for word in values.get(*relevant, ())):
+                often = 2 * sum(kind in each for each in shown.values()) >= len(shown)
+                found[kind if often else "details"].add(index)
+    return queries, {label: members for label, members in found.items() if len(members) < len(queries)}
+
+
+def test_recall_is_logged_by_what_queries_ask_for(zoo_main, workplace):
+    """Recall by label is that of the ten images that ``predict`` ranks first."""
+    assert zoo_main("data", "catalogue", "shop", "--size", 96, "--image_size", 32)[0] == 0
+    folder = workplace / "shop" / "Multimodal_Retrieval"
+    tiny = workplace / "experiments" / "tiny.yaml"
+    tiny.write_text(tiny.read_text().replace("grid_queries: 0}", "grid_queries: 0, complete_labels: true}"))
+    only = ("--trainer.max_epochs", 1, "--trainer.limit_train_batches", 1)
+    code, _, err = zoo_main("fit", *TINY, "--data.root", "shop", *only)
+    assert code == 0, err
+    (run,) = (workplace / "runs" / "tiny").iterdir()
+    columns = (run / "metrics.csv").read_text().partition("\n")[0].split(",")
+    logged = {name.removeprefix("val/recall@5/") for name in columns if name.startswith("val/recall@5/")}
+    assert logged == asking(folder, "valid")[1].keys()
+    code, printed, err = zoo_main("test")
+    assert code == 0, err
+    numbers = json.loads((run / "test.json").read_text())["metrics"]
+    assert zoo_main("predict")[0] == 0
+    ranked = [query.item_ids for query in read_queries(run / "predictions" / "MR_test_queries.jsonl")]
+    queries, labels = asking(folder, "test")
+    assert {"颜色", "图案", "details"} <= labels.keys()
+    assert {name.removeprefix("test/ndcg@10/") for name in numbers if "ndcg@10/" in name} == labels.keys()
+    for label, members in labels.items():
+        for k in (1, 5, 10):
+            hits = [bool({*ranked[index][:k]} & {*queries[index].item_ids}) for index in members]
+            assert numbers[f"test/recall@{k}/{label}"] == pytest.approx(100 * sum(hits) / len(hits), rel=1e-6)
+        assert f"│ {label} " in printed
+    code, printed, err = zoo_main("validate", "--trainer.limit_val_batches", 1, "--data.eval_batch_size", 1)
+    assert code == 0, err  # of most labels no query came
+    assert "val_partial" in printed
 
 
 def test_validate_then_test_write_the_thresholds_of_both(zoo_main, trained, muge_root):
@@ -165,6 +221,19 @@ def test_a_damaged_file_is_replaced_and_other_splits_are_kept(tmp_path):
     assert written["test"]["margins"] == [{"wanted": 80.0, "margin": 0.1, "precision": 81.0, "answered": 20.0}]
     assert written["valid"]["margins"] == []
     assert [file.name for file in tmp_path.iterdir()] == ["thresholds.json"]
+
+
+def test_recall_of_each_kind_is_printed_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    labels = ["", "/details", "/new", "/防水等级和材质", "/颜色"]
+    metrics = ("recall@1", "recall@5", "recall@10", "mean_recall")
+    values = {f"{metric}{label}": 100.0 for label in labels for metric in metrics}
+    protocol = {"step": 7, "queries": 5004, "images": 30399, "image_size": 224, "precision": "bf16-mixed"}
+    print_recall(values, "val_train_partial", protocol)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert rows == [[label.removeprefix("/") or "all", *["100.00"] * 4] for label in labels]
+    assert max(map(cell_len, lines)) <= 80
 
 
 def test_what_is_not_reached_is_said_in_80_columns(capsys, monkeypatch):

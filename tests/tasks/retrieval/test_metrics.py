@@ -11,7 +11,10 @@ from torch.utils.data import DataLoader
 
 import zoo.metrics
 from zoo.errors import UserError
-from zoo.tasks.retrieval.metrics import RetrievalRecall
+from zoo.tasks.retrieval import metrics
+from zoo.tasks.retrieval.metrics import RetrievalRecall, top_k
+
+LABELS = ("name", ("base", "name"), None, ())  # in turns: one, two, none, none
 
 
 def make_split(queries=23, images=31, width=8, seed=0):
@@ -24,12 +27,11 @@ def make_split(queries=23, images=31, width=8, seed=0):
         for count in torch.randint(1, 5, (queries,), generator=generator).tolist()
     ]
     positives[3], positives[4] = [], [999_999]
-    labels = ["name", "base", None]
     return {
         "query_ids": query_ids,
         "image_ids": image_ids,
         "positives": positives,
-        "groups": [labels[row % 3] for row in range(queries)],
+        "groups": [LABELS[row % 4] for row in range(queries)],
         "query_embeddings": torch.randint(-2, 3, (queries, width), generator=generator).float(),
         "image_embeddings": torch.randint(-2, 3, (images, width), generator=generator).float(),
     }
@@ -75,11 +77,33 @@ def test_recall_is_muges_in_any_order_of_batches():
 def test_each_group_is_also_scored_alone():
     split = make_split()
     result = feed(make_metric(split), split).compute()
-    for label in ("name", "base"):
-        members = [row for row, own in enumerate(split["groups"]) if own == label]
+    for label, turns in (("name", (0, 1)), ("base", (1,))):
+        members = [row for row in range(23) if row % 4 in turns]
         got = [result[f"{name}/{label}"].item() for name in ("recall@1", "recall@5", "recall@10", "mean_recall")]
         assert got == pytest.approx(muge_scores(split, members), abs=1e-9)
     assert len(result) == 12
+
+
+def test_a_group_none_of_whose_queries_came_has_no_score():
+    split = make_split()
+    metric = make_metric(split, complete=False, complete_labels=True)
+    result = feed(metric, split, {"query": [0, 2, 4], "image": range(12)}).compute()
+    assert len(result) == 18
+    assert {name for name, value in result.items() if value.isnan()} == {name for name in result if "/base" in name}
+
+
+def test_the_best_images_are_looked_for_once(monkeypatch):
+    split, calls = make_split(), []
+    monkeypatch.setattr(metrics, "top_k", lambda *given: calls.append(given[2]) or top_k(*given))
+    metric = feed(make_metric(split, complete_labels=True, complete=False), split, {"query": [0], "image": range(20)})
+    metric.compute()
+    first = metric.ranking(10)
+    assert calls == [10]
+    assert metric.ranking(3)[1].tolist() == first[1][:, :3].tolist()
+    assert calls == [10, 3]
+    feed(metric, split, {"query": [1], "image": range(20, 31)})
+    assert metric.ranking(10)[1].shape == (2, 10)
+    assert calls == [10, 3, 10]
 
 
 def test_ranking_is_in_file_order_by_ids_and_needs_no_answers():

@@ -172,6 +172,7 @@ def test_precision_and_ndcg_at_their_ends():
     rows = torch.tensor([[0, 1, 2], [2, 1, 0]])
     assert graded_at(rows, [[0, 1, 2], [0, 1, 2]]) == {"precision@10": 100, "ndcg@10": 100}
     assert graded_at(rows, [[3], []]) == {"precision@10": 0, "ndcg@10": 0}
+    assert all(value.isnan() for value in graded_at(rows[:0], []).values())
     first, last = graded_at(rows[:1], [[0]]), graded_at(rows[:1], [[2]])
     assert first["precision@10"] == last["precision@10"] == pytest.approx(100 / 3)
     assert (first["ndcg@10"], last["ndcg@10"]) == (100, pytest.approx(50))  # 1 / log2(4)

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
 from zoo.data.augment_on_device import Plan
+
+Labels = str | Sequence[str] | None  # by which a query is also scored with its like alone: one, several, none
 
 
 class PairBatch(TypedDict):
@@ -67,6 +70,7 @@ class RetrievalTargets:
 class RetrievalData(Protocol):
     """What the retrieval callbacks ask of a data module beside its batches."""
 
+    folder: Path  # what images show is read from there, where it is said
     image_size: int
     predict_split: str
     submission_schema: str

@@ -15,6 +15,8 @@ from torch import Tensor
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid, write_json
 from zoo.core.grids import GridRow, image_grid
 from zoo.errors import invalid
+from zoo.tasks.retrieval.asked import labels_of
+from zoo.tasks.retrieval.contracts import Labels
 from zoo.tasks.retrieval.metrics import RetrievalRecall
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, check_precisions
 
@@ -56,8 +58,10 @@ class RetrievalEvaluation(Evaluation):
     """Recall@1/5/10 and MeanRecall as MUGE defines them, over the whole gallery, at every validation and at test.
 
     Logged as ``val/recall@1``, ``val/recall@5``, ``val/recall@10``, ``val/mean_recall``, ``val/loss`` (percent but the
-    loss), and with ``/KIND`` behind the name for each kind of query that the files label; ``test/…`` likewise.
-    Each evaluation draws an image grid to ``grids/`` in the run and to W&B.
+    loss), and with ``/KIND`` behind the name for each kind of query that the files label; ``test/…`` likewise. Where
+    the data say what images show, also for each kind of attribute, of the queries that ask for it:
+    ``val/mean_recall/颜色``, …; kinds that few images show are ``details`` together. Each evaluation draws an image
+    grid to ``grids/`` in the run and to W&B.
 
     ``validate`` and ``test``, not cut short, also tell from which score on a pair, and from which margin over the
     second a first answer, is true as often as wanted, and write it to ``thresholds.json``, each split under its name.
@@ -70,14 +74,21 @@ class RetrievalEvaluation(Evaluation):
 
     def __init__(self, options: RetrievalEvaluationOptions = DEFAULTS) -> None:
         super().__init__(options)
+        self.labels: dict[str, Sequence[Labels]] = {}  # by split, of each query; found once
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> RetrievalRecall:
-        """Make the metric that collects embeddings."""
+        """Make the metric that collects embeddings; what queries ask for is found once.
+
+        Raises:
+            UserError: The data say of some images alone what they show.
+        """
+        if part.split not in self.labels:
+            self.labels[part.split] = labels_of(data_module(trainer, self).folder, part.targets)
         return RetrievalRecall(
             query_ids=part.targets.query_ids,
             image_ids=part.targets.image_ids,
             positives=part.targets.positives,
-            groups=part.targets.kinds,
+            groups=self.labels[part.split],
             complete_labels=self.options.complete_labels,
             complete=part.complete,
         ).to(task.device)

@@ -12,6 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from zoo.core.gathering import check_ids, file_order, offer_empty_batches, rows_not_finite, some
 from zoo.errors import UserError
+from zoo.tasks.retrieval.contracts import Labels
 from zoo.tasks.retrieval.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, graded_at, recall_at, top_k
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, margin_thresholds, score_thresholds
 
@@ -27,6 +28,7 @@ class Gathered(NamedTuple):
     query_embeddings: Tensor  # [Q, D] float32
     image_indices: list[int]  # index in the file of each of the N images that came
     image_embeddings: Tensor  # [N, D] float32
+    best: dict[int, tuple[Tensor, Tensor]]  # by k: scores and rows of each query's best images, once asked for
 
 
 class RetrievalRecall(Metric):
@@ -60,7 +62,7 @@ class RetrievalRecall(Metric):
         image_ids: The gallery's image ids in file order, which decides between equal scores.
         positives: For each query the ids of its relevant images; ``None`` for a split without answers, which can be
             ranked but not scored.
-        groups: For each query a label, or ``None`` for a query that belongs to no group.
+        groups: For each query a label, a sequence of labels, or ``None`` for a query that belongs to no group.
         complete_labels: Whether ``positives`` are all the relevant images of each query: then ``precision@10`` and
             ``ndcg@10`` are computed too.
         complete: Whether exactly the split's ids must have come. ``False`` for a partial evaluation
@@ -83,14 +85,14 @@ class RetrievalRecall(Metric):
         query_ids: Sequence[int],
         image_ids: Sequence[int],
         positives: Sequence[Sequence[int]] | None = None,
-        groups: Sequence[str | None] | None = None,
+        groups: Sequence[Labels] | None = None,
         complete_labels: bool = False,
         complete: bool = True,
     ) -> None:
         super().__init__(sync_on_compute=False)  # gathered once, by _gather, for all that is computed from it
         self.ids: dict[str, list[int]] = {"query": list(query_ids), "image": list(image_ids)}
         self.positives = None if positives is None else [list(images) for images in positives]
-        self.groups = None if groups is None else list(groups)
+        self.groups = None if groups is None else [(own,) if isinstance(own, str) else own or () for own in groups]
         self.complete_labels = complete_labels
         self.complete = complete
         self._gathered: Gathered | None = None
@@ -135,7 +137,7 @@ class RetrievalRecall(Metric):
             raise UserError("RetrievalRecall was built with positives=None: without answers there is ranking() alone.")
         gathered, rows = self._gather(), self._relevant_rows()
         ranks = first_positive_ranks(gathered.query_embeddings, gathered.image_embeddings, compressed_rows(rows)).cpu()
-        first = top_k(gathered.query_embeddings, gathered.image_embeddings, 10)[1] if self.complete_labels else None
+        first = self._best(10)[1] if self.complete_labels else None
 
         def score(members: list[int]) -> dict[str, Tensor]:
             graded = {} if first is None else graded_at(first[members], [rows[member] for member in members])
@@ -144,8 +146,8 @@ class RetrievalRecall(Metric):
         result = score([*range(len(rows))])
         if self.groups is not None:
             labels = [self.groups[index] for index in gathered.query_indices]
-            for label in sorted({label for label in self.groups if label is not None}):
-                members = [place for place, own in enumerate(labels) if own == label]
+            for label in sorted({label for own in self.groups for label in own}):
+                members = [place for place, own in enumerate(labels) if label in own]
                 result |= {f"{name}/{label}": value for name, value in score(members).items()}
         return result
 
@@ -168,7 +170,7 @@ class RetrievalRecall(Metric):
             RuntimeError: The ids that came are not the split's, or an embedding is not finite.
         """
         gathered = self._gather()
-        scores, rows = top_k(gathered.query_embeddings, gathered.image_embeddings, k)
+        scores, rows = self._best(k)
         gallery = self._ids_at("image", gathered.image_indices, rows.device)
         return self._ids_at("query", gathered.query_indices, rows.device), gallery[rows], scores
 
@@ -225,6 +227,13 @@ class RetrievalRecall(Metric):
             margin_thresholds(margins, torch.tensor(right, dtype=torch.bool)[: len(margins)], precisions),
         )
 
+    def _best(self, k: int) -> tuple[Tensor, Tensor]:
+        """Find scores and rows of each query's k best images, ``[Q, min(k, N)]``, and keep them for who asks again."""
+        gathered = self._gather()
+        if k not in gathered.best:
+            gathered.best[k] = top_k(gathered.query_embeddings, gathered.image_embeddings, k)
+        return gathered.best[k]
+
     def _relevant_rows(self) -> list[list[int]]:
         """List, for each query that came, the rows of its relevant images among those that came."""
         assert self.positives is not None
@@ -254,7 +263,8 @@ class RetrievalRecall(Metric):
             own = not self._is_synced
             with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=own, should_unsync=own):
                 queries, images = self._rows("query"), self._rows("image")
-            self._gathered = Gathered(*self._in_file_order("query", *queries), *self._in_file_order("image", *images))
+            rows = *self._in_file_order("query", *queries), *self._in_file_order("image", *images)
+            self._gathered = Gathered(*rows, best={})
         return self._gathered
 
     def _rows(self, side: Side) -> tuple[Tensor, Tensor]:

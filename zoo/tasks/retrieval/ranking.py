@@ -124,15 +124,15 @@ def graded_at(rows: Tensor, relevant: Sequence[Sequence[int]], k: int = 10) -> d
     Returns:
         ``precision@k``, the share of the first k that is relevant, and ``ndcg@k``, which weighs a place by
         1 / log2(1 + its number) and holds the sum against the best that there is: means over queries in percent 0-100,
-        float64 on the CPU.
+        float64 on the CPU, not a number when there are no queries.
 
     Source: Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques".
     """
     rows = rows[:, :k].cpu()
     found = [[row in own for row in ranked] for ranked, own in zip(rows.tolist(), map(set, relevant), strict=True)]
-    hits = torch.tensor(found, dtype=torch.float64).view(len(rows), -1)
+    hits = torch.tensor(found, dtype=torch.float64).view(rows.shape)
     weights = 1 / torch.arange(2, hits.shape[1] + 2, dtype=torch.float64).log2()
-    most = torch.tensor([min(len(own), hits.shape[1]) for own in relevant])
+    most = torch.tensor([min(len(own), hits.shape[1]) for own in relevant], dtype=torch.int64)
     best = torch.cat([weights.new_zeros(1), weights.cumsum(0)])[most]
     gains = torch.where(best > 0, hits @ weights / best, 0.0)
     return {f"precision@{k}": 100 * hits.mean(dim=1).mean(), f"ndcg@{k}": 100 * gains.mean()}
