@@ -24,6 +24,7 @@ from zoo.errors import UserError, invalid
 from zoo.io import expanded, read_json, remove_unfinished, write_json_lines, write_text
 
 CAPTIONS = 5  # of each image
+TITLES_READ = 2  # of each image that judges are trained on, among its queries
 QUALITY = 90  # of JPEG
 DRAWN = ".drawn"  # in the folder: what is drawn so far
 ORDER = ("test", "valid", "scorer_test", "scorer_valid", "scorer", "train")  # in which splits choose their texts
@@ -122,7 +123,7 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
             write_vocabulary(folder / layout.folder, texts.words(), texts.UNSAID)
     files = [path for path in sorted(root.rglob("*.*")) if path.is_file() and begun.parent not in path.parents]
     lengths = {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
-    made = {**asked, "splits": splits, "bytes": lengths}
+    made = {**asked, "splits": {split: splits[split] for split in counts}, "bytes": lengths}
     write_text(root / MADE, json.dumps(made, indent=2) + "\n")
     shutil.rmtree(root / DRAWN)
     return made
@@ -196,6 +197,10 @@ def write_split(
     described, captioned = products[: counts.described], products[: counts.captioned]
     queries = make_queries(products, counts.queries, products[0].id * 10, split, taken)
     titles = [unique(partial(texts.title, product, source), taken) for product in products]
+    if split == "scorer":  # judges read titles too
+        further = [(unique(partial(texts.title, each, source), taken), each.id) for each in [*products] * TITLES_READ]
+        first = queries[-1].query_id + 1
+        queries += [Query(number, text, (image,)) for number, (text, image) in enumerate(further, start=first)]
     copies = [[unique(partial(texts.copy, product, source), taken) for _ in range(CAPTIONS)] for product in captioned]
     write_retrieval(root / MULTIMODAL_RETRIEVAL.folder, name, products, queries, store)
     write_text_to_image(root / ECOMMERCE_T2I.folder, name, described, titles, store)
