@@ -29,6 +29,7 @@ class TextToImageDataModule(MugeDataModule):
             embedded data.
         valid_images: Prompts of the validation split that an evaluation generates images of, spread evenly over
             the file; by default all.
+        test_images: Prompts of the test split, likewise.
         train_images: Training prompts, spread evenly, that evaluations generate images of too, and score apart;
             or none.
         latents: What training reads instead of images: a folder that ``data encode`` wrote, or its name in ``root``.
@@ -45,6 +46,7 @@ class TextToImageDataModule(MugeDataModule):
         root: str = "auto",
         *,
         valid_images: int | None = None,
+        test_images: int | None = None,
         train_images: int | None = None,
         latents: str | None = None,
         **shared: Any,
@@ -52,13 +54,14 @@ class TextToImageDataModule(MugeDataModule):
         super().__init__(root, **shared)
         check_least(
             valid_images=(1 if valid_images is None else valid_images, 1),
+            test_images=(1 if test_images is None else test_images, 1),
             train_images=(1 if train_images is None else train_images, 1),
         )
         if latents is not None and self.crop_scale != (1.0, 1.0):
             raise UserError(
                 f"data.crop_scale is {list(self.crop_scale)} and data.latents {latents}: latents are not cropped"
             )
-        self.counts = {"valid": valid_images, "train": train_images}
+        self.counts = {"valid": valid_images, "test": test_images, "train": train_images}
         self.latents_folder = latents
         self.skip_rows: set[int] = set()
 

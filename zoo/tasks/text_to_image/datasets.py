@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from zoo.core.loaders import decode, join_images, spread
 from zoo.data import images
-from zoo.data.attributes import Attributes, attributes_of, read_vocabulary
+from zoo.data.attributes import Attributes, Vocabulary, attributes_of, read_vocabulary
 from zoo.data.formats import read_text_tsv
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.tsv import ImageTsv
@@ -103,7 +103,7 @@ class TextToImageSplit:
             rows=list(rows),
             has_images=self.images is not None,
             shown=self.shown,
-            vocabulary=None if self.shown is None else read_vocabulary(self.files),
+            vocabulary=self.vocabulary,
         )
 
     @cached_property
@@ -114,6 +114,11 @@ class TextToImageSplit:
             FileError: It says it of some images alone, or a line is not as it must be.
         """
         return attributes_of(self.files, self.split, self.image_ids)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words for it, there too."""
+        return None if self.shown is None else read_vocabulary(self.files)
 
     @cached_property
     def digest(self) -> str:
