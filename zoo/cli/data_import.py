@@ -61,7 +61,7 @@ def import_parser() -> "CommandParser":
         default=[],
         metavar="COLUMN",
         help="Further columns, each of which says one thing that an image shows, such as 颜色; OUT must stand before."
-        " An empty cell says nothing. They become attributes_SPLIT.jsonl and attributes.json, by which captions are"
+        " An empty cell says nothing. They become attributes_SPLIT.jsonl and attributes.json, by which models are"
         " scored too.",
     )
     _add_split_options(parser)

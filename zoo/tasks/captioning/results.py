@@ -4,7 +4,15 @@ from zoo.core.results import Result, ResultsTable, by_experiment, number
 
 # The captions of a line, and how their metrics' names end.
 CAPTIONS = {"the model's": "", "nearest copied": "_nearest", "of other images": "_shuffled"}
-COLUMNS = {"CIDEr-D": "cider", "BLEU-4": "bleu4", "ROUGE-L": "rouge_l", "different captions, %": "different"}
+COLUMNS = {
+    "CIDEr-D": "cider",
+    "BLEU-4": "bleu4",
+    "ROUGE-L": "rouge_l",
+    "different captions, %": "different",
+    "attributes: precision": "attributes_precision",
+    "recall": "attributes_recall",
+    "contradiction": "attributes_contradiction",
+}
 
 
 def rows(result: Result) -> list[list[str]]:

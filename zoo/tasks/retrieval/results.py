@@ -7,7 +7,8 @@ COLUMNS = {
     "R@5": "recall@5",
     "R@10": "recall@10",
     "MeanRecall": "mean_recall",
-    "MeanRecall, exact names": "mean_recall/name",
+    "MeanRecall, new": "mean_recall/new",
+    "MeanRecall, seen": "mean_recall/seen",
 }
 
 

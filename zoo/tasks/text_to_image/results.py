@@ -7,7 +7,7 @@ from zoo.core.results import Result, ResultsTable, by_experiment, markdown, numb
 
 TITLES = (
     *("parameters", "prompts", "R-precision", "image tokenizer", "real images", "shuffled", "fd_clip"),
-    *("image tokenizer", "before training", "an image"),
+    *("image tokenizer", "before training", "attributes", "real images", "an image"),
 )
 
 
@@ -23,7 +23,8 @@ def rows(result: Result) -> Iterator[list[str]]:
         cells += [number(result, f"{split}/{name}", digits=3) for name in ("fd_clip", "fd_clip_first_stage")]
         before = [run["untrained"][f"{split.replace('test', 'val')}/fd_clip"] for run in result["runs"]]
         seconds = statistics.fmean(run["protocol"]["seconds_per_image"] for run in result["runs"])
-        yield [*cells, f"{statistics.fmean(before):.3f}", f"{seconds:.2g} s"]
+        attributes = [number(result, f"{split}/attribute_accuracy{which}") for which in ("", "_true")]
+        yield [*cells, f"{statistics.fmean(before):.3f}", *attributes, f"{seconds:.2g} s"]
 
 
 def controls_table(results: list[Result]) -> str:
@@ -34,6 +35,7 @@ def controls_table(results: list[Result]) -> str:
         "KID": "kid",
         "IS": "is",
         **{key: key for key in sorted(keys) if key.startswith(("fd_", "precision_", "recall_"))},
+        "attributes": "attribute_accuracy",
         "R-precision": "r_precision",
     }
     columns = {title: key for title, key in columns.items() if key in keys}
