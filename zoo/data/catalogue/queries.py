@@ -24,10 +24,10 @@ def make_queries(products: Sequence[Product], count: int, first_id: int, split: 
         taken: The texts that there are already, in any split; the queries' own are added.
     """
     source = random.Random(f"queries of {split}")
-    by_value: dict[tuple[str, str], set[int]] = {}
+    by_value: dict[tuple[str, str, str], set[int]] = {}  # of a category: the category is always asked for
     for product in products:
         for attribute in product.attributes.items():
-            by_value.setdefault(attribute, set()).add(product.id)
+            by_value.setdefault((product.item.category, *attribute), set()).add(product.id)
     own = held_out().get(split, frozenset())
     queries: list[Query] = []
     most = MOST_RELEVANT if count else MOST_TRAINED
@@ -36,13 +36,15 @@ def make_queries(products: Sequence[Product], count: int, first_id: int, split: 
         if (len(queries) == count) if count else (found >= PAIRS * len(products)):
             break
         product = source.choice(products)
-        asked, relevant = {"类别": product.item.category}, by_value["类别", product.item.category]
+        category = product.item.category
+        asked, relevant = {"类别": category}, by_value[category, "类别", category]
         wanted = source.choice((1, 2, 2, 3, 3, 3))
         for attribute in attributes_to_ask(product, own, source):
             if len(asked) >= wanted and len(relevant) <= most:
                 break
+            showing = by_value[(category, *attribute)]
+            relevant = showing if len(asked) == 1 else relevant & showing
             asked |= [attribute]
-            relevant = relevant & by_value[attribute]
         text = texts.query(asked, source)
         if len(relevant) > most or text in taken:
             continue
