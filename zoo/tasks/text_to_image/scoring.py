@@ -201,7 +201,7 @@ def protocol_of(
 ) -> dict[str, Any]:
     """What numbers were measured on and how; ``listed`` is the file of the distractors, if one was given."""
     true = data.targets(reference)
-    drawn = "drawn by seed 0"
+    drawn = "drawn by seed 0" + ("" if targets.shown is None else ", each contradicting its image")
     if listed is not None:
         drawn = f"of {Path(listed).name}, SHA-256 {hashlib.sha256(Path(listed).read_bytes()).hexdigest()[:12]}"
     return {
