@@ -34,8 +34,12 @@ def train_probes(extractors: FeatureExtractors, data: TextToImageDataModule, **p
             break
     else:
         return None
-    options = {"eval_batch_size": data.eval_batch_size, "num_workers": data.num_workers}
-    source = TextToImageDataModule(str(folder), image_size=data.image_size, **options)
+    source = TextToImageDataModule(
+        str(folder),
+        image_size=data.image_size,
+        eval_batch_size=data.eval_batch_size,
+        num_workers=data.num_workers,
+    )
     source.trainer = data.trainer
     targets, name = source.targets("train"), extractors.first
     assert targets.shown is not None

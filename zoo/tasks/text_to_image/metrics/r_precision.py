@@ -72,7 +72,8 @@ def draw_distractors(
 
 def _first_of(places: list[int], chosen: Callable[[int], bool], number: int) -> list[int]:
     """Give the first of the places that are chosen, then of the others."""
-    found, others = [], []
+    found: list[int] = []
+    others: list[int] = []
     for place in places:
         (found if chosen(place) else others).append(place)
         if len(found) == number:
