@@ -53,7 +53,8 @@ def test_runs_become_a_result_and_a_table(place, capsys):
     assert "/somewhere" not in json.dumps(result)
     page = (place / TABLES["results"].page).read_text()
     assert (
-        "| `clip_demo` | demo-1: 361 / 355 | 1.0 ± 1.0 | 11.0 ± 1.0 | 21.0 ± 1.0 | 31.0 ± 1.0 | – | 0, 1, 2 |" in page
+        "| `clip_demo` | demo-1: 361 / 355 | 1.0 ± 1.0 | 11.0 ± 1.0 | 21.0 ± 1.0 | 31.0 ± 1.0 | – | – | 0, 1, 2 |"
+        in page
     )
     assert page.endswith("\n\nThe end.\n")
     assert main(["--check"]) == 0
@@ -168,9 +169,9 @@ def test_generators_have_a_table_of_their_own(place):
     (run / "metrics.csv").write_text("\n".join(rows))
     assert main(["--add", str(run)]) == 0
     text = page.read_text()
-    held_out = "13 M | test, 361 | 5.2 | 50.0 | 84.2 | 0.9 | 0.213 | 0.077 | 2.000 | 0.012 s | 0 |"
+    held_out = "13 M | test, 361 | 5.2 | 50.0 | 84.2 | 0.9 | 0.213 | 0.077 | 2.000 | – | – | 0.012 s | 0 |"
     assert f"| `clip_demo` | {held_out}" in text
-    assert "| `clip_demo` | 13 M | training | 25.0 | – | 88.1 | 1.0 | 0.100 | – | 2.100 | 0.012 s | 0 |" in text
+    assert "| `clip_demo` | 13 M | training | 25.0 | – | 88.1 | 1.0 | 0.100 | – | 2.100 | – | – | 0.012 s | 0 |" in text
     assert main(["--check"]) == 0
 
 
@@ -199,12 +200,16 @@ def test_captions_stand_beside_their_controls(place):
     run = Path(make_run(place, 0))
     scored = json.loads((run / "test.json").read_text())
     names = {"cider": 120.04, "cider_nearest": 95.0, "cider_shuffled": 14.0, "bleu4": 30.0, "rouge_l": 44.0}
+    names["attributes_precision"] = 97.5
     scored["metrics"] = {f"test/{name}": value for name, value in names.items()}
     scored["protocol"]["references"] = 526
     (run / "test.json").write_text(json.dumps(scored))
     page = add_place(place, "captions")
     assert main(["--add", str(run)]) == 0
     text = page.read_text()
-    assert "| `clip_demo` | 355, 526 | the model's | 120.0 | 30.0 | 44.0 | – | 0 | 2.0 min | 2 CPU cores |" in text
-    assert "| `clip_demo` | 355, 526 | nearest copied | 95.0 | – | – | – | 0 |" in text
+    assert (
+        "| `clip_demo` | 355, 526 | the model's | 120.0 | 30.0 | 44.0 | – | 97.5 | – | – | 0 | 2.0 min | 2 CPU cores |"
+        in text
+    )
+    assert "| `clip_demo` | 355, 526 | nearest copied | 95.0 | – | – | – | – | – | – | 0 |" in text
     assert main(["--check"]) == 0
