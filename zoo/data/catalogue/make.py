@@ -101,8 +101,9 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
         shutil.rmtree(root / DRAWN, ignore_errors=True)  # there if the call that made it was killed at its end
         return read_json(root / MADE)
     begun = root / DRAWN / "metadata.json"  # the store's
-    same = begun.is_file() and read_json(begun) == asked
-    if root.exists() and not same and (root.is_file() or any(root.iterdir())):
+    same = not begun.is_file() or read_json(begun) == asked
+    others = root.is_file() or (root.is_dir() and any(path.name != DRAWN for path in root.iterdir()))
+    if not same or (others and not begun.is_file()):
         raise UserError(
             f"{root} holds something else already: give a folder that is new or empty", argument="DIR", value=str(root)
         )
