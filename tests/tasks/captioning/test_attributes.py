@@ -131,10 +131,12 @@ def test_they_are_logged_where_the_data_say_what_images_show(tmp_path, muge_root
     assert zoo_main("fit", "--config", "experiments/told.yaml")[0] == 0
     (run,) = (workplace / "runs" / "told").iterdir()
     assert "val/attributes_recall" in (run / "metrics.csv").read_text()
-    assert zoo_main("test", "--ckpt_path", run)[0] == 0
+    code, printed, _ = zoo_main("test", "--ckpt_path", run)
+    assert code == 0
     numbers = json.loads((run / "test.json").read_text())["metrics"]
     assert 0 <= numbers["test/attributes_recall"] <= 100
     assert torch.tensor(numbers["test/attributes_contradiction"]).isfinite()
+    assert f"recall {numbers['test/attributes_recall']:.1f}" in printed
     lines = (root / "attributes_test.jsonl").read_text().splitlines(keepends=True)
     (root / "attributes_test.jsonl").write_text("".join(lines[1:]))
     code, _, err = zoo_main("test", "--ckpt_path", run)

@@ -223,6 +223,10 @@ def print_captions(
         table.add_row(label, *(f"{100 * human.scores[column]:.2f}" for column in COLUMNS))
     console = Console()
     console.print(table)
+    if "attributes_recall" in scores:
+        shares = ("precision", "recall", "contradiction")
+        told = ", ".join(f"{share} {scores.get(f'attributes_{share}', float('nan')):.1f}" for share in shares)
+        console.print(f"What they say of what images show: {told} %")
     console.print(
         f"{protocol['images']} images, {protocol['references']} references; {protocol['signature']}; percent;"
         f" different captions {scores['different']:.1f}, distinct-1 {scores['distinct1']:.1f}, distinct-2"
