@@ -56,11 +56,12 @@ def zoo_cache(tmp_path_factory, pytestconfig):
 @pytest.fixture(scope="session")
 def demo_root(zoo_cache):
     """What tests take for the embedded data, once a session: a small catalogue in its place; not to be written to."""
-    from zoo.data.catalogue.demo import NAME, locked
+    from zoo.data.catalogue.demo import FROZEN, NAME, frozen, locked
     from zoo.data.catalogue.make import write_catalogue
 
     with locked(zoo_cache / "demo.lock"):
         write_catalogue(zoo_cache / NAME, size=240, image_size=64)
+        (zoo_cache / NAME / FROZEN).write_text(json.dumps(frozen()))
     return zoo_cache / NAME
 
 

@@ -46,6 +46,27 @@ def import_parser() -> "CommandParser":
     parser.add_argument(
         "--images", type=str, default=None, metavar="DIR", help="The folder that the paths in the table start from."
     )
+    _add_columns(parser)
+    _add_split_options(parser)
+    parser.add_argument(
+        "--max_size",
+        type=int,
+        default=None,
+        metavar="PIXELS",
+        help="Shrink images whose longer side is larger; MUGE's have 224. By default none.",
+    )
+    parser.add_argument(
+        "--on_error",
+        choices=["raise", "skip"],
+        default="raise",
+        help="Rows with a broken or missing image or no text, rows whose image or text the split column puts into two"
+        " splits, and rows whose attributes contradict an earlier row of the image are listed; raise then writes"
+        " nothing and exits with 1, skip leaves them out.",
+    )
+    return parser
+
+
+def _add_columns(parser: "CommandParser") -> None:
     for name, usual in (("image", "image, file, path, 图片, …"), ("text", "text, caption, query, title, 标题, …")):
         parser.add_argument(
             f"--{name}_column",
@@ -64,23 +85,6 @@ def import_parser() -> "CommandParser":
         " An empty cell says nothing. They become attributes_SPLIT.jsonl and attributes.json, by which models are"
         " scored too.",
     )
-    _add_split_options(parser)
-    parser.add_argument(
-        "--max_size",
-        type=int,
-        default=None,
-        metavar="PIXELS",
-        help="Shrink images whose longer side is larger; MUGE's have 224. By default none.",
-    )
-    parser.add_argument(
-        "--on_error",
-        choices=["raise", "skip"],
-        default="raise",
-        help="Rows with a broken or missing image or no text, rows whose image or text the split column puts into two"
-        " splits, and rows whose attributes contradict an earlier row of the image are listed; raise then writes"
-        " nothing and exits with 1, skip leaves them out.",
-    )
-    return parser
 
 
 def _add_split_options(parser: "CommandParser") -> None:

@@ -81,10 +81,10 @@ def resolve_seed(seed: int | None) -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
 
 
-def check_least(**least: tuple[int, int]) -> None:
-    """Raise UserError where an option, given as ``name=(value, least)``, is less than its least value."""
+def check_least(**least: tuple[int | None, int]) -> None:
+    """Raise UserError where an option, given as ``name=(value, least)``, is less than its least value; None is not."""
     for name, (value, smallest) in least.items():
-        if value < smallest:
+        if value is not None and value < smallest:
             raise UserError(f"data.{name} is {value}: give {smallest} or more")
 
 

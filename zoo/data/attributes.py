@@ -63,6 +63,18 @@ class Vocabulary:
         return [self.meanings[found[0]] for found in self.pattern.finditer(text)]
 
 
+class Shown(NamedTuple):
+    """What the images of a split show.
+
+    Attributes:
+        attributes: Of each image.
+        vocabulary: The words for their values.
+    """
+
+    attributes: list[Attributes]
+    vocabulary: Vocabulary
+
+
 def said_in(mentions: Mentions, shown: Attributes) -> Said:
     """Hold a text's words, as ``Vocabulary.mentions`` gives them, against what an image shows."""
     values = set(shown.values())
@@ -109,8 +121,8 @@ def read_attributes(folder: Path, split: str) -> dict[Id, Attributes] | None:
     return found
 
 
-def attributes_of(folder: Path, split: str, ids: Sequence[Id]) -> list[Attributes] | None:
-    """Give what is to be seen in each image of a split; None: the folder does not say.
+def read_shown(folder: Path, split: str, ids: Sequence[Id]) -> Shown | None:
+    """Read what is to be seen in each image of a split, and the words for it; None: the folder does not say.
 
     Args:
         folder: The task's.
@@ -118,16 +130,16 @@ def attributes_of(folder: Path, split: str, ids: Sequence[Id]) -> list[Attribute
         ids: Its images.
 
     Raises:
-        FileError: A line is not as it must be, or an image has none.
+        FileError: A file is not as it must be, or an image has no line.
     """
-    shown = read_attributes(folder, split)
-    if shown is None:
+    found = read_attributes(folder, split)
+    if found is None:
         return None
-    lacking = [id_ for id_ in ids if id_ not in shown]
+    lacking = [id_ for id_ in ids if id_ not in found]
     if lacking:
         message = f"{len(lacking)} images have no line, {lacking[0]} the first: add them"
         raise FileError(message, file=attributes_path(folder, split))
-    return [shown[id_] for id_ in ids]
+    return Shown([found[id_] for id_ in ids], read_vocabulary(folder))
 
 
 def common_kinds(shown: Sequence[Attributes]) -> list[str]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from zoo.data.catalogue import demo
-from zoo.data.catalogue.make import MADE, counts_of, is_whole
+from zoo.data.catalogue.make import MADE, counts_of
 from zoo.errors import UserError
 
 
@@ -19,7 +19,7 @@ def small(monkeypatch, tmp_path, demo_root):
 
     def write(root):
         drawn.append(root)
-        shutil.copytree(demo_root, root)
+        shutil.copytree(demo_root, root, ignore=shutil.ignore_patterns(demo.FROZEN))
 
     monkeypatch.setattr(demo, "write_catalogue", write)
     monkeypatch.setattr(demo, "frozen", lambda: record)
@@ -45,11 +45,21 @@ def test_it_is_made_once(tmp_path, small):
     assert {entry.name for entry in tmp_path.iterdir()} - {"tsv"} == {"demo.lock", demo.NAME}  # tsv: indices
 
 
-@pytest.mark.parametrize("name", [MADE, "catalogue_test.jsonl", "ECommerce-IC/IC_valid.tsv"])
+def test_what_another_version_of_zoo_has_made_is_made_again(small, monkeypatch):
+    root, record = demo.demo_root(), json.loads(json.dumps(demo.frozen()))
+    old = json.loads((root / demo.FROZEN).read_text())
+    old["files_sha256"]["ECommerce-IC/IC_train.jsonl"] = "of another version"
+    (root / demo.FROZEN).write_text(json.dumps(old))
+    assert demo.demo_root() == root
+    assert len(small) == 2
+    assert json.loads((root / demo.FROZEN).read_text()) == record
+
+
+@pytest.mark.parametrize("name", [MADE, demo.FROZEN, "catalogue_test.jsonl", "ECommerce-IC/IC_valid.tsv"])
 def test_a_damaged_copy_in_the_cache_is_made_again(small, name):
     file = demo.demo_root() / name
     file.write_bytes(file.read_bytes()[:-3])
-    assert not is_whole(file.parents[name.count("/")])
+    assert not demo.is_frozen(file.parents[name.count("/")])
     assert demo.demo_root() / name == file
     assert len(small) == 2
     demo.demo_root()
@@ -76,7 +86,7 @@ def test_other_pixels_are_told_and_other_texts_are_refused(tmp_path, monkeypatch
     for _ in range(2):  # nor the second time, as if it had been right
         with pytest.raises(UserError, match=r"other than frozen \(ECommerce-IC/IC_train.jsonl first\)"):
             demo.demo_root()
-        shutil.rmtree(tmp_path / f".{demo.NAME}")
+    assert not (tmp_path / f".{demo.NAME}").exists()
 
 
 def test_its_counts_are_those_that_the_documentation_tells():

@@ -19,7 +19,7 @@ from zoo.data.images import decode
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.data.tsv import ImageTsv
 from zoo.errors import UserError
-from zoo.io import cache_folder, write_text
+from zoo.io import cache_folder, read_json, write_text
 
 NAME = "catalogue-1"  # of the folder, and of the data set in tables of results
 FROZEN = "frozen.json"
@@ -33,16 +33,30 @@ def demo_root() -> Path:
             from what is frozen.
     """
     root = cache_folder() / NAME
-    if not is_whole(root):
+    if not is_frozen(root):
         with writing(root), locked(cache_folder() / "demo.lock"):
-            if not is_whole(root):  # another process may have been quicker
+            if not is_frozen(root):  # another process may have been quicker
                 print("Drawing the embedded data, once: about 90 seconds on two cores", file=sys.stderr)
                 begun = root.with_name(f".{NAME}")
                 write_catalogue(begun)
-                check_frozen(summary(begun))
-                shutil.rmtree(root, ignore_errors=True)  # a damaged one
+                made = summary(begun)
+                try:
+                    check_frozen(made)
+                except UserError:
+                    shutil.rmtree(begun)  # perhaps another version of zoo began it
+                    raise
+                write_text(begun / FROZEN, json.dumps(made, indent=2) + "\n")
+                shutil.rmtree(root, ignore_errors=True)  # a damaged one, or another version's
                 begun.rename(root)
     return root
+
+
+def is_frozen(root: Path) -> bool:
+    """Tell whether a folder holds what is frozen now, every file at its full length."""
+    try:
+        return is_whole(root) and read_json(root / FROZEN)["files_sha256"] == frozen()["files_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def frozen() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from zoo.errors import UserError, invalid
 from zoo.io import expanded, read_json, remove_unfinished, write_json_lines, write_text
 
 CAPTIONS = 5  # of each image
-TITLES_READ = 2  # of each image that judges are trained on, among its queries
+TITLES_READ = 2  # of each image that scorers are trained on, among its queries
 QUALITY = 90  # of JPEG
 DRAWN = ".drawn"  # in the folder: what is drawn so far
 ORDER = ("test", "valid", "scorer_test", "scorer_valid", "scorer", "train")  # in which splits choose their texts
@@ -101,9 +102,8 @@ def write_catalogue(root: Path | str, *, size: str | int = "demo", image_size: i
         shutil.rmtree(root / DRAWN, ignore_errors=True)  # there if the call that made it was killed at its end
         return read_json(root / MADE)
     begun = root / DRAWN / "metadata.json"  # the store's
-    same = not begun.is_file() or read_json(begun) == asked
     others = root.is_file() or (root.is_dir() and any(path.name != DRAWN for path in root.iterdir()))
-    if not same or (others and not begun.is_file()):
+    if read_json(begun) != asked if begun.is_file() else others:
         raise UserError(
             f"{root} holds something else already: give a folder that is new or empty", argument="DIR", value=str(root)
         )
@@ -164,16 +164,11 @@ def draw_into(store: ImageStore, sources: Sequence[Source]) -> None:
     missing = [source for source in sources if not store.holds(source)]
     done, console = len(sources) - len(missing), Console(stderr=True)
     with get_context("spawn").Pool() as pool:
-        drawn = pool.imap(read, missing, chunksize=16)
+        drawn = pool.imap(methodcaller("read"), missing, chunksize=16)
         for source, data in zip(
             missing, track(drawn, "drawing", total=len(sources), completed=done, console=console), strict=True
         ):
             store.add(source, source.key, data)
-
-
-def read(source: Source) -> bytes:
-    """Read an image, in a process of the pool."""
-    return source.read()
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -198,7 +193,7 @@ def write_split(
     described, captioned = products[: counts.described], products[: counts.captioned]
     queries = make_queries(products, counts.queries, products[0].id * 10, split, taken)
     titles = [unique(partial(texts.title, product, source), taken) for product in products]
-    if split == "scorer":  # judges read titles too
+    if split == "scorer":  # a scorer of generated images reads titles
         further = [(unique(partial(texts.title, each, source), taken), each.id) for each in [*products] * TITLES_READ]
         first = queries[-1].query_id + 1
         queries += [Query(number, text, (image,)) for number, (text, image) in enumerate(further, start=first)]

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from zoo.data import images
 from zoo.data.attributes import Attributes, read_attributes
+from zoo.data.convert.folders import refuse_filled
 from zoo.data.convert.importing import IDS
 from zoo.data.layouts import SPLITS, Layout, find_task_folder
 from zoo.data.lines import Id, LineReader
@@ -70,13 +71,7 @@ def export_folder(
         UserError: ``out`` is there, or the data has an error that stands in the way.
     """
     folder, out = find_task_folder(root, layout), Path(expanded(out)).absolute()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(
-            f"{out} is there already: give a new or empty folder, or remove it.",
-            argument="OUT",
-            value=str(out),
-            valid="a new or empty folder",
-        )
+    refuse_filled(out)
     found = {split: layout.find(folder, split) for split in SPLITS}
     splits = {split: files for split, files in found.items() if files.images.exists() or files.texts.exists()}
     if not splits:

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from zoo.data.convert.attributes import TableAttributes
 from zoo.data.convert.columns import Row, choose_columns, read_rows
+from zoo.data.convert.folders import refuse_filled
 from zoo.data.convert.images import ImageStore, Source, read_images
 from zoo.data.convert.splits import Pair, split_by_column, split_by_shares
 from zoo.data.convert.tables import Table, open_table
@@ -77,12 +78,7 @@ class ImportOptions:
                 value=self.split_column,
             )
         if self.max_size is not None and self.max_size < 1:
-            raise UserError(
-                f"--max_size is {self.max_size}: give 1 pixel or more; MUGE's images have 224.",
-                argument="--max_size",
-                value=self.max_size,
-                valid="1 or more",
-            )
+            raise invalid("--max_size", self.max_size, "give 1 pixel or more; MUGE's images have 224")
 
     @property
     def by_shares(self) -> bool:
@@ -138,14 +134,11 @@ def import_folder(
     """
     out, layout = Path(expanded(out)).absolute(), options.layout
     work = work_folder(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    try:
+        refuse_filled(out)
+    except UserError:
         shutil.rmtree(work, ignore_errors=True)  # what is left of an import that was stopped when all was in its place
-        raise UserError(
-            f"{out} is there already: give a new or empty folder, or remove it.",
-            argument="OUT",
-            value=str(out),
-            valid="a new or empty folder",
-        )
+        raise
     table = open_table(options.table)
     columns = choose_columns(
         table,

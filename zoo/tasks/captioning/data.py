@@ -45,9 +45,9 @@ class CaptioningDataModule(MugeDataModule):
     ) -> None:
         super().__init__(root, **shared)
         check_least(
-            captions_per_image=(1 if captions_per_image is None else captions_per_image, 1),
-            max_references=(1 if max_references is None else max_references, 1),
-            valid_images=(1 if valid_images is None else valid_images, 1),
+            captions_per_image=(captions_per_image, 1),
+            max_references=(max_references, 1),
+            valid_images=(valid_images, 1),
         )
         self.captions_per_image = captions_per_image
         self.max_references = max_references

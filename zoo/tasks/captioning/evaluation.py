@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid
 from zoo.core.grids import GridRow, image_grid
-from zoo.data.attributes import Attributes, attributes_of, read_vocabulary
+from zoo.data.attributes import Shown, read_shown
 from zoo.errors import invalid
 from zoo.tasks.captioning.contracts import CaptionTargets
 from zoo.tasks.captioning.metrics.attributes import CaptionAttributes
@@ -90,7 +90,7 @@ class CaptionEvaluation(Evaluation):
         self.tokenization = Tokenization(lowercase=options.lowercase, punctuation=options.punctuation)
         self.scores: dict[str, CaptionScores] = {}  # by split: what the references alone decide is computed once
         self.human: dict[str, HumanCeiling | None] = {}
-        self.shown: dict[str, list[Attributes] | None] = {}  # by split: what images show, by row
+        self.shown: dict[str, Shown | None] = {}  # by split
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> _Collected:
         """Make what collects captions; what the references alone decide is computed once."""
@@ -115,10 +115,11 @@ class CaptionEvaluation(Evaluation):
         Raises:
             UserError: The data say it of some images alone.
         """
-        folder = data_module(trainer, self).folder
         if part.split not in self.shown:
-            self.shown[part.split] = attributes_of(folder, part.split, part.targets.image_ids)
-        return {} if self.shown[part.split] is None else {"attributes": CaptionAttributes(read_vocabulary(folder))}
+            folder = data_module(trainer, self).folder
+            self.shown[part.split] = read_shown(folder, part.split, part.targets.image_ids)
+        shown = self.shown[part.split]
+        return {} if shown is None else {"attributes": CaptionAttributes(shown.vocabulary)}
 
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Take in a batch of captions."""
@@ -127,7 +128,7 @@ class CaptionEvaluation(Evaluation):
         part.rows.scores.update(indices, outputs["captions"])
         part.rows.measures.update(indices, **{name: outputs[name] for name in part.rows.measures.names})
         shown = self.shown[part.split]
-        attributes = {} if shown is None else {"attributes": [shown[row] for row in rows]}
+        attributes = {} if shown is None else {"attributes": [shown.attributes[row] for row in rows]}
         return {
             **attributes,
             "captions": outputs["captions"],

@@ -111,8 +111,8 @@ class ImageTokenizerDataModule(MugeDataModule):
     ) -> None:
         super().__init__(root, **shared)
         check_least(
-            valid_images=(1 if valid_images is None else valid_images, 1),
-            train_images=(1 if train_images is None else train_images, 1),
+            valid_images=(valid_images, 1),
+            train_images=(train_images, 1),
         )
         self.counts = {"valid": valid_images, "train": train_images}
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.data.attributes import DETAILS, Attributes, Vocabulary, attributes_of, common_kinds, read_vocabulary
+from zoo.data.attributes import DETAILS, Attributes, Vocabulary, common_kinds, read_shown
 from zoo.tasks.retrieval.contracts import Labels, RetrievalTargets
 
 NEARLY_ALL = 0.98  # of the queries: a few may name what they ask for by words that the vocabulary cuts otherwise
@@ -25,14 +25,14 @@ def labels_of(folder: Path, targets: RetrievalTargets) -> Sequence[Labels]:
     """
     if targets.positives is None:
         return targets.kinds
-    shown = attributes_of(folder, targets.split, targets.image_ids)
+    shown = read_shown(folder, targets.split, targets.image_ids)
     if shown is None:
         return targets.kinds
-    vocabulary, common = read_vocabulary(folder), common_kinds(shown)
-    shown_by = dict(zip(targets.image_ids, shown, strict=True))
+    common = common_kinds(shown.attributes)
+    shown_by = dict(zip(targets.image_ids, shown.attributes, strict=True))
     asked = []
     for text, images in zip(targets.texts, targets.positives, strict=True):
-        kinds = asked_kinds(text, [shown_by[image] for image in images if image in shown_by], vocabulary)
+        kinds = asked_kinds(text, [shown_by[image] for image in images if image in shown_by], shown.vocabulary)
         asked.append({kind if kind in common else DETAILS for kind in kinds})
     counts = Counter(label for labels in asked for label in labels)
     kept = {label for label, count in counts.items() if count < NEARLY_ALL * len(asked)} - {*targets.kinds}

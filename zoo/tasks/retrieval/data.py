@@ -33,8 +33,8 @@ class RetrievalDataModule(MugeDataModule):
             0.5 and the default ``crop_scale`` it is CN-CLIP's fine-tuning recipe.
         augment_on: Where: ``worker``; ``device``, to the same images; ``auto``: on a GPU, unless ``degrade`` follows.
         degrade: Probability that a training image is made blurred and noisy, as early generated images are, in [0, 1].
-        train_splits: Splits whose pairs are trained on; a scorer of generated images may take all, those of the test
-            split where its answers lie beside it.
+        train_splits: Splits whose pairs are trained on, such as train and valid for a last submission; test, where its
+            answers lie beside it.
         group_size: Training pairs of related images, true for one query, that are sampled together, so that they are
             each other's negatives; 1 samples pairs singly.
         submission_schema: Keys and file name of the submission: MUGE's, or Chinese-CLIP's (``text_id, text,

@@ -7,7 +7,7 @@ from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from zoo.data.attributes import Attributes, Vocabulary
+from zoo.data.attributes import Shown
 
 
 class TextImageBatch(TypedDict):
@@ -63,8 +63,7 @@ class GenerationTargets:
     texts: list[str]  # one an image; none where images have no prompts of their own
     rows: list[int]  # the rows that an evaluation generates images of, in file order: all, or some spread evenly
     has_images: bool  # MUGE's test split has none
-    shown: Sequence[Attributes] | None = None  # what each image shows, where the folder says it
-    vocabulary: Vocabulary | None = None  # its words, there too
+    shown: Shown | None = None  # what each image shows, where the folder says it
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Images spoiled on purpose: what scores are tried on, and what judges of generated images have to bear."""
+"""Images corrupted on purpose: what scores are tried on, and what scorers of generated images have to bear."""
 
 from collections.abc import Callable
 

@@ -53,9 +53,9 @@ class TextToImageDataModule(MugeDataModule):
     ) -> None:
         super().__init__(root, **shared)
         check_least(
-            valid_images=(1 if valid_images is None else valid_images, 1),
-            test_images=(1 if test_images is None else test_images, 1),
-            train_images=(1 if train_images is None else train_images, 1),
+            valid_images=(valid_images, 1),
+            test_images=(test_images, 1),
+            train_images=(train_images, 1),
         )
         if latents is not None and self.crop_scale != (1.0, 1.0):
             raise UserError(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from zoo.core.loaders import decode, join_images, spread
 from zoo.data import images
-from zoo.data.attributes import Attributes, Vocabulary, attributes_of, read_vocabulary
+from zoo.data.attributes import Shown, read_shown
 from zoo.data.formats import read_text_tsv
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.data.tsv import ImageTsv
@@ -42,7 +42,7 @@ class TextToImageSplit:
         files = ECOMMERCE_T2I.files(folder, split, need_images=False)
         self.texts_path = files.texts
         self.images_path = files.images
-        self.files = folder
+        self.task_folder = folder
         self.folder = folder.parent if folder.name == ECOMMERCE_T2I.folder else folder
         self.split = split
         self.errors: list[FileError] = []
@@ -103,22 +103,16 @@ class TextToImageSplit:
             rows=list(rows),
             has_images=self.images is not None,
             shown=self.shown,
-            vocabulary=self.vocabulary,
         )
 
     @cached_property
-    def shown(self) -> list[Attributes] | None:
+    def shown(self) -> Shown | None:
         """What is to be seen in each row's image, where the folder says it.
 
         Raises:
-            FileError: It says it of some images alone, or a line is not as it must be.
+            FileError: It says it of some images alone, or a file is not as it must be.
         """
-        return attributes_of(self.files, self.split, self.image_ids)
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary | None:
-        """The words for it, there too."""
-        return None if self.shown is None else read_vocabulary(self.files)
+        return read_shown(self.task_folder, self.split, self.image_ids)
 
     @cached_property
     def digest(self) -> str:

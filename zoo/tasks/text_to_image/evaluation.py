@@ -24,7 +24,7 @@ from zoo.io import write_json_lines
 from zoo.tasks.text_to_image.contracts import GenerationTargets
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
 from zoo.tasks.text_to_image.grids import grid, nearest_grid
-from zoo.tasks.text_to_image.metrics.attribute_accuracy import Probes, asked_for, attribute_scores
+from zoo.tasks.text_to_image.metrics.attribute_accuracy import Probes, attribute_scores
 from zoo.tasks.text_to_image.metrics.r_precision import distractor_records, mismatched_prompts
 from zoo.tasks.text_to_image.metrics.scores import (
     distribution_scores,
@@ -268,14 +268,16 @@ class GenerationEvaluation(Evaluation):
         true: dict[str, Tensor],
     ) -> dict[str, float]:
         """Attribute accuracy, where the data say what images show."""
-        if targets.shown is None or targets.vocabulary is None:
+        if targets.shown is None:
             return {}
         if self.probes is None:
             self.probes = train_probes(self.extractors, data_module(trainer, self), **_processes(trainer))
-            if self.probes is None:
-                return {}
-        asked, name = asked_for(targets.texts, targets.shown, targets.vocabulary), self.extractors.first
-        return attribute_scores(self.probes, values[name], rows, targets.texts, asked, true[name])
+        name = self.extractors.first
+        return (
+            {}
+            if self.probes is None
+            else attribute_scores(self.probes, targets.texts, targets.shown, rows, values[name], true[name])
+        )
 
     def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
         """Those of all images of a split."""

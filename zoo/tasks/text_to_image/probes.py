@@ -1,24 +1,24 @@
-"""Where the judges of attribute accuracy learn what they judge by."""
+"""Where the probes of attribute accuracy learn."""
 
 from typing import Any
 
 import torch
 
-from zoo.data.attributes import read_attributes
+from zoo.data.attributes import attributes_path
 from zoo.data.layouts import ECOMMERCE_T2I
 from zoo.tasks.text_to_image.corruptions import blurred, noised
 from zoo.tasks.text_to_image.data import TextToImageDataModule
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
 from zoo.tasks.text_to_image.metrics.attribute_accuracy import Probes
 
-SCORER = "scorer"  # a folder beside a task's: images and texts that only judges learn from
+SCORER = "scorer"  # a folder beside a task's: images and texts that only scorers learn from
 
 
 def train_probes(extractors: FeatureExtractors, data: TextToImageDataModule, **processes: Any) -> Probes | None:
     """Train probes on features of images as they are, blurred and noisy, as generated ones may be.
 
     The images are the training images of the folder ``scorer`` beside the task's own, where there is one that says what
-    images show: judges that have not seen what they judge. Else they are those of the task's own folder.
+    images show: scorers that have not seen what they score. Else they are those of the task's own folder.
 
     Args:
         extractors: Whose features; the first one's.
@@ -28,11 +28,9 @@ def train_probes(extractors: FeatureExtractors, data: TextToImageDataModule, **p
     Returns:
         The probes; None where no training image says what it shows.
     """
-    for folder in (data.folder.parent / SCORER / ECOMMERCE_T2I.folder, data.folder):
-        shown = read_attributes(folder, "train")
-        if shown:
-            break
-    else:
+    folders = (data.folder.parent / SCORER / ECOMMERCE_T2I.folder, data.folder)
+    folder = next((each for each in folders if attributes_path(each, "train").is_file()), None)
+    if folder is None:
         return None
     source = TextToImageDataModule(
         str(folder),
@@ -41,10 +39,10 @@ def train_probes(extractors: FeatureExtractors, data: TextToImageDataModule, **p
         num_workers=data.num_workers,
     )
     source.trainer = data.trainer
-    targets, name = source.targets("train"), extractors.first
-    assert targets.shown is not None
+    shown, name = source.targets("train").shown, extractors.first
+    assert shown is not None
     features = [
         true_features(extractors, source, "train", names=[name], corrupt=corrupt, **processes)[name]
         for corrupt in (None, blurred, noised)
     ]
-    return Probes(torch.cat(features), [*targets.shown] * len(features))
+    return Probes(torch.cat(features), shown.attributes * len(features))

@@ -1,6 +1,7 @@
 """How the scores of generated images are printed, and checkpoints chosen by them."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
@@ -53,15 +54,8 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
             + f", shuffled prompts {_spell(scores, 'r_precision_shuffled')},"
             f" chance {_spell(scores, 'r_precision_chance')}"
         )
-    for key in scores:
-        name, _, kind = key.partition("/")
-        if name == ACCURACY:
-            of = f"/{kind}" if kind else ""
-            console.print(
-                f"{kind or 'Attributes'} {_spell(scores, key)} % as asked for: true images"
-                f" {_spell(scores, f'{ACCURACY}_true{of}')},"
-                f" shuffled prompts {_spell(scores, f'{ACCURACY}_shuffled{of}')}"
-            )
+    for line in _attribute_lines(scores):
+        console.print(line)
     if "psnr" in scores:
         console.print(
             f"PSNR {_spell(scores, 'psnr')} dB, SSIM {_spell(scores, 'ssim')} %;"
@@ -79,6 +73,16 @@ def print_scores(scores: dict[str, float], *, title: str, protocol: dict[str, An
         style="dim",
         soft_wrap=True,
     )
+
+
+def _attribute_lines(scores: dict[str, float]) -> Iterator[str]:
+    """Give a line of attribute accuracy over all, and one of each kind of attribute."""
+    for key in scores:
+        name, slash, kind = key.partition("/")
+        if name == ACCURACY:
+            true, shuffled = (_spell(scores, f"{ACCURACY}_{which}{slash}{kind}") for which in ("true", "shuffled"))
+            what = f"{kind or 'Attributes'} {_spell(scores, key)} % as asked for"
+            yield f"{what}: true images {true}, shuffled prompts {shuffled}"
 
 
 def _spell(scores: dict[str, float], key: str, spread: str | None = None) -> str:

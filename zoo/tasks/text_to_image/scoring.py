@@ -146,7 +146,7 @@ def score_features(
 ) -> dict[str, float]:
     """All scores of generated images' features, those of rows of ``targets``; the true side is ``reference``."""
     from zoo.tasks.text_to_image.feature_extractors import true_features
-    from zoo.tasks.text_to_image.metrics.attribute_accuracy import asked_for, attribute_scores
+    from zoo.tasks.text_to_image.metrics.attribute_accuracy import attribute_scores
     from zoo.tasks.text_to_image.metrics.scores import (
         distribution_scores,
         memorisation_scores,
@@ -165,11 +165,8 @@ def score_features(
     if extractors.matcher is not None:
         read = extractors.read(targets.texts).cpu()
         scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own, distractors)
-    if targets.shown is not None and targets.vocabulary is not None:
-        probes = train_probes(extractors, data)
-        if probes is not None:
-            asked = asked_for(targets.texts, targets.shown, targets.vocabulary)
-            scores |= attribute_scores(probes, values[name], rows.cpu(), targets.texts, asked, own)
+    if targets.shown is not None and (probes := train_probes(extractors, data)) is not None:
+        scores |= attribute_scores(probes, targets.texts, targets.shown, rows.cpu(), values[name], own)
     if own is not None and targets.split != "train" and _has_training_images(data):
         training = true_features(extractors, data, "train", names=[name])[name]
         scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])

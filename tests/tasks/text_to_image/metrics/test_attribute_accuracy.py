@@ -2,12 +2,14 @@
 
 import itertools
 import math
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from zoo.data.attributes import DETAILS, Vocabulary, said_in
+from zoo.data.attributes import DETAILS, Shown, Vocabulary, said_in
 from zoo.data.catalogue import texts
 from zoo.data.catalogue.categories import render
 from zoo.data.catalogue.products import draw_products
@@ -22,8 +24,6 @@ COLOURS = ("红色", "蓝色", "绿色", "黄色")
 
 def images(count, split="scorer", **changes):
     """Plain products of a few categories and colours: features (8 × 8 pixels), and what they show."""
-    from dataclasses import replace
-
     drawn = itertools.cycle(draw_products(split, 4000, 0))
     wanted = (
         each
@@ -76,7 +76,7 @@ def test_it_is_the_share_of_what_was_asked_for(probes):
     assert set(probes.common) >= {"类别", "颜色"}
 
 
-def test_it_falls_where_images_are_of_another_colour_another_category_or_another_prompt(probes):
+def test_it_falls_where_images_are_of_another_colour_another_category_or_another_prompt(probes, vocabulary):
     features, shown = images(60, "scorer_test")
     own = accuracy(probes, features, shown)
     assert own["类别"] > 90
@@ -87,7 +87,8 @@ def test_it_falls_where_images_are_of_another_colour_another_category_or_another
     assert recoloured["类别"] > 85
     other = accuracy(probes, images(60, "scorer_test", category="手机壳", details={})[0], shown)
     assert other["类别"] == pytest.approx(np.mean([100 * (each["类别"] == "手机壳") for each in shown]), abs=10)
-    scores = attribute_scores(probes, features, torch.arange(60), list(map(str, shown)), shown, features)
+    prompts = [" ".join(each.values()) for each in shown]  # they say all of it
+    scores = attribute_scores(probes, prompts, Shown(shown, vocabulary), torch.arange(60), features, features)
     assert scores["attribute_accuracy"] == scores["attribute_accuracy_true"] == own["all"]
     assert scores["attribute_accuracy_shuffled"] < 50 < scores["attribute_accuracy/颜色"]
 
@@ -100,28 +101,27 @@ def test_what_was_never_learned_does_not_count_and_nothing_is_no_number(probes):
 
 def test_a_prompt_asks_for_what_it_says_of_its_own_image(vocabulary):
     shown = [{"类别": "连衣裙", "颜色": "红色", "图案": "碎花"}, {"类别": "口红", "颜色": "红色", "图案": "纯色"}]
-    assert asked_for(["大红连衣裙 显瘦", "唇膏 蓝色"], shown, vocabulary)[0] == {"类别": "连衣裙", "颜色": "红色"}
-    assert "颜色" not in asked_for(["大红连衣裙 显瘦", "唇膏 蓝色"], shown, vocabulary)[1]
+    asked = asked_for(["大红连衣裙 显瘦", "唇膏 蓝色"], Shown(shown, vocabulary))
+    assert asked[0] == {"类别": "连衣裙", "颜色": "红色"}
+    assert "颜色" not in asked[1]
 
 
-def targets(prompts, shown, vocabulary):
+def targets(prompts, shown):
     rows = [*range(len(prompts))]
     ids = list(map(str, rows))
-    return GenerationTargets("test", "here", ids, prompts, rows, True, shown=shown, vocabulary=vocabulary)
+    return GenerationTargets("test", "here", ids, prompts, rows, True, shown)
 
 
 def test_mismatched_prompts_contradict_the_image_that_they_are_held_against(vocabulary):
-    import random
-
     products = draw_products("test", 400, 0)
     prompts = list(dict.fromkeys(texts.title(product, random.Random(product.seed)) for product in products))
     shown = [product.attributes for product in products][: len(prompts)]
-    drawn = mismatched_prompts(targets(prompts, shown, vocabulary))
+    drawn = mismatched_prompts(targets(prompts, Shown(shown, vocabulary)))
     assert drawn.shape == (len(prompts), 99)
     for row, places in enumerate(drawn.tolist()):
         assert len({prompts[place] for place in places} | {prompts[row]}) == 100
         assert all(said_in(vocabulary.mentions(prompts[place]), shown[row]).contradicts for place in places)
-    plain = targets(prompts, None, None)
+    plain = targets(prompts, None)
     assert torch.equal(mismatched_prompts(plain), draw_distractors(prompts))
     agree = [
         not said_in(vocabulary.mentions(prompts[place]), shown[row]).contradicts
@@ -134,6 +134,6 @@ def test_mismatched_prompts_contradict_the_image_that_they_are_held_against(voca
 def test_where_too_few_contradict_the_others_fill_up(vocabulary):
     prompts = ["红色连衣裙", "红色裙子甲", "红色裙子乙", "蓝色连衣裙"]
     shown = [{"类别": "连衣裙", "颜色": "红色"}] * 3 + [{"类别": "连衣裙", "颜色": "蓝色"}]
-    drawn = mismatched_prompts(targets(prompts, shown, vocabulary))
+    drawn = mismatched_prompts(targets(prompts, Shown(shown, vocabulary)))
     assert [sorted(places) for places in drawn.tolist()] == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
     assert drawn[0, 0] == 3

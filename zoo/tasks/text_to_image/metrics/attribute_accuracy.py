@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
-from zoo.data.attributes import DETAILS, Attributes, Vocabulary, common_kinds, said_in
+from zoo.data.attributes import DETAILS, Attributes, Shown, common_kinds, said_in
 from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
 
 NAME = "attribute_accuracy"
@@ -79,11 +79,11 @@ def _fit(images: Tensor, labels: Tensor) -> Tensor:
     return layer.detach()
 
 
-def asked_for(prompts: Sequence[str], shown: Sequence[Attributes], vocabulary: Vocabulary) -> list[dict[str, str]]:
+def asked_for(prompts: Sequence[str], shown: Shown) -> list[dict[str, str]]:
     """Give what each prompt asks for: of what its own image shows, the values that it says."""
     asked = []
-    for prompt, attributes in zip(prompts, shown, strict=True):
-        said = said_in(vocabulary.mentions(prompt), attributes).values
+    for prompt, attributes in zip(prompts, shown.attributes, strict=True):
+        said = said_in(shown.vocabulary.mentions(prompt), attributes).values
         asked.append({kind: value for kind, value in attributes.items() if value in said})
     return asked
 
@@ -127,21 +127,16 @@ class AttributeAccuracy(Metric):
 
 
 def attribute_scores(
-    probes: Probes,
-    generated: Tensor,
-    rows: Tensor,
-    texts: Sequence[str],
-    asked: Sequence[Mapping[str, str]],
-    true: Tensor | None,
+    probes: Probes, texts: Sequence[str], shown: Shown, rows: Tensor, generated: Tensor, true: Tensor | None
 ) -> dict[str, float]:
     """Attribute accuracy in percent, with what it is to be held against.
 
     Args:
         probes: The classifiers.
-        generated: ``[n, D]`` features of generated images.
-        rows: ``[n] int64``: whose prompts they were generated from.
         texts: The N prompts of the split.
-        asked: What each of them asks for.
+        shown: What their images show.
+        rows: ``[n] int64``: whose prompts images were generated from.
+        generated: ``[n, D]`` features of these images.
         true: ``[N, D]`` features of the true images, where there are any.
 
     Returns:
@@ -149,7 +144,7 @@ def attribute_scores(
         ``attribute_accuracy_shuffled`` (each image held against another's prompt: the floor) and, of the true images of
         the same rows, as ``attribute_accuracy_true``: the ceiling.
     """
-    own = rows.tolist()
+    asked, own = asked_for(texts, shown), rows.tolist()
     held = {"": (generated, own), "_shuffled": (generated, shuffled_rows(texts, own))}
     if true is not None:
         held["_true"] = (true[rows], own)

@@ -83,9 +83,10 @@ def _first_of(places: list[int], chosen: Callable[[int], bool], number: int) -> 
 
 def mismatched_prompts(targets: GenerationTargets) -> Tensor:
     """Draw the mismatched prompts of a split: where it says what images show, such as contradict the row's image."""
-    if targets.shown is None or targets.vocabulary is None:
+    if targets.shown is None:
         return draw_distractors(targets.texts)
-    shown, mentions = targets.shown, [targets.vocabulary.mentions(text) for text in targets.texts]
+    shown, vocabulary = targets.shown
+    mentions = [vocabulary.mentions(text) for text in targets.texts]
     return draw_distractors(
         targets.texts, contradicts=lambda row, other: said_in(mentions[other], shown[row]).contradicts
     )
