@@ -151,9 +151,9 @@ def load_part(module: Any, path: str | Path, name: str) -> str:
     """Load the weights of one part of a trained task into a module: all of them, or none.
 
     Args:
-        module: An ``nn.Module`` of the part's shape.
+        module: An ``nn.Module`` of the part's shape, which may fit them to itself (``adapt_state``).
         path: As of ``load``.
-        name: Name of the part in the task that was trained, whichever that is.
+        name: Name of the part in the task that was trained, whichever that is, or in a part of it.
 
     Returns:
         Where the weights came from, as of ``load_initial_weights``.
@@ -162,12 +162,21 @@ def load_part(module: Any, path: str | Path, name: str) -> str:
         UserError: There is no such file, its task has no such part, or the weights do not fit.
     """
     checkpoint, published = _read(path)
-    prefix = f"{name}."
-    state = {key.removeprefix(prefix): x for key, x in checkpoint["state_dict"].items() if key.startswith(prefix)}
+    place = re.compile(rf"(?:\w+\.)?{name}\.(.*)")
+    found = {place.fullmatch(key): value for key, value in checkpoint["state_dict"].items()}
+    state = {match[1]: value for match, value in found.items() if match}
     if not state:
         raise UserError(f"{path}: it is of {checkpoint.get('task', 'an unnamed task')}, which has no {name}")
-    load_strictly(module, state, str(path))
+    load_strictly(module, _adapted(state, module), str(path))
     return published.name if published else _run_words(path)
+
+
+def is_trained(source: Any) -> bool:
+    """Whether a source of weights is a task that this zoo trained: a ``.ckpt``, a run's or an experiment's folder."""
+    if not isinstance(source, str):
+        return False
+    path = Path(newest_run(source))
+    return path.suffix == ".ckpt" or (path / "checkpoints").is_dir()
 
 
 def task_keys(task: nn.Module | type[nn.Module]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.core.checkpoint import load_initial_weights, task_keys
+from zoo.core.checkpoint import is_trained, load_initial_weights, load_part, task_keys
 from zoo.core.divergence import FirstBadStep, diverged, largest
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
 from zoo.core.moved import follow_run
@@ -120,14 +120,18 @@ class Task(L.LightningModule):
             self.read_weights()
 
     def read_weights(self) -> None:
-        """Read the weights of the whole task (``init_from``), or else the published ones of its parts."""
+        """Read the weights of the whole task (``init_from``), or else those of its parts: published, or a run's."""
         if self.hparams["init_from"] is not None:
             self.weights["init_from"] = load_initial_weights(self, self.hparams["init_from"])
             if not self.weights["init_from"].startswith("random ("):
                 return
         for name, (option, part) in self.pretrained_parts().items():
+            source = self.hparams[option]
             try:
-                self.weights[name] = load_pretrained(part, self.hparams[option]).text
+                if is_trained(source):
+                    self.weights[name] = load_part(part, source, name)
+                else:
+                    self.weights[name] = load_pretrained(part, source).text
             except UserError as error:
                 raise UserError(f"model.{option.removesuffix('pretrained')}{error}") from None
 

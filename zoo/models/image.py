@@ -112,6 +112,17 @@ class TimmImageTower(nn.Module):
             )
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
+    def stages(self, images: Tensor) -> Tensor:
+        """Encode ``[B, 3, H, W] uint8`` into what the last four stages or blocks hold: ``[B, D]``.
+
+        Of each channel mean and deviation over the image, which tell of textures what the pooled output has given up.
+
+        Raises:
+            UserError: As ``forward``.
+        """
+        maps = self.model.forward_intermediates(self.normalise(images), indices=4, intermediates_only=True)
+        return torch.cat([of(each, dim=(2, 3)) for each in maps for of in (torch.mean, torch.std)], dim=1)
+
     def load_published(self, source: str) -> None:
         """Load weights that timm can convert, its own classifier's left out: all of them, or none.
 

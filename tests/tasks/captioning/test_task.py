@@ -47,7 +47,7 @@ def test_the_loss_is_the_mean_over_real_tokens():
     for text, place in zip(TEXTS, (0, 1, 1), strict=True):
         ids, _ = built.captioner.tokenize([text])
         everywhere = torch.arange(ids.shape[1] - 1)
-        logits = built.captioner.logits(encoded[place : place + 1], ids[:, :-1], everywhere)
+        logits = built.captioner.language.logits(encoded[place : place + 1], ids[:, :-1], everywhere)
         alone.append(nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none"))
     assert torch.allclose(losses, torch.cat(alone), atol=1e-4)
     assert image_index.tolist() == [0] * 3 + [1] * 5 + [1] * 5  # characters and the end

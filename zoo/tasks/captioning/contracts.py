@@ -31,13 +31,24 @@ class Captioner(Protocol):
         """Encode images ``[B, 3, S, S] uint8`` for the language side: ``[B, N, width]``."""
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Turn captions into ids ``[B, T] int64``, start and end token included, and their mask ``[B, T] bool``.
+        """Turn captions into ids ``[B, T] int64``, start and end token included, and a mask ``[B, T] bool``.
 
-        Both are on the CPU: what is to be learnt is chosen there, and no GPU is waited for.
+        It is true where a token is to be learnt: padding is not, nor what the captioner never writes. Both are on the
+        CPU: what is to be learnt is chosen there, and no GPU is waited for.
         """
 
-    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
+    def losses(self, encoded: Tensor, ids: Tensor, places: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        """Compute the cross-entropies of some tokens, given their images and the tokens before them.
+
+        Args:
+            encoded: ``[B, N, width]``, as of ``encode``.
+            ids: ``[B, T] int64``, start token included.
+            places: ``[M] int64``, indices of ``ids[:, 1:]``, flattened.
+            label_smoothing: As of ``zoo.tasks.captioning.loss.token_losses``.
+
+        Returns:
+            ``[M] float32``, nats.
+        """
 
     def write(self, encoded: Tensor, decoding: Any = None) -> list[str]:
         """Write a caption of each of B images, a function of the weights and its image alone."""

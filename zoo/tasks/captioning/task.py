@@ -20,7 +20,7 @@ from zoo.core.task import Task
 from zoo.errors import UserError
 from zoo.tasks.captioning.contracts import CaptionBatch, Captioner
 from zoo.tasks.captioning.evaluation import DEFAULTS, CaptionEvaluation, CaptionEvaluationOptions
-from zoo.tasks.captioning.loss import self_critical_loss, sums_by_group, token_losses
+from zoo.tasks.captioning.loss import self_critical_loss, sums_by_group
 from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, Tokenization
 from zoo.tasks.captioning.registry import CAPTIONERS
 from zoo.tasks.captioning.submission import CaptionSubmission
@@ -90,8 +90,9 @@ class CaptioningTask(Task):
         captioner: A registered captioner or a built module (``zoo.tasks.captioning.contracts.Captioner``).
         captioner_options: Arguments of the captioner's builder.
         image_pretrained: Published weights of the image tower: ``auto`` takes them from cache or hub and otherwise
-            starts at random and says so; ``true`` fails without them; ``false`` starts at random; or a file.
-        language_pretrained: The same of the language model; a path is a folder that ``save_pretrained`` wrote.
+            starts at random and says so; ``true`` fails without them; ``false`` starts at random; a file; or a run,
+            whose image tower it takes.
+        language_pretrained: The same of the language model; a file is a folder that ``save_pretrained`` wrote.
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
             optimiser nor progress is taken: to resume, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.
@@ -129,7 +130,7 @@ class CaptioningTask(Task):
         self.take_options("evaluation", CaptionEvaluationOptions)
         self.captioner: Any = CAPTIONERS.build_or_take("captioner", captioner, captioner_options)
         if not isinstance(self.captioner, Captioner):
-            wanted = ("image_size", "end_token", "decoding", "encode", "tokenize", "logits", "write", "sample", "spell")
+            wanted = ("image_size", "end_token", "decoding", "encode", "tokenize", "losses", "write", "sample", "spell")
             lacking = [name for name in wanted if not hasattr(self.captioner, name)]
             raise UserError(
                 f"captioner: {type(self.captioner).__name__} has no {', '.join(lacking)}: it is no Captioner"
@@ -173,6 +174,13 @@ class CaptioningTask(Task):
             for part, option in parts.items()
             if hasattr(self.captioner, part)
         }
+
+    def read_weights(self) -> None:
+        """Read the weights to start from; what is written from now on are the words of the training references."""
+        super().read_weights()
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(self.captioner, "keep_words") and hasattr(data, "training_texts"):
+            self.captioner.keep_words(data.training_texts())
 
     def on_fit_start(self) -> None:
         """Count the training references' n-grams, where their CIDEr-D is the reward."""
@@ -218,11 +226,10 @@ class CaptioningTask(Task):
         count = self.reward.samples
         ids, mask = self.captioner.sample(encoded.detach(), count)  # [B · k, T]
         rewards = self._score(batch, ids, mask, count)
-        targets, places = ids[:, 1:], mask[:, 1:].flatten().nonzero()[:, 0]
-        logits = self.captioner.logits(encoded.repeat_interleave(count, dim=0), ids[:, :-1], places)
+        places = mask[:, 1:].flatten().nonzero()[:, 0]
+        losses = self.captioner.losses(encoded.repeat_interleave(count, dim=0), ids, places)
         self.log("train/reward", 100 * rewards.mean(), prog_bar=True)
-        losses = token_losses(logits, targets.flatten()[places])
-        return self_critical_loss(-losses, places // targets.shape[1], rewards)
+        return self_critical_loss(-losses, places // (ids.shape[1] - 1), rewards)
 
     def _score(self, batch: CaptionBatch, ids: Tensor, mask: Tensor, count: int) -> Tensor:
         """Score sampled captions by CIDEr-D, ``[B, k]``; the end counts as a token, where one came."""
@@ -242,10 +249,8 @@ class CaptioningTask(Task):
         ids, mask = self.captioner.tokenize(batch["text"])  # [C, T]
         places = mask[:, 1:].flatten().nonzero()[:, 0]  # of the tokens to learn, found by the host
         ids, places = send(ids, encoded.device), send(places, encoded.device)
-        targets = ids[:, 1:]
-        logits = self.captioner.logits(encoded[batch["image_index"]], ids[:, :-1], places)
-        losses = token_losses(logits, targets.flatten()[places], label_smoothing=label_smoothing)
-        return losses, batch["image_index"][places // targets.shape[1]]
+        losses = self.captioner.losses(encoded[batch["image_index"]], ids, places, label_smoothing=label_smoothing)
+        return losses, batch["image_index"][places // (ids.shape[1] - 1)]
 
     def learning_rates(self) -> dict[nn.Parameter, float]:
         """Give the image tower and the language model peak learning rates of their own, where they have one."""

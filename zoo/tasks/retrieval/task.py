@@ -41,7 +41,8 @@ class RetrievalTask(Task):
         image_tower_options: Arguments of the image tower's builder.
         text_tower_options: Arguments of the text tower's builder.
         image_pretrained: Published weights of the image tower: ``auto`` takes them from cache or hub and otherwise
-            starts at random and says so; ``true`` fails without them; ``false`` starts at random; or a file.
+            starts at random and says so; ``true`` fails without them; ``false`` starts at random; a file; or a run,
+            whose image tower it takes.
         text_pretrained: The same of the text tower.
         init_from: Weights of the whole task to start from; wins over the towers' ``pretrained``. A checkpoint of this
             zoo or a run's folder; a ``.pt`` of CN-CLIP; a ``ChineseCLIPModel`` in a folder or on the Hugging Face hub

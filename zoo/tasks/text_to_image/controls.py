@@ -7,8 +7,8 @@ from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import invalid
 from zoo.tasks.text_to_image.scoring import (
     add_extractor_options,
+    collected_names,
     load_extractors,
-    names_of,
     open_targets,
     progress,
     protocol_of,
@@ -102,13 +102,13 @@ def corrupted_features(
     from zoo.core.collected import CollectedRows
 
     wanted = torch.tensor(rows)
-    collected = CollectedRows(rows, names=names_of(extractors))
+    names = extractors.names(attributes=data.targets(split).shown is not None)
+    collected = CollectedRows(rows, names=collected_names(names))
     loader = data.images_loader(split)
     for batch in progress(loader, f"{split} images", len(loader)):
         chosen = torch.isin(batch["row"], wanted)
         if chosen.any():
             own = batch["row"][chosen]
-            collected.update(
-                own, **extractors.extract_features(corrupt(batch["image"][chosen], own).to(extractors.device))
-            )
+            images = corrupt(batch["image"][chosen], own).to(extractors.device)
+            collected.update(own, **extractors.extract_features(images, names))
     return collected.gathered()

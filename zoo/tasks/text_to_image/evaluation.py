@@ -147,7 +147,7 @@ class GenerationEvaluation(Evaluation):
         """Make what collects the features of the generated images."""
         self.extractors.to(task.device)
         names = [
-            *self.extractors.by_name,
+            *self.extractors.names(attributes=part.targets.shown is not None),
             *(["logits"] if "inception" in self.extractors.by_name else []),
             "loss",
         ]
@@ -163,7 +163,9 @@ class GenerationEvaluation(Evaluation):
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Extract the features of a batch of images."""
         values = {
-            **self.extractors.extract_features(outputs["images"]),
+            **self.extractors.extract_features(
+                outputs["images"], self.extractors.names(attributes=part.targets.shown is not None)
+            ),
             "loss": outputs["loss"].float().expand(len(batch["row"])),
         }
         if "reconstructions" in outputs:
@@ -189,7 +191,7 @@ class GenerationEvaluation(Evaluation):
         if read is not None and distractors is not None:
             scores |= r_precision_scores(values["clip"], rows, part.targets.texts, read, true["clip"], distractors)
         scores |= self._image_tokenizer_scores(values, rows, part.targets, read, true, distractors)
-        scores |= self._attribute_scores(trainer, part.targets, rows, values, true)
+        scores |= self._attribute_scores(trainer, part.targets, rows, values)
         scores["loss"] = values["loss"].mean().item()
         if self.options.memorisation and part.split != "train":
             scores |= self._memorisation(trainer, task, part, rows, values, true)
@@ -260,24 +262,18 @@ class GenerationEvaluation(Evaluation):
         return {f"{name}_first_stage": value for name, value in kept.items()}
 
     def _attribute_scores(
-        self,
-        trainer: L.Trainer,
-        targets: GenerationTargets,
-        rows: Tensor,
-        values: dict[str, Tensor],
-        true: dict[str, Tensor],
+        self, trainer: L.Trainer, targets: GenerationTargets, rows: Tensor, values: dict[str, Tensor]
     ) -> dict[str, float]:
         """Attribute accuracy, where the data say what images show."""
         if targets.shown is None:
             return {}
         if self.probes is None:
             self.probes = train_probes(self.extractors, data_module(trainer, self), **_processes(trainer))
-        name = self.extractors.first
-        return (
-            {}
-            if self.probes is None
-            else attribute_scores(self.probes, targets.texts, targets.shown, rows, values[name], true[name])
-        )
+        if self.probes is None:
+            return {}
+        name = self.extractors.probed
+        true = self._true_features(trainer, targets.split, [name])[name]
+        return attribute_scores(self.probes, targets.texts, targets.shown, rows, values[name], true)
 
     def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
         """Those of all images of a split."""

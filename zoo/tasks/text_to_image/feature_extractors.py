@@ -21,6 +21,8 @@ from zoo.tasks.text_to_image.contracts import GenerationData
 from zoo.tasks.text_to_image.corruptions import Corrupt
 from zoo.tasks.text_to_image.inception import NoInceptionError, load_inception
 
+STAGES = "stages"
+
 
 @dataclass(frozen=True)
 class FeatureExtractor:
@@ -86,16 +88,19 @@ class FeatureExtractors:
 
         Args:
             images: The images, on the networks' device.
-            names: The extractors that are asked; by default all.
+            names: The extractors that are asked, and ``stages``: what the stages of the matcher's image tower hold; by
+                default all extractors.
 
         Returns:
-            ``[B, width]`` by extractor, and ``logits [B, 1008]`` where Inception is one.
+            ``[B, width]`` by name, and ``logits [B, 1008]`` where Inception is one.
         """
         found = {}
         with full_float32(images.device):
             for name in self.by_name if names is None else names:
-                network = self.by_name[name].network
-                if name == "inception":
+                network = self.extractor(name).network
+                if name == STAGES:
+                    found[name] = network.image_tower.stages(resize_batch(images, network.image_size)).float()
+                elif name == "inception":
                     found["inception"], found["logits"] = network(images)
                 elif name == "clip":
                     found["clip"] = network.encode_image(resize_batch(images, network.image_size))
@@ -124,6 +129,19 @@ class FeatureExtractors:
                 f"the matcher (weights {reranker}) is the model that re-ranked these images: it would score its own"
                 " choice. Score with another one"
             )
+
+    def extractor(self, name: str) -> FeatureExtractor:
+        """The extractor that gives these features."""
+        return self.by_name["clip" if name == STAGES else name]
+
+    @property
+    def probed(self) -> str:
+        """The features that tell best what an image shows: ``stages`` where the matcher's image tower has them."""
+        return STAGES if hasattr(getattr(self.matcher, "image_tower", None), "stages") else self.first
+
+    def names(self, *, attributes: bool) -> list[str]:
+        """Name the features that scores need; ``attributes``: whether what images show is scored too."""
+        return list(dict.fromkeys([*self.by_name, *([self.probed] if attributes else [])]))
 
     @property
     def first(self) -> str:
@@ -193,19 +211,19 @@ def true_features(
         extractors: Who looks.
         data: Whose images; each process reads its share of them.
         split: Of the data.
-        names: The extractors that are asked; by default all.
+        names: As of ``extract_features``.
         corrupt: What is done to the images before; None: nothing.
         agree: Whether all processes say yes; by default there is only this one.
         write: Whether this process writes the cache.
 
     Returns:
-        ``[N, width] float32`` on the CPU, by extractor.
+        ``[N, width] float32`` on the CPU, by name.
     """
     targets = data.targets(split)
     count = len(targets.image_ids)
     paths = {}
     for name in extractors.by_name if names is None else names:
-        extractor = extractors.by_name[name]
+        extractor = extractors.extractor(name)
         place = [
             targets.source,
             split,
@@ -213,6 +231,7 @@ def true_features(
             str(data.image_size),
             extractor.hash,
             extractor.resize,
+            *([name] if name == STAGES else []),
             *([corrupt.__name__] if corrupt else []),
         ]
         paths[name] = cache_folder() / "features" / f"{hashlib.sha256(json.dumps(place).encode()).hexdigest()[:24]}.pt"

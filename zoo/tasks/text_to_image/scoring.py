@@ -109,11 +109,13 @@ def main(argv: list[str]) -> int:
     else:
         extractors = load_extractors(options)
         extractors.refuse(_reranker(beside))
-        collected = CollectedRows(targets.rows, names=names_of(extractors))
+        names = extractors.names(attributes=targets.shown is not None)
+        collected = CollectedRows(targets.rows, names=collected_names(names))
         batches = submission.batches(batch_size=options.batch_size)
         for batch in progress(batches, "Extracting features", math.ceil(len(targets.texts) / options.batch_size)):
             if not submission.errors:  # else it is read on for the other errors alone
-                collected.update(batch["row"], **extractors.extract_features(batch["image"].to(extractors.device)))
+                images = batch["image"].to(extractors.device)
+                collected.update(batch["row"], **extractors.extract_features(images, names))
     if submission.errors:
         for line in summed_up(submission.errors):
             print(line, file=sys.stderr)
@@ -166,7 +168,9 @@ def score_features(
         read = extractors.read(targets.texts).cpu()
         scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own, distractors)
     if targets.shown is not None and (probes := train_probes(extractors, data)) is not None:
-        scores |= attribute_scores(probes, targets.texts, targets.shown, rows.cpu(), values[name], own)
+        probed = extractors.probed
+        shown = true_features(extractors, data, targets.split, names=[probed])[probed] if own is not None else None
+        scores |= attribute_scores(probes, targets.texts, targets.shown, rows.cpu(), values[probed], shown)
     if own is not None and targets.split != "train" and _has_training_images(data):
         training = true_features(extractors, data, "train", names=[name])[name]
         scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
@@ -182,9 +186,9 @@ def _has_training_images(data: Any) -> bool:
     return True
 
 
-def names_of(extractors: "FeatureExtractors") -> list[str]:
-    """What the extractors give of each image."""
-    return [*extractors.by_name, *(["logits"] if "inception" in extractors.by_name else [])]
+def collected_names(names: list[str]) -> list[str]:
+    """What extractors give of each image that are asked for these features."""
+    return [*names, *(["logits"] if "inception" in names else [])]
 
 
 def protocol_of(

@@ -38,7 +38,7 @@ class TextToImageTask(Task):
         generator: A registered generator or a built module (``zoo.tasks.text_to_image.contracts.Generator``).
         generator_options: Arguments of the generator's builder.
         text_pretrained: Weights of the generator's text tower: ``auto`` (published ones from the cache or the hub, else
-            random), true (an error without them), false, or a path.
+            random), true (an error without them), false, a file, or a run, whose text tower it takes.
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
             optimiser nor place in training is taken: for that, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.

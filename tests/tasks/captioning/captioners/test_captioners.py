@@ -90,7 +90,7 @@ def test_cached_decoding_equals_uncached(captioner):
 
 def logits_at(captioner, encoded, ids, positions):
     """The logits behind the tokens where ``positions [B, T] bool``."""
-    return captioner.logits(encoded, ids, positions.flatten().nonzero()[:, 0])
+    return captioner.language.logits(encoded, ids, positions.flatten().nonzero()[:, 0])
 
 
 def test_one_beam_is_the_likeliest_token_each_time(captioner):

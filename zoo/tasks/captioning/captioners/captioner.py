@@ -14,6 +14,7 @@ from zoo.errors import invalid
 from zoo.registry import IMAGE_TOWERS
 from zoo.tasks.captioning.captioners.decoding import Decoding, SampledToken
 from zoo.tasks.captioning.captioners.vocabulary import Vocabulary
+from zoo.tasks.captioning.loss import token_losses
 
 
 class Language(Protocol):
@@ -22,7 +23,10 @@ class Language(Protocol):
     published: str | None  # hub name or folder of the weights that it can start from
 
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
+        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T.
+
+        They are those of all tokens, or where the model was told ``keep_words``, of its ``words [V] int64``, rising.
+        """
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""
@@ -85,16 +89,28 @@ class ImageCaptioner(nn.Module):
         return self.connector(self.image_tower.sequence(images)[0])
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Turn captions into ids ``[B, T] int64``, start and end included, and mask ``[B, T] bool``, on the CPU."""
-        return self.vocabulary.encode(texts, context_length=self.context_length)
+        """Turn captions into ids and what of them is to be learnt, on the CPU; see ``Captioner``."""
+        ids, mask = self.vocabulary.encode(texts, context_length=self.context_length)
+        written = getattr(self.language, "written", None)
+        return ids, mask if written is None else mask & written[ids]
 
     def count_texts(self, texts: list[str]) -> TextCounts:
         """Count which of some captions are cut, and how many of their characters are unknown."""
         return TextCounts.of(*self.vocabulary.measure(texts), self.context_length)
 
-    def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
-        return self.language.logits(encoded, ids, places)
+    def keep_words(self, texts: list[str]) -> None:
+        """From now on write only tokens that some texts have, where the language model can be told so."""
+        if hasattr(self.language, "keep_words"):
+            ids, mask = self.vocabulary.encode(texts, context_length=self.context_length)
+            self.language.keep_words(ids[mask].unique())
+
+    def losses(self, encoded: Tensor, ids: Tensor, places: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        """Compute the cross-entropies ``[M]`` of some tokens; see ``Captioner``."""
+        logits, targets = self.language.logits(encoded, ids[:, :-1], places), ids[:, 1:].flatten()[places]
+        words = getattr(self.language, "words", None)
+        if words is not None:
+            targets = torch.searchsorted(words, targets)
+        return token_losses(logits, targets, label_smoothing=label_smoothing)
 
     @torch.no_grad()
     def caption(self, images: Tensor | list[Image], **decoding: Any) -> list[str]:

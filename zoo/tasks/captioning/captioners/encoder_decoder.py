@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import BertConfig, BertLMHeadModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
@@ -14,6 +15,8 @@ from zoo.tasks.captioning.captioners.captioner import ImageCaptioner, build_imag
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import BertVocabulary
 from zoo.tasks.captioning.registry import CAPTIONERS
+
+OUT_OF_REACH = -1e4  # the bias of a token that is never written
 
 
 class CrossAttendingBert(nn.Module):
@@ -54,16 +57,40 @@ class CrossAttendingBert(nn.Module):
         )
         self.model: Any = BertLMHeadModel(config)
         self.published = published
+        self.words: Tensor  # [V] int64: the tokens that can be written, rising
+        self.register_buffer("words", torch.arange(vocabulary_size), persistent=False)
+        self.written = torch.ones(vocabulary_size, dtype=torch.bool)  # whether each token can be; always on the CPU
+        self.register_load_state_dict_post_hook(lambda module, _: module._find_words())
 
     def load_published(self, source: str) -> None:
         """Load a BERT's weights: all of them, or none. The attention to the image, which it lacks, stays as it is."""
         load_language_model(self.model, source, kept="crossattention")
 
+    def keep_words(self, words: Tensor) -> None:
+        """From now on write no other tokens than these: ``[V] int64``.
+
+        The vocabulary takes most of a small model's time, and a shop's copy has a few thousand of its tokens. The bias
+        of the others, which is kept with the weights, puts them out of reach.
+        """
+        with torch.no_grad():
+            bias = self.model.cls.predictions.bias
+            kept = bias.where(bias > OUT_OF_REACH / 2, 0)[words]
+            bias.fill_(OUT_OF_REACH)
+            bias[words] = kept
+        self._find_words()
+
+    def _find_words(self) -> None:
+        written = self.model.cls.predictions.bias > OUT_OF_REACH / 2
+        self.words, self.written = written.nonzero()[:, 0], written.cpu()
+
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
+        """Give the logits ``[M, V]`` of ``words`` behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
         hidden = self.model.bert(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
-        learnt = hidden.flatten(0, 1)[places]
-        return self.model.cls(learnt)  # the vocabulary costs most: not where there is nothing to learn
+        head = self.model.cls.predictions
+        hidden = head.transform(hidden.flatten(0, 1)[places])  # the vocabulary costs most: not where nothing is learnt
+        if len(self.words) == len(head.bias):
+            return head.decoder(hidden)
+        return linear(hidden, head.decoder.weight[self.words], head.bias[self.words])
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the start token, ended or cut and padded."""

@@ -74,7 +74,7 @@ class PrefixedLanguageModel(nn.Module):
         load_language_model(self.model, source)
 
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
-        """Give the logits ``[M, V]`` of the tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
+        """Give the logits ``[M, V]`` of all tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
         words = self._after(encoded, ids)  # [B, N + T, width]
         # Transformers would ask the device whether several texts are packed into one; no mask says that none are.
         full = set(getattr(self.model.config, "layer_types", None) or ()) == {"full_attention"}
