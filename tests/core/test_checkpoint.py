@@ -130,6 +130,16 @@ def test_a_part_of_a_trained_task_is_loaded_by_its_name(tmp_path):
         load_part(part, path, "decoder")
 
 
+def test_a_part_of_a_part_is_loaded_too_and_fits_itself(tmp_path):
+    small, large = (TimmImageTower("test_vit", image_size=size) for size in (32, 64))
+    state = {f"captioner.image_tower.{name}": value for name, value in small.state_dict().items()}
+    path = write(tmp_path / "toy.ckpt", state_dict=state)
+    load_part(large, path, "image_tower")
+    assert torch.equal(large.model.patch_embed.proj.weight, small.model.patch_embed.proj.weight)
+    with pytest.raises(UserError, match="which has no tower"):
+        load_part(large, path, "tower")
+
+
 def test_parts_fit_weights_to_themselves(tmp_path):
     class Described(nn.Module):
         def __init__(self, size):

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -97,6 +98,18 @@ def test_a_training_logs_every_score_with_its_controls(trained):
     for words in ("the model's", "of other images", "nearest copied", "people's (8 images)", "case:lower"):
         assert words in printed
     assert min(Image.open(run / "grids" / "val-step000000.png").size) > 300
+
+
+def test_a_training_starts_from_the_image_tower_of_a_run(place, trained, zoo_process):
+    fit = ("fit", "--config", "experiments/tiny.yaml", "--trainer.max_epochs", "1", "--runs", "from_a_run")
+    code, out, err = zoo_process(place, *fit, "--model.image_pretrained", "runs/tiny")
+    assert code == 0, err
+    checkpoint = next((place / "from_a_run" / "tiny").iterdir()) / "checkpoints" / "best.ckpt"
+    weights = torch.load(checkpoint, weights_only=True)["weights"]
+    assert weights == {"image_tower": f"tiny/{trained[0].name}/checkpoints/best.ckpt", "language": "random"}
+    code, out, err = zoo_process(place, *fit, "--model.image_pretrained", "runs/none")
+    assert code == 1
+    assert "zoo fit: error: model.image_pretrained runs/none: no run is there. Train it first" in err
 
 
 def test_score_gives_the_numbers_of_test(place, run, zoo_process):

@@ -171,12 +171,27 @@ def load_part(module: Any, path: str | Path, name: str) -> str:
     return published.name if published else _run_words(path)
 
 
-def is_trained(source: Any) -> bool:
-    """Whether a source of weights is a task that this zoo trained: a ``.ckpt``, a run's or an experiment's folder."""
-    if not isinstance(source, str):
-        return False
-    path = Path(newest_run(source))
-    return path.suffix == ".ckpt" or (path / "checkpoints").is_dir()
+def part_of_run(module: Any, pretrained: bool | str, name: str) -> str | None:
+    """Load the weights of one part of a task that this zoo trained, where ``pretrained`` is one; see ``load_part``.
+
+    Args:
+        module: As of ``load_part``.
+        pretrained: A run's or an experiment's folder, a ``.ckpt``; or anything that ``load_pretrained`` takes.
+        name: As of ``load_part``.
+
+    Returns:
+        As ``load_part``; None where it is no such folder or file, and nothing was loaded.
+
+    Raises:
+        UserError: As ``load_part``.
+    """
+    try:
+        path = Path(newest_run(str(pretrained)))
+        if path.suffix != ".ckpt" and not (path / "checkpoints").is_dir():
+            return None
+        return load_part(module, path, name)
+    except UserError as error:
+        raise UserError(f"pretrained {error}") from None
 
 
 def task_keys(task: nn.Module | type[nn.Module]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.core.checkpoint import is_trained, load_initial_weights, load_part, task_keys
+from zoo.core.checkpoint import load_initial_weights, part_of_run, task_keys
 from zoo.core.divergence import FirstBadStep, diverged, largest
 from zoo.core.evaluation import BestCheckpoint, EvaluationOptions
 from zoo.core.moved import follow_run
@@ -128,10 +128,7 @@ class Task(L.LightningModule):
         for name, (option, part) in self.pretrained_parts().items():
             source = self.hparams[option]
             try:
-                if is_trained(source):
-                    self.weights[name] = load_part(part, source, name)
-                else:
-                    self.weights[name] = load_pretrained(part, source).text
+                self.weights[name] = part_of_run(part, source, name) or load_pretrained(part, source).text
             except UserError as error:
                 raise UserError(f"model.{option.removesuffix('pretrained')}{error}") from None
 

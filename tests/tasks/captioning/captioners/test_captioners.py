@@ -201,6 +201,43 @@ def test_pixel_shuffle_joins_neighbours_and_drops_the_class_token():
         PixelShuffle(2, factor=3, out_width=8)(sequence)
 
 
+def test_only_words_that_were_kept_are_written_and_learnt():
+    captioner, full = build(), build()
+    ids, mask = full.tokenize(["红裙", "长裙"])
+    captioner.keep_words(["红裙新款"])
+    assert captioner.language.words.tolist() == sorted({101, 102, *full.tokenize(["红裙新款"])[0][0].tolist()})
+    learnt = captioner.tokenize(["红裙", "长裙"])[1]
+    assert learnt.tolist() == [[True] * 4, [True, False, True, True]]  # nobody says 长
+    encoded = captioner.encode(images(2))
+    places = learnt[:, 1:].flatten().nonzero()[:, 0]
+    everywhere = full.language.logits(encoded, ids[:, :-1], places)[:, captioner.language.words]
+    targets = torch.searchsorted(captioner.language.words, ids[:, 1:].flatten()[places])
+    wanted = torch.nn.functional.cross_entropy(everywhere, targets, reduction="none")
+    assert torch.allclose(captioner.losses(encoded, ids, places), wanted, atol=1e-5)
+    captioner.losses(encoded, ids, places).sum().backward()
+    words = captioner.language.written
+    assert not captioner.language.model.cls.predictions.bias.grad[~words].any()
+    with torch.no_grad():
+        captioner.language.model.cls.predictions.bias[~words] += 1000.0
+    assert set("".join(captioner.caption(images()))) <= set("红裙新款")
+    ids, mask = captioner.sample(encoded.detach(), 50)
+    assert words[ids[mask]].all()
+
+
+def test_kept_words_are_loaded_with_the_weights_and_may_change():
+    captioner, other = build(), build()
+    captioner.keep_words(["红裙"])
+    other.load_state_dict(captioner.state_dict())
+    assert torch.equal(other.language.words, captioner.language.words)
+    bias = other.language.model.cls.predictions.bias
+    with torch.no_grad():
+        bias[captioner.end_token] = 0.5
+    other.keep_words(["长裙"])
+    assert other.tokenize(["红长"])[1].tolist() == [[True, False, True, True]]
+    assert bias[captioner.end_token] == 0.5
+    assert bias[other.tokenize(["长"])[0][0, 1]] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
