@@ -61,6 +61,17 @@ def test_the_sequence_is_what_is_pooled(resnet, vit):
     assert features.shape == (2, 1 + 16, vit.width)  # class token and 4 × 4 patches
 
 
+@torch.no_grad()
+def test_stages_are_means_and_deviations_of_the_last_four(resnet, vit):
+    maps = []
+    for layer in (resnet.model.layer1, resnet.model.layer2, resnet.model.layer3, resnet.model.layer4):
+        layer.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    found = resnet.stages(pictures())
+    wanted = torch.cat([part for each in maps for part in (each.mean(dim=(2, 3)), each.std(dim=(2, 3)))], dim=1)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert vit.stages(pictures()).shape == (2, 2 * min(4, len(vit.blocks())) * vit.width)
+
+
 def test_models_that_keep_channels_last_give_a_sequence_of_places():
     with torch.device("meta"):
         tower = TimmImageTower("swin_tiny_patch4_window7_224").eval()

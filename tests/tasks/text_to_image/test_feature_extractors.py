@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from zoo.core.checkpoint import newest_run
+from zoo.data.images import resize_batch
 from zoo.errors import UserError
 from zoo.tasks import RetrievalTask
 from zoo.tasks.text_to_image import inception
+from zoo.tasks.text_to_image.corruptions import degraded
 from zoo.tasks.text_to_image.data import TextToImageDataModule
 from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors, true_features
 
@@ -62,6 +64,27 @@ def test_true_features_are_those_of_every_picture_in_file_order(data, matcher):
     pixels = torch.cat([batch["image"] for batch in data.images_loader("valid")])
     assert pixels.shape == (12, 3, 24, 24)
     assert torch.allclose(found, extractors.extract_features(pixels)["clip"], atol=1e-6)
+
+
+def test_what_an_image_shows_is_told_by_the_stages_of_the_matchers_tower(data, matcher):
+    extractors = FeatureExtractors(inception="none", matcher=str(matcher))
+    assert extractors.probed == "stages"
+    assert extractors.names(attributes=True) == ["clip", "stages"]
+    assert extractors.names(attributes=False) == ["clip"]
+    found = true_features(extractors, data, "valid", names=["stages"])["stages"]
+    images = resize_batch(next(iter(data.images_loader("valid")))["image"], 32)
+    assert torch.allclose(found[: len(images)], extractors.matcher.image_tower.stages(images), atol=1e-5)
+    assert set(true_features(extractors, data, "valid")) == {"clip"}  # of the same weights, and kept apart
+    without = true_features(extractors, data, "valid", names=["stages"], corrupt=degraded)["stages"]
+    assert not torch.allclose(found, without)
+
+
+def test_degraded_images_are_a_function_of_their_rows():
+    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    together, alone = degraded(images, torch.tensor([5, 6, 7])), degraded(images[1:2], torch.tensor([6]))
+    assert torch.equal(together[1:2], alone)
+    assert together.dtype == torch.uint8
+    assert not torch.equal(degraded(images[1:2], torch.tensor([5])), alone)
 
 
 def test_they_are_read_again_only_where_something_changed(data, matcher, tmp_path, muge_root):

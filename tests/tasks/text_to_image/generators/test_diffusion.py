@@ -47,6 +47,22 @@ def test_the_velocity_begins_as_zero(name):
     assert not velocity.any()
 
 
+def test_a_unet_may_take_squares_of_pixels_for_one_place():
+    generator = build("unet_tiny", patch_size=2)
+    whole = generator.network.model
+    assert (whole.config.in_channels, whole.config.sample_size) == (12, 8)
+    text, mask = generator.text_tower.sequence(TEXTS)
+    state, time = torch.randn(3, 3, 16, 16), torch.rand(3)
+    squares = torch.stack([state[:, c, y::2, x::2] for c in range(3) for y in (0, 1) for x in (0, 1)], dim=1)
+    mean = (text * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    labels = torch.cat([text[:, 0], mean], dim=1)
+    wanted = whole(squares, 1000 * time, text, class_labels=labels, encoder_attention_mask=mask).sample
+    found = generator.network(state, time, text, mask)
+    torch.testing.assert_close(found[:, 1, 1::2, 0::2], wanted[:, 1 * 4 + 1 * 2 + 0])
+    with pytest.raises(UserError, match="image_size is 18: this network takes multiples of 4 pixels"):
+        build("unet_tiny", patch_size=2, image_size=18)
+
+
 def test_every_block_of_a_transformer_begins_as_the_identity():
     torch.manual_seed(0)
     model = GENERATORS.build("dit_tiny", **SMALL["dit_tiny"]).network.model
