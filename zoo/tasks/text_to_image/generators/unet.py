@@ -16,9 +16,9 @@ from zoo.tasks.text_to_image.registry import GENERATORS
 class UNet(nn.Module):
     """Convolutions at falling and rising sizes: diffusers' conditional UNet.
 
-    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752. The first of
-    the text's sequence, which a matcher's text tower makes its summary, and the mean are told to every block beside the
-    time; the blocks of the smallest size attend to the sequence itself. The velocity begins as 0.
+    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752. The first
+    of the text's sequence, of which a matcher's tower makes the summary, and the mean are told to every block beside
+    the time; the blocks of the smallest size attend to the sequence itself. The velocity begins as 0.
 
     Args:
         channels: Of the states.
