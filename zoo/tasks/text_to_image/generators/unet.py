@@ -16,9 +16,9 @@ from zoo.tasks.text_to_image.registry import GENERATORS
 class UNet(nn.Module):
     """Convolutions at falling and rising sizes: diffusers' conditional UNet.
 
-    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752. The first
-    of the text's sequence, of which a matcher's tower makes the summary, and the mean are told to every block beside
-    the time; the blocks of the smallest size attend to the sequence itself. The velocity begins as 0.
+    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752. The mean of
+    the text's sequence is told to every block beside the time; the blocks of the smallest size attend to the sequence
+    itself. The velocity begins as 0.
 
     Args:
         channels: Of the states.
@@ -49,8 +49,8 @@ class UNet(nn.Module):
             cross_attention_dim=text_width,
             attention_head_dim=tuple(max(1, width // 64) for width in widths),  # diffusers' name for their number
             norm_num_groups=16,
-            class_embed_type="projection",  # beside the time, the text
-            projection_class_embeddings_input_dim=2 * text_width,
+            class_embed_type="projection",  # beside the time, the mean over the text's tokens
+            projection_class_embeddings_input_dim=text_width,
         )
         self.model = model.to(memory_format=torch.channels_last)
         nn.init.zeros_(self.model.conv_out.weight)
@@ -59,13 +59,12 @@ class UNet(nn.Module):
     def forward(self, state: Tensor, time: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """The velocity ``[B, C, S, S]`` of states at times ``[B]`` in [0, 1], given texts ``[B, N, W]``."""
         weights = mask.unsqueeze(-1).to(text.dtype)  # [B, N, 1]
-        mean = (text * weights).sum(dim=1) / weights.sum(dim=1)
         velocity = self.model(
             pixel_unshuffle(state, self.patch_size).contiguous(memory_format=torch.channels_last),
             timestep=1000 * time,
             encoder_hidden_states=text,
             encoder_attention_mask=mask,
-            class_labels=torch.cat([text[:, 0], mean], dim=1),  # diffusers' name
+            class_labels=(text * weights).sum(dim=1) / weights.sum(dim=1),  # diffusers' name
             return_dict=False,
         )[0]
         return pixel_shuffle(velocity, self.patch_size)
