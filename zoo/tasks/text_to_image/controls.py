@@ -10,6 +10,7 @@ from zoo.tasks.text_to_image.scoring import (
     collected_names,
     load_extractors,
     open_targets,
+    probes_of,
     progress,
     protocol_of,
     read_distractors,
@@ -54,9 +55,9 @@ def main(argv: list[str]) -> int:
     data.image_size = options.image_size
     check_output(options.output, [options.matcher, options.inception, *data.folder.iterdir()])
     extractors = load_extractors(options)
-    distractors = read_distractors(None, targets)
+    distractors, probes = read_distractors(None, targets), probes_of(extractors, data, targets)
     controls = {
-        name: score_features(extractors, data, targets, options.split, distractors, rows, values)
+        name: score_features(extractors, data, targets, options.split, distractors, probes, rows, values)
         for name, (rows, values) in control_features(extractors, data, targets).items()
     }
     protocol = protocol_of(extractors, data, targets, options.split, len(targets.rows), None, distractors)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from zoo.tasks.text_to_image.contracts import GenerationTargets
     from zoo.tasks.text_to_image.feature_extractors import FeatureExtractors
+    from zoo.tasks.text_to_image.metrics.attribute_accuracy import Probes
 
 
 def scoring_parser() -> CommandParser:
@@ -123,7 +124,8 @@ def main(argv: list[str]) -> int:
         return 1
     data.image_size = submission.image_size
     rows, values = collected.gathered()
-    scores = score_features(extractors, data, targets, reference, distractors, rows, values)
+    probes = probes_of(extractors, data, targets)
+    scores = score_features(extractors, data, targets, reference, distractors, probes, rows, values)
     protocol = protocol_of(extractors, data, targets, reference, len(rows), options.distractors, distractors)
     protocol = {"predictions": Path(options.predictions).name, **protocol}
     print_scores(scores, title=f"{options.predictions}, prompts of {split}", protocol=protocol)
@@ -143,6 +145,7 @@ def score_features(
     targets: "GenerationTargets",
     reference: str,
     distractors: "Tensor",
+    probes: "Probes | None",
     rows: "Tensor",
     values: "dict[str, Tensor]",
 ) -> dict[str, float]:
@@ -155,7 +158,6 @@ def score_features(
         nearest,
         r_precision_scores,
     )
-    from zoo.tasks.text_to_image.probes import train_probes
 
     values = {name: value.cpu() for name, value in values.items()}
     true = true_features(extractors, data, reference)
@@ -167,7 +169,7 @@ def score_features(
     if extractors.matcher is not None:
         read = extractors.read(targets.texts).cpu()
         scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own, distractors)
-    if targets.shown is not None and (probes := train_probes(extractors, data)) is not None:
+    if targets.shown is not None and probes is not None:
         probed = extractors.probed
         shown = true_features(extractors, data, targets.split, names=[probed])[probed] if own is not None else None
         scores |= attribute_scores(probes, targets.texts, targets.shown, rows.cpu(), values[probed], shown)
@@ -175,6 +177,13 @@ def score_features(
         training = true_features(extractors, data, "train", names=[name])[name]
         scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
     return {key: value for key, value in scores.items() if not math.isnan(value)}
+
+
+def probes_of(extractors: "FeatureExtractors", data: Any, targets: "GenerationTargets") -> "Probes | None":
+    """The probes of attribute accuracy; None where the data do not say what images show."""
+    from zoo.tasks.text_to_image.probes import train_probes
+
+    return None if targets.shown is None else train_probes(extractors, data)
 
 
 def _has_training_images(data: Any) -> bool:
