@@ -8,7 +8,15 @@ from torch import nn
 
 import zoo
 from zoo.core import checkpoint as checkpoints
-from zoo.core.checkpoint import FORMAT, Published, load_initial_weights, load_part, read_checkpoint, task_keys
+from zoo.core.checkpoint import (
+    FORMAT,
+    Published,
+    load_initial_weights,
+    load_part,
+    part_of_run,
+    read_checkpoint,
+    task_keys,
+)
 from zoo.errors import UserError
 from zoo.models.image import TimmImageTower
 from zoo.spec import TaskSpec
@@ -126,7 +134,7 @@ def test_a_part_of_a_trained_task_is_loaded_by_its_name(tmp_path):
     part = nn.Linear(2, 2)
     assert load_part(part, path, "encoder").endswith("toy.ckpt")
     assert torch.equal(part.weight, read_checkpoint(path)["state_dict"]["encoder.weight"])
-    with pytest.raises(UserError, match=r"toy.ckpt: it is of zoo\.tasks\.ToyTask, which has no decoder$"):
+    with pytest.raises(UserError, match=r"it is of zoo\.tasks\.ToyTask, which has no decoder, but encoder\. Give"):
         load_part(part, path, "decoder")
 
 
@@ -134,10 +142,20 @@ def test_a_part_of_a_part_is_loaded_too_and_fits_itself(tmp_path):
     small, large = (TimmImageTower("test_vit", image_size=size) for size in (32, 64))
     state = {f"captioner.image_tower.{name}": value for name, value in small.state_dict().items()}
     path = write(tmp_path / "toy.ckpt", state_dict=state)
-    load_part(large, path, "image_tower")
+    assert part_of_run(large, str(path), "image_tower").endswith("toy.ckpt")
     assert torch.equal(large.model.patch_embed.proj.weight, small.model.patch_embed.proj.weight)
     with pytest.raises(UserError, match="which has no tower"):
         load_part(large, path, "tower")
+
+
+def test_what_is_no_run_is_left_to_the_readers_of_published_weights(tmp_path):
+    part = nn.Linear(2, 2)
+    (tmp_path / "runs" / "bert").mkdir(parents=True)
+    torch.save(part.state_dict(), tmp_path / "runs" / "tower.ckpt")
+    for source in ("auto", True, False, "", ".", tmp_path / "runs" / "bert", tmp_path / "runs" / "tower.ckpt"):
+        assert part_of_run(part, str(source), "encoder") is None
+    with pytest.raises(UserError, match=r"pretrained .*runs/other: no run is there\. Train it first"):
+        part_of_run(part, str(tmp_path / "runs" / "other"), "encoder")
 
 
 def test_parts_fit_weights_to_themselves(tmp_path):

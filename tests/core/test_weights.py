@@ -258,7 +258,7 @@ def test_what_is_no_weights_is_refused(tmp_path, content, build, capfd):
 
 
 def test_paths_that_hold_nothing(tmp_path):
-    with pytest.raises(UserError, match=r"'nowhere' does not exist\. Valid are auto, true, false or an existing path"):
+    with pytest.raises(UserError, match=r"'nowhere' does not exist\. Valid are auto, true, false, a run or a path"):
         load_pretrained(image_tower(), "nowhere")
     for build in (image_tower, text_tower):
         with pytest.raises(UserError, match="holds n"):

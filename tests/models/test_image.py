@@ -64,12 +64,18 @@ def test_the_sequence_is_what_is_pooled(resnet, vit):
 @torch.no_grad()
 def test_stages_are_means_and_deviations_of_the_last_four(resnet, vit):
     maps = []
-    for layer in (resnet.model.layer1, resnet.model.layer2, resnet.model.layer3, resnet.model.layer4):
-        layer.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    layers = [resnet.model.layer1, resnet.model.layer2, resnet.model.layer3, resnet.model.layer4]
+    hooks = [layer.register_forward_hook(lambda module, inputs, output: maps.append(output)) for layer in layers]
     found = resnet.stages(pictures())
-    wanted = torch.cat([part for each in maps for part in (each.mean(dim=(2, 3)), each.std(dim=(2, 3)))], dim=1)
+    for hook in hooks:
+        hook.remove()
+    pairs = [(each.mean(dim=(2, 3)), each.var(dim=(2, 3), correction=0).sqrt()) for each in maps]
+    wanted = torch.cat([part for pair in pairs for part in pair], dim=1)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert resnet.stages(pictures(32)).isfinite().all()  # a last map of one place
     assert vit.stages(pictures()).shape == (2, 2 * min(4, len(vit.blocks())) * vit.width)
+    shallow = TimmImageTower("test_vit", image_size=64, num_layers=1)
+    assert shallow.stages(pictures()).shape == (2, 2 * shallow.width)
 
 
 def test_models_that_keep_channels_last_give_a_sequence_of_places():

@@ -162,11 +162,17 @@ def load_part(module: Any, path: str | Path, name: str) -> str:
         UserError: There is no such file, its task has no such part, or the weights do not fit.
     """
     checkpoint, published = _read(path)
+    kind = _known_task(checkpoint.get("task"))
+    weights = checkpoint["state_dict"] if kind is None else _plain(kind, checkpoint)["state_dict"]
     place = re.compile(rf"(?:\w+\.)?{name}\.(.*)")
-    found = {place.fullmatch(key): value for key, value in checkpoint["state_dict"].items()}
+    found = {place.fullmatch(key): value for key, value in weights.items()}
     state = {match[1]: value for match, value in found.items() if match}
     if not state:
-        raise UserError(f"{path}: it is of {checkpoint.get('task', 'an unnamed task')}, which has no {name}")
+        parts = ", ".join(sorted({key.partition(".")[0] for key in weights}))
+        raise UserError(
+            f"{path}: it is of {checkpoint.get('task', 'an unnamed task')}, which has no {name}, but {parts}. Give a"
+            " checkpoint of a task that has one"
+        )
     load_strictly(module, _adapted(state, module), str(path))
     return published.name if published else _run_words(path)
 
@@ -176,7 +182,7 @@ def part_of_run(module: Any, pretrained: bool | str, name: str) -> str | None:
 
     Args:
         module: As of ``load_part``.
-        pretrained: A run's or an experiment's folder, a ``.ckpt``; or anything that ``load_pretrained`` takes.
+        pretrained: A run's or an experiment's folder, a ``.ckpt`` of a task; or what ``load_pretrained`` takes.
         name: As of ``load_part``.
 
     Returns:
@@ -186,12 +192,27 @@ def part_of_run(module: Any, pretrained: bool | str, name: str) -> str | None:
         UserError: As ``load_part``.
     """
     try:
-        path = Path(newest_run(str(pretrained)))
-        if path.suffix != ".ckpt" and not (path / "checkpoints").is_dir():
-            return None
-        return load_part(module, path, name)
+        path = _trained_task(Path(expanded(str(pretrained))))
+        return None if path is None else load_part(module, path, name)
     except UserError as error:
         raise UserError(f"pretrained {error}") from None
+
+
+def _trained_task(place: Path) -> Path | None:
+    """The checkpoint of a task or the run that a path means; None: it is something else.
+
+    Raises:
+        UserError: It looks like an experiment's folder, and is not there.
+    """
+    if place.is_dir():
+        run = _newest_of_experiment(place) or place
+        return run if (run / "checkpoints").is_dir() else None
+    if not place.is_file():
+        newest_run(place)
+    elif place.suffix == ".ckpt":
+        contents = read_torch(place)
+        return place if isinstance(contents, dict) and "task" in contents else None
+    return None
 
 
 def task_keys(task: nn.Module | type[nn.Module]) -> dict[str, Any]:
@@ -235,14 +256,19 @@ def newest_run(source: str | Path) -> str | Path:
     """
     source = expanded(source)
     folder = Path(source)
-    best = newest_checkpoint(folder.parent, folder.name, CHECKPOINTS["best"]) if folder.is_dir() else None
-    if best is not None:
-        return best.parent.parent
-    if folder.parent.name == "runs" and not (folder / "checkpoints").is_dir():
+    newest = _newest_of_experiment(folder) if folder.is_dir() else None
+    if newest is not None:
+        return newest
+    if folder.parent.name == "runs" and not folder.is_file() and not (folder / "checkpoints").is_dir():
         raise UserError(
             f"{source}: no run is there. Train it first: {typed('fit', '--config', f'experiments/{folder.name}.yaml')}"
         )
     return source
+
+
+def _newest_of_experiment(folder: Path) -> Path | None:
+    best = newest_checkpoint(folder.parent, folder.name, CHECKPOINTS["best"]) if folder.name else None
+    return None if best is None else best.parent.parent
 
 
 def _run_words(path: str | Path) -> str:
@@ -327,12 +353,17 @@ def task_class(checkpoint: dict[str, Any], source: str) -> Any:
         UserError: There is none of that name.
     """
     name = checkpoint["task"]
-    for spec in find_specs():
-        if name == f"zoo.tasks.{spec.task.rpartition(':')[2]}":
-            return load_object(spec.task)
+    known = _known_task(name)
+    if known is not None:
+        return known
     package = checkpoint.get("task_package", "zoo")
     where = "" if package == "zoo" else f": it is defined in {package!r}, which is not installed or registers no task"
     raise UserError(f"{source}: it is of the task {name!r}, which this zoo does not have{where}")
+
+
+def _known_task(name: Any) -> Any:
+    places = [spec.task for spec in find_specs() if name == f"zoo.tasks.{spec.task.rpartition(':')[2]}"]
+    return load_object(places[0]) if places else None
 
 
 def _spell(arguments: dict[str, Any]) -> str:

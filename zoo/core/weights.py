@@ -87,7 +87,7 @@ def load_pretrained(model: nn.Module, pretrained: bool | str = "auto") -> Weight
 def _load_path(model: nn.Module, pretrained: str) -> WeightSource:
     path = Path(expanded(pretrained, "pretrained"))
     if not path.exists():
-        raise UserError(f"pretrained: {pretrained!r} does not exist. Valid are auto, true, false or an existing path.")
+        raise UserError(f"pretrained: {pretrained!r} does not exist. Valid are auto, true, false, a run or a path.")
     try:
         _load(model, str(path))
     except UnavailableError as error:

@@ -120,8 +120,9 @@ class TimmImageTower(nn.Module):
         Raises:
             UserError: As ``forward``.
         """
-        maps = self.model.forward_intermediates(self.normalise(images), indices=4, intermediates_only=True)
-        return torch.cat([of(each, dim=(2, 3)) for each in maps for of in (torch.mean, torch.std)], dim=1)
+        maps = self.model.forward_intermediates(self.normalise(images), intermediates_only=True)[-4:]
+        found = [(each.mean(dim=(2, 3)), each.std(dim=(2, 3), correction=0)) for each in maps]
+        return torch.cat([part for pair in found for part in pair], dim=1)
 
     def load_published(self, source: str) -> None:
         """Load weights that timm can convert, its own classifier's left out: all of them, or none.

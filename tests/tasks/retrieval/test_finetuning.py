@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from zoo.core.checkpoint import load, load_initial_weights
+from zoo.core.checkpoint import load, load_initial_weights, load_part
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 from zoo.tasks import RetrievalTask
@@ -203,6 +203,9 @@ def test_a_checkpoint_of_adapters_loads_as_plain_weights(tmp_path, monkeypatch):
     onwards = built()
     load_initial_weights(onwards, path)
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in onwards.state_dict().items())
+    tower = built().image_tower
+    load_part(tower, path, "image_tower")
+    assert all(torch.equal(value, plain.image_tower.state_dict()[name]) for name, value in tower.state_dict().items())
 
 
 def test_published_weights_find_their_place_under_adapters(tmp_path):

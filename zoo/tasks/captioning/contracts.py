@@ -43,7 +43,7 @@ class Captioner(Protocol):
         Args:
             encoded: ``[B, N, width]``, as of ``encode``.
             ids: ``[B, T] int64``, start token included.
-            places: ``[M] int64``, indices of ``ids[:, 1:]``, flattened.
+            places: ``[M] int64``, indices of ``ids[:, 1:]``, flattened, where the mask of ``tokenize`` is true.
             label_smoothing: As of ``zoo.tasks.captioning.loss.token_losses``.
 
         Returns:

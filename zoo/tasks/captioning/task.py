@@ -179,8 +179,9 @@ class CaptioningTask(Task):
         """Read the weights to start from; what is written from now on are the words of the training references."""
         super().read_weights()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(self.captioner, "keep_words") and hasattr(data, "training_texts"):
-            self.captioner.keep_words(data.training_texts())
+        texts = data.training_texts() if hasattr(data, "training_texts") else []
+        if texts and hasattr(self.captioner, "keep_words"):
+            self.captioner.keep_words(texts)
 
     def on_fit_start(self) -> None:
         """Count the training references' n-grams, where their CIDEr-D is the reward."""

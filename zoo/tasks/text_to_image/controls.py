@@ -76,34 +76,34 @@ def control_features(extractors: "FeatureExtractors", data: Any, targets: "Gener
     from zoo.tasks.text_to_image.corruptions import blurred, noise_alone, noised
     from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
 
-    rows, values = corrupted_features(extractors, data, targets.split, targets.rows, lambda images, _: images)
+    names = extractors.names(attributes=targets.shown is not None)
+    rows, values = corrupted_features(extractors, names, data, targets.split, targets.rows, lambda images, _: images)
     tenth = torch.arange(len(rows)) // 10 * 10
     controls = {
         "true": (rows, values),
-        "blurred to a quarter": corrupted_features(extractors, data, targets.split, targets.rows, blurred),
-        "noise of 40 levels": corrupted_features(extractors, data, targets.split, targets.rows, noised),
-        "noise alone": corrupted_features(extractors, data, targets.split, targets.rows, noise_alone),
+        "blurred to a quarter": corrupted_features(extractors, names, data, targets.split, targets.rows, blurred),
+        "noise of 40 levels": corrupted_features(extractors, names, data, targets.split, targets.rows, noised),
+        "noise alone": corrupted_features(extractors, names, data, targets.split, targets.rows, noise_alone),
         "each tenth, ten times": (rows, {name: value[tenth] for name, value in values.items()}),
         "exchanged": (torch.tensor(shuffled_rows(targets.texts, rows.tolist())), values),
     }
     if targets.split != "train":
         training = len(data.targets("train").texts)
         chosen = torch.linspace(0, training - 1, min(training, len(rows))).round().long().tolist()
-        _, seen = corrupted_features(extractors, data, "train", chosen, lambda images, _: images)
+        _, seen = corrupted_features(extractors, names, data, "train", chosen, lambda images, _: images)
         controls["training images"] = (rows[: len(chosen)], seen)
     return controls
 
 
 def corrupted_features(
-    extractors: "FeatureExtractors", data: Any, split: str, rows: list[int], corrupt: "Corrupt"
+    extractors: "FeatureExtractors", names: list[str], data: Any, split: str, rows: list[int], corrupt: "Corrupt"
 ) -> "Seen":
-    """Features of some of a split's images, corrupted."""
+    """Features of these names of some of a split's images, corrupted."""
     import torch
 
     from zoo.core.collected import CollectedRows
 
     wanted = torch.tensor(rows)
-    names = extractors.names(attributes=data.targets(split).shown is not None)
     collected = CollectedRows(rows, names=collected_names(names))
     loader = data.images_loader(split)
     for batch in progress(loader, f"{split} images", len(loader)):

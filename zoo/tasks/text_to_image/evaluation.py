@@ -207,6 +207,7 @@ class GenerationEvaluation(Evaluation):
             "generated": len(part.rows.collected.gathered()[0]),
             "true": len(part.targets.texts),
             "extractors": self.extractors.protocol,
+            **({} if self.probes is None else {"attributes": f"linear probes of {self.extractors.probed}"}),
             "sampling": task.sampling,
             "averaged_weights": any(isinstance(each, EMA) and each.swapped for each in trainer.callbacks),  # type: ignore[attr-defined]
             **measured,

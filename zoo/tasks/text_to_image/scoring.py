@@ -222,6 +222,7 @@ def protocol_of(
         "true": len(true.texts),
         "image_size": data.image_size,
         "extractors": extractors.protocol,
+        **({} if targets.shown is None else {"attributes": f"linear probes of {extractors.probed}"}),
         "r_precision": f"1 true and {distractors.shape[1]} mismatched prompts, {drawn}; ties are misses; 10 folds",
     }
 

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +231,7 @@ def test_kept_words_are_loaded_with_the_weights_and_may_change():
     captioner.keep_words(["红裙"])
     other.load_state_dict(captioner.state_dict())
     assert torch.equal(other.language.words, captioner.language.words)
+    assert torch.equal(pickle.loads(pickle.dumps(other)).language.words, captioner.language.words)
     bias = other.language.model.cls.predictions.bias
     with torch.no_grad():
         bias[captioner.end_token] = 0.5

@@ -60,7 +60,7 @@ class CrossAttendingBert(nn.Module):
         self.words: Tensor  # [V] int64: the tokens that can be written, rising
         self.register_buffer("words", torch.arange(vocabulary_size), persistent=False)
         self.written = torch.ones(vocabulary_size, dtype=torch.bool)  # whether each token can be; always on the CPU
-        self.register_load_state_dict_post_hook(lambda module, _: module._find_words())
+        self.register_load_state_dict_post_hook(_find_words)
 
     def load_published(self, source: str) -> None:
         """Load a BERT's weights: all of them, or none. The attention to the image, which it lacks, stays as it is."""
@@ -77,11 +77,7 @@ class CrossAttendingBert(nn.Module):
             kept = bias.where(bias > OUT_OF_REACH / 2, 0)[words]
             bias.fill_(OUT_OF_REACH)
             bias[words] = kept
-        self._find_words()
-
-    def _find_words(self) -> None:
-        written = self.model.cls.predictions.bias > OUT_OF_REACH / 2
-        self.words, self.written = written.nonzero()[:, 0], written.cpu()
+        _find_words(self)
 
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Give the logits ``[M, V]`` of ``words`` behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
@@ -100,6 +96,12 @@ class CrossAttendingBert(nn.Module):
         first = torch.full((len(encoded), 1), start, device=encoded.device)
         ids = self.model.generate(first, generation_config=config, **options)
         return ids[:, 1:]
+
+
+def _find_words(decoder: CrossAttendingBert, _: Any = None) -> None:
+    """Find the tokens that can be written; called whenever weights were loaded."""
+    written = decoder.model.cls.predictions.bias > OUT_OF_REACH / 2
+    decoder.words, decoder.written = written.nonzero()[:, 0], written.cpu()
 
 
 def _build(
