@@ -92,7 +92,7 @@ class CaptioningTask(Task):
         image_pretrained: Published weights of the image tower: ``auto`` takes them from cache or hub and otherwise
             starts at random and says so; ``true`` fails without them; ``false`` starts at random; a file; or a run,
             whose image tower it takes.
-        language_pretrained: The same of the language model; a file is a folder that ``save_pretrained`` wrote.
+        language_pretrained: The same of the language model, whose file is a folder that ``save_pretrained`` wrote.
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
             optimiser nor progress is taken: to resume, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.

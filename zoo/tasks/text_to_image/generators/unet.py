@@ -87,7 +87,7 @@ def unet_tiny(
     Args:
         image_size: Side of the square images in pixels. States halve for each width but the first.
         widths: Channels at each size, multiples of 32.
-        patch_size: Side of the squares of pixels that are one place at the first size: 2 takes a quarter of the time.
+        patch_size: Side of the squares of pixels, or latents, that are one place at the first size, at least 1.
         image_tokenizer: One of latents, ``diffusers:FOLDER``, which the network learns; None: it learns pixels.
         text_tower: A text tower's name; the network attends to its sequence.
         text_tower_options: Options of its builder.
