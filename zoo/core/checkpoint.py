@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from zoo.core.command import typed
-from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_checkpoint, run_of
+from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_of_experiment, newest_run, run_of
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
 from zoo.io import expanded
@@ -151,9 +150,9 @@ def load_part(module: Any, path: str | Path, name: str) -> str:
     """Load the weights of one part of a trained task into a module: all of them, or none.
 
     Args:
-        module: An ``nn.Module`` of the part's shape, which may fit them to itself (``adapt_state``).
+        module: An ``nn.Module`` of the part's shape; weights are fitted to it where it knows how (``adapt_state``).
         path: As of ``load``.
-        name: Name of the part in the task that was trained, whichever that is, or in a part of it.
+        name: Name of the part in the task that was trained, whichever that is: of the whole, or of a part of it.
 
     Returns:
         Where the weights came from, as of ``load_initial_weights``.
@@ -162,8 +161,7 @@ def load_part(module: Any, path: str | Path, name: str) -> str:
         UserError: There is no such file, its task has no such part, or the weights do not fit.
     """
     checkpoint, published = _read(path)
-    kind = _known_task(checkpoint.get("task"))
-    weights = checkpoint["state_dict"] if kind is None else _plain(kind, checkpoint)["state_dict"]
+    weights = _plain(_known_task(checkpoint.get("task")), checkpoint)["state_dict"]
     place = re.compile(rf"(?:\w+\.)?{name}\.(.*)")
     found = {place.fullmatch(key): value for key, value in weights.items()}
     state = {match[1]: value for match, value in found.items() if match}
@@ -205,7 +203,7 @@ def _trained_task(place: Path) -> Path | None:
         UserError: It looks like an experiment's folder, and is not there.
     """
     if place.is_dir():
-        run = _newest_of_experiment(place) or place
+        run = newest_of_experiment(place) or place
         return run if (run / "checkpoints").is_dir() else None
     if not place.is_file():
         newest_run(place)
@@ -246,29 +244,6 @@ def _checked(contents: Any, path: str | Path) -> dict[str, Any]:
             " the zoo that wrote it, or train it again"
         )
     return contents
-
-
-def newest_run(source: str | Path) -> str | Path:
-    """The newest run of an experiment's folder that has a best checkpoint; anything else as it is.
-
-    Raises:
-        UserError: It looks like an experiment's folder and no run is there.
-    """
-    source = expanded(source)
-    folder = Path(source)
-    newest = _newest_of_experiment(folder) if folder.is_dir() else None
-    if newest is not None:
-        return newest
-    if folder.parent.name == "runs" and not folder.is_file() and not (folder / "checkpoints").is_dir():
-        raise UserError(
-            f"{source}: no run is there. Train it first: {typed('fit', '--config', f'experiments/{folder.name}.yaml')}"
-        )
-    return source
-
-
-def _newest_of_experiment(folder: Path) -> Path | None:
-    best = newest_checkpoint(folder.parent, folder.name, CHECKPOINTS["best"]) if folder.name else None
-    return None if best is None else best.parent.parent
 
 
 def _run_words(path: str | Path) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.core.command import typed
 from zoo.core.configs import check_flags, read_config
 from zoo.errors import UserError, nearest
 from zoo.io import expanded
@@ -285,6 +286,30 @@ def newest_checkpoint(root: Path, experiment: str, name: str) -> Path | None:
     """The checkpoint of this name in the newest run of an experiment (a shell-style pattern) that has one."""
     files = root.glob(f"{experiment}/*/checkpoints/{name}")
     return max(files, key=lambda file: (file.parent.parent.name, file.stat().st_mtime), default=None)
+
+
+def newest_of_experiment(folder: Path) -> Path | None:
+    """The newest run in an experiment's folder that has a best checkpoint."""
+    best = newest_checkpoint(folder.parent, folder.name, CHECKPOINTS["best"]) if folder.name else None
+    return None if best is None else best.parent.parent
+
+
+def newest_run(source: str | Path) -> str | Path:
+    """The newest run of an experiment's folder that has a best checkpoint; anything else as it is.
+
+    Raises:
+        UserError: It looks like an experiment's folder and no run is there.
+    """
+    source = expanded(source)
+    folder = Path(source)
+    newest = newest_of_experiment(folder) if folder.is_dir() else None
+    if newest is not None:
+        return newest
+    if folder.parent.name == "runs" and not folder.is_file() and not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{source}: no run is there. Train it first: {typed('fit', '--config', f'experiments/{folder.name}.yaml')}"
+        )
+    return source
 
 
 def new_folder(root: Path, experiment: str) -> Path:

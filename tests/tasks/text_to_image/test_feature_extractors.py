@@ -1,12 +1,14 @@
 """Name who extracts features generated images, and the true side's features, which are looked at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from zoo.core.checkpoint import newest_run
+from zoo.core.runs import newest_run
+from zoo.data.attributes import Shown, Vocabulary
 from zoo.data.images import resize_batch
 from zoo.errors import UserError
 from zoo.tasks import RetrievalTask
@@ -69,8 +71,11 @@ def test_true_features_are_those_of_every_picture_in_file_order(data, matcher):
 def test_what_an_image_shows_is_told_by_the_stages_of_the_matchers_tower(data, matcher):
     extractors = FeatureExtractors(inception="none", matcher=str(matcher))
     assert extractors.probed == "stages"
-    assert extractors.names(attributes=True) == ["clip", "stages"]
-    assert extractors.names(attributes=False) == ["clip"]
+    targets = data.targets("valid")
+    assert targets.shown is None
+    assert extractors.names_for(targets) == extractors.keys_for(targets) == ["clip"]
+    telling = replace(targets, shown=Shown([{}] * len(targets.texts), Vocabulary({})))
+    assert extractors.names_for(telling) == extractors.keys_for(telling) == ["clip", "stages"]
     found = true_features(extractors, data, "valid", names=["stages"])["stages"]
     images = resize_batch(next(iter(data.images_loader("valid")))["image"], 32)
     assert torch.allclose(found[: len(images)], extractors.matcher.image_tower.stages(images), atol=1e-5)

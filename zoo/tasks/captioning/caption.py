@@ -29,8 +29,8 @@ def main(argv: list[str]) -> int:
     import torch
 
     import zoo
-    from zoo.core.checkpoint import newest_run
     from zoo.core.precision import autocast
+    from zoo.core.runs import newest_run
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = zoo.load(options.checkpoint, device=device)

@@ -1,13 +1,13 @@
 """``python -m zoo score text_to_image-controls``: what the scores say of true images that were corrupted."""
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.command import CommandParser, check_output, write_output
 from zoo.errors import invalid
 from zoo.tasks.text_to_image.scoring import (
     add_extractor_options,
-    collected_names,
     load_extractors,
     open_targets,
     probes_of,
@@ -76,40 +76,45 @@ def control_features(extractors: "FeatureExtractors", data: Any, targets: "Gener
     from zoo.tasks.text_to_image.corruptions import blurred, noise_alone, noised
     from zoo.tasks.text_to_image.metrics.r_precision import shuffled_rows
 
-    names = extractors.names(attributes=targets.shown is not None)
-    rows, values = corrupted_features(extractors, names, data, targets.split, targets.rows, lambda images, _: images)
+    features_of = partial(corrupted_features, extractors, data, targets)
+    rows, values = features_of(targets.split, targets.rows, lambda images, _: images)
     tenth = torch.arange(len(rows)) // 10 * 10
     controls = {
         "true": (rows, values),
-        "blurred to a quarter": corrupted_features(extractors, names, data, targets.split, targets.rows, blurred),
-        "noise of 40 levels": corrupted_features(extractors, names, data, targets.split, targets.rows, noised),
-        "noise alone": corrupted_features(extractors, names, data, targets.split, targets.rows, noise_alone),
+        "blurred to a quarter": features_of(targets.split, targets.rows, blurred),
+        "noise of 40 levels": features_of(targets.split, targets.rows, noised),
+        "noise alone": features_of(targets.split, targets.rows, noise_alone),
         "each tenth, ten times": (rows, {name: value[tenth] for name, value in values.items()}),
         "exchanged": (torch.tensor(shuffled_rows(targets.texts, rows.tolist())), values),
     }
     if targets.split != "train":
         training = len(data.targets("train").texts)
         chosen = torch.linspace(0, training - 1, min(training, len(rows))).round().long().tolist()
-        _, seen = corrupted_features(extractors, names, data, "train", chosen, lambda images, _: images)
+        _, seen = features_of("train", chosen, lambda images, _: images)
         controls["training images"] = (rows[: len(chosen)], seen)
     return controls
 
 
 def corrupted_features(
-    extractors: "FeatureExtractors", names: list[str], data: Any, split: str, rows: list[int], corrupt: "Corrupt"
+    extractors: "FeatureExtractors",
+    data: Any,
+    targets: "GenerationTargets",
+    split: str,
+    rows: list[int],
+    corrupt: "Corrupt",
 ) -> "Seen":
-    """Features of these names of some of a split's images, corrupted."""
+    """The features that scores of ``targets`` need, of some of a split's images, corrupted."""
     import torch
 
     from zoo.core.collected import CollectedRows
 
     wanted = torch.tensor(rows)
-    collected = CollectedRows(rows, names=collected_names(names))
+    collected = CollectedRows(rows, names=extractors.keys_for(targets))
     loader = data.images_loader(split)
     for batch in progress(loader, f"{split} images", len(loader)):
         chosen = torch.isin(batch["row"], wanted)
         if chosen.any():
             own = batch["row"][chosen]
             images = corrupt(batch["image"][chosen], own).to(extractors.device)
-            collected.update(own, **extractors.extract_features(images, names))
+            collected.update(own, **extractors.extract_features(images, extractors.names_for(targets)))
     return collected.gathered()

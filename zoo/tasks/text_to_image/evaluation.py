@@ -146,11 +146,7 @@ class GenerationEvaluation(Evaluation):
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> _Collected:
         """Make what collects the features of the generated images."""
         self.extractors.to(task.device)
-        names = [
-            *self.extractors.names(attributes=part.targets.shown is not None),
-            *(["logits"] if "inception" in self.extractors.by_name else []),
-            "loss",
-        ]
+        names = [*self.extractors.keys_for(part.targets), "loss"]
         if trainer.testing and getattr(task.generator, "image_tokenizer", None) is not None:
             names += [f"{TOKENIZER_CEILING}{extractor}" for extractor in self.extractors.by_name]
         collected = CollectedRows(part.targets.rows, names=names, complete=part.complete).to(task.device)
@@ -163,9 +159,7 @@ class GenerationEvaluation(Evaluation):
     def update(self, trainer: L.Trainer, task: Any, part: Part, outputs: Any, batch: Any) -> dict[str, Any]:
         """Extract the features of a batch of images."""
         values = {
-            **self.extractors.extract_features(
-                outputs["images"], self.extractors.names(attributes=part.targets.shown is not None)
-            ),
+            **self.extractors.extract_features(outputs["images"], self.extractors.names_for(part.targets)),
             "loss": outputs["loss"].float().expand(len(batch["row"])),
         }
         if "reconstructions" in outputs:
@@ -185,13 +179,14 @@ class GenerationEvaluation(Evaluation):
         """Score the images, and what they are to be held against."""
         rows, values = part.rows.collected.gathered()
         rows, values = rows.cpu(), {name: value.cpu() for name, value in values.items()}
-        true = self._true_features(trainer, part.split)
-        scores = distribution_scores(values, true)
+        true = self._true_features(trainer, part.split, self.extractors.names_for(part.targets))
+        spaces = {name: true[name] for name in self.extractors.by_name}
+        scores = distribution_scores(values, spaces)
         read, distractors = part.rows.read, part.rows.distractors
         if read is not None and distractors is not None:
             scores |= r_precision_scores(values["clip"], rows, part.targets.texts, read, true["clip"], distractors)
-        scores |= self._image_tokenizer_scores(values, rows, part.targets, read, true, distractors)
-        scores |= self._attribute_scores(trainer, part.targets, rows, values)
+        scores |= self._image_tokenizer_scores(values, rows, part.targets, read, spaces, distractors)
+        scores |= self._attribute_scores(trainer, part.targets, rows, values, true)
         scores["loss"] = values["loss"].mean().item()
         if self.options.memorisation and part.split != "train":
             scores |= self._memorisation(trainer, task, part, rows, values, true)
@@ -263,7 +258,12 @@ class GenerationEvaluation(Evaluation):
         return {f"{name}_first_stage": value for name, value in kept.items()}
 
     def _attribute_scores(
-        self, trainer: L.Trainer, targets: GenerationTargets, rows: Tensor, values: dict[str, Tensor]
+        self,
+        trainer: L.Trainer,
+        targets: GenerationTargets,
+        rows: Tensor,
+        values: dict[str, Tensor],
+        true: dict[str, Tensor],
     ) -> dict[str, float]:
         """Attribute accuracy, where the data say what images show."""
         if targets.shown is None:
@@ -273,10 +273,9 @@ class GenerationEvaluation(Evaluation):
         if self.probes is None:
             return {}
         name = self.extractors.probed
-        true = self._true_features(trainer, targets.split, [name])[name]
-        return attribute_scores(self.probes, targets.texts, targets.shown, rows, values[name], true)
+        return attribute_scores(self.probes, targets.texts, targets.shown, rows, values[name], true[name])
 
-    def _true_features(self, trainer: L.Trainer, split: str, names: list[str] | None = None) -> dict[str, Tensor]:
+    def _true_features(self, trainer: L.Trainer, split: str, names: list[str]) -> dict[str, Tensor]:
         """Those of all images of a split."""
         return true_features(self.extractors, data_module(trainer, self), split, names=names, **_processes(trainer))
 

@@ -17,7 +17,7 @@ from zoo.data.images import resize_batch
 from zoo.errors import UserError
 from zoo.io import atomic_write, cache_folder
 from zoo.registry import IMAGE_TOWERS
-from zoo.tasks.text_to_image.contracts import GenerationData
+from zoo.tasks.text_to_image.contracts import GenerationData, GenerationTargets
 from zoo.tasks.text_to_image.corruptions import Corrupt
 from zoo.tasks.text_to_image.inception import NoInceptionError, load_inception
 
@@ -139,9 +139,13 @@ class FeatureExtractors:
         """The features that tell best what an image shows: ``stages`` where the matcher's image tower has them."""
         return STAGES if hasattr(getattr(self.matcher, "image_tower", None), "stages") else self.first
 
-    def names(self, *, attributes: bool) -> list[str]:
-        """Name the features that scores need; ``attributes``: whether what images show is scored too."""
-        return list(dict.fromkeys([*self.by_name, *([self.probed] if attributes else [])]))
+    def names_for(self, targets: GenerationTargets) -> list[str]:
+        """Name the features that scores of these targets need: where they say what images show, those too that tell."""
+        return list(dict.fromkeys([*self.by_name, *([self.probed] if targets.shown is not None else [])]))
+
+    def keys_for(self, targets: GenerationTargets) -> list[str]:
+        """Name what ``extract_features`` gives of an image that is asked for ``names_for`` these targets."""
+        return [*self.names_for(targets), *(["logits"] if "inception" in self.by_name else [])]
 
     @property
     def first(self) -> str:

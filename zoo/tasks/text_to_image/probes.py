@@ -21,7 +21,7 @@ def train_probes(extractors: FeatureExtractors, data: TextToImageDataModule, **p
     images show: scorers that have not seen what they score. Else they are those of the task's own folder.
 
     Args:
-        extractors: Whose features: those that they are probed by.
+        extractors: Whose features, those that ``probed`` names.
         data: Whose folder, and at which image size.
         **processes: ``agree`` and ``write`` of ``true_features``.
 

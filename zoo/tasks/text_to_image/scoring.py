@@ -110,8 +110,8 @@ def main(argv: list[str]) -> int:
     else:
         extractors = load_extractors(options)
         extractors.refuse(_reranker(beside))
-        names = extractors.names(attributes=targets.shown is not None)
-        collected = CollectedRows(targets.rows, names=collected_names(names))
+        names = extractors.names_for(targets)
+        collected = CollectedRows(targets.rows, names=extractors.keys_for(targets))
         batches = submission.batches(batch_size=options.batch_size)
         for batch in progress(batches, "Extracting features", math.ceil(len(targets.texts) / options.batch_size)):
             if not submission.errors:  # else it is read on for the other errors alone
@@ -160,22 +160,20 @@ def score_features(
     )
 
     values = {name: value.cpu() for name, value in values.items()}
-    true = true_features(extractors, data, reference)
-    scores = distribution_scores(values, true)
-    name = extractors.first
-    own = true[name] if reference == targets.split else None
-    if own is None and targets.has_images:
-        own = true_features(extractors, data, targets.split, names=[name])[name]
+    names, name, probed = extractors.names_for(targets), extractors.first, extractors.probed
+    true = own = true_features(extractors, data, reference, names=names)
+    if reference != targets.split:
+        asked = [each for each in names if each in (name, probed)]
+        own = true_features(extractors, data, targets.split, names=asked) if targets.has_images else {}
+    scores = distribution_scores(values, {each: true[each] for each in extractors.by_name})
     if extractors.matcher is not None:
         read = extractors.read(targets.texts).cpu()
-        scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own, distractors)
+        scores |= r_precision_scores(values["clip"], rows.cpu(), targets.texts, read, own.get("clip"), distractors)
     if targets.shown is not None and probes is not None:
-        probed = extractors.probed
-        shown = true_features(extractors, data, targets.split, names=[probed])[probed] if own is not None else None
-        scores |= attribute_scores(probes, targets.texts, targets.shown, rows.cpu(), values[probed], shown)
-    if own is not None and targets.split != "train" and _has_training_images(data):
+        scores |= attribute_scores(probes, targets.texts, targets.shown, rows.cpu(), values[probed], own.get(probed))
+    if own and targets.split != "train" and _has_training_images(data):
         training = true_features(extractors, data, "train", names=[name])[name]
-        scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own, training)[0])
+        scores |= memorisation_scores(nearest(values[name], training)[0], nearest(own[name], training)[0])
     return {key: value for key, value in scores.items() if not math.isnan(value)}
 
 
@@ -193,11 +191,6 @@ def _has_training_images(data: Any) -> bool:
         print(f"No memorisation report: {error}", file=sys.stderr)
         return False
     return True
-
-
-def collected_names(names: list[str]) -> list[str]:
-    """What extractors give of each image that are asked for these features."""
-    return [*names, *(["logits"] if "inception" in names else [])]
 
 
 def protocol_of(
