@@ -50,9 +50,10 @@ def test_a_straight_path_is_walked_exactly(solver, steps):
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 @pytest.mark.parametrize("strength", [0.01, 0.5, 0.6, 1.0])
-def test_a_part_of_the_way_begins_where_start_time_says(solver, strength):
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_part_of_the_way_begins_where_start_time_says(solver, strength, shift):
     data, noise = torch.randn(2, 5, 3)
-    time = start_time(solver=solver, steps=10, strength=strength)
+    time = start_time(solver=solver, steps=10, strength=strength, shift=shift)
     seen = []
 
     def velocity(state, now):
@@ -60,20 +61,21 @@ def test_a_part_of_the_way_begins_where_start_time_says(solver, strength):
         torch.testing.assert_close(state, mix(data, noise, now), atol=1e-5, rtol=0)
         return path_velocity(data, noise)
 
-    found = solve(velocity, mix(data, noise, time), solver=solver, steps=10, strength=strength)
+    found = solve(velocity, mix(data, noise, time), solver=solver, steps=10, strength=strength, shift=shift)
     assert seen[0] == time
-    assert time.item() == pytest.approx(max(0.1, strength))
+    even = max(0.1, strength)
+    assert time.item() == pytest.approx(shift * even / (1 + (shift - 1) * even))
     torch.testing.assert_close(found, data, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("solver", "evaluations"), [("euler", 10), ("heun", 19)])
-def test_velocities_are_asked_for_at_falling_times(solver, evaluations):
+@pytest.mark.parametrize(("solver", "repeats"), [("euler", 1), ("heun", 2)])
+@pytest.mark.parametrize("shift", [1.0, 4.0])
+def test_velocities_are_asked_for_at_even_times_that_are_shifted(solver, repeats, shift):
     times = []
-    solve(lambda state, time: times.append(float(time)) or state, torch.zeros(1), solver=solver, steps=10)
-    assert len(times) == evaluations
-    assert times[0] == 1
-    assert times == sorted(times, reverse=True)
-    assert times[-1] == pytest.approx(0.1)
+    solve(lambda state, time: times.append(float(time)) or state, torch.zeros(1), solver=solver, steps=10, shift=shift)
+    even = [step / 10 for step in range(10, 0, -1)]
+    even = even[:1] + [time for time in even[1:] for _ in range(repeats)]  # but for the first, Heun's at both ends
+    assert times == pytest.approx([shift * time / (1 + (shift - 1) * time) for time in even])
 
 
 def test_the_ends_of_a_path():
@@ -83,9 +85,11 @@ def test_the_ends_of_a_path():
     torch.testing.assert_close(mix(data, noise, torch.full((4,), 0.3)), data + 0.3 * path_velocity(data, noise))
 
 
-def test_times_are_logit_normal():
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_times_are_logit_normal_then_shifted(shift):
     torch.manual_seed(0)
-    times = torch.logit(draw_times(20_000))
+    shifted = draw_times(20_000, shift=shift)
+    times = torch.logit(shifted / (shift - (shift - 1) * shifted))  # the shift taken back
     assert times.mean().item() == pytest.approx(0, abs=0.03)
     assert times.std().item() == pytest.approx(1, abs=0.03)
 

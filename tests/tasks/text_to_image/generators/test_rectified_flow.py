@@ -1,5 +1,7 @@
 """Rectified flow by hand: a network and a text tower of a few lines, whose losses and walks can be written out."""
 
+import math
+
 import pytest
 import torch
 
@@ -74,14 +76,15 @@ def rectified(**options):
     return RectifiedFlow(Network(), Tower(), image_size=8, **options)
 
 
-def test_the_loss_is_the_mean_squared_error_of_the_velocity():
-    flow = rectified().eval()
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_loss_is_the_mean_squared_error_of_the_velocity(shift):
+    flow = rectified(time_shift=shift).eval()
     images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
     torch.manual_seed(5)
     found = flow.loss({"image": images, "text": TEXTS})["loss"]
     torch.manual_seed(5)
     data = images.float() / 127.5 - 1
-    noise, times = torch.randn_like(data), draw_times(3)
+    noise, times = torch.randn_like(data), draw_times(3, shift=shift)
     foretold = flow.network(mix(data, noise, times), times, *flow.text_tower.sequence(TEXTS))
     torch.testing.assert_close(found, (foretold - path_velocity(data, noise)).square().mean())
 
@@ -189,7 +192,7 @@ def assembled(**options):
 
     tower = {"text_tower": "bert_tiny_chinese", "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2}}
     usual = {"image_size": 16, "multiple": 4, "image_tokenizer": None, "freeze_text": False, "sampling": None}
-    return assemble(Told, **{**usual, **tower, **options})
+    return assemble(Told, **{**usual, **tower, "time_shift": 1.0, **options})
 
 
 def test_a_generator_is_put_together_of_what_is_asked_for():
@@ -197,7 +200,8 @@ def test_a_generator_is_put_together_of_what_is_asked_for():
     assert flow.network.told == {"channels": 3, "side": 16, "text_width": 32}
     assert (flow.image_size, flow.image_tokenizer, flow.options) == (16, None, Sampling())
     assert all(parameter.requires_grad for parameter in flow.text_tower.parameters())
-    other = assembled(multiple=16, freeze_text=True, sampling={"steps": 7, "guidance": 2.0})
+    other = assembled(multiple=16, freeze_text=True, time_shift=3.0, sampling={"steps": 7, "guidance": 2.0})
+    assert (flow.time_shift, other.time_shift) == (1.0, 3.0)
     assert other.options == Sampling(steps=7, guidance=2.0)
     assert other.sampling == {"solver": "euler", "steps": 7, "guidance": 2.0, "guidance_until": 0.7}
     assert not any(parameter.requires_grad for parameter in other.text_tower.parameters())
@@ -234,6 +238,8 @@ def test_a_generator_of_latents_is_put_together_of_those_of_its_tokenizer(monkey
         ({"image_size": 0}, "image_size is 0: this network takes multiples of 4 pixels"),
         ({"image_size": 18}, "image_size is 18: this network takes multiples of 4 pixels"),
         ({"text_tower_options": {"depth": 3}}, "--model.text_tower_options null"),
+        ({"time_shift": 0.5}, "time_shift is 0.5: give 1 (not at all) or more, such as 3"),
+        ({"time_shift": math.inf}, "time_shift is inf"),
         ({"sampling": {"step": 3}}, "sampling has no 'step'. Did you mean steps"),
     ],
 )

@@ -67,6 +67,8 @@ class RectifiedFlow(nn.Module):
         image_tokenizer: Between images and the latents that the network sees, frozen; None: it sees pixels.
         image_size: Side of the square images in pixels.
         freeze_text: Whether the text tower stays as it is.
+        time_shift: How far the times of training and sampling are moved towards noise, where what an image shows is
+            decided; 1: not at all. Larger images need more (Esser et al., 2024, arXiv:2403.03206, section 5.3.2).
         sampling: How images are sampled.
     """
 
@@ -80,6 +82,7 @@ class RectifiedFlow(nn.Module):
         image_size: int,
         image_tokenizer: Any = None,
         freeze_text: bool = False,
+        time_shift: float = 1.0,
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
@@ -87,6 +90,7 @@ class RectifiedFlow(nn.Module):
         self.text_tower = text_tower
         self.image_tokenizer = image_tokenizer
         self.image_size = image_size
+        self.time_shift = time_shift
         self.options = sampling or Sampling()
         self.no_text = nn.Parameter(0.02 * torch.randn(text_tower.width))  # stands for a text that is not there
         self._freeze_text = freeze_text
@@ -121,7 +125,7 @@ class RectifiedFlow(nn.Module):
     def loss(self, batch: TextImageBatch) -> dict[str, Tensor]:
         """The mean squared error of the velocity, ``loss``; draws noise, times and which texts are dropped."""
         data = self._standard(batch["latent"]) if "latent" in batch else self._from_images(batch["image"])
-        noise, time = torch.randn_like(data), draw_times(len(data), device=data.device)
+        noise, time = torch.randn_like(data), draw_times(len(data), shift=self.time_shift, device=data.device)
         text, mask = self._read(batch["text"])
         if self.training:
             text, mask = self._without_text(text, mask, torch.rand(len(data), device=data.device) < self.text_drop)
@@ -167,7 +171,7 @@ class RectifiedFlow(nn.Module):
             ``[B, 3, S, S] uint8``.
         """
         options = self._options(sampling)
-        time = start_time(solver=options.solver, steps=options.steps, strength=strength)
+        time = start_time(solver=options.solver, steps=options.steps, strength=strength, shift=self.time_shift)
         noise = self._noise(texts, seeds)
         start = mix(self._from_images(self._checked(images, texts)), noise, time.to(noise.device))
         return self._to_images(self._walk(start, texts, options, strength=strength))
@@ -228,7 +232,14 @@ class RectifiedFlow(nn.Module):
                 foretold = guide(conditional, unconditional, options.guidance)
             return foretold if known is None else torch.where(drawn, foretold, known)  # type: ignore[arg-type]
 
-        return solve(velocity, start, solver=options.solver, steps=options.steps, strength=strength)
+        return solve(
+            velocity,
+            start,
+            solver=options.solver,
+            steps=options.steps,
+            strength=strength,
+            shift=self.time_shift,
+        )
 
     def _options(self, changed: dict[str, Any]) -> Sampling:
         return options_of(Sampling, {**asdict(self.options), **changed}, what="sampling") if changed else self.options
@@ -286,6 +297,7 @@ def assemble(
     text_tower: str,
     text_tower_options: dict[str, Any] | None,
     freeze_text: bool,
+    time_shift: float,
     sampling: dict[str, Any] | None,
 ) -> RectifiedFlow:
     """Put a generator together: what all its builders share.
@@ -298,6 +310,7 @@ def assemble(
         text_tower: A registered text tower.
         text_tower_options: Options of its builder.
         freeze_text: As ``RectifiedFlow``'s.
+        time_shift: As ``RectifiedFlow``'s.
         sampling: As ``Sampling``'s arguments.
 
     Raises:
@@ -313,6 +326,8 @@ def assemble(
         raise UserError("patch_size: give 1 or more")
     if image_size < 1 or image_size % (factor * multiple):
         raise invalid("image_size", image_size, f"this network takes multiples of {factor * multiple} pixels")
+    if not 1 <= time_shift < math.inf:
+        raise invalid("time_shift", time_shift, "give 1 (not at all) or more, such as 3")
     options = options_of(Sampling, sampling, what="sampling")
     tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
     return RectifiedFlow(
@@ -321,5 +336,6 @@ def assemble(
         image_size=image_size,
         image_tokenizer=tokenizer,
         freeze_text=freeze_text,
+        time_shift=time_shift,
         sampling=options,
     )

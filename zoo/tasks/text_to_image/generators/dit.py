@@ -76,6 +76,7 @@ def dit(
     text_tower: str = "chinese_roberta_wwm_ext",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
+    time_shift: float = 1.0,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow transformer with attention to a text.
@@ -89,6 +90,7 @@ def dit(
         text_tower: A text tower's name.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
+        time_shift: How far the times of training and sampling are moved towards noise; 1: not at all.
         sampling: How images are sampled.
 
     Raises:
@@ -104,6 +106,7 @@ def dit(
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
+        time_shift=time_shift,
         sampling=sampling,
     )
 

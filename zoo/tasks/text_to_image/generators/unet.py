@@ -80,6 +80,7 @@ def unet_tiny(
     text_tower: str = "bert_tiny_chinese",
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = False,
+    time_shift: float = 1.0,
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow UNet of 10 M parameters and its text tower's: in few steps it learns more than a transformer.
@@ -92,6 +93,7 @@ def unet_tiny(
         text_tower: A text tower's name; the network attends to its sequence.
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
+        time_shift: How far the times of training and sampling are moved towards noise; 1: not at all.
         sampling: How images are sampled: ``solver``, ``steps``, ``guidance``, ``guidance_until``.
 
     Raises:
@@ -107,5 +109,6 @@ def unet_tiny(
         text_tower=text_tower,
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
+        time_shift=time_shift,
         sampling=sampling,
     )
