@@ -62,6 +62,22 @@ def test_a_unet_may_take_squares_of_pixels_for_one_place():
         build("unet_tiny", patch_size=2, image_size=18)
 
 
+def test_a_unet_may_see_maps_of_the_text_beside_its_states():
+    network = build("unet_tiny", patch_size=2, text_maps=3).network
+    assert network.model.config.in_channels == 12 + 3
+    seen = []
+    network.model.conv_in.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    text, mask = torch.randn(2, 5, 32), torch.tensor([[True] * 5, [True, True, False, False, False]])
+    state = torch.randn(2, 3, 16, 16)
+    network(state, torch.rand(2), text, mask)
+    linear = network.map_text[0]
+    maps = linear(torch.stack([text[0].mean(dim=0), text[1, :2].mean(dim=0)])).reshape(2, 3, 8, 8)
+    torch.testing.assert_close(seen[0], torch.cat([torch.nn.functional.pixel_unshuffle(state, 2), maps], dim=1))
+    assert "map_text" not in dict(build("unet_tiny").network.named_children())  # as networks were without them
+    with pytest.raises(UserError, match="text_maps is -1: give 0"):
+        build("unet_tiny", text_maps=-1)
+
+
 def test_every_block_of_a_transformer_begins_as_the_identity():
     torch.manual_seed(0)
     model = GENERATORS.build("dit_tiny", **SMALL["dit_tiny"]).network.model

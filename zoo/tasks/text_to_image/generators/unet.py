@@ -18,7 +18,8 @@ class UNet(nn.Module):
 
     Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752. The mean of
     the text's sequence is told to every block beside the time; the blocks of the smallest size attend to the sequence
-    itself. The velocity begins as 0.
+    itself. A convolution is told the same at every place, and learns slowly what belongs where: maps that are a linear
+    function of the text's mean, beside the states, tell it that from the first step. The velocity begins as 0.
 
     Args:
         channels: Of the states.
@@ -26,21 +27,34 @@ class UNet(nn.Module):
         widths: Channels at each size, multiples of 32; each size is half the one before.
         text_width: Of the text tower's sequence.
         patch_size: Side of the squares of states that are one place for it (Shi et al., 2016, arXiv:1609.05158).
+        text_maps: How many maps of the text stand beside the states.
     """
 
     def __init__(
-        self, *, channels: int, side: int, widths: Sequence[int], text_width: int, patch_size: int = 1
+        self,
+        *,
+        channels: int,
+        side: int,
+        widths: Sequence[int],
+        text_width: int,
+        patch_size: int = 1,
+        text_maps: int = 0,
     ) -> None:
         super().__init__()
         from diffusers import UNet2DConditionModel
 
         self.patch_size = patch_size
         channels, side = channels * patch_size**2, side // patch_size
+        self.map_text = None
+        if text_maps:
+            self.map_text = nn.Sequential(
+                nn.Linear(text_width, text_maps * side**2), nn.Unflatten(1, (text_maps, side, side))
+            )
 
         attends = [*[False] * (len(widths) - 1), True]
         model: Any = UNet2DConditionModel(
             sample_size=side,
-            in_channels=channels,
+            in_channels=channels + text_maps,
             out_channels=channels,
             block_out_channels=tuple(widths),
             layers_per_block=1,
@@ -59,12 +73,16 @@ class UNet(nn.Module):
     def forward(self, state: Tensor, time: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """The velocity ``[B, C, S, S]`` of states at times ``[B]`` in [0, 1], given texts ``[B, N, W]``."""
         weights = mask.unsqueeze(-1).to(text.dtype)  # [B, N, 1]
+        mean = (text * weights).sum(dim=1) / weights.sum(dim=1)
+        state = pixel_unshuffle(state, self.patch_size)
+        if self.map_text is not None:
+            state = torch.cat([state, self.map_text(mean).to(state.dtype)], dim=1)
         velocity = self.model(
-            pixel_unshuffle(state, self.patch_size).contiguous(memory_format=torch.channels_last),
+            state.contiguous(memory_format=torch.channels_last),
             timestep=1000 * time,
             encoder_hidden_states=text,
             encoder_attention_mask=mask,
-            class_labels=(text * weights).sum(dim=1) / weights.sum(dim=1),  # diffusers' name
+            class_labels=mean,  # diffusers' name
             return_dict=False,
         )[0]
         return pixel_shuffle(velocity, self.patch_size)
@@ -76,6 +94,7 @@ def unet_tiny(
     image_size: int = 32,
     widths: tuple[int, ...] = (64, 128, 192),
     patch_size: int = 1,
+    text_maps: int = 0,
     image_tokenizer: str | None = None,
     text_tower: str = "bert_tiny_chinese",
     text_tower_options: dict[str, Any] | None = None,
@@ -89,6 +108,8 @@ def unet_tiny(
         image_size: Side of the square images in pixels. States halve for each width but the first.
         widths: Channels at each size, multiples of 32.
         patch_size: Side of the squares of pixels, or latents, that are one place at the first size, at least 1.
+        text_maps: How many maps of the text, linear functions of its mean, stand beside the states, at least 0: they
+            cost little and tell where things belong, which convolutions are slow to learn.
         image_tokenizer: One of latents, ``diffusers:FOLDER``, which the network learns; None: it learns pixels.
         text_tower: A text tower's name; the network attends to its sequence.
         text_tower_options: Options of its builder.
@@ -101,8 +122,10 @@ def unet_tiny(
     """
     if not widths or any(width < 32 or width % 32 for width in widths):
         raise invalid("widths", list(widths), "give multiples of 32, one for each size")
+    if text_maps < 0:
+        raise invalid("text_maps", text_maps, "give 0 (none) or more, such as 16")
     return assemble(
-        partial(UNet, widths=widths, patch_size=patch_size),
+        partial(UNet, widths=widths, patch_size=patch_size, text_maps=text_maps),
         image_size=image_size,
         multiple=patch_size * 2 ** (len(widths) - 1),
         image_tokenizer=image_tokenizer,
