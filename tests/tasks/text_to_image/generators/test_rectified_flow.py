@@ -89,6 +89,31 @@ def test_the_loss_is_the_mean_squared_error_of_the_velocity(shift):
     torch.testing.assert_close(found, (foretold - path_velocity(data, noise)).square().mean())
 
 
+def test_a_network_may_give_the_image_that_the_velocity_leads_to():
+    flow = rectified(prediction="image").eval()
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    torch.manual_seed(5)
+    found = flow.loss({"image": images, "text": TEXTS})["loss"]
+    torch.manual_seed(5)
+    data = images.float() / 127.5 - 1
+    noise, times = torch.randn_like(data), draw_times(3)
+    state = mix(data, noise, times)
+    given = flow.network(state, times, *flow.text_tower.sequence(TEXTS))
+    velocity = (state - given) / times.clamp(min=0.05)[:, None, None, None]
+    torch.testing.assert_close(found, (velocity - path_velocity(data, noise)).square().mean())
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_a_network_that_knows_the_image_is_led_to_it_by_any_steps(solver):
+    image = torch.linspace(-1, 1, 3 * 8 * 8).reshape(3, 8, 8)
+    flow = RectifiedFlow(
+        lambda state, *_: image.expand_as(state), Tower(), image_size=8, time_shift=3.0, prediction="image"
+    )
+    for steps in (1, 4, 30):
+        found = flow.generate(TEXTS, seeds=[0, 1, 2], solver=solver, steps=steps, guidance=2.0)
+        assert (found.float() / 127.5 - 1 - image).abs().max() < 0.01  # half a grey level, and rounding
+
+
 def test_what_stands_for_no_text_begins_small():
     tower = Tower()
     tower.width = 10_000
@@ -192,7 +217,7 @@ def assembled(**options):
 
     tower = {"text_tower": "bert_tiny_chinese", "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2}}
     usual = {"image_size": 16, "multiple": 4, "image_tokenizer": None, "freeze_text": False, "sampling": None}
-    return assemble(Told, **{**usual, **tower, "time_shift": 1.0, **options})
+    return assemble(Told, **{**usual, **tower, "time_shift": 1.0, "prediction": "velocity", **options})
 
 
 def test_a_generator_is_put_together_of_what_is_asked_for():
@@ -202,6 +227,7 @@ def test_a_generator_is_put_together_of_what_is_asked_for():
     assert all(parameter.requires_grad for parameter in flow.text_tower.parameters())
     other = assembled(multiple=16, freeze_text=True, time_shift=3.0, sampling={"steps": 7, "guidance": 2.0})
     assert (flow.time_shift, other.time_shift) == (1.0, 3.0)
+    assert (flow.prediction, assembled(prediction="image").prediction) == ("velocity", "image")
     assert other.options == Sampling(steps=7, guidance=2.0)
     assert other.sampling == {"solver": "euler", "steps": 7, "guidance": 2.0, "guidance_until": 0.7}
     assert not any(parameter.requires_grad for parameter in other.text_tower.parameters())
@@ -240,6 +266,7 @@ def test_a_generator_of_latents_is_put_together_of_those_of_its_tokenizer(monkey
         ({"text_tower_options": {"depth": 3}}, "--model.text_tower_options null"),
         ({"time_shift": 0.5}, "time_shift is 0.5: give 1 (not at all) or more, such as 3"),
         ({"time_shift": math.inf}, "time_shift is inf"),
+        ({"prediction": "noise"}, "prediction is noise: give velocity or image"),
         ({"sampling": {"step": 3}}, "sampling has no 'step'. Did you mean steps"),
     ],
 )

@@ -18,6 +18,9 @@ from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.flow import check_sampling, draw_times, mix, path_velocity, solve, start_time
 from zoo.tasks.text_to_image.generators.sampling import guide, seeded_noise
 
+PREDICTIONS = ("velocity", "image")
+LEAST_TIME = 0.05  # nearer to the image, the velocity to it is not taken: an error would count 400 times
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -57,18 +60,21 @@ class RectifiedFlow(nn.Module):
     """A generator that learns the velocity of straight paths from images to noise, and walks them back.
 
     It learns v = ε − x₀ at logit-normal times with equal weight, and without text on a share of the images, which
-    guidance needs. An image is a function of its text and its seed, equal within a grey level in whatever batch (in
+    guidance needs. A network of large patches cannot pass noise on as it came: it gives the image x₀ instead, and the
+    velocity is what leads there (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025,
+    arXiv:2511.13720). An image is a function of its text and its seed, equal within a grey level in whatever batch (in
     fp32).
 
     Args:
-        network: Gives the velocity of states ``[B, C, h, w]``, pixels or latents, at times ``[B]``, given a text
-            tower's sequence ``[B, N, W]`` and its mask.
+        network: Gives the velocity, or the image, of states ``[B, C, h, w]``, pixels or latents, at times ``[B]``,
+            given a text tower's sequence ``[B, N, W]`` and its mask.
         text_tower: Its sequence is what the network sees of a text.
         image_tokenizer: Between images and the latents that the network sees, frozen; None: it sees pixels.
         image_size: Side of the square images in pixels.
         freeze_text: Whether the text tower stays as it is.
         time_shift: How far the times of training and sampling are moved towards noise, where what an image shows is
             decided; 1: not at all. Larger images need more (Esser et al., 2024, arXiv:2403.03206, section 5.3.2).
+        prediction: What the network gives: ``velocity`` or ``image``.
         sampling: How images are sampled.
     """
 
@@ -83,6 +89,7 @@ class RectifiedFlow(nn.Module):
         image_tokenizer: Any = None,
         freeze_text: bool = False,
         time_shift: float = 1.0,
+        prediction: str = "velocity",
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
@@ -90,7 +97,7 @@ class RectifiedFlow(nn.Module):
         self.text_tower = text_tower
         self.image_tokenizer = image_tokenizer
         self.image_size = image_size
-        self.time_shift = time_shift
+        self.time_shift, self.prediction = time_shift, prediction
         self.options = sampling or Sampling()
         self.no_text = nn.Parameter(0.02 * torch.randn(text_tower.width))  # stands for a text that is not there
         self._freeze_text = freeze_text
@@ -129,8 +136,8 @@ class RectifiedFlow(nn.Module):
         text, mask = self._read(batch["text"])
         if self.training:
             text, mask = self._without_text(text, mask, torch.rand(len(data), device=data.device) < self.text_drop)
-        foretold = self.network(mix(data, noise, time), time, text, mask)
-        return {"loss": mse_loss(foretold.float(), path_velocity(data, noise))}
+        foretold = self._velocity(mix(data, noise, time), time, text, mask)
+        return {"loss": mse_loss(foretold, path_velocity(data, noise))}
 
     # --- sampling ----------------------------------------------------------------------------------------------
 
@@ -224,11 +231,10 @@ class RectifiedFlow(nn.Module):
 
         def velocity(state: Tensor, time: Tensor) -> Tensor:
             if options.guidance == 1 or time > options.guidance_until + 1e-6:  # the times are rounded
-                foretold = self.network(state, state.new_full((len(state),), time.item()), text, mask)
+                foretold = self._velocity(state, state.new_full((len(state),), time.item()), text, mask)
             else:
                 times = state.new_full((2 * len(state),), time.item())
-                pair = self.network(torch.cat([state, state]), times, both, both_masks)
-                conditional, unconditional = pair.float().chunk(2)
+                conditional, unconditional = self._velocity(torch.cat([state, state]), times, both, both_masks).chunk(2)
                 foretold = guide(conditional, unconditional, options.guidance)
             return foretold if known is None else torch.where(drawn, foretold, known)  # type: ignore[arg-type]
 
@@ -240,6 +246,13 @@ class RectifiedFlow(nn.Module):
             strength=strength,
             shift=self.time_shift,
         )
+
+    def _velocity(self, state: Tensor, time: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """The velocity ``[B, C, h, w] float32`` of states at times ``[B]``, whatever the network gives."""
+        foretold = self.network(state, time, text, mask).float()
+        if self.prediction == "velocity":
+            return foretold
+        return (state - foretold) / time.clamp(min=LEAST_TIME)[:, None, None, None]
 
     def _options(self, changed: dict[str, Any]) -> Sampling:
         return options_of(Sampling, {**asdict(self.options), **changed}, what="sampling") if changed else self.options
@@ -298,6 +311,7 @@ def assemble(
     text_tower_options: dict[str, Any] | None,
     freeze_text: bool,
     time_shift: float,
+    prediction: str,
     sampling: dict[str, Any] | None,
 ) -> RectifiedFlow:
     """Put a generator together: what all its builders share.
@@ -311,6 +325,7 @@ def assemble(
         text_tower_options: Options of its builder.
         freeze_text: As ``RectifiedFlow``'s.
         time_shift: As ``RectifiedFlow``'s.
+        prediction: As ``RectifiedFlow``'s.
         sampling: As ``Sampling``'s arguments.
 
     Raises:
@@ -328,6 +343,8 @@ def assemble(
         raise invalid("image_size", image_size, f"this network takes multiples of {factor * multiple} pixels")
     if not 1 <= time_shift < math.inf:
         raise invalid("time_shift", time_shift, "give 1 (not at all) or more, such as 3")
+    if prediction not in PREDICTIONS:
+        raise invalid("prediction", prediction, f"give {' or '.join(PREDICTIONS)}")
     options = options_of(Sampling, sampling, what="sampling")
     tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
     return RectifiedFlow(
@@ -337,5 +354,6 @@ def assemble(
         image_tokenizer=tokenizer,
         freeze_text=freeze_text,
         time_shift=time_shift,
+        prediction=prediction,
         sampling=options,
     )

@@ -77,6 +77,7 @@ def dit(
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = True,
     time_shift: float = 1.0,
+    prediction: str = "velocity",
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow transformer with attention to a text.
@@ -91,6 +92,7 @@ def dit(
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
         time_shift: How far the times of training and sampling are moved towards noise; 1: not at all.
+        prediction: What the network gives, the ``velocity`` or, for large patches, the ``image`` that it leads to.
         sampling: How images are sampled.
 
     Raises:
@@ -107,6 +109,7 @@ def dit(
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
         time_shift=time_shift,
+        prediction=prediction,
         sampling=sampling,
     )
 

@@ -100,6 +100,7 @@ def unet_tiny(
     text_tower_options: dict[str, Any] | None = None,
     freeze_text: bool = False,
     time_shift: float = 1.0,
+    prediction: str = "velocity",
     sampling: dict[str, Any] | None = None,
 ) -> RectifiedFlow:
     """Build a flow UNet of 10 M parameters and its text tower's: in few steps it learns more than a transformer.
@@ -115,6 +116,7 @@ def unet_tiny(
         text_tower_options: Options of its builder.
         freeze_text: Whether the text tower stays as it is.
         time_shift: How far the times of training and sampling are moved towards noise; 1: not at all.
+        prediction: What the network gives, the ``velocity`` or, for large patches, the ``image`` that it leads to.
         sampling: How images are sampled: ``solver``, ``steps``, ``guidance``, ``guidance_until``.
 
     Raises:
@@ -133,5 +135,6 @@ def unet_tiny(
         text_tower_options=text_tower_options,
         freeze_text=freeze_text,
         time_shift=time_shift,
+        prediction=prediction,
         sampling=sampling,
     )
