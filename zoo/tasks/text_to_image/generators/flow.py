@@ -85,7 +85,7 @@ def _scheduler(solver: str, steps: int, strength: float, shift: float) -> tuple[
         scheduler.set_timesteps(sigmas=torch.linspace(1, 0, steps + 1)[:-1].tolist())
     else:
         scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
-        scheduler.sigma_max, scheduler.sigma_min = 1, 1 / steps  # the same even times as Euler's, not a last one close to 0
+        scheduler.sigma_min = 1 / steps  # the same even times as Euler's, not a last one close to 0
         scheduler.set_timesteps(steps)
         skipped *= 2  # each but the first time comes twice: as the end of one step, and as the beginning of the next
     scheduler.set_begin_index(skipped)
