@@ -14,7 +14,7 @@ class Transformer(nn.Module):
     """Patches as tokens, self-attention and attention to the text, all modulated by the time: diffusers' PixArt.
 
     Chen et al., "PixArt-α" (2023), arXiv:2310.00426. Begun as adaLN-Zero (Peebles and Xie, "DiT", 2022,
-    arXiv:2212.09748), which diffusers does not: every block is the identity, and the velocity is 0.
+    arXiv:2212.09748), which diffusers does not: every block is the identity, and what it gives is 0.
 
     Args:
         channels: Of the states.
@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         self.model = model
 
     def forward(self, state: Tensor, time: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """The velocity ``[B, C, S, S]`` of states at times ``[B]`` in [0, 1], given texts ``[B, N, W]``."""
+        """The velocity or image ``[B, C, S, S]`` of states at times ``[B]`` in [0, 1], given texts ``[B, N, W]``."""
         return self.model(
             state,
             timestep=1000 * time,

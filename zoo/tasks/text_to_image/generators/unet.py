@@ -19,7 +19,7 @@ class UNet(nn.Module):
     Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752. The mean of
     the text's sequence is told to every block beside the time; the blocks of the smallest size attend to the sequence
     itself. A convolution is told the same at every place, and learns slowly what belongs where: maps that are a linear
-    function of the text's mean, beside the states, tell it that from the first step. The velocity begins as 0.
+    function of the text's mean, beside the states, tell it that from the first step. What it gives begins as 0.
 
     Args:
         channels: Of the states.
@@ -71,13 +71,13 @@ class UNet(nn.Module):
         nn.init.zeros_(self.model.conv_out.bias)
 
     def forward(self, state: Tensor, time: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """The velocity ``[B, C, S, S]`` of states at times ``[B]`` in [0, 1], given texts ``[B, N, W]``."""
+        """The velocity or image ``[B, C, S, S]`` of states at times ``[B]`` in [0, 1], given texts ``[B, N, W]``."""
         weights = mask.unsqueeze(-1).to(text.dtype)  # [B, N, 1]
         mean = (text * weights).sum(dim=1) / weights.sum(dim=1)
         state = pixel_unshuffle(state, self.patch_size)
         if self.map_text is not None:
             state = torch.cat([state, self.map_text(mean).to(state.dtype)], dim=1)
-        velocity = self.model(
+        foretold = self.model(
             state.contiguous(memory_format=torch.channels_last),
             timestep=1000 * time,
             encoder_hidden_states=text,
@@ -85,7 +85,7 @@ class UNet(nn.Module):
             class_labels=mean,  # diffusers' name
             return_dict=False,
         )[0]
-        return pixel_shuffle(velocity, self.patch_size)
+        return pixel_shuffle(foretold, self.patch_size)
 
 
 @GENERATORS.register
