@@ -82,10 +82,8 @@ def draw(seed, colour, shape):
     return encoded.getvalue()
 
 
-def write_matcher(path, *, seed=0):
+def write_matcher(path, *, seed=0, **changes):
     """Write a retrieval checkpoint with random weights; its path is given back."""
-    import torch
-
     from zoo.tasks import RetrievalTask
 
     options = {
@@ -96,8 +94,15 @@ def write_matcher(path, *, seed=0):
         "text_tower_options": {"width": 32, "num_layers": 1, "num_heads": 2},
         "embedding_dim": 16,
     }
+    return write_task(path, RetrievalTask, {**options, **changes}, seed=seed)
+
+
+def write_task(path, kind, options, *, seed=0):
+    """Write a checkpoint of any task with random weights; its path is given back."""
+    import torch
+
     torch.manual_seed(seed)
-    task = RetrievalTask(**options)
+    task = kind(**options)
     contents = {"state_dict": task.state_dict(), "hyper_parameters": options, "global_step": 0}
     task.on_save_checkpoint(contents)
     torch.save(contents, path)

@@ -14,6 +14,7 @@ COMMANDS = {  # those that no task owns
     "test": Command("zoo.cli.train:test", "score a checkpoint on the test split, where there are answers"),
     "predict": Command("zoo.cli.train:predict", "write the submission file for the test split"),
     "score": Command("zoo.cli.score:main", "score a submission file as MUGE does, or list every error in it"),
+    "export": Command("zoo.cli.export:main", "write a model for transformers, open_clip, ONNX, … and compare it"),
     "list": Command("zoo.cli.list:main", "the models that an experiment can name"),
     "data": Command("zoo.cli.data:main", "check, import, export, encode data; make the embedded data set"),
     "bench": Command("zoo.cli.bench:main", "measure speed against the originals"),

@@ -46,6 +46,7 @@ class TaskSpec:
         registries: Registries of what it alone has, looked into by ``zoo.create`` and ``zoo list``.
         files: What ``data check``, ``import`` and ``export`` know of its data files; None: they are another task's.
         published: Readers of weights that others published in whole models.
+        exports: The formats that it can be exported in, each a ``zoo.core.export.Exporter``.
         monitors: What is better of each logged metric, ``max`` or ``min``, for loggers.
         results: How its results are tabled: each a ``zoo.core.results.ResultsTable``.
         commands: Commands of its own, by name: ``caption``.
@@ -62,6 +63,7 @@ class TaskSpec:
     registries: tuple[str, ...] = ()
     files: str | None = None
     published: tuple[str, ...] = ()
+    exports: Mapping[str, str] = field(default_factory=dict)
     monitors: Mapping[str, str] = field(default_factory=dict)
     results: tuple[str, ...] = ()
     commands: Mapping[str, Command] = field(default_factory=dict)

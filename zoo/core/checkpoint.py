@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_of_experiment, newest_run, run_of
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
-from zoo.io import expanded
+from zoo.io import expanded, read_json
 from zoo.spec import find_specs, load_object
 
 if TYPE_CHECKING:
     from lightning import LightningModule
 
+EXPORTED = "zoo.json"  # in an exported folder: which task it is of
 FORMAT = 2  # of a checkpoint's contents; raised when older ones cannot be read any more
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 FILE_ENDINGS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors"}  # of paths that are no hub names
@@ -131,7 +133,7 @@ def load_initial_weights(task: nn.Module, path: str | Path) -> str:
         try:
             check_fit(task, state, name)
             if published is not None and published.reference is not None:
-                _check_computation(task, published.reference, name)
+                check_computation(task, published.reference, name)
         except UserError as error:
             if published is None:
                 raise
@@ -253,6 +255,12 @@ def _run_words(path: str | Path) -> str:
     return str(file.relative_to(run.parent.parent)) if run else "/".join(file.parts[-4:])
 
 
+def checkpoint_file(path: str | Path) -> Path | None:
+    """The file of a run, an experiment or a checkpoint of this zoo; None: it is something else."""
+    file = _own_file(Path(newest_run(path)))
+    return file if file.is_file() else None
+
+
 def _own_file(path: Path) -> Path:
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
@@ -269,6 +277,9 @@ def _read(path: str | Path) -> tuple[dict[str, Any], Published | None]:
         raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder that it lies in")
     if (place / "checkpoints").is_dir():
         return _averaged(read_checkpoint(checkpoint_of_run(place, CHECKPOINTS["best"], str(path)))), None
+    exported = _read_exported(place)
+    if exported is not None:
+        return exported, None
     contents, fault = None, None
     if place.is_file():
         try:
@@ -282,6 +293,27 @@ def _read(path: str | Path) -> tuple[dict[str, Any], Published | None]:
     if fault is not None:
         raise fault
     return _averaged(_checked(contents, path)), None
+
+
+def _read_exported(folder: Path) -> dict[str, Any] | None:
+    """A folder that ``python -m zoo export`` wrote, as a checkpoint; None: it says nothing of a task.
+
+    Raises:
+        UserError: It is damaged, or of a format that holds no weights to go on with.
+    """
+    if not (folder / EXPORTED).is_file():
+        return None
+    from zoo.core.export import find_exporter
+
+    try:
+        content = read_json(folder / EXPORTED)
+        scalars = {name: torch.tensor(value) for name, value in content["scalars"].items()}
+        state = scalars | find_exporter(content["format"]).read(folder)  # type: ignore[attr-defined]
+        return _checked({**content, "state_dict": state}, folder)
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder}: it is damaged ({type(error).__name__}: {error}). Export it again") from None
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(f"{folder / EXPORTED}: {error}") from None
 
 
 def _read_published(source: str, contents: Any) -> Published | None:
@@ -349,7 +381,7 @@ def _spell(arguments: dict[str, Any]) -> str:
     return " ".join(f"{name} {str(value).lower()}" for name, value in words.items())
 
 
-def _check_computation(task: nn.Module, reference: nn.Module, source: str) -> None:
+def check_computation(task: nn.Module, reference: nn.Module, source: str) -> None:
     """See that a task computes what published weights were trained for, where shapes do not tell it.
 
     Raises:

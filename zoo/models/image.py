@@ -33,6 +33,8 @@ class TimmImageTower(nn.Module):
     Attributes:
         width: Size of the pooled output.
         image_size: Square side in pixels.
+        mean_and_std: What is subtracted from each channel, of 0 to 1, and what that is divided by.
+        options: What timm builds the model with, beside its name.
         published: Where timm finds the weights of this name, or None when there are none.
 
     Raises:
@@ -61,6 +63,7 @@ class TimmImageTower(nn.Module):
             options["img_size"] = image_size
         if num_layers is not None:
             options["depth"] = num_layers
+        self.options = options
         try:
             self.model = cast(Any, timm.create_model(name, num_classes=0, **options))
         except TypeError as error:
@@ -74,7 +77,7 @@ class TimmImageTower(nn.Module):
         self.width: int = self.model.head_hidden_size
         self.published: str | None = (config.hf_hub_id or config.url) if num_layers is None else None
         self._fixed_size: bool = config.fixed_input_size
-        self._mean, self._std = config.mean, config.std
+        self.mean_and_std: tuple[list[float], list[float]] = list(config.mean), list(config.std)
         self._with_fused_attention = [part for part in self.model.modules() if getattr(part, "fused_attn", False)]
         _check_patches(self.model, name, self.image_size)
 
@@ -211,7 +214,7 @@ class TimmImageTower(nn.Module):
             torch.cat([torch.full((1, 1, 1, size[1]), 255 * value, device=images.device) for value in values], dim=1)
             # A whole row of pixels, laid out as the images are: on a CPU four times as fast as one pixel.
             .contiguous(memory_format=torch.channels_last)
-            for values in (self._mean, self._std)
+            for values in self.mean_and_std
         )  # [1, 3, 1, W] each
         pixels = images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
         return pixels.to(next(self.model.parameters()).dtype)

@@ -62,12 +62,15 @@ class TransformersTextTower(nn.Module):
         self.context_length = context_length
         self.pad_to_context = pad_to_context
         self.published = published
-        self._pool_first = pool_first
+        self.pool_first = pool_first
 
     def forward(self, texts: list[str]) -> Tensor:
         """Encode B texts into pooled ``[B, width]``."""
-        hidden, mask = self.sequence(texts)
-        if self._pool_first:
+        return self.pool(*self.sequence(texts))
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Pool hidden states ``[B, N, width]`` with their mask ``[B, N]`` into ``[B, width]``."""
+        if self.pool_first:
             return hidden[:, 0]
         weights = mask.unsqueeze(-1).to(hidden.dtype)  # [B, N, 1]
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
@@ -185,6 +188,11 @@ class HubTokenizer:
     def measure(self, texts: Sequence[str]) -> tuple[list[int], int]:
         """Give each text's tokens, uncut, and how many characters of all texts are unknown."""
         return measure_hub(self._tokenizer, texts, add_special_tokens=True)
+
+    def to_transformers(self, context_length: int) -> Any:
+        """Give transformers' own tokenizer, which keeps ``context_length`` tokens where it is told to truncate."""
+        self._tokenizer.model_max_length = context_length
+        return self._tokenizer
 
     @property
     def opens_with_classification(self) -> bool:

@@ -80,6 +80,28 @@ class BertChineseTokenizer:
         """
         return pad([self.encode(text, context_length=context_length) for text in texts], value=PAD)
 
+    def to_transformers(self, context_length: int) -> Any:
+        """Make the same tokenizer of transformers' kind, for other libraries: quotes and ``[SEP]`` are read alike.
+
+        Args:
+            context_length: The most tokens that it keeps of a text where it is told to truncate.
+        """
+        from tokenizers import processors
+        from transformers import PreTrainedTokenizerFast
+
+        copy = Tokenizer.from_str(self._tokenizer.to_str())
+        quotes = [normalizers.Replace(chr(curly), straight) for curly, straight in _STRAIGHT_QUOTES.items()]
+        copy.normalizer = normalizers.Sequence([*quotes, copy.normalizer])
+        copy.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLASSIFY), ("[SEP]", SEPARATE)]
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=copy,
+            model_max_length=context_length,
+            split_special_tokens=True,
+            **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")},
+        )
+
 
 def measure_hub(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool) -> tuple[list[int], int]:
     """Measure texts by a transformers tokenizer; see ``Tokenize.measure``."""

@@ -30,6 +30,7 @@ class TextShape(NamedTuple):
     num_layers: int
 
 
+EXPORTED = "clip_cn.pt"  # the file of an exported model
 RESNET_BLOCKS = (3, 4, 6, 3)  # of resnet50_clip, 64 wide at its first stage
 VISION_TOWERS = {
     "vit_base_patch16_clip_quickgelu_224": VisionShape(768, 16, 224, 12),
@@ -131,6 +132,56 @@ def to_zoo(state: Mapping[str, Tensor], image_model: nn.Module) -> dict[str, Ten
             converted[key] = value
     image = {f"image_tower.model.{key}": value for key, value in timm_state(image_model, vision).items()}
     return image | converted
+
+
+def from_zoo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the weights of a ``RetrievalTask`` as CN-CLIP's plain names: the inverse of ``to_zoo``.
+
+    Of the loss only the logit scale is kept. Whose towers they are ``architecture`` tells of what this returns.
+    """
+    converted: dict[str, Tensor] = {}
+    resnet = "image_tower.model.head.pos_embed" in state
+    for key, value in state.items():
+        if key.startswith("loss.") and key != "loss.logit_scale":
+            continue
+        name = next((re.sub(pattern, to, key) for pattern, to in _FROM_ZOO if re.match(pattern, key)), key)
+        if key == "image_projection.weight" and resnet:
+            name = "visual.attnpool.c_proj.weight"
+        elif name in ("visual.proj", "text_projection"):
+            value = value.T
+        elif name in ("visual.class_embedding", "visual.positional_embedding", "visual.attnpool.positional_embedding"):
+            value = value.flatten(0, -2) if name.endswith("positional_embedding") else value.flatten()
+        converted[name] = value
+    return converted
+
+
+# Beginnings of names here, and CN-CLIP's; the first that fits is taken.
+_STAGE = r"^image_tower\.model\.stages\.(\d+)\.(\d+)\."
+_FROM_ZOO: tuple[tuple[str, Any], ...] = (
+    (r"^text_tower\.encoder\.", "bert."),
+    (r"^text_projection\.weight$", "text_projection"),
+    (r"^image_projection\.weight$", "visual.proj"),
+    (r"^image_projection\.bias$", "visual.attnpool.c_proj.bias"),
+    (r"^loss\.logit_scale$", "logit_scale"),
+    (r"^image_tower\.model\.cls_token$", "visual.class_embedding"),
+    (r"^image_tower\.model\.pos_embed$", "visual.positional_embedding"),
+    (r"^image_tower\.model\.patch_embed\.proj\.", "visual.conv1."),
+    (r"^image_tower\.model\.norm_pre\.", "visual.ln_pre."),
+    (r"^image_tower\.model\.norm\.", "visual.ln_post."),
+    (r"^image_tower\.model\.blocks\.(\d+)\.norm([12])\.", r"visual.transformer.resblocks.\1.ln_\2."),
+    (r"^image_tower\.model\.blocks\.(\d+)\.attn\.qkv\.", r"visual.transformer.resblocks.\1.attn.in_proj_"),
+    (r"^image_tower\.model\.blocks\.(\d+)\.attn\.proj\.", r"visual.transformer.resblocks.\1.attn.out_proj."),
+    (r"^image_tower\.model\.blocks\.(\d+)\.mlp\.fc1\.", r"visual.transformer.resblocks.\1.mlp.c_fc."),
+    (r"^image_tower\.model\.blocks\.(\d+)\.mlp\.fc2\.", r"visual.transformer.resblocks.\1.mlp.c_proj."),
+    (r"^image_tower\.model\.stem\.conv(\d)\.(conv|bn)\.", lambda found: f"visual.{found[2]}{found[1]}."),
+    (_STAGE + r"conv(\d)_\w+\.(conv|bn)\.", lambda at: f"visual.layer{int(at[1]) + 1}.{at[2]}.{at[4]}{at[3]}."),
+    (
+        _STAGE + r"shortcut\.conv\.(conv|bn)\.",
+        lambda at: f"visual.layer{int(at[1]) + 1}.{at[2]}.downsample.{0 if at[3] == 'conv' else 1}.",
+    ),
+    (r"^image_tower\.model\.head\.pos_embed$", "visual.attnpool.positional_embedding"),
+    (r"^image_tower\.model\.head\.([qkv])\.", r"visual.attnpool.\1_proj."),
+)
 
 
 def _vision_transformer(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -37,6 +37,29 @@ _NAMES = (
     (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.", r"visual.transformer.resblocks.\1.mlp.c_fc."),
     (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.", r"visual.transformer.resblocks.\1.mlp.c_proj."),
 )
+_BACK = (
+    (r"^bert\.", "text_model."),
+    (r"^text_projection$", "text_projection.weight"),
+    (r"^visual\.proj$", "visual_projection.weight"),
+    (r"^visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
+    (r"^visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
+    (r"^visual\.ln_pre\.", "vision_model.pre_layrnorm."),
+    (r"^visual\.ln_post\.", "vision_model.post_layernorm."),
+    (r"^visual\.transformer\.resblocks\.(\d+)\.ln_([12])\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
+    (
+        r"^visual\.transformer\.resblocks\.(\d+)\.attn\.out_proj\.",
+        r"vision_model.encoder.layers.\1.self_attn.out_proj.",
+    ),
+    (r"^visual\.transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"vision_model.encoder.layers.\1.mlp.fc1."),
+    (r"^visual\.transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"vision_model.encoder.layers.\1.mlp.fc2."),
+)
+_JOINED = re.compile(r"^visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$")
+_TEXT_OPTIONS = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings", "type_vocab_size"),
+    *("layer_norm_eps", "pad_token_id"),
+)
 _QUERY = re.compile(r"^vision_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)$")
 
 
@@ -86,6 +109,42 @@ def to_cn_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         flipped = key in ("text_projection.weight", "visual_projection.weight") and value.ndim == 2
         converted[re.sub(pattern, name, key)] = value.T if flipped else value
     return converted
+
+
+def from_cn_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a vision transformer's CN-CLIP weights to a ``ChineseCLIPModel``'s: the inverse of ``to_cn_clip``."""
+    converted: dict[str, Tensor] = {}
+    for key, value in state.items():
+        joined = _JOINED.match(key)
+        if joined:
+            for part, third in zip("qkv", value.chunk(3), strict=True):
+                converted[f"vision_model.encoder.layers.{joined[1]}.self_attn.{part}_proj.{joined[2]}"] = third
+            continue
+        name = next((re.sub(pattern, to, key) for pattern, to in _BACK if re.match(pattern, key)), key)
+        converted[name] = value.T if name in ("text_projection.weight", "visual_projection.weight") else value
+    return converted
+
+
+def configuration_of(task: Any) -> ChineseCLIPConfig:
+    """Describe a task whose towers are Chinese CLIP's as transformers does."""
+    vision, text = task.image_tower.model, task.text_tower.encoder.config
+    block = vision.blocks[0]
+    return ChineseCLIPConfig(
+        vision_config={
+            "hidden_size": task.image_tower.width,
+            "intermediate_size": block.mlp.fc1.out_features,
+            "num_hidden_layers": len(vision.blocks),
+            "num_attention_heads": block.attn.num_heads,
+            "patch_size": vision.patch_embed.patch_size[0],
+            "image_size": task.image_size,
+            "hidden_act": "quick_gelu",
+            "layer_norm_eps": block.norm1.eps,
+            "projection_dim": task.image_projection.out_features,
+        },
+        text_config={key: getattr(text, key) for key in _TEXT_OPTIONS},
+        projection_dim=task.text_projection.out_features,
+        logit_scale_init_value=float(task.loss.logit_scale),
+    )
 
 
 def check_computation(configuration: ChineseCLIPConfig, task: Any, source: str) -> None:

@@ -6,12 +6,16 @@ from typing import Any
 import torch
 
 from zoo.core.checkpoint import Published
+from zoo.core.weights import read_torch
 from zoo.tasks.retrieval import cn_clip, huggingface
 from zoo.tasks.retrieval.task import RetrievalTask
 
 
 def read_cn_clip(source: str, contents: Any) -> Published | None:
-    """Read a checkpoint of CN-CLIP; see ``Published``."""
+    """Read a checkpoint of CN-CLIP, or a folder with an exported one; see ``Published``."""
+    exported = Path(source) / cn_clip.EXPORTED
+    if exported.is_file():
+        contents = read_torch(exported)
     state = contents.get("state_dict") if isinstance(contents, dict) else None
     if not isinstance(state, dict) or not cn_clip.is_cn_clip(state):
         return None

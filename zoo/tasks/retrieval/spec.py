@@ -34,6 +34,15 @@ SPEC = TaskSpec(
             "zoo.tasks.retrieval.bench.memory:main", "the peak memory of a step, in chunks and kept whole"
         ),
     },
+    exports={
+        "transformers": "zoo.tasks.retrieval.export.transformers:ChineseCLIPFolder",
+        "sentence_transformers": "zoo.tasks.retrieval.export.sentence_transformers:SentenceTransformersFolder",
+        "cn_clip": "zoo.tasks.retrieval.export.cn_clip:CnClipFile",
+        "open_clip": "zoo.tasks.retrieval.export.open_clip:OpenClipFolder",
+        "onnx": "zoo.tasks.retrieval.export.onnx:OnnxFolder",
+        "onnx-fp16": "zoo.tasks.retrieval.export.onnx:OnnxHalf",
+        "onnx-int8": "zoo.tasks.retrieval.export.onnx:OnnxInt8",
+    },
     published=(
         "zoo.tasks.retrieval.published:read_cn_clip",
         "zoo.tasks.retrieval.published:read_chinese_clip",

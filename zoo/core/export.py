@@ -1,0 +1,275 @@
+"""Trained tasks out: a folder in another library's format, compared with the task at once, with a model card."""
+
+import importlib.util
+import io
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zoo.core.checkpoint import EXPORTED, load, task_keys
+from zoo.core.model_card import model_card
+from zoo.core.options import plain
+from zoo.errors import UserError, nearest
+from zoo.io import expanded, write_text
+from zoo.spec import find_specs, load_object
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
+
+CARD = "README.md"
+
+
+class Agreement(NamedTuple):
+    """How far what was read back is from the task.
+
+    Attributes:
+        what: What was compared, for people.
+        difference: The largest difference of any number.
+        allowed: How large it may be; infinite where it is told and not judged.
+    """
+
+    what: str
+    difference: float
+    allowed: float
+
+
+class MissingLibraryError(UserError):
+    """A library that a format needs is not installed."""
+
+
+class Exporter(Protocol):
+    """One format that tasks leave in; a task's spec names its exporters by their formats.
+
+    Attributes:
+        library: Who reads it, as the Hugging Face hub calls libraries: ``transformers``.
+    """
+
+    library: str
+
+    def check(self, task: Any) -> None:
+        """See that the format can hold a task.
+
+        Raises:
+            UserError: It cannot, and why.
+        """
+
+    def write(self, task: Any, folder: Path) -> None:
+        """Write the files into an empty folder."""
+
+    def compare(self, task: Any, folder: Path, data: str | None = None) -> list[Agreement]:
+        """Read the folder by the library that it is for, and compare what it computes with the task.
+
+        Args:
+            task: The task.
+            folder: The folder.
+            data: A folder of the task's data to compare scores on; None: scores are not compared.
+        """
+
+    def usage(self, task: Any, name: str) -> str:
+        """Python that uses the folder of this name."""
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """An exporter whose folders ``zoo.load`` reads by it; without, a reader of published weights may know them."""
+
+    def read(self, folder: Path) -> dict[str, Tensor]:
+        """Read the task's weights under its own names, but for single numbers, which lie beside them.
+
+        Raises:
+            UserError: The format holds no weights to go on with.
+        """
+
+
+class Safetensors:
+    """All weights of any task, ``model.safetensors``, under their own names: ``zoo.load`` reads them."""
+
+    library = "muge-zoo"
+
+    def check(self, task: Any) -> None:
+        """Any task will do."""
+
+    def write(self, task: Any, folder: Path) -> None:
+        """Write them."""
+        write_weights(task.state_dict(), folder / SAFETENSORS)
+
+    def read(self, folder: Path) -> dict[str, Tensor]:
+        """Read them."""
+        return load_file(folder / SAFETENSORS)
+
+    def compare(self, task: Any, folder: Path, data: str | None = None) -> list[Agreement]:
+        """Compare each weight of the task that is read back."""
+        read = load(folder).state_dict()
+        difference = max((float((read[name] - value).abs().max()) for name, value in _floats(task)), default=0.0)
+        return [Agreement("weights", difference, 0.0)]
+
+    def usage(self, task: Any, name: str) -> str:
+        """Python that loads it."""
+        return f'import zoo\n\ntask = zoo.load("{name}")'
+
+
+SAFETENSORS = "model.safetensors"
+COMMON = {"safetensors": "zoo.core.export:Safetensors"}  # formats of every task
+
+
+def exporters_of(task: "LightningModule") -> dict[str, str]:
+    """Name the formats that tasks of its class leave in, and where their exporters are."""
+    own = next((spec.exports for spec in find_specs() if spec.task.endswith(f":{type(task).__name__}")), {})
+    return {**own, **COMMON}
+
+
+def find_exporter(kind: str) -> Exporter:
+    """Make the exporter of a format, of whichever task.
+
+    Raises:
+        UserError: No task has such a format.
+    """
+    known = {name: place for spec in find_specs() for name, place in spec.exports.items()} | COMMON
+    if kind not in known:
+        raise UserError(f"There is no format {kind!r}.{nearest(kind, known)} There are {', '.join(known)}")
+    return load_object(known[kind])()
+
+
+def export(
+    source: str | Path, folder: str | Path, *, kind: str, data: str | None = None, licence: str | None = None
+) -> list[Agreement]:
+    """Write a trained task in another library's format, whole or not at all, and compare what is read back.
+
+    Args:
+        source: As of ``zoo.load``.
+        folder: The folder to write: new, or empty.
+        kind: The format: ``transformers``, ``onnx``, ``safetensors``, …; which there are depends on the task.
+        data: A folder of the task's data: its scores on the validation split are compared too.
+        licence: The licence of the weights, as the Hugging Face hub names them: ``apache-2.0``.
+
+    Returns:
+        How far what was read back is from the task.
+
+    Raises:
+        UserError: The source cannot be loaded, the task or the library does not know the format, there is something in
+            the folder, or what was read back computes something else.
+    """
+    place = Path(expanded(folder, "OUT"))
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError(f"OUT {folder}: there is something already. Give a new folder, or an empty one", argument="OUT")
+    task = load(source)
+    exporters = exporters_of(task)
+    if kind not in exporters:
+        raise UserError(
+            f"--format {kind}: {type(task).__name__} has no such format.{nearest(kind, exporters)} It has"
+            f" {', '.join(exporters)}",
+            argument="--format",
+            value=kind,
+            valid=tuple(exporters),
+        )
+    exporter = _able(task, kind, exporters)
+    with atomic_folder(place) as unfinished, torch.no_grad():
+        exporter.write(task, unfinished)
+        if isinstance(exporter, ReadsBack):
+            write_text(unfinished / EXPORTED, _record(task, kind))
+        with redirect_stdout(io.StringIO()):  # some libraries print what they load
+            found = exporter.compare(task, unfinished, data)
+        worse = [each for each in found if not each.difference <= each.allowed]
+        if worse:
+            raise UserError(
+                f"--format {kind}: read back, {worse[0].what} differ by {worse[0].difference:.1e}, and may by"
+                f" {worse[0].allowed:.0e}. Nothing was written. Please report this, with `python -m zoo env`"
+            )
+        write_text(unfinished / CARD, model_card(task, source, place.name, kind, exporter, found, licence))
+    return found
+
+
+def _able(task: "LightningModule", kind: str, exporters: Mapping[str, str]) -> Exporter:
+    """Make the exporter of a format that can hold a task.
+
+    Raises:
+        UserError: It cannot; names those that can.
+    """
+
+    def fault(name: str) -> UserError | None:
+        try:
+            load_object(exporters[name])().check(task)
+        except UserError as error:
+            return error
+        return None
+
+    error = fault(kind)
+    if error is not None:
+        able = [name for name in exporters if name != kind and isinstance(fault(name), MissingLibraryError | None)]
+        others = "" if isinstance(error, MissingLibraryError) else f". Formats that can hold it: {', '.join(able)}"
+        raise UserError(f"--format {kind}: {error}{others}", argument="--format", value=kind, valid=tuple(able))
+    return load_object(exporters[kind])()
+
+
+def _record(task: Any, kind: str) -> str:
+    """What ``zoo.load`` needs beside the weights, as JSON.
+
+    Raises:
+        UserError: An option of the task is no plain value.
+    """
+    record = {
+        "format": kind,
+        **task_keys(task),
+        "hyper_parameters": plain(dict(task.hparams)),
+        "scalars": {name: float(value) for name, value in _floats(task) if value.ndim == 0},  # of the loss
+        "weights": task.weights,
+        "global_step": task.trained_steps,
+    }
+    try:
+        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise UserError(f"An option of this task cannot be written ({error}). Give names and numbers") from None
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder, renamed to ``folder`` when the block ends well and removed when it does not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write named tensors as safetensors, readable by whoever may read the folder's other files."""
+    save_file(contiguous(state), path, metadata={"format": "pt"})
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors gives it to its owner alone
+
+
+def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights on the CPU, row after row, none sharing memory with another, as safetensors takes them."""
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def compare(what: str, found: Tensor, wanted: Tensor, allowed: float) -> Agreement:
+    """Compare two tensors of one shape."""
+    if found.shape != wanted.shape:
+        raise UserError(f"{what}: {list(found.shape)} was read back, and the task gives {list(wanted.shape)}")
+    return Agreement(what, float((found.detach().float().cpu() - wanted.detach().float().cpu()).abs().max()), allowed)
+
+
+def import_library(name: str, extra: str) -> None:
+    """See that a library that writes a format is there.
+
+    Raises:
+        MissingLibraryError: It is not installed.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise MissingLibraryError(f"{name} is not installed, which this format needs: pip install 'muge-zoo[{extra}]'")
+
+
+def _floats(task: nn.Module) -> Sequence[tuple[str, Tensor]]:
+    return [(name, value) for name, value in task.state_dict().items() if value.is_floating_point()]

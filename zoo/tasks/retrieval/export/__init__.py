@@ -1,0 +1,1 @@
+"""Formats that retrieval models leave in."""

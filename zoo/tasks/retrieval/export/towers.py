@@ -1,0 +1,44 @@
+"""Which towers a format can hold."""
+
+from typing import Any
+
+import torch
+
+from zoo.core.checkpoint import check_computation
+from zoo.errors import UserError
+from zoo.models.image import TimmImageTower
+from zoo.models.text import TransformersTextTower
+from zoo.tasks.retrieval import cn_clip
+from zoo.tasks.retrieval.task import RetrievalTask
+
+
+def check_chinese_clip(task: RetrievalTask) -> dict[str, Any]:
+    """See that a task's towers are Chinese CLIP's, of whatever depth and image size; give the arguments they have.
+
+    Raises:
+        UserError: They are not.
+    """
+    if not isinstance(task.text_tower, TransformersTextTower) or not task.text_tower.pool_first:
+        raise UserError("The text tower is no Chinese BERT whose first token stands for the text")
+    if not hasattr(task.loss, "logit_scale"):
+        raise UserError("The loss has no logit_scale, which Chinese CLIP's files hold")
+    try:
+        state = cn_clip.plain(cn_clip.from_zoo(task.state_dict()), "This task")
+        arguments = cn_clip.architecture(state, "This task")
+        with torch.device("meta"):
+            reference = RetrievalTask(**arguments)
+        check_computation(task, reference, "This task")
+    except UserError as error:
+        raise UserError(f"The towers are not Chinese CLIP's ({error})") from None
+    return arguments
+
+
+def check_towers(task: RetrievalTask) -> None:
+    """See that the towers are timm's and transformers'.
+
+    Raises:
+        UserError: They are another package's.
+    """
+    if not isinstance(task.image_tower, TimmImageTower) or not isinstance(task.text_tower, TransformersTextTower):
+        kinds = f"{type(task.image_tower).__name__} and {type(task.text_tower).__name__}"
+        raise UserError(f"The towers are {kinds}; this format takes timm's and transformers'")
