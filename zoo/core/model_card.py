@@ -71,11 +71,8 @@ def _run(source: str | Path) -> Path | None:
 
 
 def _what(task: Any, run: Path | None, kind: str) -> str:
-    parts = {
-        name: value
-        for name, value in task.hparams.items()
-        if isinstance(value, str) and name in ("image_tower", "text_tower", "generator", "captioner", "image_tokenizer")
-    }
+    options = dict(task.hparams)
+    parts = {name: value for name, value in options.items() if isinstance(value, str) and f"{name}_options" in options}
     made = ", ".join(f"{name.replace('_', ' ')} `{value}`" for name, value in parts.items())
     count = sum(parameter.numel() for parameter in task.parameters())
     where = f" by the experiment `{run.parent.name}`, run `{run.name}`" if run else ""

@@ -116,3 +116,10 @@ def test_a_step_in_chunks_takes_the_memory_of_a_chunk(tmp_path, monkeypatch):
 def test_no_pairs_are_no_step(capsys):
     assert main(["bench", "memory", "--batch_sizes", "[64, 0]"]) == 1
     assert "--batch_sizes: 0 came; give 1 or more" in capsys.readouterr().err
+
+
+def test_export(run_bench, matcher_file):
+    result = run_bench("export", "--checkpoint", matcher_file(), "--blocks", 2, "--calls", 1)
+    expected = {(f"texts by {count}", ours, "PyTorch") for count in (1, 32) for ours in ("ONNX", "ONNX int8")}
+    assert pairs_of(result) == expected | {(f"images by {count}", "ONNX", "PyTorch") for count in (1, 32)}
+    assert "timm:test_vit at 32 px" in result["protocol"]["model"]

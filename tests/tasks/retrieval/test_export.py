@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from zoo.core.export import Agreement, export, find_exporter
 from zoo.errors import UserError
 from zoo.models.tokenizer import BertChineseTokenizer
 from zoo.tasks.retrieval import cn_clip, huggingface
+from zoo.tasks.retrieval.export.agreement import sample_images
 
 CHINESE_CLIP = {  # of few layers, which transformers' ChineseCLIPModel can be too
     "image_tower": "vit_base_patch32_clip_quickgelu_224",
@@ -34,6 +37,10 @@ CASES = {  # format: the options of a model that it can hold
     "onnx-int8": {"text_tower_options": {"width": 128, "num_layers": 1, "num_heads": 2}, "embedding_dim": 64},
     "safetensors": {"loss": "sigmoid", "image_tower_options": {"image_size": 64}},
 }
+
+
+slow = pytest.mark.slow
+FORMATS = [pytest.param(kind, marks=slow) if "-" in kind else kind for kind in CASES]  # an ONNX graph takes 10 seconds
 
 
 def randomised(path):
@@ -66,7 +73,7 @@ def exported(tmp_path_factory, muge_root):
     return make
 
 
-@pytest.mark.parametrize("kind", [*CASES])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_other_libraries_find_the_same_images(exported, muge_root, capsys, kind):
     checkpoint, folder = exported(kind)
     task = zoo.load(checkpoint)
@@ -125,6 +132,23 @@ def test_onnx_needs_no_torch_and_no_zoo(exported):
     assert (image.type, image.shape[1:]) == ("tensor(uint8)", [3, 64, 64])
 
 
+def test_the_search_of_the_docs_needs_no_torch(exported, tmp_path):
+    checkpoint, folder = exported("onnx")
+    page = (Path(__file__).parents[3] / "docs" / "pages" / "models.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "search.py").write_text(f"import sys\nsys.modules['torch'] = sys.modules['zoo'] = None\n{code}")
+    photos = [tmp_path / f"{place}.jpg" for place in range(3)]
+    for photo, image in zip(photos, sample_images(64, 3), strict=True):
+        image.save(photo)
+    command = [sys.executable, tmp_path / "search.py", folder, tmp_path, "红色连衣裙"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    task = zoo.load(checkpoint)
+    scores = (task.encode_image(photos) @ task.encode_text(["红色连衣裙"]).T)[:, 0]
+    expected = sorted(zip(scores.tolist(), photos, strict=True), reverse=True)
+    assert printed.splitlines() == [f"{score:.3f}  {photo}" for score, photo in expected]
+
+
+@slow
 @pytest.mark.parametrize(("kind", "side", "bytes_each"), [("onnx-fp16", "image", 2), ("onnx-int8", "text", 1)])
 def test_rounded_graphs_are_smaller(exported, kind, side, bytes_each):
     checkpoint, folder = exported(kind)
@@ -134,9 +158,8 @@ def test_rounded_graphs_are_smaller(exported, kind, side, bytes_each):
 
 
 def test_onnx_graphs_are_not_read_back(exported):
-    half = exported("onnx-fp16")[1]
     with pytest.raises(UserError, match="hold no weights to go on with"):
-        zoo.load(half)
+        zoo.load(exported("onnx")[1])
 
 
 def test_the_card_says_what_a_stranger_asks(exported):
@@ -153,7 +176,7 @@ def test_the_card_says_what_a_stranger_asks(exported):
     compile(code, "card", "exec")
 
 
-@pytest.mark.parametrize("kind", [*CASES])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_the_python_of_the_card_runs(exported, kind, tmp_path, monkeypatch):
     from PIL import Image
 

@@ -29,6 +29,7 @@ SPEC = TaskSpec(
         "step": Command(
             "zoo.tasks.retrieval.bench.step:main", "a ViT-B/16 training step and those of cn-clip and open_clip"
         ),
+        "export": Command("zoo.tasks.retrieval.bench.export:main", "an exported ONNX model and the same in PyTorch"),
         "gpu": Command("zoo.tasks.retrieval.bench.gpu:main", "a training step on a GPU and open_clip's; what feeds it"),
         "memory": Command(
             "zoo.tasks.retrieval.bench.memory:main", "the peak memory of a step, in chunks and kept whole"
