@@ -289,6 +289,8 @@ class ZooCLI(LightningCLI):
         if self.trained is not None:
             load_strictly(self.model, self.trained, f"--ckpt_path {self.plan.checkpoint}")
             self.trained = None
+        elif self.plan.words[0] != "fit" and self.plan.checkpoint is None:  # --ckpt_path null: as training would begin
+            self.model.read_weights()
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers.utils.logging as transformers_logging
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from zoo.core.weights import UnavailableError, first_line, load_strictly, read_weights, unreachable
 from zoo.errors import UserError
@@ -24,17 +24,36 @@ def read_configuration(family: str, name: str) -> tuple[Any, Any]:
     Raises:
         UserError: They cannot be had.
     """
+    config, tokenizer = _small_files(family, name, "configuration and tokenizer", AutoConfig, AutoTokenizer)
+    return config, tokenizer
+
+
+def read_image_processor(family: str, name: str) -> Any:
+    """Read how a model prepares images, as ``read_configuration`` reads the rest.
+
+    Raises:
+        UserError: It cannot be had.
+    """
+    (processor,) = _small_files(family, name, "image processor", AutoImageProcessor)
+    return processor
+
+
+def _small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any]:
+    def read(local_files_only: bool) -> list[Any]:
+        with _quiet_transformers():
+            return [kind.from_pretrained(name, local_files_only=local_files_only) for kind in kinds]
+
     try:
-        return _configuration(name, local_files_only=True)
+        return read(True)
     except (OSError, ValueError) as error:
         reason = first_line(error) if Path(name).is_dir() else unreachable()
     if reason is None:
         try:
-            return _configuration(name, local_files_only=False)
+            return read(False)
         except (OSError, ValueError) as error:
             reason = first_line(error)
     raise UserError(
-        f"'{family}:{name}': its configuration and tokenizer cannot be had ({reason})."
+        f"'{family}:{name}': its {what} cannot be had ({reason})."
         " Give a folder that save_pretrained wrote, or a hub name that is cached or reachable."
     )
 
@@ -83,11 +102,6 @@ def load_language_model(model: nn.Module, source: str, *, kept: str | None = Non
     if kept is not None:
         state = {key: value for key, value in model.state_dict().items() if kept in key} | state
     load_strictly(model, state, source)
-
-
-def _configuration(name: str, *, local_files_only: bool) -> tuple[Any, Any]:
-    config = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
-    return config, AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
 
 
 def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any]]:

@@ -198,25 +198,7 @@ class TimmImageTower(nn.Module):
         Raises:
             UserError: As ``forward``.
         """
-        _, channels, *size = images.shape if images.ndim == 4 else (0, 0)
-        if images.dtype != torch.uint8 or channels != 3:
-            raise UserError(
-                f"images: {str(images.dtype).removeprefix('torch.')} {list(images.shape)} came; a tower takes raw uint8"
-                " [B, 3, H, W] and normalises them itself."
-            )
-        if self._fixed_size and size != [self.image_size, self.image_size]:
-            raise UserError(
-                f"images: {size[0]} × {size[1]} pixels came; this tower takes {self.image_size} × {self.image_size}."
-                f" Set the data's image_size to {self.image_size}, or the tower's option image_size."
-            )
-        # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
-        mean, std = (
-            torch.cat([torch.full((1, 1, 1, size[1]), 255 * value, device=images.device) for value in values], dim=1)
-            # A whole row of pixels, laid out as the images are: on a CPU four times as fast as one pixel.
-            .contiguous(memory_format=torch.channels_last)
-            for values in self.mean_and_std
-        )  # [1, 3, 1, W] each
-        pixels = images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
+        pixels = normalised(images, self.mean_and_std, self.image_size if self._fixed_size else None)
         return pixels.to(next(self.model.parameters()).dtype)
 
     def _choose_attention(self, pixels: Tensor) -> None:
@@ -241,6 +223,38 @@ class TimmImageTower(nn.Module):
         """
         arrays = [resize(np.array(image), self.image_size) for image in as_images(images)]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+
+
+def normalised(images: Tensor, mean_and_std: tuple[list[float], list[float]], size: int | None) -> Tensor:
+    """Scale ``[B, 3, H, W] uint8`` to a mean and deviation, in fp32.
+
+    Args:
+        images: Raw pixels.
+        mean_and_std: Of each channel, of 0 to 1.
+        size: The only side that is taken, in pixels; None: any.
+
+    Raises:
+        UserError: The images are not ``uint8 [B, 3, H, W]``, or of another size.
+    """
+    _, channels, *sides = images.shape if images.ndim == 4 else (0, 0)
+    if images.dtype != torch.uint8 or channels != 3:
+        raise UserError(
+            f"images: {str(images.dtype).removeprefix('torch.')} {list(images.shape)} came; a tower takes raw uint8"
+            " [B, 3, H, W] and normalises them itself."
+        )
+    if size is not None and sides != [size, size]:
+        raise UserError(
+            f"images: {sides[0]} × {sides[1]} pixels came; this tower takes {size} × {size}."
+            f" Set the data's image_size to {size}, or the tower's option image_size."
+        )
+    # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
+    mean, std = (
+        torch.cat([torch.full((1, 1, 1, sides[1]), 255 * value, device=images.device) for value in values], dim=1)
+        # A whole row of pixels, laid out as the images are: on a CPU four times as fast as one pixel.
+        .contiguous(memory_format=torch.channels_last)
+        for values in mean_and_std
+    )  # [1, 3, 1, W] each
+    return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(std)  # [B, 3, H, W]
 
 
 def timm_state(model: Any, state: Mapping[str, Any]) -> dict[str, Tensor]:

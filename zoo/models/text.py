@@ -1,7 +1,7 @@
 """Text encoders: one adapter for any transformers encoder, and the builders of the named ones."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -132,14 +132,7 @@ class TransformersTextTower(nn.Module):
         Raises:
             UserError: The encoder has no list of blocks.
         """
-        blocks = self.blocks()
-        index_of = {parameter: index for index, block in enumerate(blocks) for parameter in block.parameters()}
-        layers: list[list[nn.Parameter]] = [[] for _ in range(len(blocks) + 1)]
-        last = 0
-        for parameter in self.encoder.parameters():
-            last = index_of.get(parameter, last - 1) + 1
-            layers[last].append(parameter)
-        return layers
+        return layers_of(self.encoder, self.blocks())
 
     def blocks(self) -> nn.ModuleList:
         """List the transformer's blocks, in order.
@@ -147,10 +140,7 @@ class TransformersTextTower(nn.Module):
         Raises:
             UserError: The encoder has no list of blocks.
         """
-        lists = [module for module in self.encoder.modules() if isinstance(module, nn.ModuleList)]
-        if not lists:
-            raise UserError(f"{type(self.encoder).__name__} has no list of blocks. Name another text tower.")
-        return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
+        return longest_list(self.encoder)
 
     def add_lora(self, **options: Any) -> None:
         """Freeze the tower, and put adapters beside the linear layers of its blocks (see ``zoo.models.lora``)."""
@@ -162,15 +152,48 @@ class TransformersTextTower(nn.Module):
         Raises:
             UserError: The encoder has no such mode.
         """
-        if not self.encoder.supports_gradient_checkpointing:
-            raise UserError(f"gradient_checkpointing: {type(self.encoder).__name__} cannot. Set it false.")
-        self.encoder.config.use_cache = False  # of keys and values, which would be kept
-        old_name = self.encoder.gradient_checkpointing_enable  # before transformers 5.20
-        getattr(self.encoder, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
+        checkpoint_blocks(self.encoder)
 
     def compile_network(self) -> None:
         """Compile the network behind the tokenizer with ``torch.compile``, once for texts of any length."""
         self.encoder.compile(dynamic=True)
+
+
+def layers_of(model: nn.Module, blocks: Iterable[nn.Module]) -> list[list[nn.Parameter]]:
+    """List a model's parameters, layer after layer: the embeddings, then each block; what follows belongs to it."""
+    blocks = [*blocks]
+    index_of = {parameter: index for index, block in enumerate(blocks) for parameter in block.parameters()}
+    layers: list[list[nn.Parameter]] = [[] for _ in range(len(blocks) + 1)]
+    last = 0
+    for parameter in model.parameters():
+        last = index_of.get(parameter, last - 1) + 1
+        layers[last].append(parameter)
+    return layers
+
+
+def longest_list(model: nn.Module) -> nn.ModuleList:
+    """Find the blocks of a transformer: its list of modules with the most parameters.
+
+    Raises:
+        UserError: It has no list of modules.
+    """
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise UserError(f"{type(model).__name__} has no list of blocks. Name another text tower.")
+    return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
+
+
+def checkpoint_blocks(model: Any) -> None:
+    """Make a model of transformers keep only the inputs of its blocks in training.
+
+    Raises:
+        UserError: It has no such mode.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise UserError(f"gradient_checkpointing: {type(model).__name__} cannot. Set it false.")
+    model.config.use_cache = False  # of keys and values, which would be kept
+    old_name = model.gradient_checkpointing_enable  # before transformers 5.20
+    getattr(model, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
 
 
 class HubTokenizer:

@@ -1,7 +1,7 @@
 """Text-to-image retrieval: MUGE's ``Multimodal_Retrieval`` files → batches of queries, images and ids."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from zoo.core.datamodule import MugeDataModule
 from zoo.core.loaders import check_least, check_probabilities, decode
 from zoo.data.augment_on_device import auto_augment_batch
 from zoo.data.formats import Schema
+from zoo.data.images import resize
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL
 from zoo.errors import invalid
 from zoo.tasks.retrieval.contracts import RetrievalTargets
@@ -172,11 +173,20 @@ class RetrievalDataModule(MugeDataModule):
         return self.in_file_order(
             [
                 QueryDataset([training.queries[index] for index in queries]),
-                GalleryDataset(training.images, rows, image_size=self.image_size),
+                GalleryDataset(training.images, rows, prepare=self.prepare_image),
             ]
         )
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data sets of the queries and of the gallery."""
         opened = self.open(split)
-        return [QueryDataset(opened.queries), GalleryDataset(opened.images, opened.rows, image_size=self.image_size)]
+        return [QueryDataset(opened.queries), GalleryDataset(opened.images, opened.rows, prepare=self.prepare_image)]
+
+    @property
+    def prepare_image(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What makes a square of an image of an evaluation: the model's own way where it has one, else a resize."""
+        task = None if self.trainer is None else self.trainer.lightning_module
+        own = getattr(task, "prepare_image", None)
+        if own is not None and self.image_size == task.image_size:  # type: ignore[union-attr]
+            return own
+        return partial(resize, size=self.image_size)

@@ -1,7 +1,7 @@
 """The files of one retrieval split, opened and checked, and the data sets that read them a whole batch at a time."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from zoo.core.datasets import TrainingImages
 from zoo.core.loaders import broken_images, decode
-from zoo.data import images
 from zoo.data.augment import auto_augment, degrade, draw_auto_augment
 from zoo.data.augment_on_device import plan
 from zoo.data.formats import Query, read_queries
@@ -112,21 +111,27 @@ class QueryDataset(Dataset[QueryBatch]):
 
 
 class GalleryDataset(Dataset[ImageBatch]):
-    """The images of an evaluation, a whole batch at a time."""
+    """The images of an evaluation, a whole batch at a time.
 
-    def __init__(self, images: ImageTsv | JoinedTsv, rows: np.ndarray, *, image_size: int) -> None:
+    Args:
+        images: The TSV.
+        rows: Its rows that can be read.
+        prepare: Turns an image ``[H, W, 3] uint8`` into the square that the model reads.
+    """
+
+    def __init__(
+        self, images: ImageTsv | JoinedTsv, rows: np.ndarray, *, prepare: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
         self.images = images
-        self.rows = rows  # rows of the TSV that can be read
-        self.image_size = image_size
+        self.rows = rows
+        self.prepare = prepare
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitems__(self, indices: list[int]) -> ImageBatch:
         rows = self.rows[indices]
-        pixels = np.empty((len(rows), self.image_size, self.image_size, 3), dtype=np.uint8)
-        for index, row in enumerate(rows):
-            pixels[index] = images.resize(decode(self.images, int(row)), self.image_size)
+        pixels = np.stack([self.prepare(decode(self.images, int(row))) for row in rows])
         return ImageBatch(
             image=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             image_id=torch.from_numpy(self.images.ids[rows].astype(np.int64)),

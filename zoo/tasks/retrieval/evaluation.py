@@ -116,7 +116,7 @@ class RetrievalEvaluation(Evaluation):
         return {
             "queries": queries,
             "images": images,
-            "resize": "square bicubic",
+            "resize": "square bicubic" if task.prepare_image is None else "the model's own",
             "ties": "earlier in the file first",
         }
 

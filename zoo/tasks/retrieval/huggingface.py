@@ -1,4 +1,4 @@
-"""``ChineseCLIPModel`` of transformers, in a folder or on the Hugging Face hub: its names and shapes, and CN-CLIP's."""
+"""Dual encoders of transformers, in a folder or on the hub; the names of ``ChineseCLIPModel``, and CN-CLIP's."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ from transformers import ChineseCLIPConfig
 from zoo.core.weights import NoHubError, UnavailableError, hub_file, none_of, read_torch
 from zoo.errors import UserError
 from zoo.io import read_json
+from zoo.models.dual import FAMILIES
 
 CONFIGURATION = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -63,8 +64,10 @@ _TEXT_OPTIONS = (
 _QUERY = re.compile(r"^vision_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)$")
 
 
-def read(name: str) -> tuple[ChineseCLIPConfig, dict[str, Tensor]]:
-    """Read the configuration and the weights of a folder, or of a hub name: from the cache, else the hub.
+def read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the configuration and the weights of a dual encoder: of a folder, the cache, else the hub.
+
+    Only a ``ChineseCLIPModel``'s weights: those of others have names that transformers changes as it reads them.
 
     Raises:
         UserError: There is no such folder and the hub cannot give it, files are missing or damaged or hold code, or
@@ -81,11 +84,11 @@ def read(name: str) -> tuple[ChineseCLIPConfig, dict[str, Tensor]]:
     find: FindFile = in_folder if folder.is_dir() else lambda names: hub_file(name, names)
     try:
         configuration = _configuration(find([CONFIGURATION]), name)
-        return configuration, _weights(find, name)
+        return configuration, _weights(find, name) if configuration["model_type"] == "chinese_clip" else {}
     except UnavailableError as error:
         if folder.is_dir():
             raise UserError(
-                f"{name}: neither a run's folder (no checkpoints/) nor a ChineseCLIPModel ({error})"
+                f"{name}: neither a run's folder (no checkpoints/) nor a dual encoder of transformers ({error})"
             ) from None
         raise NoHubError(
             f"{name}: there is no such file or folder here, and as a name on the Hugging Face hub it cannot be had"
@@ -169,18 +172,18 @@ def check_computation(configuration: ChineseCLIPConfig, task: Any, source: str) 
         raise UserError(f"{source}: no registered tower computes this: {'; '.join(errors)}")
 
 
-def _configuration(path: Path, source: str) -> ChineseCLIPConfig:
+def _configuration(path: Path, source: str) -> dict[str, Any]:
     try:
         content = read_json(path)
     except ValueError as error:
         raise UserError(f"{source}: {CONFIGURATION} is no JSON ({error})") from None
     kind = content.get("model_type") if isinstance(content, dict) else None
-    if kind != "chinese_clip":
+    if kind not in FAMILIES:
         raise UserError(
-            f"{source}: {CONFIGURATION} is of model_type {kind!r}; only 'chinese_clip' (ChineseCLIPModel) is read."
+            f"{source}: {CONFIGURATION} is of model_type {kind!r}; read are {', '.join(FAMILIES)}."
             " A text encoder alone is read by --model.text_tower transformers:NAME."
         )
-    return ChineseCLIPConfig.from_dict(content)
+    return content
 
 
 def _weights(find: FindFile, source: str) -> dict[str, Tensor]:

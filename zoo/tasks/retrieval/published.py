@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import AutoModel, ChineseCLIPConfig
 
 from zoo.core.checkpoint import Published
-from zoo.core.weights import read_torch
+from zoo.core.weights import check_fit, read_torch
+from zoo.models.dual import dual_configuration
+from zoo.models.hub import read_model
 from zoo.tasks.retrieval import cn_clip, huggingface
 from zoo.tasks.retrieval.task import RetrievalTask
 
@@ -22,12 +26,42 @@ def read_cn_clip(source: str, contents: Any) -> Published | None:
     return _published(state, source)
 
 
-def read_chinese_clip(source: str, contents: Any) -> Published | None:
-    """Read a ``ChineseCLIPModel`` of transformers, in a folder or on the hub; see ``Published``."""
+def read_transformers(source: str, contents: Any) -> Published | None:
+    """Read a dual encoder of transformers, in a folder or on the hub; see ``Published``."""
     if Path(source).is_file():
         return None
     configuration, weights = huggingface.read(source)
-    return _published(huggingface.to_cn_clip(weights), source, configuration)
+    if configuration["model_type"] == "chinese_clip":
+        return _published(huggingface.to_cn_clip(weights), source, ChineseCLIPConfig.from_dict(configuration))
+    config = dual_configuration(source)[0]
+    with torch.device("meta"):
+        whole = AutoModel.from_config(config)
+    _, weights, _ = read_model(AutoModel, whole, source)
+    check_fit(whole, weights, source)
+    arguments: dict[str, Any] = {f"{side}_tower": f"dual:{source}" for side in ("image", "text")}
+    arguments |= {"embedding_dim": None, "loss": "sigmoid" if "logit_bias" in weights else "softmax"}
+    with torch.device("meta"):
+        reference = RetrievalTask(**arguments)
+    return Published(
+        task=RetrievalTask,
+        hyper_parameters={**arguments, "init_from": source},
+        state_dict=dict(_dual_weight(name, value) for name, value in weights.items()),
+        name=_name(source),
+        reference=reference,
+    )
+
+
+def _dual_weight(name: str, value: Tensor) -> tuple[str, Tensor]:
+    """A weight of a dual encoder as a task has it."""
+    if name in ("logit_scale", "logit_bias"):
+        return f"loss.{name}", value.float().reshape(())
+    side = "image" if name.startswith(("vision_model.", "visual_projection.")) else "text"
+    return f"{side}_tower.model.{name}", value.float()
+
+
+def _name(source: str) -> str:
+    """What published weights are called in a run."""
+    return Path(source).resolve().name if Path(source).exists() else source
 
 
 def _published(weights: dict[str, Any], source: str, configuration: Any = None) -> Published:
@@ -42,6 +76,6 @@ def _published(weights: dict[str, Any], source: str, configuration: Any = None) 
         task=RetrievalTask,
         hyper_parameters={**arguments, "init_from": source},  # where somebody trains the task on, too
         state_dict=cn_clip.to_zoo(state, reference.image_tower.model),
-        name=Path(source).resolve().name if Path(source).exists() else source,
+        name=_name(source),
         reference=reference,
     )

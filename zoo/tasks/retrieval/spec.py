@@ -36,7 +36,7 @@ SPEC = TaskSpec(
         ),
     },
     exports={
-        "transformers": "zoo.tasks.retrieval.export.transformers:ChineseCLIPFolder",
+        "transformers": "zoo.tasks.retrieval.export.transformers:TransformersFolder",
         "sentence_transformers": "zoo.tasks.retrieval.export.sentence_transformers:SentenceTransformersFolder",
         "cn_clip": "zoo.tasks.retrieval.export.cn_clip:CnClipFile",
         "open_clip": "zoo.tasks.retrieval.export.open_clip:OpenClipFolder",
@@ -46,6 +46,6 @@ SPEC = TaskSpec(
     },
     published=(
         "zoo.tasks.retrieval.published:read_cn_clip",
-        "zoo.tasks.retrieval.published:read_chinese_clip",
+        "zoo.tasks.retrieval.published:read_transformers",
     ),
 )

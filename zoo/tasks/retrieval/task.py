@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL.Image import Image
@@ -15,6 +16,7 @@ from zoo.core.inputs import as_images, as_texts
 from zoo.core.optim import OptimizerOptions, layer_rates
 from zoo.core.sharding import average_gradients, clip_gradients, is_sharded, shard_towers
 from zoo.core.task import Task
+from zoo.errors import invalid
 from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
@@ -48,7 +50,8 @@ class RetrievalTask(Task):
             zoo or a run's folder; a ``.pt`` of CN-CLIP; a ``ChineseCLIPModel`` in a folder or on the Hugging Face hub
             (``OFA-Sys/chinese-clip-vit-base-patch16``; behind ``auto:`` only where it can be had). Position embeddings
             follow the image size. Neither optimiser nor progress of training is taken: for that, see ``--ckpt_path``.
-        embedding_dim: Width of the shared space.
+        embedding_dim: Width of the shared space. None: the towers' outputs are in it already, and nothing is learnt
+            behind them.
         image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
         optimizer: How AdamW goes, beside its peak learning rate.
@@ -77,7 +80,7 @@ class RetrievalTask(Task):
         image_pretrained: Literal["auto"] | bool | str = "auto",
         text_pretrained: Literal["auto"] | bool | str = "auto",
         init_from: str | None = None,
-        embedding_dim: int = 512,
+        embedding_dim: int | None = 512,
         image_projection_bias: bool = False,
         learning_rate: float = 5e-5,
         optimizer: OptimizerOptions = ADAMW,
@@ -98,19 +101,34 @@ class RetrievalTask(Task):
         self.take_options("finetuning", FinetuningOptions)
         chunks = chunk_size is None or chunk_size >= 1
         check("chunk_size", chunk_size, chunks, "1 pair or more, or null for the whole batch")
-        check("embedding_dim", embedding_dim, embedding_dim >= 1, "1 or more")
+        given = embedding_dim is None or embedding_dim >= 1
+        check("embedding_dim", embedding_dim, given, "1 or more, or null for the towers' own width")
         self.loss: Any = LOSSES.build_or_take("loss", loss, loss_options)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
-        self.image_projection = nn.Linear(self.image_tower.width, embedding_dim, bias=image_projection_bias)
-        self.text_projection = nn.Linear(self.text_tower.width, embedding_dim, bias=False)
-        for projection in (self.image_projection, self.text_projection):
-            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
-        if image_projection_bias:
-            nn.init.zeros_(self.image_projection.bias)
+        self.image_projection, self.text_projection = self._projections(embedding_dim, image_projection_bias)
         self._kept_in_evaluation: list[nn.Module] = []
         for side, tower in self._towers():
             self._kept_in_evaluation += prepare_tower(tower, side, self.hparams)
+
+    def _projections(self, embedding_dim: int | None, image_bias: bool) -> tuple[nn.Module, nn.Module]:
+        """Make what maps the towers' outputs into the shared space; its width is ``embedding_dim``."""
+        widths = self.image_tower.width, self.text_tower.width
+        self.embedding_dim: int = embedding_dim or widths[0]
+        if embedding_dim is None:
+            if widths[0] != widths[1]:
+                raise invalid(
+                    "embedding_dim", None, f"the towers' widths, {widths[0]} and {widths[1]}, differ: give one"
+                )
+            return nn.Identity(), nn.Identity()
+        image, text = (
+            nn.Linear(width, embedding_dim, bias=bias) for width, bias in zip(widths, (image_bias, False), strict=True)
+        )
+        for projection in (image, text):
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+        if image_bias:
+            nn.init.zeros_(image.bias)
+        return image, text
 
     def _towers(self) -> list[tuple[str, Any]]:
         return [("image", self.image_tower), ("text", self.text_tower)]
@@ -146,6 +164,11 @@ class RetrievalTask(Task):
         """Side of the square images that the image tower reads, in pixels."""
         return self.image_tower.image_size
 
+    @property
+    def prepare_image(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """How a published model makes a square of an image; None: images are resized to one."""
+        return getattr(self.image_tower, "prepare_image", None)
+
     # --- embeddings --------------------------------------------------------------------------------------------
 
     def encode_image(self, images: Tensor | list[Image]) -> Tensor:
@@ -174,7 +197,7 @@ class RetrievalTask(Task):
         return normalize(self.text_projection(self.text_tower(texts)).float(), dim=-1)
 
     def _no_embeddings(self) -> Tensor:
-        return torch.empty(0, self.text_projection.out_features, device=self.device)
+        return torch.empty(0, self.embedding_dim, device=self.device)
 
     # --- training ----------------------------------------------------------------------------------------------
 
@@ -243,7 +266,7 @@ class RetrievalTask(Task):
             return encode(values)
         chunks = [values[start : start + size] for start in range(0, len(values), size)]
         # On the way back dropout falls as before: of those devices alone that checkpoint sees a tensor of.
-        device = self.text_projection.weight.detach()
+        device = next(self.text_tower.parameters()).detach()
         again = [checkpoint(lambda own, _: encode(own), chunk, device, use_reentrant=False) for chunk in chunks]
         return torch.cat(again)
 

@@ -1,59 +1,72 @@
-"""A ``ChineseCLIPModel`` with its processor: transformers and sentence-transformers load the folder offline."""
+"""A dual encoder of transformers with its processor: sentence-transformers loads the folder too, both offline."""
 
 from pathlib import Path
 from typing import Any
 
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    ChineseCLIPImageProcessor,
+    ChineseCLIPProcessor,
+)
+
 from zoo.core.export import SAFETENSORS, Agreement, write_weights
+from zoo.core.weights import load_strictly
 from zoo.errors import UserError
+from zoo.models.dual import DualImageTower, DualTextTower
 from zoo.tasks.retrieval import cn_clip, huggingface
 from zoo.tasks.retrieval.export.agreement import agreements
 from zoo.tasks.retrieval.export.towers import check_chinese_clip
 
 
-class ChineseCLIPFolder:
+class TransformersFolder:
     """``AutoModel``, ``AutoProcessor`` and ``SentenceTransformer`` read it."""
 
     library = "transformers"
 
     def check(self, task: Any) -> None:
-        """See that the towers are Chinese CLIP's: its vision transformer, a Chinese BERT."""
-        if check_chinese_clip(task)["image_tower"] == "resnet50_clip":
+        """See that the towers are the halves of one model, or Chinese CLIP's: its vision transformer, a BERT."""
+        if _is_dual(task):
+            if task.image_tower.published != task.text_tower.published:
+                raise UserError("The towers are halves of two models")
+        elif check_chinese_clip(task)["image_tower"] == "resnet50_clip":
             raise UserError("transformers' ChineseCLIPModel has vision transformers alone, and this is a ResNet")
 
     def write(self, task: Any, folder: Path) -> None:
         """Write configuration, weights, tokenizer and image processor."""
-        from transformers import ChineseCLIPImageProcessor, ChineseCLIPProcessor
-
+        if _is_dual(task):
+            _whole(task).save_pretrained(folder)
+            task.image_tower.processor.save_pretrained(folder)
+            task.text_tower.tokenizer.to_transformers(task.text_tower.context_length).save_pretrained(folder)
+            return
         configuration = huggingface.configuration_of(task)
         configuration.architectures = ["ChineseCLIPModel"]
         configuration.dtype = "float32"
         configuration.save_pretrained(folder)
-        weights = huggingface.from_cn_clip(cn_clip.from_zoo(task.state_dict()))
-        write_weights(weights, folder / SAFETENSORS)
+        write_weights(huggingface.from_cn_clip(cn_clip.from_zoo(task.state_dict())), folder / SAFETENSORS)
         mean, std = task.image_tower.mean_and_std
-        image_processor = ChineseCLIPImageProcessor(
-            size={"height": task.image_size, "width": task.image_size},
-            crop_size={"height": task.image_size, "width": task.image_size},
-            do_center_crop=False,
-            image_mean=mean,
-            image_std=std,
+        size = {"height": task.image_size, "width": task.image_size}
+        images = ChineseCLIPImageProcessor(
+            size=size, crop_size=size, do_center_crop=False, image_mean=mean, image_std=std
         )
         tokenizer = task.text_tower.tokenizer.to_transformers(task.text_tower.context_length)
-        ChineseCLIPProcessor(image_processor, tokenizer).save_pretrained(folder)
+        ChineseCLIPProcessor(images, tokenizer).save_pretrained(folder)
 
     def compare(self, task: Any, folder: Path, data: str | None = None) -> list[Agreement]:
-        """Compare embeddings by ``AutoModel`` and ``AutoProcessor``."""
-        from transformers import AutoModel, AutoProcessor
-
+        """Compare embeddings by ``AutoModel``, ``AutoTokenizer`` and ``AutoImageProcessor``."""
         model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        images = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        masked = getattr(task.text_tower, "masked", True)
 
         def embed_text(texts: list[str]) -> Any:
-            inputs = processor(text=texts, padding=True, truncation=True, return_tensors="pt")
-            return model.get_text_features(**inputs).pooler_output
+            inputs = tokenizer(texts, padding=True if masked else "max_length", truncation=True, return_tensors="pt")
+            mask = {"attention_mask": inputs["attention_mask"]} if masked else {}
+            return model.get_text_features(input_ids=inputs["input_ids"], **mask).pooler_output
 
-        def embed_image(images: list[Any]) -> Any:
-            return model.get_image_features(**processor(images=images, return_tensors="pt")).pooler_output
+        def embed_image(given: list[Any]) -> Any:
+            return model.get_image_features(**images(images=given, return_tensors="pt")).pooler_output
 
         return agreements(task, embed_text, embed_image, data)
 
@@ -66,3 +79,19 @@ model = SentenceTransformer("{name}")
 texts = model.encode(["红色连衣裙"], normalize_embeddings=True)
 images = model.encode([Image.open("dress.jpg").convert("RGB")], normalize_embeddings=True)
 print(texts @ images.T)'''
+
+
+def _is_dual(task: Any) -> bool:
+    return isinstance(task.image_tower, DualImageTower) and isinstance(task.text_tower, DualTextTower)
+
+
+def _whole(task: Any) -> Any:
+    """A dual encoder made of its two halves."""
+    whole = AutoModel.from_config(task.image_tower.config)
+    scalars = {name: value for name, value in whole.named_parameters() if name.startswith("logit_")}
+    learnt = task.loss.state_dict()
+    state = {name: learnt[name].reshape(value.shape) for name, value in scalars.items() if name in learnt}
+    for half in (task.image_tower, task.text_tower):
+        state |= half.model.state_dict()
+    load_strictly(whole, scalars | state, "This task")
+    return whole
