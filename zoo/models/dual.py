@@ -99,6 +99,23 @@ class Half(nn.Module):
         )
 
 
+class Squares:
+    """How a model's own processor makes squares of images; light enough to be sent to a loader's workers.
+
+    Args:
+        processor: The image processor of transformers.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Turn one image ``[H, W, 3] uint8`` into the square ``[S, S, 3] uint8`` that the model was trained on."""
+        options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
+        square = self.processor(images=Image.fromarray(image), **options)["pixel_values"][0]  # [3, S, S]
+        return np.clip(np.rint(square), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
 class DualImageTower(Half):
     """The image half, with its projection.
 
@@ -112,6 +129,7 @@ class DualImageTower(Half):
         image_size: Square side in pixels.
         mean_and_std: What is subtracted from each channel, of 0 to 1, and what that is divided by.
         processor: Its image processor.
+        prepare_image: Makes the square that the model reads of one image ``[H, W, 3] uint8``.
         published: Hub name or folder of its weights.
     """
 
@@ -120,6 +138,7 @@ class DualImageTower(Half):
         self.image_size: int = config.vision_config.image_size
         self.mean_and_std: tuple[list[float], list[float]] = list(processor.image_mean), list(processor.image_std)
         self.processor = processor
+        self.prepare_image = Squares(processor)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode ``[B, 3, H, W] uint8`` into features ``[B, width]``.
@@ -138,12 +157,6 @@ class DualImageTower(Half):
         """
         squares = [self.prepare_image(np.array(image)) for image in as_images(images)]
         return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
-
-    def prepare_image(self, image: np.ndarray) -> np.ndarray:
-        """Turn one image ``[H, W, 3] uint8`` into the square ``[S, S, 3] uint8`` that the model was trained on."""
-        options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
-        square = self.processor(images=Image.fromarray(image), **options)["pixel_values"][0]  # [3, S, S]
-        return np.clip(np.rint(square), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 class DualTextTower(Half):

@@ -1,6 +1,7 @@
 """Dual encoders of transformers in and out: compared with their own forward passes, on random weights."""
 
 import json
+import pickle
 import re
 
 import numpy as np
@@ -183,4 +184,9 @@ def test_other_models_and_widths_are_refused_by_name(saved, tmp_path):
     with pytest.raises(UserError, match="its configuration and tokenizer cannot be had"):
         zoo.RetrievalTask(f"dual:{tmp_path / 'nowhere'}", f"dual:{tmp_path / 'nowhere'}", embedding_dim=None)
     with pytest.raises(UserError, match="no sequence"):
-        zoo.create(f"dual:{saved('clip')}", registry="image tower").sequence(torch.zeros(1, 3, 32, 32).byte())
+        zoo.load(saved("clip")).image_tower.sequence(torch.zeros(1, 3, SIZE, SIZE).byte())
+
+
+def test_workers_are_sent_how_images_are_cut_and_no_weights(saved):
+    tower = zoo.load(saved("clip")).image_tower
+    assert len(pickle.dumps(tower.prepare_image)) < 5000

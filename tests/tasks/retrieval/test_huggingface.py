@@ -203,7 +203,7 @@ FAULTS = {
     "heads": ({"changes": {"vision_config.num_attention_heads": 8}}, "num_attention_heads is 8, its tower here has 12"),
     "activation": ({"changes": {"vision_config.hidden_act": "gelu"}}, "hidden_act is gelu, its tower here has quick_g"),
     "epsilon": ({"changes": {"text_config.layer_norm_eps": 1e-5}}, "text_config.layer_norm_eps is 1e-05"),
-    "kind": ({"changes": {"model_type": "clip"}}, "model_type 'clip'; only 'chinese_clip'"),
+    "kind": ({"changes": {"model_type": "clip"}}, "these weights are not of this model"),
 }
 
 
@@ -246,7 +246,10 @@ class Harmful:
     ("content", "message"),
     [
         ("none", "holds neither model.safetensors nor model.safetensors.index.json nor pytorch_model.bin"),
-        ("empty", r"neither a run's folder \(no checkpoints/\) nor a ChineseCLIPModel \(.* no config.json\)"),
+        (
+            "empty",
+            r"neither a run's folder \(no checkpoints/\) nor a dual encoder of transformers \(.* no config.json\)",
+        ),
         ("code", "more than weights and plain data"),
         ("cut", "model.safetensors is damaged"),
         ("cut bin", "no checkpoint, or a damaged one"),

@@ -185,8 +185,8 @@ class RetrievalDataModule(MugeDataModule):
     @property
     def prepare_image(self) -> Callable[[np.ndarray], np.ndarray]:
         """What makes a square of an image of an evaluation: the model's own way where it has one, else a resize."""
-        task = None if self.trainer is None else self.trainer.lightning_module
+        task: Any = getattr(self.trainer, "lightning_module", None)
         own = getattr(task, "prepare_image", None)
-        if own is not None and self.image_size == task.image_size:  # type: ignore[union-attr]
+        if own is not None and self.image_size == task.image_size:
             return own
         return partial(resize, size=self.image_size)
