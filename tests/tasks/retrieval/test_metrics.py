@@ -7,6 +7,7 @@ import pickle
 import lightning as L
 import pytest
 import torch
+from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
 import zoo.metrics
@@ -72,6 +73,17 @@ def test_recall_is_muges_in_any_order_of_batches():
     assert list(result)[:4] == ["recall@1", "recall@5", "recall@10", "mean_recall"]
     shuffled = {side: torch.randperm(len(split[f"{side}_ids"])) for side in ("query", "image")}
     assert feed(make_metric(split), split, shuffled, batch_size=5).compute() == result
+
+
+def test_recall_by_leading_dimensions_is_that_of_shorter_unit_vectors():
+    split = make_split()
+    found = feed(make_metric(split, dimensions=[3, 5], groups=None), split).compute()
+    for count in (3, 5):
+        vectors = {name: split[name][:, :count] for name in ("query_embeddings", "image_embeddings")}
+        shorter = split | {name: normalize(value, dim=-1) for name, value in vectors.items()}
+        expected = feed(make_metric(shorter, groups=None), shorter).compute()
+        assert {name: found[f"{name}/{count}d"] for name in expected} == expected
+    assert len({found[name].item() for name in ("recall@10", "recall@10/3d", "recall@10/5d")}) > 1
 
 
 def test_each_group_is_also_scored_alone():

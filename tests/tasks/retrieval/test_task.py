@@ -240,6 +240,33 @@ def test_the_loss_weighs_its_directions_in_training_and_evaluation(tmp_path):
         assert measured[0.5] == pytest.approx((measured[0.0] + measured[1.0]) / 2, rel=1e-4)
 
 
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_leading_dimensions_are_trained_to_be_embeddings(tmp_path, loss):
+    torch.manual_seed(0)
+    task = RetrievalTask(**OPTIONS, loss=loss, dimensions=[4, 9])
+    images, texts = task.encode_image(IMAGES), task.encode_text(TEXTS)
+    ids = torch.arange(3)
+
+    def plain(count):
+        parts = (side[:, :count] / side[:, :count].norm(dim=1, keepdim=True) for side in (images, texts))
+        return task.loss(*parts, image_ids=ids, query_ids=ids)
+
+    expected = (plain(4) + plain(9) + plain(16)) / 3
+    torch.testing.assert_close(task.evaluation_loss(images, texts, ids, ids), expected)
+    trained = []
+    for dimensions in ([4, 9], []):
+        torch.manual_seed(0)
+        task = RetrievalTask(**OPTIONS, loss=loss, dimensions=dimensions)
+        trained.append(fit(task, tmp_path, max_steps=1).callback_metrics["train/loss"].item())
+    assert not math.isclose(*trained, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("dimensions", [[0], [16], [4, 4], [-1]])
+def test_dimensions_are_parts_of_the_whole(dimensions):
+    with pytest.raises(UserError, match=r"model.dimensions is .*: give each once, from 1 to 15"):
+        RetrievalTask(**OPTIONS, dimensions=dimensions)
+
+
 @pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("temperature", 3.0), ("text_to_image_weight", 1.2)])
 def test_a_number_out_of_its_range_is_refused(name, value):
     with pytest.raises(UserError, match=f"{name}: {value} came"):

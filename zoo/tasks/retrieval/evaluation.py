@@ -90,6 +90,7 @@ class RetrievalEvaluation(Evaluation):
             positives=part.targets.positives,
             groups=self.labels[part.split],
             complete_labels=self.options.complete_labels,
+            dimensions=task.hparams["dimensions"],
             complete=part.complete,
         ).to(task.device)
 

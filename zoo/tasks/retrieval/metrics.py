@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -65,6 +66,8 @@ class RetrievalRecall(Metric):
         groups: For each query a label, a sequence of labels, or ``None`` for a query that belongs to no group.
         complete_labels: Whether ``positives`` are all the relevant images of each query: then ``precision@10`` and
             ``ndcg@10`` are computed too.
+        dimensions: Numbers of leading dimensions: recall by those alone, made unit vectors again, is computed too, as
+            ``recall@1/64d``, …, ``mean_recall/64d``.
         complete: Whether exactly the split's ids must have come. ``False`` for a partial evaluation
             (``limit_val_batches``, the sanity check): then recall is that of the queries that came over the images
             that came.
@@ -87,6 +90,7 @@ class RetrievalRecall(Metric):
         positives: Sequence[Sequence[int]] | None = None,
         groups: Sequence[Labels] | None = None,
         complete_labels: bool = False,
+        dimensions: Sequence[int] = (),
         complete: bool = True,
     ) -> None:
         super().__init__(sync_on_compute=False)  # gathered once, by _gather, for all that is computed from it
@@ -94,6 +98,7 @@ class RetrievalRecall(Metric):
         self.positives = None if positives is None else [list(images) for images in positives]
         self.groups = None if groups is None else [(own,) if isinstance(own, str) else own or () for own in groups]
         self.complete_labels = complete_labels
+        self.dimensions = tuple(dimensions)
         self.complete = complete
         self._gathered: Gathered | None = None
         self._check_split()
@@ -144,6 +149,12 @@ class RetrievalRecall(Metric):
             return recall_at(ranks[members]) | graded
 
         result = score([*range(len(rows))])
+        for count in self.dimensions:
+            queries, images = (
+                normalize(side[:, :count], dim=-1) for side in (gathered.query_embeddings, gathered.image_embeddings)
+            )
+            by_few = recall_at(first_positive_ranks(queries, images, compressed_rows(rows)).cpu())
+            result |= {f"{name}/{count}d": value for name, value in by_few.items()}
         if self.groups is not None:
             labels = [self.groups[index] for index in gathered.query_indices]
             for label in sorted({label for own in self.groups for label in own}):

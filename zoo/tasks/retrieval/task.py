@@ -1,6 +1,6 @@
 """Text-to-image retrieval: two towers, one embedding space (CLIP, Radford et al. 2021, arXiv:2103.00020)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +52,8 @@ class RetrievalTask(Task):
             follow the image size. Neither optimiser nor progress of training is taken: for that, see ``--ckpt_path``.
         embedding_dim: Width of the shared space. None: the towers' outputs are in it already, and nothing is learnt
             behind them.
+        dimensions: Numbers of leading dimensions that are to be embeddings by themselves: the loss is the mean over
+            those and the whole (Matryoshka, Kusupati et al. 2022, arXiv:2205.13147), and recall is measured by each.
         image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
         optimizer: How AdamW goes, beside its peak learning rate.
@@ -81,6 +83,7 @@ class RetrievalTask(Task):
         text_pretrained: Literal["auto"] | bool | str = "auto",
         init_from: str | None = None,
         embedding_dim: int | None = 512,
+        dimensions: Sequence[int] = (),
         image_projection_bias: bool = False,
         learning_rate: float = 5e-5,
         optimizer: OptimizerOptions = ADAMW,
@@ -107,6 +110,8 @@ class RetrievalTask(Task):
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
         self.image_projection, self.text_projection = self._projections(embedding_dim, image_projection_bias)
+        fit = len(set(dimensions)) == len(dimensions) and all(0 < count < self.embedding_dim for count in dimensions)
+        check("dimensions", list(dimensions), fit, f"each once, from 1 to {self.embedding_dim - 1}, or none")
         self._kept_in_evaluation: list[nn.Module] = []
         for side, tower in self._towers():
             self._kept_in_evaluation += prepare_tower(tower, side, self.hparams)
@@ -256,8 +261,16 @@ class RetrievalTask(Task):
         if "positives" in batch:
             ids["positives"] = self._gather(batch["positives"])
         if self.loss.sharded:
-            return self.loss(images, texts, first_row=self.global_rank * len(images), **ids)
-        return self.loss(self._gather(images), texts, **ids)
+            return self._nested_loss(images, texts, first_row=self.global_rank * len(images), **ids)
+        return self._nested_loss(self._gather(images), texts, **ids)
+
+    def _nested_loss(self, images: Tensor, texts: Tensor, **options: Any) -> Tensor:
+        """Compute the loss of whole embeddings; with ``dimensions`` the mean over them and their leading parts."""
+        losses = [self.loss(images, texts, **options)]
+        for count in self.hparams["dimensions"]:
+            parts = (normalize(side[:, :count].float(), dim=-1) for side in (images, texts))
+            losses.append(self.loss(*parts, **options))
+        return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
 
     def _in_chunks(self, encode: Callable[[Any], Tensor], values: Tensor | list[str]) -> Tensor:
         """Encode, ``chunk_size`` values at a time, with nothing kept of a chunk but its embeddings."""
@@ -308,7 +321,7 @@ class RetrievalTask(Task):
     ) -> Tensor:
         """Compute the training loss of matched pairs ``[P, D]``, in ordered blocks, weighted by their sizes."""
         losses = [
-            self.loss(
+            self._nested_loss(
                 images[start : start + block],
                 texts[start : start + block],
                 image_ids=image_ids[start : start + block],
