@@ -107,6 +107,28 @@ def test_it_leaves_as_it_came(saved, tmp_path, family):
         assert torch.equal(its, own)
 
 
+@pytest.mark.parametrize("family", ["siglip", "clip"])
+def test_the_python_of_the_card_gives_the_tasks_cosine(saved, tmp_path, monkeypatch, capsys, family):
+    export(saved(family), tmp_path / "out", kind="transformers")
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)[1]
+    photos(1)[0].save(tmp_path / "dress.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    exec(compile(code.replace("dress.jpg", "dress.png"), "card", "exec"), {})
+    printed = float(re.search(r"-?\d\.\d+", capsys.readouterr().out)[0])
+    task = zoo.load(saved(family))
+    assert printed == pytest.approx(float(task.encode_text(TEXTS[:1]) @ task.encode_image(photos(1)).T), abs=1e-4)
+
+
+def test_a_folder_that_sentence_transformers_saved_is_one_too(saved, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(saved("clip")), device="cpu", local_files_only=True)
+    model.save(str(tmp_path / "out"))
+    found = zoo.load(tmp_path / "out").encode_text(TEXTS)
+    torch.testing.assert_close(found, normalize(model.encode(TEXTS, convert_to_tensor=True), dim=-1), rtol=0, atol=1e-5)
+
+
 def experiment(folder, muge_root, path, **options):
     """Write the experiment of a dual encoder, trained on; gives its path."""
     towers = {f"{side}_tower": f"dual:{folder}" for side in ("image", "text")}

@@ -71,13 +71,26 @@ class TransformersFolder:
         return agreements(task, embed_text, embed_image, data)
 
     def usage(self, task: Any, name: str) -> str:
-        """Python of both libraries."""
-        return f'''from PIL import Image
+        """Python of sentence-transformers; of transformers where texts are all of one length, which it cannot know."""
+        if getattr(task.text_tower, "masked", True):
+            return f'''from PIL import Image
 from sentence_transformers import SentenceTransformer  # or AutoModel and AutoProcessor of transformers
 
 model = SentenceTransformer("{name}")
 texts = model.encode(["红色连衣裙"], normalize_embeddings=True)
 images = model.encode([Image.open("dress.jpg").convert("RGB")], normalize_embeddings=True)
+print(texts @ images.T)'''
+        return f'''import torch
+from PIL import Image
+from torch.nn.functional import normalize
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+model = AutoModel.from_pretrained("{name}").eval()
+ids = AutoTokenizer.from_pretrained("{name}")(["红色连衣裙"], padding="max_length", return_tensors="pt")["input_ids"]
+pixels = AutoImageProcessor.from_pretrained("{name}")(Image.open("dress.jpg").convert("RGB"), return_tensors="pt")
+with torch.no_grad():
+    texts = normalize(model.get_text_features(input_ids=ids).pooler_output, dim=-1)
+    images = normalize(model.get_image_features(**pixels).pooler_output, dim=-1)
 print(texts @ images.T)'''
 
 
