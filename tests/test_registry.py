@@ -96,6 +96,17 @@ def test_unknown_option_names_the_nearest():
         IMAGE_TOWERS.build("timm:resnet18", name="resnet50")
 
 
+def test_a_builder_without_options_says_so():
+    registry = Registry("room", "json")
+
+    @registry.register
+    def attic() -> int:
+        return 1
+
+    with pytest.raises(UserError, match=r"has no option 'size'\. It has no options\.$"):
+        registry.build("attic", size=3)
+
+
 def test_missing_option_is_named():
     registry = Registry("room", "json")
 

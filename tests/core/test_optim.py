@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder, RichProgressBar
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from zoo.core.optim import (
@@ -92,7 +93,7 @@ def test_golden_rates():
 
 
 def test_a_schedule_may_be_of_one_step_or_fall_not_at_all():
-    assert schedule(1, warmup_steps=0, total_steps=1)[0] == [2.0]
+    assert schedule(2, warmup_steps=0, total_steps=1)[0] == [2.0, 0.0]
     assert schedule(4, warmup_steps=0, total_steps=3, min_ratio=1)[0] == [2.0] * 4
     assert schedule(4, warmup_steps=0, total_steps=3)[0][-1] == 0
 
@@ -199,6 +200,12 @@ def test_an_option_of_adamw_out_of_its_range_is_refused(option, value):
     assert error.value.argument == f"model.optimizer.{option}"
 
 
+def test_an_option_of_adamw_may_be_0():
+    options = {"weight_decay": 0.0, "warmup_steps": 0, "eps": 0.0, "betas": (0.0, 0.0)}
+    made = OptimizerOptions(**options)
+    assert {name: getattr(made, name) for name in options} == options
+
+
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
 def test_a_learning_rate_that_is_none_is_refused(rate):
     with pytest.raises(UserError) as error:
@@ -262,6 +269,15 @@ def test_a_factor_is_on_the_rates_of_parts_too():
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in model.convolution.parameters()} == {0.005}
     assert rates[id(model.table.weight)] == rates[id(model.logit_scale)] == 0.1
+
+
+def test_lightning_clips_the_gradients_of_adamw_in_mixed_precision():
+    layer = nn.Linear(3, 2)
+    optimizer = adamw(layer, 0.1, OptimizerOptions())
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 5.0)
+    MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu")).clip_gradients(optimizer, clip_val=1.0)
+    assert torch.cat([parameter.grad.flatten() for parameter in layer.parameters()]).norm().item() == pytest.approx(1)
 
 
 def test_a_negative_learning_rate_is_refused_and_none_is_not():

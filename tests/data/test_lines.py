@@ -60,6 +60,11 @@ def test_by_default_the_first_mistake_is_raised_and_harmless_ones_are_none(tmp_p
     assert caught.value.kind == "missing_file"
 
 
+def test_a_line_loses_its_end_alone(reader):
+    data = b"12\tAAAX\r\nX\n XX \nX"
+    assert [line.data for line in reader(data, accepted={"crlf"}).lines()] == [b"12\tAAAX", b"X", b" XX ", b"X"]
+
+
 def test_a_carriage_return_ends_a_line_of_text_alone(reader):
     data = b"a\rb\r\nc\n"
     assert [line.data for line in reader(data).lines()] == [b"a\rb", b"c"]
@@ -171,7 +176,18 @@ def test_a_line_that_is_no_record_is_listed_and_reading_goes_on(reader, line, ki
     assert listed(read) == [(kind, 2, told)]
     assert left_out == ([] if kind == "wrong_type" else [(2, told)])
     if kind == "malformed_json":
-        assert re.search(r"not JSON \((Expecting|Unterminated|Invalid|maximum)", str(read.errors[0]))
+        words = r"not JSON \((Expecting|Unterminated|Invalid|maximum).*\); write one object on the line$"
+        assert re.search(words, str(read.errors[0]))
+
+
+def test_a_key_twice_is_named_and_where_that_is_no_mistake_the_last_value_counts(reader):
+    line = b'{"query_id": 1, "a": 2, "b": 3, "b": 4}\n'
+    assert not list((read := reader(line)).records())
+    assert listed(read) == [("duplicate_key", 1, 1)]
+    assert '"b" is given twice in one object; keep one of them' in str(read.errors[0])
+    expected = {"query_id": 1, "a": 2, "b": 4}
+    assert list((read := reader(line, accepted={"duplicate_key"})).records()) == [(1, 1, expected)]
+    assert not read.errors
 
 
 @pytest.mark.parametrize(

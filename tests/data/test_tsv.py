@@ -195,6 +195,41 @@ def test_a_cached_index_of_which_a_row_is_wrong_is_made_again(tmp_path, cache, r
     assert contents(ImageTsv(path)) == pictures
 
 
+@pytest.mark.parametrize("damage", [lambda index: index[:0], lambda index: index[["id", "line", "start", "length"]]])
+def test_a_cached_index_of_nothing_or_of_other_fields_is_made_again(path, cache, damage):
+    ImageTsv(path)
+    (file,) = cache.iterdir()
+    damaged = damage(np.load(file))
+    with file.open("wb") as opened:
+        np.save(opened, damaged)
+    images = ImageTsv(path)
+    assert contents(images) == PICTURES
+    assert images.rows_of([10, 30]).tolist() == [1, 0]
+
+
+def test_an_index_of_an_earlier_version_is_removed(path, cache, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(tsv_module, "_INDEX_VERSION", 1)
+        ImageTsv(path)
+    (old,) = cache.iterdir()
+    assert contents(ImageTsv(path)) == PICTURES
+    (new,) = cache.iterdir()
+    assert new != old
+
+
+def test_an_old_index_that_cannot_be_removed_is_left(path, cache):
+    ImageTsv(path)
+    (index,) = cache.iterdir()
+    stuck = index.with_name(f"{index.name.split('-')[0]}-int-1-0-0.npy")
+    stuck.mkdir()  # as what another user owns: it cannot be unlinked
+    write(path, changed := {5: b"five", **PICTURES})
+    images = ImageTsv(path)
+    assert contents(images) == changed
+    assert isinstance(images._index, np.memmap)
+    assert stuck.is_dir()
+    assert not index.exists()
+
+
 def test_a_cached_index_that_does_not_fit_the_file_is_made_again(path, cache, tmp_path):
     ImageTsv(path)
     (index,) = cache.iterdir()

@@ -22,7 +22,7 @@ def read_value(text: str) -> Any:
 def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        ((key, _), *_) = Counter(key for key, _ in pairs).most_common(1)
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise KeyTwiceError(f"{shown(key)} is given twice in one object")
     return record
 

@@ -74,6 +74,7 @@ def test_a_number_out_of_its_range_is_refused(name, option, value):
     with pytest.raises(UserError) as caught:
         zoo.create(name, **{option: value})
     assert (caught.value.argument, caught.value.value) == (option, value)
+    assert caught.value.valid in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])

@@ -150,6 +150,29 @@ def test_the_sigmoid_loss_is_that_of_siglip():
     assert loss.item() == pytest.approx(total / 7, rel=1e-6)
 
 
+def test_the_mean_of_processes_with_a_share_of_the_images_each_is_the_loss_of_the_whole_batch():
+    images, texts = embeddings(12)
+    ids = {"image_ids": torch.arange(12) // 2, "query_ids": torch.arange(12) % 7}
+    bias = torch.tensor(-2.0)
+    shares = [siglip_loss(images[row : row + 4], texts, SCALE, bias, first_row=row, **ids) for row in (0, 4, 8)]
+    torch.testing.assert_close(sum(shares) / 3, siglip_loss(images, texts, SCALE, bias, **ids))
+
+
+@pytest.mark.parametrize(("block", "times"), [(10, 1), (3, 8)])
+def test_one_block_is_computed_once_and_several_again_on_the_way_back(block, times, monkeypatch):
+    monkeypatch.setattr(contrastive, "BLOCK", block)
+    seen = []
+
+    def loss(indices, rows):
+        seen.append(len(rows))
+        return rows.square().sum()
+
+    rows = torch.ones(10, 2, requires_grad=True)
+    contrastive._in_blocks(loss, rows).backward()
+    assert len(seen) == times
+    torch.testing.assert_close(rows.grad, torch.full((10, 2), 2 / 10))
+
+
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 def test_in_blocks_of_rows_it_is_the_same(loss, monkeypatch):
     """Values and gradients, also of scale and bias; ten rows in blocks of three."""
@@ -204,6 +227,8 @@ def test_faulty_shapes_are_named():
         clip_loss(images, texts, SCALE, query_ids=torch.arange(3))
     with pytest.raises(ValueError, match=r"positives has shape \[4, 2\]; it must be \[4, P\], beside image_ids"):
         clip_loss(images, texts, SCALE, positives=torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"image_ids has shape \[4, 1\]; it must be \[4\]"):
+        clip_loss(images, texts, SCALE, image_ids=torch.zeros(4, 1))
     with pytest.raises(ValueError, match="first_row is 2: 3 of 4 rows"):
         siglip_loss(images[:3], texts, SCALE, SCALE, first_row=2)
 

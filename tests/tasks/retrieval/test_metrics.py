@@ -405,7 +405,7 @@ def test_a_group_of_one_process_gathers_what_it_has(group_of_one):
     assert (none.image_embeddings.dtype, none.image_embeddings.shape) == (torch.float32, (0, 0))
 
 
-def test_what_is_gathered_may_be_gathered_otherwise(group_of_one):
+def test_what_is_gathered_may_be_gathered_otherwise(group_of_one, monkeypatch):
     """By a function and among processes of one's own, as torchmetrics has it."""
     asked = []
 
@@ -416,9 +416,13 @@ def test_what_is_gathered_may_be_gathered_otherwise(group_of_one):
     split = make_split()
     metric = feed(make_metric(split), split)
     group = torch.distributed.new_group([0])
+    offered = []
+    offer = metrics.offer_empty_batches
+    monkeypatch.setattr(metrics, "offer_empty_batches", lambda *given: offered.append(given[2]) or offer(*given))
     metric._sync_dist(gather, process_group=group)
     assert metric.query_ids.tolist() == split["query_ids"] * 2
     assert asked == [group] * 4
+    assert offered == [group]
 
 
 def test_the_sizes_are_those_of_what_came():

@@ -211,6 +211,15 @@ def test_the_metric_finds_its_own_true_pairs_and_first_answers():
     assert margins == [naive_margins(leads, right, wanted) for wanted in PRECISIONS]
 
 
+def test_a_gallery_may_be_of_one_image():
+    queries, images = pairs_of([[0.25], [0.5], [0.75], [0.125]])
+    found = score_thresholds(queries, images, [[], [0], [0], [0]], [60, 90])
+    assert found == [
+        ScoreThreshold(60.0, 0.125, 75.0, 100.0, 1.0),
+        ScoreThreshold(90.0, 0.5, 100.0, 100 * 2 / 3, 0.5),
+    ]
+
+
 def test_one_image_leads_no_other():
     metric = RetrievalRecall(query_ids=[1, 2], image_ids=[3], positives=[[3], []])
     metric.update(torch.tensor([1, 2]), torch.tensor([[0.5], [0.25]]), side="query")

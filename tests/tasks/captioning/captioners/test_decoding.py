@@ -70,6 +70,13 @@ def test_a_token_is_sampled_from_the_models_own_distribution():
     assert ((shares - expected).abs() <= 4 * (expected * (1 - expected) / rows).sqrt()).all()
 
 
+def test_a_row_of_scores_is_drawn_from_whatever_the_others_scale():
+    scores = torch.tensor([[0.0, 9.0, 0.0], [1000.0, 991.0, 1000.0]])  # the second token nearly always, and hardly ever
+    drawn = SampledToken()(torch.zeros(400, 1, dtype=torch.int64), scores.repeat(200, 1)).argmax(dim=1).view(200, 2)
+    assert (drawn == 1).sum(dim=0).tolist() == pytest.approx([200, 0], abs=4)
+    assert set(drawn[:, 1].tolist()) >= {0, 2}
+
+
 @pytest.mark.parametrize(("drawn", "token"), [(0.0, 1), (1.0, 2)])
 def test_the_ends_of_what_is_drawn_are_tokens(monkeypatch, drawn, token):
     """A product that is rounded up to the sum of all would be behind the last token."""

@@ -70,6 +70,17 @@ def test_counts_are_summed_over_captions(vocabulary):
     assert together == pytest.approx({"precision": 80, "recall": 100 * 4 / 6, "contradiction": 50})
 
 
+def test_what_is_counted_has_names_and_adds_up_over_batches(vocabulary):
+    metric = CaptionAttributes(vocabulary)
+    assert (metric.counts.dtype, metric.counts.tolist()) == (torch.int64, [0] * 6)
+    metric.update(["酒红碎花连衣裙"], [DRESS])
+    metric.update(["雪白碎花半身裙", "便宜又好看"], [PLAIN, DRESS])
+    wanted = {"words": 6, "right": 4, "shown": 10, "said": 4, "captions": 3, "contradicting": 2}
+    assert dict(zip(metric.names, metric.counts.tolist(), strict=True)) == wanted
+    metric.update([], [])
+    assert metric.counts.tolist() == [*wanted.values()]
+
+
 def test_it_is_one_of_zoos_metrics_and_is_merged_over_processes(vocabulary):
     halves = [zoo.metrics.CaptionAttributes(vocabulary) for _ in range(2)]
     for metric, caption, shown in zip(halves, ("酒红碎花连衣裙", "雪白半身裙"), (DRESS, PLAIN), strict=True):

@@ -1,9 +1,11 @@
 """Tokens, n-grams and the scores made of them, against values computed by hand; tests/parity has pycocoevalcap's."""
 
+import itertools
 import json
 import math
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +13,14 @@ import pytest
 from zoo.errors import UserError
 from zoo.tasks.captioning.metrics.bleu import bleu
 from zoo.tasks.captioning.metrics.ngram_index import NgramIndex
-from zoo.tasks.captioning.metrics.ngrams import CaptionReferences, DocumentFrequencies, Tokenization, rouge_l, variety
+from zoo.tasks.captioning.metrics.ngrams import (
+    SCORES,
+    CaptionReferences,
+    DocumentFrequencies,
+    Tokenization,
+    rouge_l,
+    variety,
+)
 from zoo.tasks.captioning.metrics.rouge import common_subsequences
 from zoo.tasks.captioning.metrics.tokens import repeats
 
@@ -161,6 +170,12 @@ def test_common_subsequences_of_texts_longer_than_a_machine_word():
     assert list(common_subsequences(texts[0], texts)) == [naive_subsequence(texts[0], text) for text in texts]
 
 
+def test_common_subsequences_of_all_short_texts():
+    texts = [list(text) for size in range(1, 5) for text in itertools.product("甲乙", repeat=size)]
+    for text in texts:
+        assert list(common_subsequences(text, texts)) == [naive_subsequence(text, other) for other in texts]
+
+
 def naive_subsequence(a, b):
     table = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
     for i, first in enumerate(a):
@@ -179,6 +194,66 @@ def test_cider_is_the_mean_cosine_over_orders_and_references_times_ten():
 def test_cider_is_less_for_another_length():
     scores = CaptionReferences([[list("ab")], [list("c")]]).score([list("a"), list("c")])
     assert scores.captions["cider"][0] == pytest.approx(10 / 4 / math.sqrt(2) * math.exp(-1 / 72))
+
+
+def naive_cider(captions, references):
+    """CIDEr-D as coco-caption writes it: vectors of n-grams as dictionaries, products clipped at the reference's."""
+
+    def ngrams(tokens):
+        return Counter(tuple(tokens[i : i + n]) for n in range(1, 5) for i in range(len(tokens) - n + 1))
+
+    images = Counter(ngram for texts in references for ngram in {each for text in texts for each in ngrams(text)})
+
+    def vector(tokens):
+        return {
+            ngram: count * math.log(len(references) / images.get(ngram, 1)) for ngram, count in ngrams(tokens).items()
+        }
+
+    def norm(values, order):
+        return math.sqrt(sum(value**2 for ngram, value in values.items() if len(ngram) == order))
+
+    scores = []
+    for caption, texts in zip(captions, references, strict=True):
+        own, score = vector(caption), 0.0
+        for text in texts:
+            other, off = vector(text), max(len(caption) - 1, 0) - max(len(text) - 1, 0)
+            for order in range(1, 5):
+                both = norm(own, order) * norm(other, order)
+                shared = [ngram for ngram in own if ngram in other and len(ngram) == order]
+                product = sum(min(own[ngram], other[ngram]) * other[ngram] for ngram in shared)
+                score += math.exp(-(off**2) / 72) * product / both if both else 0.0
+        scores.append(10 * score / 4 / len(texts))
+    return scores
+
+
+def test_cider_clips_n_grams_that_come_several_times():
+    references = [
+        [list("红红裙红红"), list("红裙")],
+        [list("蓝裙蓝裙蓝"), list("蓝蓝")],
+        [list("裤")],
+        [list("红裤红裤")],
+    ]
+    captions = [list("红红红裙"), list("蓝裙蓝裙"), list("裤裤"), list("红裤")]
+    scores = CaptionReferences(references).score(captions).captions["cider"]
+    assert scores == pytest.approx(naive_cider(captions, references), rel=1e-12)
+    assert min(scores) > 0
+
+
+def test_captions_that_are_scored_together_have_the_scores_that_each_has_alone():
+    """More captions than there are n-grams."""
+    references = CaptionReferences([[list("甲")], [list("乙")], [list("甲乙")]])
+    captions = [list(text) for size in range(4) for text in itertools.product("甲乙", repeat=size)] * 3
+    rows = np.arange(len(captions)) % 3
+    together = references.score(captions, rows=rows).captions
+    for place, (caption, row) in enumerate(zip(captions, rows, strict=True)):
+        for name, value in references.score([caption], rows=[row]).captions.items():
+            assert together[name][place] == pytest.approx(value[0]), (name, caption)
+
+
+def test_each_caption_has_every_score():
+    scores = CaptionReferences(PICTURES).score(CAPTIONS)
+    assert set(scores.captions) == set(scores.corpus) == set(SCORES)
+    assert scores.captions["bleu4"][1] < scores.captions["bleu3"][1] < scores.captions["bleu2"][1]
 
 
 def test_every_reference_counts_wherever_a_score_is_asked_for():
@@ -222,6 +297,7 @@ def test_references_without_tokens_give_no_score_and_no_error():
     assert list(scores.values()) == pytest.approx([0] * 6, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_captions_have_no_score():
     assert all(math.isnan(score) for score in CaptionReferences(PICTURES).score([], rows=[]).corpus.values())
 
@@ -294,6 +370,8 @@ def test_an_n_gram_may_be_the_only_one():
     assert DocumentFrequencies.of([[[]], [[]]]).counts.tolist() == []
     assert CaptionReferences([[["a"]], [["a"]], [[]]]).document_frequencies.counts.tolist() == [2]
     assert CaptionReferences([[[]], [["a"]]]).score([["a"]], rows=[1]).corpus["cider"] == pytest.approx(10 / 4)
+    scores = CaptionReferences([[["a"]], [["a"]], [[]]]).score([["a"], ["a"], []])
+    assert scores.captions["cider"] == pytest.approx([10 / 4, 10 / 4, 0])
 
 
 def test_frequencies_of_the_same_references_change_nothing():
@@ -356,6 +434,8 @@ def test_frequencies_of_other_tokens_are_refused(tmp_path):
         ("[]", "not what DocumentFrequencies.write writes"),
         ("{", "not what DocumentFrequencies.write writes"),
         ('{"tokenization": "", "images": 2, "frequencies": {"a": 3}}', "a count is not from 1 to 2"),
+        ('{"tokenization": "", "images": 2, "frequencies": {"a": 1, "b": 0}}', "a count is not from 1 to 2"),
+        ('{"tokenization": "", "images": 0, "frequencies": {}}', "a count is not from 1 to 0"),
         ('{"tokenization": "", "images": 2, "frequencies": {"a": "x"}}', "not what DocumentFrequencies.write writes"),
     ],
 )

@@ -78,6 +78,11 @@ def test_velocities_are_asked_for_at_even_times_that_are_shifted(solver, repeats
     assert times == pytest.approx([shift * time / (1 + (shift - 1) * time) for time in even])
 
 
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_without_a_shift_the_way_begins_at_its_strength(solver):
+    assert start_time(solver=solver, steps=10, strength=0.3).item() == pytest.approx(0.3)
+
+
 def test_the_ends_of_a_path():
     data, noise = torch.randn(2, 4, 3, 2, 2)
     assert torch.equal(mix(data, noise, torch.zeros(4)), data)
@@ -100,6 +105,7 @@ def test_times_are_logit_normal_then_shifted(shift):
         ({"solver": "eular", "steps": 4}, "solver 'eular' is not one of euler, heun. Did you mean euler?"),
         ({"solver": "heun", "steps": 0}, "steps is 0: give 1 or more"),
         ({"solver": "heun", "steps": 4, "strength": 0.0}, "strength is 0.0: give a share of the way above 0"),
+        ({"solver": "euler", "steps": 4, "strength": 1.01}, "strength is 1.01: give a share of the way above 0"),
     ],
 )
 def test_what_cannot_be_walked_is_refused(options, message):

@@ -141,6 +141,7 @@ def test_without_a_text_one_vector_is_seen_alone():
     assert mask.tolist() == [[True] * 2 + [False] * 2, [True] * 4, [True] * 3 + [False]]
     assert bare_mask.tolist() == [[True] + [False] * 3, [True] * 4, [True] + [False] * 3]
     assert torch.equal(bare[[0, 2]], flow.no_text.expand(2, 4, 4))
+    assert flow._without_text(text.bfloat16(), mask, torch.ones(3, dtype=torch.bool))[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("guidance", "until"), [(3.0, 0.5), (1.0, 1.0), (2.0, 0.0), (2.0, 1.0)])

@@ -96,6 +96,13 @@ def test_temperature_zero_takes_the_likeliest_code():
     assert torch.equal(drawn, logits.argmax(dim=1))
 
 
+@pytest.mark.parametrize(("noise", "code"), [(0.0, 1), (1.0, 2)])
+def test_the_ends_of_what_is_drawn_are_codes(noise, code):
+    """A product that is rounded up to the sum of all would be behind the last code."""
+    logits = torch.tensor([[-torch.inf, 1.0, 0.5]])
+    assert draw_codes(logits, torch.tensor([noise], dtype=torch.float64), CodeSampling()).tolist() == [code]
+
+
 def test_equal_logits_at_the_edge_of_what_is_possible_are_all_possible():
     logits = torch.tensor([[1.0, 0.0, 0.0, 0.0, -9.0]]).expand(4000, -1)
     noise = torch.linspace(0, 1, 4001, dtype=torch.float64)[:-1]

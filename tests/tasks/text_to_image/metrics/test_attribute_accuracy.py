@@ -15,7 +15,13 @@ from zoo.data.catalogue.categories import render
 from zoo.data.catalogue.products import draw_products
 from zoo.data.images import resize
 from zoo.tasks.text_to_image.contracts import GenerationTargets
-from zoo.tasks.text_to_image.metrics.attribute_accuracy import AttributeAccuracy, Probes, asked_for, attribute_scores
+from zoo.tasks.text_to_image.metrics.attribute_accuracy import (
+    AttributeAccuracy,
+    Probes,
+    _fit,
+    asked_for,
+    attribute_scores,
+)
 from zoo.tasks.text_to_image.metrics.r_precision import draw_distractors, mismatched_prompts
 
 CATEGORIES = ("连衣裙", "手机壳", "杯子", "双肩包")
@@ -91,6 +97,74 @@ def test_it_falls_where_images_are_of_another_colour_another_category_or_another
     scores = attribute_scores(probes, prompts, Shown(shown, vocabulary), torch.arange(60), features, features)
     assert scores["attribute_accuracy"] == scores["attribute_accuracy_true"] == own["all"]
     assert scores["attribute_accuracy_shuffled"] < 50 < scores["attribute_accuracy/颜色"]
+
+
+def test_features_are_brought_to_mean_0_and_deviation_1_beside_a_column_of_ones():
+    features = torch.randn(50, 4) * torch.tensor([0.01, 1.0, 50.0, 0.0]) + torch.tensor([3.0, 0.0, -200.0, 7.0])
+    scaled = Probes(features, [{}] * 50)._scaled(features)
+    assert torch.equal(scaled[:, 0], torch.ones(50))
+    torch.testing.assert_close(scaled[:, 1:4].mean(dim=0), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scaled[:, 1:4].std(dim=0), torch.ones(3), atol=1e-3, rtol=0)
+    assert torch.equal(scaled[:, 4:], torch.zeros(50, 1))  # the same of all images
+
+
+def shown_by(**counts):
+    """What images show of one kind: each value as often as told."""
+    return [{"袖长": value} for value, count in counts.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "learned"),
+    [
+        ({"长袖": 5, "短袖": 5}, {"袖长": ["短袖", "长袖"]}),
+        ({"长袖": 5, "短袖": 6, "无袖": 4}, {"袖长": ["短袖", "长袖"]}),
+        ({"长袖": 9, "短袖": 4}, {}),
+        ({"长袖": 9}, {}),
+    ],
+)
+def test_a_value_of_five_images_is_learned_and_a_kind_of_two_values(counts, learned):
+    shown = shown_by(**counts)
+    made = Probes(torch.randn(len(shown), 3), shown)
+    assert made.values == learned
+    assert {kind: len(layer) for kind, layer in made.layers.items()} == {kind: len(of) for kind, of in learned.items()}
+
+
+@pytest.mark.parametrize(("count", "width", "largest"), [(60, 8, 30), (30, 40, 1)])
+def test_a_layer_is_at_the_minimum_of_its_loss(count, width, largest):
+    """Of features of unlike sizes, and of images that a layer can tell apart wholly; the slope is written out here."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(count, width)) * np.geomspace(1, largest, width)
+    rows, labels = np.concatenate([np.ones((count, 1)), features], axis=1), generator.integers(0, 3, count)
+    layer = _fit(torch.tensor(rows, dtype=torch.float32), torch.tensor(labels)).double().numpy()
+    exponents = np.exp(rows @ layer.T - (rows @ layer.T).max(axis=1, keepdims=True))
+    shares = exponents / exponents.sum(axis=1, keepdims=True)
+    slope = (shares - np.eye(3)[labels]).T @ rows / count + 2e-4 * layer  # of cross-entropy, and of the weights' decay
+    assert np.abs(slope).max() < 1e-2
+    assert np.abs(layer).max() < 10
+
+
+def blobs(count):
+    """Features of images that nobody can take for each other, and what these show."""
+    corners = [(place % 2, place // 2 % 2) for place in range(count)]
+    features = torch.tensor(corners, dtype=torch.float32) + 0.01 * torch.randn(count, 2)
+    return features, [{"类别": ("杯子", "口红")[one], "颜色": ("红色", "蓝色")[other]} for one, other in corners]
+
+
+def test_counts_are_whole_numbers_that_add_up_over_batches_and_processes():
+    probes = Probes(*blobs(40))
+    features, asked = blobs(16)
+    asked[4], asked[5], asked[9] = {"类别": "口红"}, {}, {"颜色": "红色"}  # another, nothing, and the own colour alone
+    first, second = AttributeAccuracy(probes), AttributeAccuracy(probes)
+    for metric, parts in ((first, ((0, 5), (5, 12))), (second, ((12, 16),))):
+        assert (metric.counts.dtype, metric.counts.sum().item()) == (torch.int64, 0)
+        for start, stop in parts:
+            metric.update(features[start:stop], asked[start:stop])
+    second.merge_state(first)
+    assert dict(zip(second.names, second.counts.tolist(), strict=True)) == {
+        "类别": [14, 13],
+        "颜色": [14, 14],
+        DETAILS: [0, 0],
+    }
 
 
 def test_what_was_never_learned_does_not_count_and_nothing_is_no_number(probes):

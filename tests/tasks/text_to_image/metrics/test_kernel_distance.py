@@ -86,6 +86,12 @@ def test_large_sums_keep_their_digits():
     assert kernel_distance(a, b, subsets=1).mean == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_features_of_any_type_are_taken_as_fp32(dtype):
+    a, b = random_features(30, 0).to(dtype), random_features(30, 1).to(dtype)
+    assert kernel_distance(a, b, subset_size=20) == kernel_distance(a.float(), b.float(), subset_size=20)
+
+
 def test_other_shapes_are_named():
     for one, other in (
         (random_features(9, 0)[0], random_features(9, 1)),

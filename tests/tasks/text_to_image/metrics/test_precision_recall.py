@@ -59,8 +59,9 @@ def test_too_little_is_refused(rows, options, message):
 def test_other_shapes_are_named():
     features = random_features(9, 0)
     for one, other in ((features[0], features), (features, features[0]), (features, features[:, :2])):
-        with pytest.raises(ValueError, match=r"they must be \[N, D\] and \[M, D\]"):
+        with pytest.raises(ValueError, match=r"they must be \[N, D\] and \[M, D\]") as caught:
             precision_recall(one, other)
+        assert f"{list(one.shape)} and {list(other.shape)}" in str(caught.value)
 
 
 def test_one_image_more_than_neighbours_is_enough():
