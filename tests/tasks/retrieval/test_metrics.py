@@ -198,6 +198,15 @@ def test_a_partial_evaluation_works_on_what_came():
     assert metric.ranking()[0].tolist() == part["query_ids"]
 
 
+def test_a_partial_evaluation_may_have_seen_one_side_alone():
+    split = make_split()
+    rows = {"query": range(5), "image": []}
+    found = feed(make_metric(split, groups=None, complete=False), split, rows).compute()
+    assert {value.item() for value in found.values()} == {0}
+    images_alone = feed(make_metric(split, complete=False), split, {"query": [], "image": range(5)})
+    assert [len(part) for part in images_alone.ranking(3)] == [0, 0, 0]
+
+
 def test_a_diverged_model_has_no_recall():
     split = make_split()
     split["query_embeddings"][6] = float("nan")

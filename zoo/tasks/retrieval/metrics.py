@@ -274,8 +274,11 @@ class RetrievalRecall(Metric):
             own = not self._is_synced
             with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=own, should_unsync=own):
                 queries, images = self._rows("query"), self._rows("image")
-            rows = *self._in_file_order("query", *queries), *self._in_file_order("image", *images)
-            self._gathered = Gathered(*rows, best={})
+            query_indices, query_rows = self._in_file_order("query", *queries)
+            image_indices, image_rows = self._in_file_order("image", *images)
+            width = max(query_rows.shape[1], image_rows.shape[1])  # a side without rows does not know it
+            query_rows, image_rows = (rows if len(rows) else rows.view(0, width) for rows in (query_rows, image_rows))
+            self._gathered = Gathered(query_indices, query_rows, image_indices, image_rows, best={})
         return self._gathered
 
     def _rows(self, side: Side) -> tuple[Tensor, Tensor]:

@@ -211,3 +211,15 @@ def test_where_too_few_contradict_the_others_fill_up(vocabulary):
     drawn = mismatched_prompts(targets(prompts, Shown(shown, vocabulary)))
     assert [sorted(places) for places in drawn.tolist()] == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
     assert drawn[0, 0] == 3
+
+
+def test_a_feature_that_never_varied_says_nothing():
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.randint(2, (60,), generator=generator)
+    features = torch.randn(60, 3, generator=generator) * 0.1
+    features[:, 0] += colours
+    features[:, 2] = 0.1  # its mean is not quite 0.1
+    probes = Probes(features, [{"颜色": "红" if colour else "蓝"} for colour in colours])
+    features[:, 2] = 0.2
+    found = [each["颜色"] for each in probes.see(features)]
+    assert found == ["红" if colour else "蓝" for colour in colours]

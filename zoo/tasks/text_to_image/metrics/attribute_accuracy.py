@@ -22,6 +22,9 @@ DECAY = 1e-4  # of the weights
 LEAST_IMAGES = 5  # that show a value: a value of fewer is not learned
 
 
+FLAT = 1e-6  # deviations of a feature that are the rounding of one value
+
+
 class Probes:
     """A linear classifier of features for each kind of attribute.
 
@@ -31,7 +34,8 @@ class Probes:
     """
 
     def __init__(self, features: Tensor, shown: Sequence[Attributes]) -> None:
-        self.centre, self.scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-6)
+        self.centre, scale = features.mean(dim=0), features.std(dim=0)
+        self.scale = scale.masked_fill(scale < FLAT, torch.inf)  # what never varied says nothing
         self.common = common_kinds(shown)
         self.values: dict[str, list[str]] = {}
         self.layers: dict[str, Tensor] = {}  # [values, 1 + D]
