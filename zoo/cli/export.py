@@ -1,6 +1,7 @@
 """``python -m zoo export``: a trained task in a format that other libraries read."""
 
 import math
+import signal
 import sys
 
 
@@ -11,7 +12,7 @@ def main(argv: list[str]) -> int:
         argv: The words after ``python -m zoo export``.
 
     Returns:
-        0.
+        0; 130 where it was interrupted.
 
     Raises:
         UserError: As ``zoo.core.export.export``.
@@ -21,8 +22,8 @@ def main(argv: list[str]) -> int:
     parser = CommandParser(
         prog="python -m zoo export",
         description="Write a trained model in a format that other libraries read, with a model card, and compare what"
-        " they compute with the model at once. A model that a format cannot hold is refused, and other formats are"
-        " named.",
+        " they compute with the model at once. A model that a format cannot hold is refused, and the formats that can"
+        " hold it are listed.",
     )
     parser.add_argument(
         "checkpoint",
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
         type=str | None,
         default=None,
         help="A folder of the model's data in MUGE's formats: recall on its validation split is measured before and"
-        " after, which onnx-fp16 and onnx-int8 change; auto: the embedded data.",
+        " after; onnx-fp16 and onnx-int8 may change it. auto: the embedded data.",
     )
     parser.add_argument(
         "--licence",
@@ -52,7 +53,12 @@ def main(argv: list[str]) -> int:
     disable_progress_bar()
     set_verbosity_error()
     print("Writing and comparing …", file=sys.stderr)
-    found = export(options.checkpoint, options.out, kind=options.format, data=options.data, licence=options.licence)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was begun goes
+    try:
+        found = export(options.checkpoint, options.out, kind=options.format, data=options.data, licence=options.licence)
+    except KeyboardInterrupt:
+        print("Stopped; nothing was written.", file=sys.stderr)
+        return 128 + signal.SIGINT
     print(options.out)
     for each in found:
         judged = f": the largest difference is {each.difference:.1e} (allowed: {each.allowed:.0e})"

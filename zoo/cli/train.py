@@ -291,6 +291,8 @@ class ZooCLI(LightningCLI):
             self.trained = None
         elif self.plan.words[0] != "fit" and self.plan.checkpoint is None:  # --ckpt_path null: as training would begin
             self.model.read_weights()
+            begun = "; ".join(f"{name}: {where}" for name, where in self.model.weights.items())
+            print(f"Scoring initial weights: {begun or 'random'}", file=sys.stderr)
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

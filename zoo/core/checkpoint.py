@@ -70,8 +70,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     Args:
         path: A checkpoint file of this zoo, a run's folder (its best checkpoint) or an experiment's
             (``runs/clip_demo``: its newest run); a ``.pt`` of CN-CLIP; a ``.ckpt`` of taming-transformers' VQGAN; a
-            ``ChineseCLIPModel``, in a folder or by its name on the Hugging Face hub
-            (``"OFA-Sys/chinese-clip-vit-base-patch16"``). The architecture of published weights follows from them.
+            dual encoder of transformers (Chinese CLIP, SigLIP, MetaCLIP 2, AltCLIP, CLIP), in a folder or by its name
+            on the Hugging Face hub (``"OFA-Sys/chinese-clip-vit-base-patch16"``); a folder that ``export`` wrote. The
+            architecture of published weights follows from them.
         device: Where the task goes.
 
     Returns:
@@ -307,6 +308,9 @@ def _read_exported(folder: Path) -> dict[str, Any] | None:
 
     try:
         content = read_json(folder / EXPORTED)
+        lacking = sorted({"task", "hyper_parameters", "weights", "global_step", "format", "scalars"} - content.keys())
+        if lacking:
+            raise UserError(f"{folder / EXPORTED}: {lacking[0]!r} is missing. Export it again")
         scalars = {name: torch.tensor(value) for name, value in content["scalars"].items()}
         state = scalars | find_exporter(content["format"]).read(folder)  # type: ignore[attr-defined]
         return _checked({**content, "state_dict": state}, folder)

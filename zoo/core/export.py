@@ -113,12 +113,26 @@ class Safetensors:
         return [Agreement("weights", difference, 0.0)]
 
     def usage(self, task: Any, name: str) -> str:
-        """Python that loads it."""
-        return f'import zoo\n\ntask = zoo.load("{name}")'
+        """Python that loads it and uses it once."""
+        lines = ["import zoo", "", f'task = zoo.load("{name}")']
+        lines += [f"# It asks {folder} for configuration and tokenizer." for folder in folders_of(task)]
+        lines += [code for part, code in _USED.items() if hasattr(task, part)]
+        return "\n".join(lines)
 
 
 SAFETENSORS = "model.safetensors"
+_USED = {  # by what a task has
+    "encode_text": 'vectors = task.encode_text(["红色连衣裙"])',
+    "generator": 'images = task.generator.generate(["红色连衣裙"], seeds=[0])',
+    "captioner": 'captions = task.captioner.caption(["dress.jpg"])',
+}
 COMMON = {"safetensors": "zoo.core.export:Safetensors"}  # formats of every task
+
+
+def folders_of(task: Any) -> list[str]:
+    """Name the folders outside that a task is built from: ``dual:FOLDER``, ``transformers:FOLDER``."""
+    names = [value.partition(":")[2] for value in dict(task.hparams).values() if isinstance(value, str)]
+    return sorted({name for name in names if name and Path(name).is_dir()})
 
 
 def exporters_of(task: "LightningModule") -> dict[str, str]:
@@ -158,19 +172,21 @@ def export(
         UserError: The source cannot be loaded, the task or the library does not know the format, there is something in
             the folder, or what was read back computes something else.
     """
-    place = Path(expanded(folder, "OUT"))
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UserError(f"OUT {folder}: there is something already. Give a new folder, or an empty one", argument="OUT")
+    place = _free_place(folder)
+    if data is not None and data != "auto" and not Path(expanded(data, "--data")).is_dir():
+        raise UserError(f"--data {data}: there is no such folder", argument="--data", value=data)
     task = load(source)
     exporters = exporters_of(task)
     if kind not in exporters:
         raise UserError(
-            f"--format {kind}: {type(task).__name__} has no such format.{nearest(kind, exporters)} It has"
+            f"--format {kind!r}: {type(task).__name__} has no such format.{nearest(kind.lower(), exporters)} It has"
             f" {', '.join(exporters)}",
             argument="--format",
             value=kind,
             valid=tuple(exporters),
         )
+    if data is not None and kind in COMMON:
+        raise UserError(f"--data: with --format {kind} weights are compared, and no scores. Leave it out")
     exporter = _able(task, kind, exporters)
     with atomic_folder(place) as unfinished, torch.no_grad():
         exporter.write(task, unfinished)
@@ -230,23 +246,47 @@ def _record(task: Any, kind: str) -> str:
         raise UserError(f"An option of this task cannot be written ({error}). Give names and numbers") from None
 
 
+def _free_place(folder: str | Path) -> Path:
+    """See that a folder can be written: new, or empty.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if not str(folder):
+        raise UserError("OUT is empty: give a new folder", argument="OUT")
+    place = Path(expanded(folder, "OUT")).resolve()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError(f"OUT {folder}: there is something already. Give a new folder, or an empty one", argument="OUT")
+    above = next(parent for parent in place.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"OUT {folder}: nothing can be written in {above}. Give a folder elsewhere", argument="OUT")
+    return place
+
+
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder, renamed to ``folder`` when the block ends well and removed when it does not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Give a temporary folder, renamed to ``folder`` when the block ends well and removed when it does not.
+
+    Raises:
+        UserError: It cannot be made, or something has been written to ``folder`` meanwhile.
+    """
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    unfinished.mkdir()
     try:
+        unfinished.mkdir(parents=True)
         yield unfinished
+        for file in unfinished.rglob("*.safetensors"):  # safetensors gives them to their owner alone
+            file.chmod(file.parent.stat().st_mode & 0o666)
         os.replace(unfinished, folder)
+    except OSError as error:
+        why = "something has been written there meanwhile" if folder.exists() else error.strerror or str(error)
+        raise UserError(f"OUT {folder}: {why}. Give another folder", argument="OUT") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write named tensors as safetensors, readable by whoever may read the folder's other files."""
+    """Write named tensors as safetensors."""
     save_file(contiguous(state), path, metadata={"format": "pt"})
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors gives it to its owner alone
 
 
 def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

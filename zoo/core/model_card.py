@@ -52,7 +52,7 @@ def model_card(
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {name}",
         _what(task, run, kind),
-        f"## Use\n\n```python\n{exporter.usage(task, name)}\n```",
+        f"## Use\n\n```python\n{exporter.usage(task, name)}\n```{_images(task)}",
         f"## Scores\n\n{_scores(run)}",
         f"## Training\n\n{_training(task, run)}",
         f"## Agreement with the model that was trained\n\n{_agreement(found)}",
@@ -64,6 +64,11 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
+def _images(task: Any) -> str:
+    """What to do with images before such code reads them."""
+    return "\n\nLay transparent images over white first." if hasattr(task, "encode_image") else ""
+
+
 def _run(source: str | Path) -> Path | None:
     """The run's folder that a task was loaded from, if it was one."""
     file = checkpoint_file(source)
@@ -73,20 +78,27 @@ def _run(source: str | Path) -> Path | None:
 def _what(task: Any, run: Path | None, kind: str) -> str:
     options = dict(task.hparams)
     parts = {name: value for name, value in options.items() if isinstance(value, str) and f"{name}_options" in options}
-    made = ", ".join(f"{name.replace('_', ' ')} `{value}`" for name, value in parts.items())
+    made = ", ".join(f"{name.replace('_', ' ')} `{_shown(value)}`" for name, value in parts.items())
     count = sum(parameter.numel() for parameter in task.parameters())
     where = f" by the experiment `{run.parent.name}`, run `{run.name}`" if run else ""
     steps = f" in {task.trained_steps:,} steps" if task.trained_steps else ""
+    trained = f" It was trained{where}{steps}." if where or steps else ""
     return (
-        f"A `{type(task).__name__}` of {count / 1e6:.1f} million parameters: {made}. It was trained{where}{steps}, and"
-        f" written as `{kind}` by muge-zoo {version('muge-zoo')}."
+        f"A `{type(task).__name__}` of {count / 1e6:.1f} million parameters: {made}.{trained} Written as `{kind}` by"
+        f" muge-zoo {version('muge-zoo')}."
     )
+
+
+def _shown(name: str) -> str:
+    """A part's name without the exporter's own folders."""
+    prefix, _, place = name.partition(":")
+    return f"{prefix}:{Path(place).name}" if place and Path(place).is_dir() else name
 
 
 def _scores(run: Path | None) -> str:
     file = run / "test.json" if run else None
     if file is None or not file.is_file():
-        return "Not measured on a test split. `python -m zoo test --ckpt_path RUN` does it."
+        return "Not measured on a test split."
     test = json.loads(file.read_text(encoding="utf-8"))
     rows = [f"| `{key}` | {value:.4g} |" for key, value in test["metrics"].items() if key.count("/") == 1]
     protocol = ", ".join(f"{key}: {test['protocol'][key]}" for key in PROTOCOL if key in test["protocol"])

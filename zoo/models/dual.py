@@ -136,6 +136,12 @@ class DualImageTower(Half):
     def __init__(self, config: Any, processor: Any, published: str) -> None:
         super().__init__(config, "image", published)
         self.image_size: int = config.vision_config.image_size
+        square = Squares(processor)(np.zeros((9, 7, 3), dtype=np.uint8)).shape
+        if square != (self.image_size, self.image_size, 3):
+            raise UserError(
+                f"'dual:{published}': its image processor makes {square[0]} × {square[1]} pixels, and config.json says"
+                f" image_size {self.image_size}. Mend the folder"
+            )
         self.mean_and_std: tuple[list[float], list[float]] = list(processor.image_mean), list(processor.image_std)
         self.processor = processor
         self.prepare_image = Squares(processor)

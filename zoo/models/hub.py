@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 import transformers.utils.logging as transformers_logging
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
@@ -45,7 +47,7 @@ def _small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any]:
 
     try:
         return read(True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         reason = first_line(error) if Path(name).is_dir() else unreachable()
     if reason is None:
         try:
@@ -108,7 +110,7 @@ def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any
     """Read a second model with the weights of a folder or hub name, and what transformers says of their fit."""
     try:
         return _from_pretrained(model_class, name, network, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = first_line(error) if Path(name).is_dir() else unreachable()
     if reason is not None:
         raise UnavailableError(reason)

@@ -212,6 +212,18 @@ class HubTokenizer:
         """Give each text's tokens, uncut, and how many characters of all texts are unknown."""
         return measure_hub(self._tokenizer, texts, add_special_tokens=True)
 
+    def to_tokenizers(self, context_length: int) -> Any:
+        """Make the same tokenizer for the library ``tokenizers`` alone, which cuts texts to ``context_length`` tokens.
+
+        Raises:
+            UserError: It is written in Python and not of that library.
+        """
+        if not self._tokenizer.is_fast:
+            raise UserError(f"{type(self._tokenizer).__name__} cannot be written for the library tokenizers")
+        copy = type(self._tokenizer.backend_tokenizer).from_str(self._tokenizer.backend_tokenizer.to_str())
+        copy.enable_truncation(context_length)
+        return copy
+
     def to_transformers(self, context_length: int) -> Any:
         """Give transformers' own tokenizer, which keeps ``context_length`` tokens where it is told to truncate."""
         self._tokenizer.model_max_length = context_length

@@ -80,14 +80,13 @@ class BertChineseTokenizer:
         """
         return pad([self.encode(text, context_length=context_length) for text in texts], value=PAD)
 
-    def to_transformers(self, context_length: int) -> Any:
-        """Make the same tokenizer of transformers' kind, for other libraries: quotes and ``[SEP]`` are read alike.
+    def to_tokenizers(self, context_length: int) -> Tokenizer:
+        """Make the same tokenizer for the library ``tokenizers`` alone: it cuts texts, and knows no special spelling.
 
         Args:
-            context_length: The most tokens that it keeps of a text where it is told to truncate.
+            context_length: The most tokens kept of a text, [CLS] and [SEP] included.
         """
         from tokenizers import processors
-        from transformers import PreTrainedTokenizerFast
 
         copy = Tokenizer.from_str(self._tokenizer.to_str())
         quotes = [normalizers.Replace(chr(curly), straight) for curly, straight in _STRAIGHT_QUOTES.items()]
@@ -95,8 +94,19 @@ class BertChineseTokenizer:
         copy.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLASSIFY), ("[SEP]", SEPARATE)]
         )
+        copy.enable_truncation(context_length)
+        return copy
+
+    def to_transformers(self, context_length: int) -> Any:
+        """Make the same tokenizer of transformers' kind, for other libraries: quotes and ``[SEP]`` are read alike.
+
+        Args:
+            context_length: The most tokens that it keeps of a text where it is told to truncate.
+        """
+        from transformers import PreTrainedTokenizerFast
+
         return PreTrainedTokenizerFast(
-            tokenizer_object=copy,
+            tokenizer_object=self.to_tokenizers(context_length),
             model_max_length=context_length,
             split_special_tokens=True,
             **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")},

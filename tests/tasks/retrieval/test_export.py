@@ -64,9 +64,8 @@ def exported(tmp_path_factory, muge_root):
         if kind not in made:
             place = tmp_path_factory.mktemp(kind)
             checkpoint = randomised(tiny.write_matcher(place / "model.ckpt", **CASES[kind]))
-            assert (
-                main(["export", str(checkpoint), str(place / "out"), "--format", kind, "--data", str(muge_root)]) == 0
-            )
+            data = [] if kind == "safetensors" else ["--data", str(muge_root)]
+            assert main(["export", str(checkpoint), str(place / "out"), "--format", kind, *data]) == 0
             made[kind] = checkpoint, place / "out"
         return made[kind]
 
@@ -122,12 +121,12 @@ def test_onnx_needs_no_torch_and_no_zoo(exported):
     checkpoint, folder = exported("onnx")
     sizes = json.loads((folder / "config.json").read_text())
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(sizes["context_length"])
-    text = "“红色”连衣裙" * 20
-    ids = np.array([tokenizer.encode(text).ids])
+    assert tokenizer.truncation["max_length"] == sizes["context_length"]
     session = InferenceSession(folder / "text.onnx")
-    (found,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-    torch.testing.assert_close(torch.tensor(found), zoo.load(checkpoint).encode_text([text]), rtol=0, atol=1e-5)
+    for text in ("“红色”连衣裙" * 20, "[SEP]红色[MASK]，（新款）１００％"):
+        ids = np.array([tokenizer.encode(text).ids])
+        (found,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        torch.testing.assert_close(torch.tensor(found), zoo.load(checkpoint).encode_text([text]), rtol=0, atol=1e-5)
     (image,) = InferenceSession(folder / "image.onnx").get_inputs()
     assert (image.type, image.shape[1:]) == ("tensor(uint8)", [3, 64, 64])
 
@@ -176,17 +175,30 @@ def test_the_card_says_what_a_stranger_asks(exported):
     compile(code, "card", "exec")
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_the_python_of_the_card_runs(exported, kind, tmp_path, monkeypatch):
-    from PIL import Image
-
-    _, folder = exported(kind)
+def run_card(folder, photo, monkeypatch):
+    """Run the Python of a card as a stranger would; gives its variables."""
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
     monkeypatch.chdir(folder.parent)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    photo = tmp_path / "dress.jpg"
-    Image.effect_noise((90, 70), 50).save(photo)
-    exec(compile(code.replace("dress.jpg", str(photo)), "card", "exec"), {})
+    names = {}
+    exec(compile(code.replace("dress.jpg", str(photo)), "card", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_python_of_the_card_gives_the_models_vectors(exported, kind, tmp_path, monkeypatch):
+    checkpoint, folder = exported(kind)
+    photo = tmp_path / "dress.png"
+    sample_images(zoo.load(checkpoint).image_size, 1)[0].convert("L").save(photo)  # of one channel, and right at once
+    names = run_card(folder, photo, monkeypatch)
+    if kind == "safetensors":
+        assert torch.equal(names["vectors"], zoo.load(checkpoint).encode_text(["红色连衣裙"]))
+        return
+    allowed = {"onnx-fp16": 5e-3, "onnx-int8": 0.1}.get(kind, 1e-5)
+    task = zoo.load(checkpoint)
+    for name, own in (("text", task.encode_text(["红色连衣裙"])), ("image", task.encode_image([photo]))):
+        found = torch.as_tensor(names[name if name in names and "onnx" in kind else f"{name}s"]).detach()
+        torch.testing.assert_close(normalize(found, dim=-1), own, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +240,49 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, matcher_file):
     assert "license: apache-2.0" in (tmp_path / "empty" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("", "OUT is empty"), ("model.ckpt/sub", "nothing can be written"), ("model.ckpt", "there is something already")],
+)
+def test_a_place_where_nothing_can_be_written_is_named_before_the_work(tmp_path, matcher_file, monkeypatch, out, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.ckpt").write_bytes(b"")
+    with pytest.raises(UserError, match=words) as caught:
+        export("nowhere", out, kind="safetensors")
+    assert caught.value.argument == "OUT"
+
+
+def test_a_link_to_an_empty_folder_is_written_through(tmp_path, matcher_file):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    export(matcher_file(), tmp_path / "link", kind="safetensors")
+    assert (tmp_path / "real" / "model.safetensors").stat().st_mode & 0o044
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_two_exports_to_one_folder_leave_a_whole_one(tmp_path, matcher_file, monkeypatch):
+    from zoo.core.export import Safetensors
+
+    compare = Safetensors.compare
+
+    def overtaken(*arguments):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").write_text("theirs")
+        return compare(*arguments)
+
+    monkeypatch.setattr(Safetensors, "compare", overtaken)
+    with pytest.raises(UserError, match="something has been written there meanwhile"):
+        export(matcher_file(), tmp_path / "out", kind="safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_data_are_looked_for_before_the_work_and_where_they_say_something(tmp_path, matcher_file, muge_root):
+    with pytest.raises(UserError, match="--data .*nowhere: there is no such folder"):
+        export(matcher_file(), tmp_path / "out", kind="onnx", data=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="weights are compared, and no scores"):
+        export(matcher_file(), tmp_path / "out", kind="safetensors", data=str(muge_root))
+
+
 def test_a_missing_library_is_named(tmp_path, matcher_file, hide_module):
     hide_module("onnxruntime")
     with pytest.raises(UserError, match=r"onnxruntime is not installed.*muge-zoo\[export\]"):
@@ -236,12 +291,20 @@ def test_a_missing_library_is_named(tmp_path, matcher_file, hide_module):
         export(matcher_file(), tmp_path / "out", kind="onyx")
 
 
+def change(folder, **changes):
+    """Change entries of ``zoo.json``; None takes one out."""
+    content = json.loads((folder / "zoo.json").read_text()) | changes
+    text = json.dumps({name: value for name, value in content.items() if value is not None})
+    (folder / "zoo.json").write_text(text)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda folder: (folder / "zoo.json").write_text("{"),
         lambda folder: (folder / "zoo.json").write_text("[]"),
-        lambda folder: (folder / "zoo.json").write_text('{"format": "nope", "scalars": {}}'),
+        lambda folder: change(folder, format="nope"),
+        lambda folder: change(folder, hyper_parameters=None),
         lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"),
         lambda folder: (folder / "model.safetensors").unlink(),
     ],

@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import AutoModel, ChineseCLIPConfig
 
 from zoo.core.checkpoint import Published
-from zoo.core.weights import check_fit, read_torch
+from zoo.core.weights import UnavailableError, check_fit, read_torch
+from zoo.errors import UserError
 from zoo.models.dual import dual_configuration
 from zoo.models.hub import read_model
 from zoo.tasks.retrieval import cn_clip, huggingface
@@ -36,7 +37,10 @@ def read_transformers(source: str, contents: Any) -> Published | None:
     config = dual_configuration(source)[0]
     with torch.device("meta"):
         whole = AutoModel.from_config(config)
-    _, weights, _ = read_model(AutoModel, whole, source)
+    try:
+        _, weights, _ = read_model(AutoModel, whole, source)
+    except UnavailableError as error:
+        raise UserError(f"{source}: its weights cannot be had ({error})") from None
     check_fit(whole, weights, source)
     arguments: dict[str, Any] = {f"{side}_tower": f"dual:{source}" for side in ("image", "text")}
     arguments |= {"embedding_dim": None, "loss": "sigmoid" if "logit_bias" in weights else "softmax"}

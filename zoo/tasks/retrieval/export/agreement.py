@@ -25,13 +25,17 @@ HALF = 2e-3  # where weights were rounded to fp16 on the way
 RESIZED = 0.02  # where another library resizes, which may differ by a grey level
 
 
+STRANGE = ("“红色”，连衣裙（新款）！", "[SEP]１００％纯棉[MASK] Nike‘’ &amp; café 👗", "")
+
+
 def sample_texts(count: int = 8) -> list[str]:
-    """Write titles of the embedded catalogue, of any length; the last two are of curly quotes, and long."""
+    """Write titles of the embedded catalogue; the last are strange, or longer than any context."""
     from zoo.data.catalogue.products import draw_products
     from zoo.data.catalogue.texts import title
 
-    titles = [title(product, random.Random(product.seed)) for product in draw_products("test", count - 2, 0)]
-    return [*titles, "“红色”连衣裙 Nike 2024", "".join(titles)]
+    products = draw_products("test", max(count - len(STRANGE) - 1, 1), 0)
+    titles = [title(product, random.Random(product.seed)) for product in products]
+    return [*titles, *STRANGE, "".join(titles) * 3][-count:]
 
 
 def sample_images(size: int, count: int = 6) -> list[Image.Image]:

@@ -95,6 +95,8 @@ model, preprocess = load_from_name(
     text_model_name="{text}",
     input_resolution={task.image_size},
 )
+model.eval()  # cn_clip gives it in training mode
+queries = [query.replace("“", '"').replace("”", '"') for query in ["红色连衣裙"]]  # as in training
 with torch.no_grad():
-    texts = model.encode_text(tokenize(["红色连衣裙"]))
+    texts = model.encode_text(tokenize(queries))
     images = model.encode_image(preprocess(Image.open("dress.jpg").convert("RGB"))[None])'''

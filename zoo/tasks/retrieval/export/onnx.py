@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch.nn.functional import normalize
 from zoo.core.export import Agreement, compare, import_library
 from zoo.errors import UserError
 from zoo.io import write_text
+from zoo.models.tokenizer import pad
 from zoo.tasks.retrieval.export.agreement import recall_agreement, sample_images, sample_texts
 from zoo.tasks.retrieval.export.towers import check_towers
 
-IMAGE, TEXT = "image.onnx", "text.onnx"
+IMAGE, TEXT, TOKENIZER = "image.onnx", "text.onnx", "tokenizer.json"
 MOST_INSIDE = 1_500_000_000  # bytes of weights; a graph's file holds 2 GB at most, beyond it they lie beside it
 BATCHES = (1, 2, 5)
 
@@ -67,8 +69,7 @@ class OnnxFolder:
         sides = {0: batch, 1: torch.export.Dim("length", max=task.text_tower.context_length)}
         shapes = {"input_ids": sides, "attention_mask": sides}
         _write(TextGraph(task), (ids, torch.ones_like(ids)), folder / TEXT, shapes, "text_embedding")
-        tokenizer = task.text_tower.tokenizer.to_transformers(task.text_tower.context_length)
-        tokenizer.save_pretrained(folder)
+        task.text_tower.tokenizer.to_tokenizers(task.text_tower.context_length).save(str(folder / TOKENIZER))
         sizes = {
             "image_size": size,
             "resize": "to a square, bicubic, antialiased",
@@ -80,14 +81,13 @@ class OnnxFolder:
     def compare(self, task: Any, folder: Path, data: str | None = None) -> list[Agreement]:
         """Compare embeddings by onnxruntime, of batches of several sizes."""
         embed = Runtime(folder, task)
-        texts, images = sample_texts(), sample_images(task.image_size)
+        texts, images = sample_texts(sum(BATCHES)), sample_images(task.image_size, sum(BATCHES))
         batches = f"batches of {', '.join(map(str, BATCHES))}"
-        own = [task.encode_text(texts[:count]) for count in BATCHES]
-        its = [embed.texts(texts[:count]) for count in BATCHES]
-        found = [compare(f"text embeddings, {batches}", torch.cat(its), torch.cat(own), self.allowed)]
-        own = [task.encode_image(images[:count]) for count in BATCHES]
-        its = [embed.images(images[:count]) for count in BATCHES]
-        found.append(compare(f"image embeddings, {batches}", torch.cat(its), torch.cat(own), self.allowed))
+        own = task.encode_text(texts), task.encode_image(images)
+        found = [
+            compare(f"text embeddings, {batches}", _by_batches(embed.texts, texts), own[0], self.allowed),
+            compare(f"image embeddings, {batches}", _by_batches(embed.images, images), own[1], self.allowed),
+        ]
         return [*found, *recall_agreement(task, embed.texts, embed.images, data)]
 
     def read(self, folder: Path) -> dict[str, Tensor]:
@@ -101,8 +101,7 @@ from onnxruntime import InferenceSession
 from PIL import Image
 from tokenizers import Tokenizer
 
-tokenizer = Tokenizer.from_file("{name}/tokenizer.json")
-tokenizer.enable_truncation({task.text_tower.context_length})
+tokenizer = Tokenizer.from_file("{name}/{TOKENIZER}")
 ids = np.array([tokenizer.encode("红色连衣裙").ids])
 (text,) = InferenceSession("{name}/{TEXT}").run(None, {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})
 
@@ -155,20 +154,22 @@ class Runtime:
 
     Args:
         folder: The folder.
-        task: The task that it was exported from: its tokenizer, and how it prepares images.
+        task: The task that it was exported from, which prepares images.
     """
 
     def __init__(self, folder: Path, task: Any) -> None:
         from onnxruntime import InferenceSession, SessionOptions
+        from tokenizers import Tokenizer
 
         options = SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self._image, self._text = (InferenceSession(folder / name, options) for name in (IMAGE, TEXT))
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._task = task
 
     def texts(self, texts: list[str]) -> Tensor:
         """Embed texts."""
-        ids, mask = self._task.text_tower.tokenizer(texts, context_length=self._task.text_tower.context_length)
+        ids, mask = pad([self._tokenizer.encode(text).ids for text in texts], value=0)
         inputs = {"input_ids": ids.numpy(), "attention_mask": mask.long().numpy()}
         return torch.from_numpy(self._text.run(None, inputs)[0])
 
@@ -177,6 +178,12 @@ class Runtime:
         if not isinstance(images, Tensor):
             images = self._task.image_tower.preprocess(images)
         return torch.from_numpy(self._image.run(None, {"image": images.numpy()})[0])
+
+
+def _by_batches(embed: Callable[[list[Any]], Tensor], inputs: list[Any]) -> Tensor:
+    """Embed inputs in batches of ``BATCHES``."""
+    ends = [sum(BATCHES[: place + 1]) for place in range(len(BATCHES))]
+    return torch.cat([embed(inputs[end - count : end]) for count, end in zip(BATCHES, ends, strict=True)])
 
 
 def _write(graph: nn.Module, inputs: tuple[Tensor, ...], path: Path, shapes: dict[str, Any], output: str) -> None:

@@ -97,6 +97,7 @@ class OpenClipFolder:
         text["hf_model_name"] = str(folder)
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", text_cfg=text)
         tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+        tokenize.clean_fn = str  # it would make full-width punctuation half-width, which the model was not trained on
         model.eval()
         return agreements(
             task,
@@ -119,7 +120,9 @@ from PIL import Image
 
 text = json.load(open("{name}/{CONFIGURATION}"))["model_cfg"]["text_cfg"] | {{"hf_model_name": "{name}"}}
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:{name}", text_cfg=text)
+model.eval()  # open_clip gives it in training mode
 tokenize = open_clip.get_tokenizer("local-dir:{name}")
+tokenize.clean_fn = str  # or it changes full-width punctuation, which the model knows
 with torch.no_grad():
     texts = model.encode_text(tokenize(["红色连衣裙"]), normalize=True)
     images = model.encode_image(preprocess(Image.open("dress.jpg").convert("RGB"))[None], normalize=True)

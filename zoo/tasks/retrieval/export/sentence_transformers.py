@@ -36,7 +36,7 @@ class SentenceTransformersFolder:
         from sentence_transformers.base.modules import Normalize, Router, Transformer
         from sentence_transformers.sentence_transformer.modules import Pooling
 
-        with TemporaryDirectory(dir=folder.parent) as place:
+        with TemporaryDirectory(dir=folder) as place:
             _write_text_tower(task, Path(place) / "text")
             _write_image_tower(task, Path(place) / "image")
             text = Transformer(f"{place}/text", max_seq_length=task.text_tower.context_length)

@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from zoo.core.checkpoint import check_computation
 from zoo.errors import UserError
+from zoo.models.dual import DualImageTower, DualTextTower
 from zoo.models.image import TimmImageTower
 from zoo.models.text import TransformersTextTower
 from zoo.tasks.retrieval import cn_clip
@@ -18,6 +20,7 @@ def check_chinese_clip(task: RetrievalTask) -> dict[str, Any]:
     Raises:
         UserError: They are not.
     """
+    check_towers(task)
     if not isinstance(task.text_tower, TransformersTextTower) or not task.text_tower.pool_first:
         raise UserError("The text tower is no Chinese BERT whose first token stands for the text")
     if not hasattr(task.loss, "logit_scale"):
@@ -29,7 +32,8 @@ def check_chinese_clip(task: RetrievalTask) -> dict[str, Any]:
             reference = RetrievalTask(**arguments)
         check_computation(task, reference, "This task")
     except UserError as error:
-        raise UserError(f"The towers are not Chinese CLIP's ({error})") from None
+        what = str(error).partition("\n")[0].rstrip(": ")
+        raise UserError(f"The towers are not Chinese CLIP's ({what})") from None
     return arguments
 
 
@@ -39,6 +43,10 @@ def check_towers(task: RetrievalTask) -> None:
     Raises:
         UserError: They are another package's.
     """
+    if isinstance(task.image_tower, DualImageTower) or isinstance(task.text_tower, DualTextTower):
+        raise UserError("A tower is half of a dual encoder of transformers, dual:NAME, which leaves as one")
     if not isinstance(task.image_tower, TimmImageTower) or not isinstance(task.text_tower, TransformersTextTower):
         kinds = f"{type(task.image_tower).__name__} and {type(task.text_tower).__name__}"
         raise UserError(f"The towers are {kinds}; this format takes timm's and transformers'")
+    if not isinstance(task.image_projection, nn.Linear):
+        raise UserError("The model has no projections (embedding_dim: null), which this format holds")

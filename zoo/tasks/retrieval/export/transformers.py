@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -30,6 +31,8 @@ class TransformersFolder:
         if _is_dual(task):
             if task.image_tower.published != task.text_tower.published:
                 raise UserError("The towers are halves of two models")
+            if not isinstance(task.image_projection, nn.Identity):
+                raise UserError("There is a projection behind the dual encoder (embedding_dim), which it does not hold")
         elif check_chinese_clip(task)["image_tower"] == "resnet50_clip":
             raise UserError("transformers' ChineseCLIPModel has vision transformers alone, and this is a ResNet")
 
