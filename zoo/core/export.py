@@ -278,6 +278,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             file.chmod(file.parent.stat().st_mode & 0o666)
         os.replace(unfinished, folder)
     except OSError as error:
+        if error.errno is None:  # a library's own, and not of this folder
+            raise
         why = "something has been written there meanwhile" if folder.exists() else error.strerror or str(error)
         raise UserError(f"OUT {folder}: {why}. Give another folder", argument="OUT") from error
     finally:
@@ -295,7 +297,11 @@ def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def compare(what: str, found: Tensor, wanted: Tensor, allowed: float) -> Agreement:
-    """Compare two tensors of one shape."""
+    """Compare two tensors of one shape.
+
+    Raises:
+        UserError: Their shapes differ.
+    """
     if found.shape != wanted.shape:
         raise UserError(f"{what}: {list(found.shape)} was read back, and the task gives {list(wanted.shape)}")
     return Agreement(what, float((found.detach().float().cpu() - wanted.detach().float().cpu()).abs().max()), allowed)

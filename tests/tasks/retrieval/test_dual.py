@@ -25,6 +25,7 @@ TEXT = {**LAYERS, "vocab_size": 21128, "max_position_embeddings": 40}
 TEXT |= {"pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102}
 CROP = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
 SQUARE = {"size": {"height": SIZE, "width": SIZE}}
+CHINESE = ("ChineseCLIP", {}, "ChineseCLIPImageProcessor", {**SQUARE, "do_center_crop": False})
 FAMILIES = {  # the class of the model, options of its texts, its image processor
     "siglip": ("Siglip", {"projection_size": WIDTH}, "SiglipImageProcessor", SQUARE),
     "clip": ("CLIP", {}, "CLIPImageProcessor", CROP),
@@ -48,7 +49,7 @@ def saved(tmp_path_factory):
     def write(family):
         if family in made:
             return made[family]
-        name, text_options, processor, cut = FAMILIES[family]
+        name, text_options, processor, cut = {**FAMILIES, "chinese_clip": CHINESE}[family]
         folder = tmp_path_factory.mktemp(family) / "model"
         config = getattr(transformers, f"{name}Config")(
             vision_config=VISION, text_config={**TEXT, **text_options}, projection_dim=24
@@ -127,6 +128,16 @@ def test_a_folder_that_sentence_transformers_saved_is_one_too(saved, tmp_path):
     model.save(str(tmp_path / "out"))
     found = zoo.load(tmp_path / "out").encode_text(TEXTS)
     torch.testing.assert_close(found, normalize(model.encode(TEXTS, convert_to_tensor=True), dim=-1), rtol=0, atol=1e-5)
+
+
+def test_a_chinese_clip_of_any_width_has_halves_too(saved):
+    folder = saved("chinese_clip")
+    task = zoo.RetrievalTask(*[f"dual:{folder}"] * 2, embedding_dim=None).eval()
+    for tower in (task.image_tower, task.text_tower):
+        tower.load_published(str(folder))
+    texts, images = own_features(folder, TEXTS, photos())
+    torch.testing.assert_close(task.encode_text(TEXTS), texts, rtol=0, atol=1e-5)
+    torch.testing.assert_close(task.encode_image(photos()), images, rtol=0, atol=1e-5)
 
 
 def experiment(folder, muge_root, path, **options):
