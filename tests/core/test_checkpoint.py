@@ -169,3 +169,11 @@ def test_parts_fit_weights_to_themselves(tmp_path):
     load_initial_weights(large, tmp_path / "small.ckpt")
     key = "inner.tower.model.norm.weight"
     assert torch.equal(large.state_dict()[key], small.state_dict()[key])
+
+
+def test_an_experiment_without_a_best_checkpoint_says_what_there_is(tmp_path):
+    last = tmp_path / "runs" / "clip" / "20260102-030405" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no run there has a best checkpoint\. There is .*last\.ckpt"):
+        load(tmp_path / "runs" / "clip")

@@ -149,7 +149,12 @@ def find_exporter(kind: str) -> Exporter:
     """
     known = {name: place for spec in find_specs() for name, place in spec.exports.items()} | COMMON
     if kind not in known:
-        raise UserError(f"There is no format {kind!r}.{nearest(kind, known)} There are {', '.join(known)}")
+        raise UserError(
+            f"--format {kind!r}: there is no such format.{nearest(kind.lower(), known)} There are {', '.join(known)}",
+            argument="--format",
+            value=kind,
+            valid=tuple(known),
+        )
     return load_object(known[kind])()
 
 
@@ -173,14 +178,14 @@ def export(
             the folder, or what was read back computes something else.
     """
     place = _free_place(folder)
+    find_exporter(kind)
     if data is not None and data != "auto" and not Path(expanded(data, "--data")).is_dir():
         raise UserError(f"--data {data}: there is no such folder", argument="--data", value=data)
     task = load(source)
     exporters = exporters_of(task)
     if kind not in exporters:
         raise UserError(
-            f"--format {kind!r}: {type(task).__name__} has no such format.{nearest(kind.lower(), exporters)} It has"
-            f" {', '.join(exporters)}",
+            f"--format {kind!r}: {type(task).__name__} has no such format. It has {', '.join(exporters)}",
             argument="--format",
             value=kind,
             valid=tuple(exporters),

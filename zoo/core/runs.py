@@ -306,6 +306,11 @@ def newest_run(source: str | Path) -> str | Path:
     if newest is not None:
         return newest
     if folder.parent.name == "runs" and not folder.is_file() and not (folder / "checkpoints").is_dir():
+        other = newest_checkpoint(folder.parent, folder.name, "*.ckpt")
+        if other is not None:
+            raise UserError(
+                f"{source}: no run there has a best checkpoint. There is {other}: give that, if you mean it"
+            )
         raise UserError(
             f"{source}: no run is there. Train it first: {typed('fit', '--config', f'experiments/{folder.name}.yaml')}"
         )

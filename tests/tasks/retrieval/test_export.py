@@ -287,8 +287,12 @@ def test_a_missing_library_is_named(tmp_path, matcher_file, hide_module):
     hide_module("onnxruntime")
     with pytest.raises(UserError, match=r"onnxruntime is not installed.*muge-zoo\[export\]"):
         export(matcher_file(), tmp_path / "out", kind="onnx")
-    with pytest.raises(UserError, match="Did you mean onnx"):
-        export(matcher_file(), tmp_path / "out", kind="onyx")
+
+
+def test_an_unknown_format_is_named_before_the_work(tmp_path):
+    with pytest.raises(UserError, match=r"--format 'ONNX': there is no such format. Did you mean onnx") as caught:
+        export("nowhere", tmp_path / "out", kind="ONNX")
+    assert caught.value.argument == "--format"
 
 
 def change(folder, **changes):
