@@ -176,4 +176,4 @@ def test_an_experiment_without_a_best_checkpoint_says_what_there_is(tmp_path):
     last.parent.mkdir(parents=True)
     last.write_bytes(b"")
     with pytest.raises(UserError, match=r"no run there has a best checkpoint\. There is .*last\.ckpt"):
-        load(tmp_path / "runs" / "clip")
+        zoo.load(tmp_path / "runs" / "clip")
