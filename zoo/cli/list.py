@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     found = [(registry, registry.names(pattern)) for registry in find_registries()]
     if not any(names for _, names in found):
         known = [name for registry, _ in found for name in registry.names()]
-        families = ", ".join(f"{prefix}NAME" for registry, _ in found for prefix in registry.prefixes)
+        families = ", ".join(dict.fromkeys(f"{prefix}NAME" for registry, _ in found for prefix in registry.prefixes))
         raise UserError(
             f"no model matches {pattern!r}.{nearest(pattern or '', known)} `python -m zoo list` shows all"
             f" registered names; {families} name the rest."
