@@ -304,20 +304,27 @@ def _read_exported(folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / EXPORTED).is_file():
         return None
-    from zoo.core.export import find_exporter
-
     try:
         content = read_json(folder / EXPORTED)
         lacking = sorted({"task", "hyper_parameters", "weights", "global_step", "format", "scalars"} - content.keys())
         if lacking:
             raise UserError(f"{folder / EXPORTED}: {lacking[0]!r} is missing. Export it again")
         scalars = {name: torch.tensor(value) for name, value in content["scalars"].items()}
-        state = scalars | find_exporter(content["format"]).read(folder)  # type: ignore[attr-defined]
+        state = scalars | _exporter(content["format"], folder).read(folder)
         return _checked({**content, "state_dict": state}, folder)
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder}: it is damaged ({type(error).__name__}: {error}). Export it again") from None
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(f"{folder / EXPORTED}: {error}") from None
+
+
+def _exporter(kind: str, folder: Path) -> Any:
+    from zoo.core.export import find_exporter
+
+    try:
+        return find_exporter(kind)
+    except UserError:
+        raise UserError(f"{folder / EXPORTED}: the format {kind!r} is none of this zoo's") from None
 
 
 def _read_published(source: str, contents: Any) -> Published | None:

@@ -318,7 +318,7 @@ def test_a_damaged_folder_is_refused_by_name(tmp_path, matcher_file, spoil):
     spoil(tmp_path / "out")
     with pytest.raises(UserError) as caught:
         zoo.load(tmp_path / "out")
-    assert re.search(r"/out|no format 'nope'", str(caught.value))
+    assert "/out" in str(caught.value)
 
 
 @pytest.mark.parametrize("size", ["ViT-B-16", "RN50"])
