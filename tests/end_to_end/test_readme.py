@@ -121,14 +121,23 @@ def test_every_page_is_in_the_documentations_contents():
     assert sorted(listed) == [Path(page).name for page in PAGES]
 
 
+def own_experiments():
+    """Experiments that a page tells its reader to write, by their paths: a YAML block that opens with one."""
+    blocks = (re.findall(r"^```yaml\n# (experiments/\w+\.yaml)\n(.*?)^```$", read(page), re.M | re.S) for page in PAGES)
+    return dict(pair for found in blocks for pair in found)
+
+
 class ParsedError(Exception):
     """Raised where a command line has been parsed, in place of the work."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words in TO_TYPE if words[0] in TRAINING], ids=" ".join)
-def test_a_training_command_of_the_pages_has_its_options(words, monkeypatch):
+def test_a_training_command_of_the_pages_has_its_options(words, monkeypatch, tmp_path):
     monkeypatch.chdir(REPOSITORY)
+    for name, text in own_experiments().items():
+        (tmp_path / Path(name).name).write_text(text)
+        words = [str(tmp_path / Path(name).name) if word == name else word for word in words]
     monkeypatch.setattr(ZooCLI, "parse_arguments", parse_only(ZooCLI.parse_arguments))
     with pytest.raises(ParsedError):
         ZooCLI(plan_of(words))
