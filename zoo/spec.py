@@ -18,6 +18,7 @@ from typing import Any
 from zoo.errors import UserError, nearest
 
 GROUP = "zoo.tasks"
+COMMON_EXPORTS = {"safetensors": "zoo.core.export:Safetensors"}  # formats of every task
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class TaskSpec:
         files: What ``data check``, ``import`` and ``export`` know of its data files; None: they are another task's.
         published: Readers of weights that others published in whole models.
         exports: The formats that it can be exported in, each a ``zoo.core.export.Exporter``.
+        hub_task: What the Hugging Face hub calls such a task, for model cards: ``text-to-image``.
+        example: A line of Python that uses ``task``, a trained one, for model cards.
         monitors: What is better of each logged metric, ``max`` or ``min``, for loggers.
         results: How its results are tabled: each a ``zoo.core.results.ResultsTable``.
         commands: Commands of its own, by name: ``caption``.
@@ -64,6 +67,8 @@ class TaskSpec:
     files: str | None = None
     published: tuple[str, ...] = ()
     exports: Mapping[str, str] = field(default_factory=dict)
+    hub_task: str | None = None
+    example: str | None = None
     monitors: Mapping[str, str] = field(default_factory=dict)
     results: tuple[str, ...] = ()
     commands: Mapping[str, Command] = field(default_factory=dict)
@@ -123,6 +128,12 @@ def find_spec(name: str) -> TaskSpec:
     if name not in specs:
         raise UserError(f"There is no task {name!r}.{nearest(name, specs)} There are {', '.join(specs)}.")
     return specs[name]
+
+
+def spec_of(kind: type) -> TaskSpec:
+    """Find the spec of a task's class; a class that no spec names has an empty one."""
+    places = {spec.task.rpartition(":")[2]: spec for spec in find_specs()}
+    return places.get(kind.__name__) or TaskSpec(name=kind.__name__, task=f"{kind.__module__}:{kind.__name__}")
 
 
 def load_object(place: str) -> Any:

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         type=str | None,
         default=None,
         help="A folder of the model's data in MUGE's formats: recall on its validation split is measured before and"
-        " after; onnx-fp16 and onnx-int8 may change it. auto: the embedded data.",
+        " after; onnx_fp16 and onnx_int8 may change it. auto: the embedded data.",
     )
     parser.add_argument(
         "--licence",
@@ -68,8 +68,7 @@ def main(argv: list[str]) -> int:
 
 def formats() -> str:
     """Name the formats of each task."""
-    from zoo.core.export import COMMON
-    from zoo.spec import find_specs
+    from zoo.spec import COMMON_EXPORTS, find_specs
 
     own = [f"{spec.name}: {', '.join(spec.exports)}" for spec in find_specs() if spec.exports]
-    return "; ".join([*own, f"all tasks: {', '.join(COMMON)}"])
+    return "; ".join([*own, f"all tasks: {', '.join(COMMON_EXPORTS)}"])

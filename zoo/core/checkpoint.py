@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_of_experiment, newest_run, run_of
 from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
-from zoo.io import expanded, read_json
+from zoo.io import expanded
 from zoo.spec import find_specs, load_object
 
 if TYPE_CHECKING:
@@ -278,9 +277,10 @@ def _read(path: str | Path) -> tuple[dict[str, Any], Published | None]:
         raise UserError(f"{path}: this is no checkpoint. Give a .ckpt or .pt file, or the folder that it lies in")
     if (place / "checkpoints").is_dir():
         return _averaged(read_checkpoint(checkpoint_of_run(place, CHECKPOINTS["best"], str(path)))), None
-    exported = _read_exported(place)
-    if exported is not None:
-        return exported, None
+    if (place / EXPORTED).is_file():
+        from zoo.core.export import read_exported
+
+        return _checked(read_exported(place), place), None
     contents, fault = None, None
     if place.is_file():
         try:
@@ -294,37 +294,6 @@ def _read(path: str | Path) -> tuple[dict[str, Any], Published | None]:
     if fault is not None:
         raise fault
     return _averaged(_checked(contents, path)), None
-
-
-def _read_exported(folder: Path) -> dict[str, Any] | None:
-    """A folder that ``python -m zoo export`` wrote, as a checkpoint; None: it says nothing of a task.
-
-    Raises:
-        UserError: It is damaged, or of a format that holds no weights to go on with.
-    """
-    if not (folder / EXPORTED).is_file():
-        return None
-    try:
-        content = read_json(folder / EXPORTED)
-        lacking = sorted({"task", "hyper_parameters", "weights", "global_step", "format", "scalars"} - content.keys())
-        if lacking:
-            raise UserError(f"{folder / EXPORTED}: {lacking[0]!r} is missing. Export it again")
-        scalars = {name: torch.tensor(value) for name, value in content["scalars"].items()}
-        state = scalars | _exporter(content["format"], folder).read(folder)
-        return _checked({**content, "state_dict": state}, folder)
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}: it is damaged ({type(error).__name__}: {error}). Export it again") from None
-    except ValueError as error:
-        raise error if isinstance(error, UserError) else UserError(f"{folder / EXPORTED}: {error}") from None
-
-
-def _exporter(kind: str, folder: Path) -> Any:
-    from zoo.core.export import find_exporter
-
-    try:
-        return find_exporter(kind)
-    except UserError:
-        raise UserError(f"{folder / EXPORTED}: the format {kind!r} is none of this zoo's") from None
 
 
 def _read_published(source: str, contents: Any) -> Published | None:

@@ -4,28 +4,26 @@ import importlib.util
 import io
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zoo.core.checkpoint import EXPORTED, load, task_keys
 from zoo.core.model_card import model_card
 from zoo.core.options import plain
+from zoo.data.convert.folders import refuse_filled
 from zoo.errors import UserError, nearest
-from zoo.io import expanded, write_text
-from zoo.spec import find_specs, load_object
-
-if TYPE_CHECKING:
-    from lightning import LightningModule
+from zoo.io import atomic_folder, expanded, read_json, write_text
+from zoo.spec import COMMON_EXPORTS, find_specs, load_object, spec_of
 
 CARD = "README.md"
+SAFETENSORS = "model.safetensors"
 
 
 class Agreement(NamedTuple):
@@ -114,19 +112,9 @@ class Safetensors:
 
     def usage(self, task: Any, name: str) -> str:
         """Python that loads it and uses it once."""
-        lines = ["import zoo", "", f'task = zoo.load("{name}")']
-        lines += [f"# It asks {folder} for configuration and tokenizer." for folder in folders_of(task)]
-        lines += [code for part, code in _USED.items() if hasattr(task, part)]
-        return "\n".join(lines)
-
-
-SAFETENSORS = "model.safetensors"
-_USED = {  # by what a task has
-    "encode_text": 'vectors = task.encode_text(["红色连衣裙"])',
-    "generator": 'images = task.generator.generate(["红色连衣裙"], seeds=[0])',
-    "captioner": 'captions = task.captioner.caption(["dress.jpg"])',
-}
-COMMON = {"safetensors": "zoo.core.export:Safetensors"}  # formats of every task
+        lines = ["import zoo", "", f'task = zoo.load("{name}")', spec_of(type(task)).example or ""]
+        lines[2:2] = [f"# It asks {folder} for configuration and tokenizer." for folder in folders_of(task)]
+        return "\n".join(lines).rstrip()
 
 
 def folders_of(task: Any) -> list[str]:
@@ -135,19 +123,13 @@ def folders_of(task: Any) -> list[str]:
     return sorted({name for name in names if name and Path(name).is_dir()})
 
 
-def exporters_of(task: "LightningModule") -> dict[str, str]:
-    """Name the formats that tasks of its class leave in, and where their exporters are."""
-    own = next((spec.exports for spec in find_specs() if spec.task.endswith(f":{type(task).__name__}")), {})
-    return {**own, **COMMON}
-
-
 def find_exporter(kind: str) -> Exporter:
     """Make the exporter of a format, of whichever task.
 
     Raises:
         UserError: No task has such a format.
     """
-    known = {name: place for spec in find_specs() for name, place in spec.exports.items()} | COMMON
+    known = {name: place for spec in find_specs() for name, place in spec.exports.items()} | COMMON_EXPORTS
     if kind not in known:
         raise UserError(
             f"--format {kind!r}: there is no such format.{nearest(kind.lower(), known)} There are {', '.join(known)}",
@@ -178,25 +160,19 @@ def export(
             the folder, or what was read back computes something else.
     """
     place = _free_place(folder)
-    find_exporter(kind)
+    exporter = find_exporter(kind)
     if data is not None and data != "auto" and not Path(expanded(data, "--data")).is_dir():
         raise UserError(f"--data {data}: there is no such folder", argument="--data", value=data)
-    task = load(source)
-    exporters = exporters_of(task)
-    if kind not in exporters:
-        raise UserError(
-            f"--format {kind!r}: {type(task).__name__} has no such format. It has {', '.join(exporters)}",
-            argument="--format",
-            value=kind,
-            valid=tuple(exporters),
-        )
-    if data is not None and kind in COMMON:
+    if data is not None and kind in COMMON_EXPORTS:
         raise UserError(f"--data: with --format {kind} weights are compared, and no scores. Leave it out")
-    exporter = _able(task, kind, exporters)
-    with atomic_folder(place) as unfinished, torch.no_grad():
+    task = load(source)
+    _check_able(task, kind)
+    with _writing(place), atomic_folder(place) as unfinished, torch.no_grad():
         exporter.write(task, unfinished)
         if isinstance(exporter, ReadsBack):
             write_text(unfinished / EXPORTED, _record(task, kind))
+        for file in unfinished.rglob("*.safetensors"):  # safetensors gives them to their owner alone
+            file.chmod(file.parent.stat().st_mode & 0o666)
         with redirect_stdout(io.StringIO()):  # some libraries print what they load
             found = exporter.compare(task, unfinished, data)
         worse = [each for each in found if not each.difference <= each.allowed]
@@ -209,26 +185,50 @@ def export(
     return found
 
 
-def _able(task: "LightningModule", kind: str, exporters: Mapping[str, str]) -> Exporter:
-    """Make the exporter of a format that can hold a task.
+def read_exported(folder: Path) -> dict[str, Any]:
+    """Read a folder that ``export`` wrote, as a checkpoint.
+
+    Raises:
+        UserError: It is damaged, or of a format that holds no weights to go on with.
+    """
+    file = folder / EXPORTED
+    try:
+        content = read_json(file)
+        lacking = sorted({"task", "hyper_parameters", "weights", "global_step", "format", "scalars"} - content.keys())
+        if lacking:
+            raise UserError(f"{file}: {lacking[0]!r} is missing. Export it again")
+        scalars = {name: torch.tensor(value) for name, value in content["scalars"].items()}
+        reader: Any = find_exporter(content["format"])
+        return {**content, "state_dict": scalars | reader.read(folder)}
+    except UserError as error:
+        raise UserError(f"{file}: {error}") if error.argument == "--format" else error from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder}: it is damaged ({type(error).__name__}: {error}). Export it again") from None
+
+
+def _check_able(task: Any, kind: str) -> None:
+    """See that a format can hold a task.
 
     Raises:
         UserError: It cannot; names those that can.
     """
+    own = {**spec_of(type(task)).exports, **COMMON_EXPORTS}
 
-    def fault(name: str) -> UserError | None:
+    def error_of(name: str) -> UserError | None:
         try:
-            load_object(exporters[name])().check(task)
+            load_object(own[name])().check(task)
         except UserError as error:
             return error
         return None
 
-    error = fault(kind)
-    if error is not None:
-        able = [name for name in exporters if name != kind and isinstance(fault(name), MissingLibraryError | None)]
-        others = "" if isinstance(error, MissingLibraryError) else f". Formats that can hold it: {', '.join(able)}"
-        raise UserError(f"--format {kind}: {error}{others}", argument="--format", value=kind, valid=tuple(able))
-    return load_object(exporters[kind])()
+    error = error_of(kind) if kind in own else UserError(f"{type(task).__name__} has no such format")
+    if error is None:
+        return
+    if isinstance(error, MissingLibraryError):
+        raise UserError(f"--format {kind}: {error}", argument="--format", value=kind)
+    able = tuple(name for name in own if name != kind and isinstance(error_of(name), MissingLibraryError | None))
+    message = f"--format {kind}: {error}. Formats that can hold it: {', '.join(able)}"
+    raise UserError(message, argument="--format", value=kind, valid=able)
 
 
 def _record(task: Any, kind: str) -> str:
@@ -260,8 +260,7 @@ def _free_place(folder: str | Path) -> Path:
     if not str(folder):
         raise UserError("OUT is empty: give a new folder", argument="OUT")
     place = Path(expanded(folder, "OUT")).resolve()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UserError(f"OUT {folder}: there is something already. Give a new folder, or an empty one", argument="OUT")
+    refuse_filled(place)
     above = next(parent for parent in place.parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"OUT {folder}: nothing can be written in {above}. Give a folder elsewhere", argument="OUT")
@@ -269,26 +268,15 @@ def _free_place(folder: str | Path) -> Path:
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder, renamed to ``folder`` when the block ends well and removed when it does not.
-
-    Raises:
-        UserError: It cannot be made, or something has been written to ``folder`` meanwhile.
-    """
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+def _writing(place: Path) -> Iterator[None]:
+    """Say in one line why a folder cannot be written; a library's own errors stay as they are."""
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        for file in unfinished.rglob("*.safetensors"):  # safetensors gives them to their owner alone
-            file.chmod(file.parent.stat().st_mode & 0o666)
-        os.replace(unfinished, folder)
+        yield
     except OSError as error:
-        if error.errno is None:  # a library's own, and not of this folder
+        if error.errno is None:
             raise
-        why = "something has been written there meanwhile" if folder.exists() else error.strerror or str(error)
-        raise UserError(f"OUT {folder}: {why}. Give another folder", argument="OUT") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        why = "something has been written there meanwhile" if place.exists() else error.strerror
+        raise UserError(f"OUT {place}: {why}. Give another folder", argument="OUT") from error
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
@@ -312,14 +300,14 @@ def compare(what: str, found: Tensor, wanted: Tensor, allowed: float) -> Agreeme
     return Agreement(what, float((found.detach().float().cpu() - wanted.detach().float().cpu()).abs().max()), allowed)
 
 
-def import_library(name: str, extra: str) -> None:
-    """See that a library that writes a format is there.
+def require_library(name: str) -> None:
+    """See that a library that writes or reads a format is there.
 
     Raises:
         MissingLibraryError: It is not installed.
     """
     if importlib.util.find_spec(name) is None:
-        raise MissingLibraryError(f"{name} is not installed, which this format needs: pip install 'muge-zoo[{extra}]'")
+        raise MissingLibraryError(f"{name} is not installed, which this format needs: pip install 'muge-zoo[export]'")
 
 
 def _floats(task: nn.Module) -> Sequence[tuple[str, Tensor]]:

@@ -11,16 +11,12 @@ import yaml
 from zoo.core.checkpoint import checkpoint_file
 from zoo.core.configs import read_config
 from zoo.core.runs import run_of
+from zoo.spec import spec_of
 
 if TYPE_CHECKING:
     from zoo.core.export import Agreement, Exporter
 
 PROTOCOL = ("split", "queries", "images", "prompts", "captions", "image_size", "step", "resize", "precision")
-PIPELINES = {  # what the hub calls tasks, by what the model can do
-    "encode_image": "zero-shot-image-classification",
-    "generator": "text-to-image",
-    "captioner": "image-to-text",
-}
 
 
 def model_card(
@@ -44,7 +40,7 @@ def model_card(
         licence: The licence of the weights; None: nobody said.
     """
     run = _run(source)
-    pipeline = next((label for part, label in PIPELINES.items() if hasattr(task, part)), None)
+    pipeline = spec_of(type(task)).hub_task
     head: dict[str, Any] = {"language": "zh", "library_name": exporter.library, "tags": ["muge", "e-commerce"]}
     head |= {"pipeline_tag": pipeline} if pipeline else {}
     head |= {"license": licence} if licence else {}
@@ -52,7 +48,7 @@ def model_card(
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {name}",
         _what(task, run, kind),
-        f"## Use\n\n```python\n{exporter.usage(task, name)}\n```{_images(task)}",
+        f"## Use\n\n```python\n{exporter.usage(task, name)}\n```",
         f"## Scores\n\n{_scores(run)}",
         f"## Training\n\n{_training(task, run)}",
         f"## Agreement with the model that was trained\n\n{_agreement(found)}",
@@ -62,11 +58,6 @@ def model_card(
         " It carries over the biases of its data and of the weights that it began with.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _images(task: Any) -> str:
-    """What to do with images before such code reads them."""
-    return "\n\nLay transparent images over white first." if hasattr(task, "encode_image") else ""
 
 
 def _run(source: str | Path) -> Path | None:
@@ -124,9 +115,8 @@ def _agreement(found: list["Agreement"]) -> str:
     judged = [each for each in found if math.isfinite(each.allowed)]
     told = [f"{each.what}." for each in found if each not in judged]
     rows = [f"| {each.what} | {each.difference:.1e} | {each.allowed:.0e} |" for each in judged]
-    return "\n".join(
-        ["| compared | largest difference | allowed |", "|---|---|---|", *rows, *(["", *told] if told else [])]
-    )
+    table = ["| compared | largest difference | allowed |", "|---|---|---|", *rows]
+    return "\n".join([*table, "", *told]).rstrip()
 
 
 def _licence(task: Any, licence: str | None) -> str:

@@ -15,10 +15,11 @@ from zoo.core.inputs import as_images, as_texts
 from zoo.core.texts import TextCounts
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError
+from zoo.models.blocks import checkpoint_blocks, layers_of, longest_list
 from zoo.models.hub import read_configuration, read_image_processor, read_model
 from zoo.models.image import normalised
 from zoo.models.lora import add_lora, beside_adapters
-from zoo.models.text import HubTokenizer, checkpoint_blocks, layers_of, longest_list
+from zoo.models.text import HubTokenizer
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
 FAMILIES = {  # transformers' model_type: what people call it
@@ -136,15 +137,15 @@ class DualImageTower(Half):
     def __init__(self, config: Any, processor: Any, published: str) -> None:
         super().__init__(config, "image", published)
         self.image_size: int = config.vision_config.image_size
-        square = Squares(processor)(np.zeros((9, 7, 3), dtype=np.uint8)).shape
-        if square != (self.image_size, self.image_size, 3):
-            raise UserError(
-                f"'dual:{published}': its image processor makes {square[0]} × {square[1]} pixels, and config.json says"
-                f" image_size {self.image_size}. Mend the folder"
-            )
         self.mean_and_std: tuple[list[float], list[float]] = list(processor.image_mean), list(processor.image_std)
         self.processor = processor
         self.prepare_image = Squares(processor)
+        square = self.prepare_image(np.zeros((9, 7, 3), dtype=np.uint8)).shape
+        if square != (self.image_size, self.image_size, 3):
+            raise UserError(
+                f"'dual:{published}': its image processor makes {square[0]} × {square[1]} pixels, and config.json says"
+                f" image_size {self.image_size}. Fix the folder"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode ``[B, 3, H, W] uint8`` into features ``[B, width]``.

@@ -1,7 +1,7 @@
 """Text encoders: one adapter for any transformers encoder, and the builders of the named ones."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from zoo.core.options import check_heads
 from zoo.core.texts import TextCounts
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid
+from zoo.models.blocks import checkpoint_blocks, layers_of, longest_list
 from zoo.models.hub import read_configuration, read_model
 from zoo.models.lora import add_lora, beside_adapters
 from zoo.models.tokenizer import BertChineseTokenizer, Tokenize, measure_hub, pad
@@ -157,43 +158,6 @@ class TransformersTextTower(nn.Module):
     def compile_network(self) -> None:
         """Compile the network behind the tokenizer with ``torch.compile``, once for texts of any length."""
         self.encoder.compile(dynamic=True)
-
-
-def layers_of(model: nn.Module, blocks: Iterable[nn.Module]) -> list[list[nn.Parameter]]:
-    """List a model's parameters, layer after layer: the embeddings, then each block; what follows belongs to it."""
-    blocks = [*blocks]
-    index_of = {parameter: index for index, block in enumerate(blocks) for parameter in block.parameters()}
-    layers: list[list[nn.Parameter]] = [[] for _ in range(len(blocks) + 1)]
-    last = 0
-    for parameter in model.parameters():
-        last = index_of.get(parameter, last - 1) + 1
-        layers[last].append(parameter)
-    return layers
-
-
-def longest_list(model: nn.Module) -> nn.ModuleList:
-    """Find the blocks of a transformer: its list of modules with the most parameters.
-
-    Raises:
-        UserError: It has no list of modules.
-    """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise UserError(f"{type(model).__name__} has no list of blocks. Name another text tower.")
-    return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
-
-
-def checkpoint_blocks(model: Any) -> None:
-    """Make a model of transformers keep only the inputs of its blocks in training.
-
-    Raises:
-        UserError: It has no such mode.
-    """
-    if not model.supports_gradient_checkpointing:
-        raise UserError(f"gradient_checkpointing: {type(model).__name__} cannot. Set it false.")
-    model.config.use_cache = False  # of keys and values, which would be kept
-    old_name = model.gradient_checkpointing_enable  # before transformers 5.20
-    getattr(model, "activation_checkpointing_enable", old_name)({"use_reentrant": False})
 
 
 class HubTokenizer:

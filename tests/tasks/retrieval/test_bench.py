@@ -118,6 +118,7 @@ def test_no_pairs_are_no_step(capsys):
     assert "--batch_sizes: 0 came; give 1 or more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_export(run_bench, matcher_file):
     result = run_bench("export", "--checkpoint", matcher_file(), "--blocks", 2, "--calls", 1)
     expected = {(f"texts by {count}", ours, "PyTorch") for count in (1, 32) for ours in ("ONNX", "ONNX int8")}

@@ -32,4 +32,6 @@ SPEC = TaskSpec(
         "caption": Command("zoo.tasks.captioning.bench.caption:main", "scores of captions and pycocoevalcap's"),
         "gpu_caption": Command("zoo.tasks.captioning.bench.gpu_caption:main", "captions a second on a GPU"),
     },
+    hub_task="image-to-text",
+    example='captions = task.captioner.caption(["dress.jpg"])',
 )

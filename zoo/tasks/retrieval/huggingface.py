@@ -1,7 +1,7 @@
 """Dual encoders of transformers, in a folder or on the hub; the names of ``ChineseCLIPModel``, and CN-CLIP's."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +20,23 @@ CONFIGURATION = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 FindFile = Callable[[Sequence[str]], Path]
 
-# Beginnings and parts of names there, and CN-CLIP's; the first that fits is taken.
+# Names there and CN-CLIP's, or how they begin where a dot ends them; # is a layer's number.
 _NAMES = (
-    (r"^text_model\.", "bert."),
-    (r"^text_projection\.weight$", "text_projection"),
-    (r"^visual_projection\.weight$", "visual.proj"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
-    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
-    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),
-    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.", r"visual.transformer.resblocks.\1.ln_\2."),
-    (
-        r"^vision_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.",
-        r"visual.transformer.resblocks.\1.attn.out_proj.",
-    ),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.", r"visual.transformer.resblocks.\1.mlp.c_fc."),
-    (r"^vision_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.", r"visual.transformer.resblocks.\1.mlp.c_proj."),
+    ("text_model.", "bert."),
+    ("text_projection.weight", "text_projection"),
+    ("visual_projection.weight", "visual.proj"),
+    ("vision_model.embeddings.patch_embedding.", "visual.conv1."),
+    ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+    ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+    ("vision_model.pre_layrnorm.", "visual.ln_pre."),
+    ("vision_model.post_layernorm.", "visual.ln_post."),
+    ("vision_model.encoder.layers.#.layer_norm1.", "visual.transformer.resblocks.#.ln_1."),
+    ("vision_model.encoder.layers.#.layer_norm2.", "visual.transformer.resblocks.#.ln_2."),
+    ("vision_model.encoder.layers.#.self_attn.out_proj.", "visual.transformer.resblocks.#.attn.out_proj."),
+    ("vision_model.encoder.layers.#.mlp.fc1.", "visual.transformer.resblocks.#.mlp.c_fc."),
+    ("vision_model.encoder.layers.#.mlp.fc2.", "visual.transformer.resblocks.#.mlp.c_proj."),
 )
-_BACK = (
-    (r"^bert\.", "text_model."),
-    (r"^text_projection$", "text_projection.weight"),
-    (r"^visual\.proj$", "visual_projection.weight"),
-    (r"^visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
-    (r"^visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
-    (r"^visual\.positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
-    (r"^visual\.ln_pre\.", "vision_model.pre_layrnorm."),
-    (r"^visual\.ln_post\.", "vision_model.post_layernorm."),
-    (r"^visual\.transformer\.resblocks\.(\d+)\.ln_([12])\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
-    (
-        r"^visual\.transformer\.resblocks\.(\d+)\.attn\.out_proj\.",
-        r"vision_model.encoder.layers.\1.self_attn.out_proj.",
-    ),
-    (r"^visual\.transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"vision_model.encoder.layers.\1.mlp.fc1."),
-    (r"^visual\.transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"vision_model.encoder.layers.\1.mlp.fc2."),
-)
+_FLIPPED = ("text_projection.weight", "visual_projection.weight")  # [D, width] there, [width, D] in CN-CLIP
 _JOINED = re.compile(r"^visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)$")
 _TEXT_OPTIONS = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
@@ -108,9 +90,7 @@ def to_cn_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = f"visual.transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"
             converted[name] = torch.cat([rest.pop(part) for part in parts])
     for key, value in rest.items():
-        pattern, name = next(((p, n) for p, n in _NAMES if re.match(p, key)), ("^", ""))
-        flipped = key in ("text_projection.weight", "visual_projection.weight") and value.ndim == 2
-        converted[re.sub(pattern, name, key)] = value.T if flipped else value
+        converted[_renamed(key, _NAMES)] = value.T if key in _FLIPPED and value.ndim == 2 else value
     return converted
 
 
@@ -123,9 +103,17 @@ def from_cn_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for part, third in zip("qkv", value.chunk(3), strict=True):
                 converted[f"vision_model.encoder.layers.{joined[1]}.self_attn.{part}_proj.{joined[2]}"] = third
             continue
-        name = next((re.sub(pattern, to, key) for pattern, to in _BACK if re.match(pattern, key)), key)
-        converted[name] = value.T if name in ("text_projection.weight", "visual_projection.weight") else value
+        name = _renamed(key, [(there, here) for here, there in _NAMES])
+        converted[name] = value.T if name in _FLIPPED else value
     return converted
+
+
+def _renamed(key: str, names: Iterable[tuple[str, str]]) -> str:
+    for old, new in names:
+        found = re.match(re.escape(old).replace(r"\#", r"(\d+)") + ("" if old.endswith(".") else "$"), key)
+        if found:
+            return new.replace("#", found[1] if found.groups() else "#") + key[found.end() :]
+    return key
 
 
 def configuration_of(task: Any) -> ChineseCLIPConfig:

@@ -41,11 +41,13 @@ SPEC = TaskSpec(
         "cn_clip": "zoo.tasks.retrieval.export.cn_clip:CnClipFile",
         "open_clip": "zoo.tasks.retrieval.export.open_clip:OpenClipFolder",
         "onnx": "zoo.tasks.retrieval.export.onnx:OnnxFolder",
-        "onnx-fp16": "zoo.tasks.retrieval.export.onnx:OnnxHalf",
-        "onnx-int8": "zoo.tasks.retrieval.export.onnx:OnnxInt8",
+        "onnx_fp16": "zoo.tasks.retrieval.export.onnx:OnnxHalf",
+        "onnx_int8": "zoo.tasks.retrieval.export.onnx:OnnxInt8",
     },
     published=(
         "zoo.tasks.retrieval.published:read_cn_clip",
         "zoo.tasks.retrieval.published:read_transformers",
     ),
+    hub_task="zero-shot-image-classification",
+    example='vectors = task.encode_text(["红色连衣裙"])',
 )

@@ -279,7 +279,7 @@ class RetrievalTask(Task):
             return encode(values)
         chunks = [values[start : start + size] for start in range(0, len(values), size)]
         # On the way back dropout falls as before: of those devices alone that checkpoint sees a tensor of.
-        device = next(self.text_tower.parameters()).detach()
+        device = torch.empty(0, device=self.device)
         again = [checkpoint(lambda own, _: encode(own), chunk, device, use_reentrant=False) for chunk in chunks]
         return torch.cat(again)
 

@@ -48,4 +48,6 @@ SPEC = TaskSpec(
             "zoo.tasks.text_to_image.bench.step:main", "Lightning's loop around a diffusion generator and a bare one"
         ),
     },
+    hub_task="text-to-image",
+    example='images = task.generator.generate(["红色连衣裙"], seeds=[0])',
 )

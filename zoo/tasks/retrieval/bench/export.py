@@ -56,21 +56,16 @@ def measure(
             folder.mkdir()
             exporter.write(task, folder)
             runtimes[name] = Runtime(folder, task)
+        of_texts = {name: runtime.texts for name, runtime in runtimes.items()} | {"PyTorch": task.encode_text}
+        of_images = {"ONNX": runtimes["ONNX"].images, "PyTorch": task.encode_image}  # int8 leaves the images' graph
         for count in BATCHES:
-            part, pixels = texts[:count], images[:count]
-            embedders = {
-                "ONNX": runtimes["ONNX"].texts,
-                "ONNX int8": runtimes["ONNX int8"].texts,
-                "PyTorch": task.encode_text,
-            }
-            timed = {name: _timed(embed, part, calls) for name, embed in embedders.items()}
-            rates = interleave(timed, blocks=blocks, what=f"bench export, texts by {count}")
-            for ours in ("ONNX", "ONNX int8"):
-                rows.append(Row(f"texts by {count}", "queries/s", rates, ours, "PyTorch", 1.0))
-            embedders = {"ONNX": runtimes["ONNX"].images, "PyTorch": task.encode_image}
-            timed = {name: _timed(embed, pixels, calls) for name, embed in embedders.items()}
-            rates = interleave(timed, blocks=blocks, what=f"bench export, images by {count}")
-            rows.append(Row(f"images by {count}", "images/s", rates, "ONNX", "PyTorch", 1.0))
+            for what, unit, inputs, embedders in (
+                (f"texts by {count}", "queries/s", texts[:count], of_texts),
+                (f"images by {count}", "images/s", images[:count], of_images),
+            ):
+                timed = {name: _timed(embed, inputs, calls) for name, embed in embedders.items()}
+                rates = interleave(timed, blocks=blocks, what=f"bench export, {what}")
+                rows += [Row(what, unit, rates, name, "PyTorch", 1.0) for name in embedders if name != "PyTorch"]
     metadata = protocol(
         packages=("onnx", "onnxruntime", "timm", "transformers"),
         model=f"{task.hparams['image_tower']} at {task.image_size} px, {task.hparams['text_tower']}, fp32"

@@ -12,15 +12,14 @@ from zoo.tasks.retrieval import cn_clip
 from zoo.tasks.retrieval.export.agreement import HALF, agreements
 from zoo.tasks.retrieval.export.towers import check_chinese_clip
 
-# The names of its architectures, by the towers' shapes: those of image and text that its models.json pairs.
+# Its architectures by our image and text tower: name and embedding dimension; each has one depth and image size.
 NAMES = {
-    ("vit_base_patch16_clip_quickgelu_224", "chinese_roberta_wwm_ext"): "ViT-B-16",
-    ("vit_large_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext"): "ViT-L-14",
-    ("vit_large_patch14_clip_quickgelu_336", "chinese_roberta_wwm_ext"): "ViT-L-14-336",
-    ("vit_huge_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext_large"): "ViT-H-14",
-    ("resnet50_clip", "rbt3"): "RN50",
+    ("vit_base_patch16_clip_quickgelu_224", "chinese_roberta_wwm_ext"): ("ViT-B-16", 512),
+    ("vit_large_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext"): ("ViT-L-14", 768),
+    ("vit_large_patch14_clip_quickgelu_336", "chinese_roberta_wwm_ext"): ("ViT-L-14-336", 768),
+    ("vit_huge_patch14_clip_quickgelu_224", "chinese_roberta_wwm_ext_large"): ("ViT-H-14", 1024),
+    ("resnet50_clip", "rbt3"): ("RN50", 1024),
 }
-DIMENSIONS = {"ViT-B-16": 512, "ViT-L-14": 768, "ViT-L-14-336": 768, "ViT-H-14": 1024, "RN50": 1024}
 TEXT_NAMES = {
     "chinese_roberta_wwm_ext": "RoBERTa-wwm-ext-base-chinese",
     "chinese_roberta_wwm_ext_large": "RoBERTa-wwm-ext-large-chinese",
@@ -39,14 +38,14 @@ class CnClipFile:
 
     def _name(self, task: Any) -> tuple[str, str]:
         arguments = check_chinese_clip(task)
-        pair = arguments["image_tower"], arguments.get("text_tower", "chinese_roberta_wwm_ext")
-        other = {key for key in arguments if key.endswith("_options")}
-        if pair not in NAMES or other or DIMENSIONS[NAMES[pair]] != arguments["embedding_dim"]:
-            known = ", ".join(NAMES.values())
+        towers = arguments["image_tower"], arguments["text_tower"]
+        name, dimension = NAMES.get(towers, ("", 0))
+        if dimension != arguments["embedding_dim"] or any(key.endswith("_options") for key in arguments):
+            known = ", ".join(name for name, _ in NAMES.values())
             raise UserError(
                 f"Chinese-CLIP has {known}, each of one depth, image size and embedding dimension; this is none of them"
             )
-        return NAMES[pair], TEXT_NAMES[pair[1]]
+        return name, TEXT_NAMES[towers[1]]
 
     def write(self, task: Any, folder: Path) -> None:
         """Write the one file, as its training does."""
@@ -99,4 +98,5 @@ model.eval()  # cn_clip gives it in training mode
 queries = [query.replace("“", '"').replace("”", '"') for query in ["红色连衣裙"]]  # as in training
 with torch.no_grad():
     texts = model.encode_text(tokenize(queries))
-    images = model.encode_image(preprocess(Image.open("dress.jpg").convert("RGB"))[None])'''
+    image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
+    images = model.encode_image(preprocess(image)[None])'''

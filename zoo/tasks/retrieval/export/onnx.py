@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from zoo.core.export import Agreement, compare, import_library
+from zoo.core.export import Agreement, compare, require_library
 from zoo.errors import UserError
 from zoo.io import write_text
 from zoo.models.tokenizer import pad
@@ -58,7 +58,7 @@ class OnnxFolder:
         """See that the towers are timm's and transformers', and that there is an exporter."""
         check_towers(task)
         for name in ("onnx", "onnxscript", "onnxruntime"):
-            import_library(name, "export")
+            require_library(name)
 
     def write(self, task: Any, folder: Path) -> None:
         """Write graphs, tokenizer and sizes."""
@@ -105,7 +105,8 @@ tokenizer = Tokenizer.from_file("{name}/{TOKENIZER}")
 ids = np.array([tokenizer.encode("红色连衣裙").ids])
 (text,) = InferenceSession("{name}/{TEXT}").run(None, {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})
 
-pixels = Image.open("dress.jpg").convert("RGB").resize(({task.image_size}, {task.image_size}), Image.Resampling.BICUBIC)
+pixels = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
+pixels = pixels.resize(({task.image_size}, {task.image_size}), Image.Resampling.BICUBIC)
 image = np.asarray(pixels).transpose(2, 0, 1)[None]  # [1, 3, {task.image_size}, {task.image_size}] uint8
 (image,) = InferenceSession("{name}/{IMAGE}").run(None, {{"image": image}})
 print(text @ image.T)'''

@@ -8,7 +8,7 @@ import timm
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zoo.core.export import Agreement, import_library, write_weights
+from zoo.core.export import Agreement, require_library, write_weights
 from zoo.errors import UserError
 from zoo.io import write_text
 from zoo.tasks.retrieval.export.agreement import agreements
@@ -34,7 +34,7 @@ class OpenClipFolder:
     def check(self, task: Any) -> None:
         """See that open_clip builds such towers: timm's whole, at their own size where that is fixed."""
         check_towers(task)
-        import_library("open_clip", "export")
+        require_library("open_clip")
         from open_clip.hf_model import arch_dict
 
         kind = task.text_tower.encoder.config.model_type
@@ -125,7 +125,8 @@ tokenize = open_clip.get_tokenizer("local-dir:{name}")
 tokenize.clean_fn = str  # or it changes full-width punctuation, which the model knows
 with torch.no_grad():
     texts = model.encode_text(tokenize(["红色连衣裙"]), normalize=True)
-    images = model.encode_image(preprocess(Image.open("dress.jpg").convert("RGB"))[None], normalize=True)
+    image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
+    images = model.encode_image(preprocess(image)[None], normalize=True)
 print(texts @ images.T)'''
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zoo.core.export import SAFETENSORS, Agreement, import_library
+from zoo.core.export import SAFETENSORS, Agreement, require_library
 from zoo.tasks.retrieval.export.agreement import agreements
 from zoo.tasks.retrieval.export.towers import check_towers
 
@@ -28,7 +28,7 @@ class SentenceTransformersFolder:
     def check(self, task: Any) -> None:
         """See that the towers are timm's and transformers'."""
         check_towers(task)
-        import_library("sentence_transformers", "export")
+        require_library("sentence_transformers")
 
     def write(self, task: Any, folder: Path) -> None:
         """Write both towers as transformers' own models, and what is behind them."""
@@ -80,7 +80,8 @@ from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{name}")
 texts = model.encode(["红色连衣裙"])
-images = model.encode([Image.open("dress.jpg").convert("RGB")])
+image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
+images = model.encode([image])
 print(texts @ images.T)'''
 
 

@@ -81,7 +81,8 @@ from sentence_transformers import SentenceTransformer  # or AutoModel and AutoPr
 
 model = SentenceTransformer("{name}")
 texts = model.encode(["红色连衣裙"], normalize_embeddings=True)
-images = model.encode([Image.open("dress.jpg").convert("RGB")], normalize_embeddings=True)
+image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
+images = model.encode([image], normalize_embeddings=True)
 print(texts @ images.T)'''
         return f'''import torch
 from PIL import Image
@@ -90,7 +91,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 model = AutoModel.from_pretrained("{name}").eval()
 ids = AutoTokenizer.from_pretrained("{name}")(["红色连衣裙"], padding="max_length", return_tensors="pt")["input_ids"]
-pixels = AutoImageProcessor.from_pretrained("{name}")(Image.open("dress.jpg").convert("RGB"), return_tensors="pt")
+image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
+pixels = AutoImageProcessor.from_pretrained("{name}")(image, return_tensors="pt")
 with torch.no_grad():
     texts = normalize(model.get_text_features(input_ids=ids).pooler_output, dim=-1)
     images = normalize(model.get_image_features(**pixels).pooler_output, dim=-1)
