@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoo.core.bench.harness import Device, Row, protocol, report, require, run_bench
-from zoo.core.bench.loop import bare_step
+from zoo.core.bench.loop import bare_step, chosen_precision
 from zoo.core.bench.samples import SIZE, product_jpeg, temporary_folder
 from zoo.tasks.retrieval.bench.step import make_batches, matching_loss
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from zoo.tasks import RetrievalTask
     from zoo.tasks.retrieval.contracts import PairBatch
 
-PRECISION = "bf16-mixed"
 PROTOCOL = {
     "step": "forward, loss, backward, AdamW (fused, of both); ours normalises and tokenises in the step, open_clip's"
     " inputs are ready, and its texts padded to 52 tokens",
@@ -76,15 +75,16 @@ def measure(
     peak = peak_product(place)
     torch.manual_seed(0)
     task = our_task(layers).to(place)
-    ours = bare_step(task, lambda batch: matching_loss(task, batch), PRECISION)
-    theirs = open_clip_step(layers, PRECISION, place)
+    precision = "bf16-mixed" if place.type == "cuda" else chosen_precision("auto")
+    ours = bare_step(task, lambda batch: matching_loss(task, batch), precision)
+    theirs = open_clip_step(layers, precision, place)
     smallest = batch_sizes[0]
     rows = []
     for size in batch_sizes:
         both = partial(ours, our_batch(place, size)), partial(theirs, *their_batch(place, size))
         rows += step_rows(place, size, *both, max(2, steps * smallest // size), blocks, peak)
     one, rates = partial(ours, our_batch(place, smallest)), rows[0].rates["ours"]
-    rows.append(loop_row(task, one, smallest, steps, blocks))
+    rows.append(loop_row(task, one, smallest, steps, blocks, precision))
     task.hparams["chunk_size"] = chunk_size
     rows.append(chunk_row(place, partial(ours, our_batch(place, chunked)), chunked, chunk_size, blocks))
     task.hparams["chunk_size"] = None
@@ -97,7 +97,7 @@ def measure(
         **about(place),
         peak=f"{peak / 1e12:.0f} TFLOP/s: the best of products of random bfloat16 matrices, measured in the same run",
         model=f"ViT-B/16 at {SIZE} px and RoBERTa base, {layers} layers each, random weights, dropout 0.1 in the text",
-        precision=f"{PRECISION} for all",
+        precision=f"{precision} for all",
         loader=f"{images} generated JPEGs of {SIZE} px in MUGE's TSV, cropped, flipped, augmented, on the device",
         blocks=f"{blocks} of {steps} steps each, after one that does not count",
         **PROTOCOL,
@@ -159,7 +159,9 @@ def step_rows(
     ]
 
 
-def loop_row(task: "RetrievalTask", bare: Callable[[], Any], size: int, steps: int, blocks: int) -> Row:
+def loop_row(
+    task: "RetrievalTask", bare: Callable[[], Any], size: int, steps: int, blocks: int, precision: str
+) -> Row:
     """Measure Lightning's loop against a bare one."""
     from zoo.callbacks.progress import RunProgressBar
     from zoo.core.bench.gpu import lightning_rate, rates_of
@@ -168,7 +170,7 @@ def loop_row(task: "RetrievalTask", bare: Callable[[], Any], size: int, steps: i
     rates = rates_of(contenders, task.device, blocks=blocks, what="bench gpu, the loops")
     (batch,) = make_batches(size, 1)
     rates["Lightning's loop"] = [
-        lightning_rate(task, batch, PRECISION, steps=2 * steps, callbacks=[RunProgressBar()]) for _ in range(blocks)
+        lightning_rate(task, batch, precision, steps=2 * steps, callbacks=[RunProgressBar()]) for _ in range(blocks)
     ]
     return Row(f"loop, {size} pairs", "pairs/s", rates, "Lightning's loop", "bare loop")
 
