@@ -159,9 +159,7 @@ def step_rows(
     ]
 
 
-def loop_row(
-    task: "RetrievalTask", bare: Callable[[], Any], size: int, steps: int, blocks: int, precision: str
-) -> Row:
+def loop_row(task: "RetrievalTask", bare: Callable[[], Any], size: int, steps: int, blocks: int, precision: str) -> Row:
     """Measure Lightning's loop against a bare one."""
     from zoo.callbacks.progress import RunProgressBar
     from zoo.core.bench.gpu import lightning_rate, rates_of
