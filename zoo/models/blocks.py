@@ -20,13 +20,13 @@ def layers_of(model: nn.Module, blocks: Iterable[nn.Module]) -> list[list[nn.Par
     return layers
 
 
-def longest_list(model: nn.Module) -> nn.ModuleList:
-    """Find the blocks of a transformer: its list of modules with the most parameters.
+def longest_list(model: nn.Module) -> Any:
+    """Find the blocks of a transformer: its list, or sequence, of modules with the most parameters.
 
     Raises:
         UserError: It has no list of modules.
     """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
     if not lists:
         raise UserError(f"{type(model).__name__} has no list of blocks. Name another text tower.")
     return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))

@@ -26,7 +26,7 @@ def read_configuration(family: str, name: str) -> tuple[Any, Any]:
     Raises:
         UserError: They cannot be had.
     """
-    config, tokenizer = _small_files(family, name, "configuration and tokenizer", AutoConfig, AutoTokenizer)
+    config, tokenizer = read_small_files(family, name, "configuration and tokenizer", AutoConfig, AutoTokenizer)
     return config, tokenizer
 
 
@@ -36,11 +36,23 @@ def read_image_processor(family: str, name: str) -> Any:
     Raises:
         UserError: It cannot be had.
     """
-    (processor,) = _small_files(family, name, "image processor", AutoImageProcessor)
+    (processor,) = read_small_files(family, name, "image processor", AutoImageProcessor)
     return processor
 
 
-def _small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any]:
+def read_small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any]:
+    """Read small files of a folder or hub name by classes of transformers; see ``read_configuration``.
+
+    Args:
+        family: The registry's prefix without its colon, for the error.
+        name: A folder that ``save_pretrained`` wrote, or a hub name.
+        what: What is read, for the error.
+        *kinds: Classes with ``from_pretrained``.
+
+    Raises:
+        UserError: They cannot be had.
+    """
+
     def read(local_files_only: bool) -> list[Any]:
         with _quiet_transformers():
             return [kind.from_pretrained(name, local_files_only=local_files_only) for kind in kinds]

@@ -23,7 +23,10 @@ def add_lora(network: nn.Module, blocks: Iterable[nn.Module], *, rank: int, alph
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise UserError(f"lora_rank: peft is not installed ({error}). pip install 'muge-zoo[lora]'") from None
-    inside = {module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)}
+    modules = [module for block in blocks for module in block.modules()]
+    # PyTorch's attention reads the weights of its own linear layer, past an adapter beside it.
+    passed = {module.out_proj for module in modules if isinstance(module, nn.MultiheadAttention)}
+    inside = {module for module in modules if isinstance(module, nn.Linear)} - passed
     names = [name for name, module in network.named_modules() if module in inside]
     if not names:
         raise UserError(f"lora_rank: {type(network).__name__} has no linear layer in its blocks. Name a transformer.")

@@ -12,6 +12,8 @@ from zoo.core.weights import UnavailableError, check_fit, read_torch
 from zoo.errors import UserError
 from zoo.models.dual import dual_configuration
 from zoo.models.hub import read_model
+from zoo.models.open_clip import CONFIGURATION as OPEN_CLIP
+from zoo.models.open_clip import local_copy, read_whole
 from zoo.tasks.retrieval import cn_clip, huggingface
 from zoo.tasks.retrieval.task import RetrievalTask
 
@@ -29,7 +31,8 @@ def read_cn_clip(source: str, contents: Any) -> Published | None:
 
 def read_transformers(source: str, contents: Any) -> Published | None:
     """Read a dual encoder of transformers, in a folder or on the hub; see ``Published``."""
-    if Path(source).is_file():
+    folder = Path(source)
+    if folder.is_file() or (folder / OPEN_CLIP).is_file() and not (folder / huggingface.CONFIGURATION).is_file():
         return None
     configuration, weights = huggingface.read(source)
     if configuration["model_type"] == "chinese_clip":
@@ -42,17 +45,45 @@ def read_transformers(source: str, contents: Any) -> Published | None:
     except UnavailableError as error:
         raise UserError(f"{source}: its weights cannot be had ({error})") from None
     check_fit(whole, weights, source)
-    arguments: dict[str, Any] = {f"{side}_tower": f"dual:{source}" for side in ("image", "text")}
-    arguments |= {"embedding_dim": None, "loss": "sigmoid" if "logit_bias" in weights else "softmax"}
+    return _two_halves("dual", source, dict(_dual_weight(name, value) for name, value in weights.items()))
+
+
+def read_open_clip(source: str, contents: Any) -> Published | None:
+    """Read a dual encoder of open_clip, in a folder or on the hub; see ``Published``."""
+    if Path(source).is_file():
+        return None
+    try:
+        local_copy(source)
+    except UnavailableError:
+        return None
+    try:
+        weights = read_whole(source).state_dict()
+    except UnavailableError as error:
+        raise UserError(f"{source}: its weights cannot be had ({error})") from None
+    return _two_halves("open_clip", source, dict(_open_clip_weight(name, value) for name, value in weights.items()))
+
+
+def _two_halves(family: str, source: str, state: dict[str, Tensor]) -> Published:
+    """A dual encoder whose halves are towers, with weights under a task's names."""
+    arguments: dict[str, Any] = {f"{side}_tower": f"{family}:{source}" for side in ("image", "text")}
+    arguments |= {"embedding_dim": None, "loss": "sigmoid" if "loss.logit_bias" in state else "softmax"}
     with torch.device("meta"):
         reference = RetrievalTask(**arguments)
     return Published(
         task=RetrievalTask,
         hyper_parameters={**arguments, "init_from": source},
-        state_dict=dict(_dual_weight(name, value) for name, value in weights.items()),
+        state_dict=state,
         name=_name(source),
         reference=reference,
     )
+
+
+def _open_clip_weight(name: str, value: Tensor) -> tuple[str, Tensor]:
+    """A weight of open_clip's as a task has it."""
+    if name.startswith("logit_"):
+        return f"loss.{name}", value.float().reshape(())
+    side, _, rest = name.partition(".")
+    return f"{'image' if side == 'visual' else 'text'}_tower.model.{rest}", value
 
 
 def _dual_weight(name: str, value: Tensor) -> tuple[str, Tensor]:

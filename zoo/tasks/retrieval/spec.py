@@ -47,6 +47,7 @@ SPEC = TaskSpec(
     published=(
         "zoo.tasks.retrieval.published:read_cn_clip",
         "zoo.tasks.retrieval.published:read_transformers",
+        "zoo.tasks.retrieval.published:read_open_clip",
     ),
     hub_task="zero-shot-image-classification",
     example='vectors = task.encode_text(["红色连衣裙"])',

@@ -1,6 +1,8 @@
 """A folder that open_clip loads: an image tower of timm's, and a text encoder of transformers'."""
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,25 @@ import timm
 from safetensors.torch import load_file
 from torch import Tensor
 
+from zoo.core.checkpoint import EXPORTED
 from zoo.core.export import Agreement, require_library, write_weights
 from zoo.errors import UserError
-from zoo.io import write_text
+from zoo.io import read_json, write_text
+from zoo.models.open_clip import (
+    CONFIGURATION,
+    SMALL_FILES,
+    OpenClipImageTower,
+    OpenClipTextTower,
+    local_copy,
+)
+from zoo.models.open_clip import WEIGHTS as WEIGHT_FILES
 from zoo.tasks.retrieval.export.agreement import agreements
-from zoo.tasks.retrieval.export.towers import check_towers
+from zoo.tasks.retrieval.export.towers import check_halves, check_towers
 
-CONFIGURATION = "open_clip_config.json"
 HERE = "."  # open_clip looks for the text encoder's config.json where it is told to when it loads
-WEIGHTS = "open_clip_model.safetensors"
+WEIGHTS = WEIGHT_FILES[0]
+FAMILY = "open_clip:"
+_OWN_NAMES = {"image_tower.model.": "visual.", "text_tower.model.": "text.", "loss.logit_": "logit_"}  # of its models
 _NAMES = {  # beginnings of names here and there; open_clip builds timm's models and transformers' as the zoo does
     "image_tower.model.": "visual.trunk.",
     "image_projection.": "visual.head.proj.",
@@ -33,8 +45,11 @@ class OpenClipFolder:
 
     def check(self, task: Any) -> None:
         """See that open_clip builds such towers: timm's whole, at their own size where that is fixed."""
-        check_towers(task)
         require_library("open_clip")
+        if _is_own(task):
+            check_halves(task)
+            return
+        check_towers(task)
         from open_clip.hf_model import arch_dict
 
         kind = task.text_tower.encoder.config.model_type
@@ -49,7 +64,10 @@ class OpenClipFolder:
             )
 
     def write(self, task: Any, folder: Path) -> None:
-        """Write configuration, weights and tokenizer."""
+        """Write configuration, weights and tokenizer; a model of open_clip keeps its own files."""
+        if _is_own(task):
+            _write_own(task, folder)
+            return
         mean, std = task.image_tower.mean_and_std
         text = task.text_tower
         configuration = {
@@ -85,7 +103,7 @@ class OpenClipFolder:
         }
         write_text(folder / CONFIGURATION, json.dumps(configuration, indent=2) + "\n")
         text.encoder.config.save_pretrained(folder)
-        write_weights({renamed(name): value for name, value in task.state_dict().items()}, folder / WEIGHTS)
+        write_weights(_renamed(task.state_dict(), _NAMES), folder / WEIGHTS)
         text.tokenizer.to_transformers(text.context_length).save_pretrained(folder)
 
     def compare(self, task: Any, folder: Path, data: str | None = None) -> list[Agreement]:
@@ -93,11 +111,10 @@ class OpenClipFolder:
         import open_clip
         import torch
 
-        text = json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
-        text["hf_model_name"] = str(folder)
-        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", text_cfg=text)
+        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", **_text_options(folder))
         tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
-        tokenize.clean_fn = str  # it would make full-width punctuation half-width, which the model was not trained on
+        if not _is_own(task):
+            tokenize.clean_fn = str  # it would make full-width punctuation half-width, which zoo's models know
         model.eval()
         return agreements(
             task,
@@ -108,33 +125,65 @@ class OpenClipFolder:
 
     def read(self, folder: Path) -> dict[str, Tensor]:
         """Read the weights back."""
-        return {renamed(name, back=True): value for name, value in load_file(folder / WEIGHTS).items()}
+        own = str(read_json(folder / EXPORTED)["hyper_parameters"].get("image_tower")).startswith(FAMILY)
+        names = {there: here for here, there in (_OWN_NAMES if own else _NAMES).items()}
+        return _renamed(load_file(folder / WEIGHTS), names)
 
     def usage(self, task: Any, name: str) -> str:
         """Python of open_clip."""
-        return f'''import json
-
-import open_clip
+        imports, text, options, cleaning = "", "", "", ""
+        if not _is_own(task):
+            cleaning = "tokenize.clean_fn = str  # or it changes full-width punctuation, which the model knows\n"
+        if not _is_own(task) or _text_options(local_copy(task.image_tower.published)):
+            imports = "import json\n\n"
+            text = f'text = json.load(open("{name}/{CONFIGURATION}"))["model_cfg"]["text_cfg"]'
+            text += f' | {{"hf_model_name": "{name}", "hf_model_pretrained": False}}\n'
+            options = ", text_cfg=text"
+        return f'''{imports}import open_clip
 import torch
 from PIL import Image
 
-text = json.load(open("{name}/{CONFIGURATION}"))["model_cfg"]["text_cfg"] | {{"hf_model_name": "{name}"}}
-model, _, preprocess = open_clip.create_model_and_transforms("local-dir:{name}", text_cfg=text)
+{text}model, _, preprocess = open_clip.create_model_and_transforms("local-dir:{name}"{options})
 model.eval()  # open_clip gives it in training mode
 tokenize = open_clip.get_tokenizer("local-dir:{name}")
-tokenize.clean_fn = str  # or it changes full-width punctuation, which the model knows
-with torch.no_grad():
+{cleaning}with torch.no_grad():
     texts = model.encode_text(tokenize(["红色连衣裙"]), normalize=True)
     image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
     images = model.encode_image(preprocess(image)[None], normalize=True)
 print(texts @ images.T)'''
 
 
-def renamed(name: str, *, back: bool = False) -> str:
-    """Give open_clip's name of a task's weight, or ``back`` the task's."""
-    pairs = [(there, here) for here, there in _NAMES.items()] if back else list(_NAMES.items())
-    old, new = next(((old, new) for old, new in pairs if name.startswith(old)), ("", ""))
-    return new + name.removeprefix(old)
+def _is_own(task: Any) -> bool:
+    """Whether the towers are halves of a model of open_clip."""
+    return isinstance(task.image_tower, OpenClipImageTower) and isinstance(task.text_tower, OpenClipTextTower)
+
+
+def _write_own(task: Any, folder: Path) -> None:
+    """Write a model of open_clip with its own configuration and tokenizer, and the task's weights."""
+    published = local_copy(task.image_tower.published)
+    for file in sorted(file for pattern in SMALL_FILES for file in published.glob(pattern)):
+        if file.name not in (EXPORTED,):
+            shutil.copyfile(file, folder / file.name)
+    configuration = read_json(folder / CONFIGURATION)
+    configuration["model_cfg"]["custom_text"] = True  # the names of weights are those of such a model
+    write_text(folder / CONFIGURATION, json.dumps(configuration, indent=2) + "\n")
+    write_weights(_renamed(task.state_dict(), _OWN_NAMES), folder / WEIGHTS)
+
+
+def _text_options(folder: Path) -> dict[str, Any]:
+    """What tells open_clip that a text encoder's configuration lies in the folder, where it does."""
+    text = read_json(folder / CONFIGURATION)["model_cfg"]["text_cfg"]
+    here = {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    return {"text_cfg": text | here} if text.get("hf_model_name") == HERE else {}
+
+
+def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Give weights their names in another library, by how those begin."""
+    found = {}
+    for name, value in state.items():
+        old, new = next(((old, new) for old, new in names.items() if name.startswith(old)), ("", ""))
+        found[new + name.removeprefix(old)] = value
+    return found
 
 
 def _architecture(task: Any) -> str:

@@ -7,7 +7,7 @@ from torch import nn
 
 from zoo.core.checkpoint import check_computation
 from zoo.errors import UserError
-from zoo.models.dual import DualImageTower, DualTextTower
+from zoo.models.half import Half
 from zoo.models.image import TimmImageTower
 from zoo.models.text import TransformersTextTower
 from zoo.tasks.retrieval import cn_clip
@@ -43,10 +43,23 @@ def check_towers(task: RetrievalTask) -> None:
     Raises:
         UserError: They are another package's.
     """
-    if isinstance(task.image_tower, DualImageTower) or isinstance(task.text_tower, DualTextTower):
-        raise UserError("A tower is half of a dual encoder of transformers, dual:NAME, which leaves as one")
+    for tower in (task.image_tower, task.text_tower):
+        if isinstance(tower, Half):
+            raise UserError(f"A tower is half of a dual encoder, {tower.published}, which leaves as one")
     if not isinstance(task.image_tower, TimmImageTower) or not isinstance(task.text_tower, TransformersTextTower):
         kinds = f"{type(task.image_tower).__name__} and {type(task.text_tower).__name__}"
         raise UserError(f"The towers are {kinds}; this format takes timm's and transformers'")
     if not isinstance(task.image_projection, nn.Linear):
         raise UserError("The model has no projections (embedding_dim: null), which this format holds")
+
+
+def check_halves(task: RetrievalTask) -> None:
+    """See that two towers are the halves of one published model, with nothing behind them.
+
+    Raises:
+        UserError: They are not.
+    """
+    if task.image_tower.published != task.text_tower.published:
+        raise UserError("The towers are halves of two models")
+    if not isinstance(task.image_projection, nn.Identity):
+        raise UserError("There is a projection behind the dual encoder (embedding_dim), which it does not hold")

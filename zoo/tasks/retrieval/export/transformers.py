@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -18,7 +17,7 @@ from zoo.errors import UserError
 from zoo.models.dual import DualImageTower, DualTextTower
 from zoo.tasks.retrieval import cn_clip, huggingface
 from zoo.tasks.retrieval.export.agreement import agreements
-from zoo.tasks.retrieval.export.towers import check_chinese_clip
+from zoo.tasks.retrieval.export.towers import check_chinese_clip, check_halves
 
 
 class TransformersFolder:
@@ -29,10 +28,7 @@ class TransformersFolder:
     def check(self, task: Any) -> None:
         """See that the towers are the halves of one model, or Chinese CLIP's: its vision transformer, a BERT."""
         if _is_dual(task):
-            if task.image_tower.published != task.text_tower.published:
-                raise UserError("The towers are halves of two models")
-            if not isinstance(task.image_projection, nn.Identity):
-                raise UserError("There is a projection behind the dual encoder (embedding_dim), which it does not hold")
+            check_halves(task)
         elif check_chinese_clip(task)["image_tower"] == "resnet50_clip":
             raise UserError("transformers' ChineseCLIPModel has vision transformers alone, and this is a ResNet")
 
