@@ -15,6 +15,7 @@ COMMANDS = {  # those that no task owns
     "predict": Command("zoo.cli.train:predict", "write the submission file for the test split"),
     "score": Command("zoo.cli.score:main", "score a submission file as MUGE does, or list every error in it"),
     "export": Command("zoo.cli.export:main", "write a model for transformers, open_clip, ONNX, … and compare it"),
+    "interpolate": Command("zoo.cli.interpolate:main", "mix a fine-tuned model with what it began as (WiSE-FT)"),
     "list": Command("zoo.cli.list:main", "the models that an experiment can name"),
     "data": Command("zoo.cli.data:main", "check, import, export, encode data; make the embedded data set"),
     "bench": Command("zoo.cli.bench:main", "measure speed against the originals"),

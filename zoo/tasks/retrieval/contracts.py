@@ -84,8 +84,16 @@ class RetrievalData(Protocol):
     def training_pairs(self) -> np.ndarray:
         """Return query id and image id of each pair that is trained on, ``[P, 2] int64``, in the order of the rows."""
 
-    def training_loaders(self) -> Sequence[Iterable[QueryBatch | ImageBatch]]:
-        """Load all queries, then all images that are trained on, each once, not augmented: this process's share."""
+    def training_loaders(
+        self, prepare: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> Sequence[Iterable[QueryBatch | ImageBatch]]:
+        """Load all queries, then all images that are trained on, each once, not augmented: this process's share.
+
+        ``prepare`` makes a square of an image ``[H, W, 3] uint8``; None: as for an evaluation.
+        """
+
+    def training_files(self) -> list[Any]:
+        """Tell the files that are trained on from others, in plain values."""
 
     def regroup(self, groups: Callable[[int], np.ndarray | None]) -> None:
         """Ask ``groups``, as each epoch begins, which of its rows are sampled together: ``[P]`` integers, or None."""

@@ -166,16 +166,29 @@ class RetrievalDataModule(MugeDataModule):
         """
         self._regroup = groups
 
-    def training_loaders(self) -> list[DataLoader]:
-        """Load all queries, then all images that are trained on, each once, not augmented: this process's share."""
+    def training_loaders(self, prepare: Callable[[np.ndarray], np.ndarray] | None = None) -> list[DataLoader]:
+        """Load all queries, then all images that are trained on, each once, not augmented: this process's share.
+
+        Args:
+            prepare: Makes a square of an image ``[H, W, 3] uint8``; None: as for an evaluation.
+        """
         training, pairs, _ = self._training
         queries, rows = (np.unique(column) for column in pairs.T)
         return self.in_file_order(
             [
                 QueryDataset([training.queries[index] for index in queries]),
-                GalleryDataset(training.images, rows, prepare=self.prepare_image),
+                GalleryDataset(training.images, rows, prepare=prepare or self.prepare_image),
             ]
         )
+
+    def training_files(self) -> list[Any]:
+        """Tell the files that are trained on from others: what their queries are, size and time of their images."""
+        splits = [self.open(split) for split in self.train_splits]
+        statuses = [split.images.path.stat() for split in splits]
+        return [
+            [split.targets().source, status.st_size, status.st_mtime_ns]
+            for split, status in zip(splits, statuses, strict=True)
+        ]
 
     def evaluation_datasets(self, split: str) -> list[Any]:
         """Make the data sets of the queries and of the gallery."""

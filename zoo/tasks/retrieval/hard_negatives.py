@@ -5,8 +5,6 @@ Source: NGAME's mining-aware mini-batches (Dahiya et al. 2022, arXiv:2207.04452)
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -15,18 +13,16 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.core.collected import CollectedRows
 from zoo.core.evaluation import data_module
 from zoo.errors import UserError
+from zoo.tasks.retrieval.embedding import embed_training
 
 SEARCHED = 8  # neighbours that are looked for at first, as a multiple of the group size
 FIRST = 32  # pairs whose neighbours are looked for together, at first
 BLOCK = 2**25  # similarities that are in memory at a time
 SAMPLED = 10_000  # pairs of rows that the reported means are taken over
-QUIET = 60.0  # seconds between two lines about how far a mining has come
 PATIENCE = timedelta(days=1)  # of the processes that do not mine; NCCL's would be half an hour
 
 
@@ -111,7 +107,8 @@ class HardNegatives(Callback):
         started = time.perf_counter()
         pairs = data_module(trainer, self).training_pairs()  # [P, 2] ids
         (query_ids, queries), (image_ids, images) = (np.unique(column, return_inverse=True) for column in pairs.T)
-        embeddings = self._embed(trainer, pl_module, query_ids, image_ids)
+        loaders = data_module(trainer, self).training_loaders()
+        embeddings = embed_training(trainer, pl_module, loaders, query_ids, image_ids, who="HardNegatives")
         groups: list[Any] = [None]
         several = trainer.world_size > 1
         patient: Any = torch.distributed.new_group(backend="gloo", timeout=PATIENCE) if several else None
@@ -130,39 +127,6 @@ class HardNegatives(Callback):
             torch.distributed.broadcast_object_list(groups, src=0, group=patient)
             torch.distributed.destroy_process_group(patient)
         return groups[0]
-
-    def _embed(
-        self, trainer: L.Trainer, pl_module: Any, query_ids: np.ndarray, image_ids: np.ndarray
-    ) -> tuple[Tensor, Tensor]:
-        """Embed, on all processes, queries ``[Q, D]`` and images ``[M, D]``, in the order of their ids."""
-        sides = [CollectedRows(ids.tolist(), ["embedding"]).to(pl_module.device) for ids in (query_ids, image_ids)]
-        loaders = data_module(trainer, self).training_loaders()
-        told = time.perf_counter()
-        with isolate_rng(), _evaluating(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
-            for what, side, loader in zip(("queries", "images"), sides, loaders, strict=True):
-                for number, batch in enumerate(loader, start=1):
-                    if "text" in batch:
-                        side.update(batch["query_id"], embedding=pl_module.encode_text(batch["text"]))
-                    else:
-                        images = batch["image"].to(pl_module.device, non_blocking=True)
-                        side.update(batch["image_id"], embedding=pl_module.encode_image(images))
-                    if trainer.is_global_zero and time.perf_counter() - told > QUIET:
-                        told = time.perf_counter()
-                        print(f"HardNegatives: embedding {what}, batch {number:,} of {len(loader):,}")
-        queries, gallery = (side.gathered()[1]["embedding"].float() for side in sides)
-        return queries, gallery
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Keep a module in evaluation mode; afterwards each part has its own again."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 # --- mathematics -----------------------------------------------------------------------------------------------

@@ -20,6 +20,12 @@ from zoo.errors import invalid
 from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
+from zoo.tasks.retrieval.distillation import (
+    DistillationOptions,
+    TeacherEmbeddings,
+    distillation_loss,
+    teacher_embeddings,
+)
 from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
 from zoo.tasks.retrieval.finetuning import FinetuningOptions, check, prepare_tower
 from zoo.tasks.retrieval.losses.functional import MAX_LOGIT_SCALE
@@ -28,6 +34,7 @@ from zoo.tasks.retrieval.submission import RetrievalSubmission
 
 ADAMW = OptimizerOptions(weight_decay=1e-3, betas=(0.9, 0.98), eps=1e-6)
 FINETUNING = FinetuningOptions()
+NO_TEACHER = DistillationOptions()
 
 
 class RetrievalTask(Task):
@@ -66,6 +73,7 @@ class RetrievalTask(Task):
             for towers whose batch norms train.
         compile_towers: Whether ``torch.compile`` makes kernels of the towers' networks; their first steps take minutes.
         finetuning: What of the towers is trained, and how far from their initial weights.
+        distillation: Whether it also learns to embed as a larger model does.
         evaluation: What is scored during training and at test, and which checkpoint is the best.
 
     Raises:
@@ -93,6 +101,7 @@ class RetrievalTask(Task):
         gradient_checkpointing: bool = False,
         compile_towers: bool = False,
         finetuning: FinetuningOptions = FINETUNING,
+        distillation: DistillationOptions = NO_TEACHER,
         evaluation: RetrievalEvaluationOptions = DEFAULTS,
     ) -> None:
         super().__init__()
@@ -102,6 +111,8 @@ class RetrievalTask(Task):
         self.take_options("optimizer", OptimizerOptions)
         self.take_options("evaluation", RetrievalEvaluationOptions)
         self.take_options("finetuning", FinetuningOptions)
+        self.distillation = self.take_options("distillation", DistillationOptions)
+        self._teacher: TeacherEmbeddings | None = None
         chunks = chunk_size is None or chunk_size >= 1
         check("chunk_size", chunk_size, chunks, "1 pair or more, or null for the whole batch")
         given = embedding_dim is None or embedding_dim >= 1
@@ -235,6 +246,11 @@ class RetrievalTask(Task):
         """Name the towers, which may start from published weights."""
         return {f"{side}_tower": (f"{side}_pretrained", tower) for side, tower in self._towers()}
 
+    def on_fit_start(self) -> None:
+        """Have the teacher embed what is trained on, where there is one."""
+        if self.distillation.teacher is not None:
+            self._teacher = teacher_embeddings(self.trainer, self.distillation.teacher, self.embedding_dim)
+
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of the pairs of all processes."""
         texts = self._in_chunks(self.encode_text, batch["text"])  # [B, D]; first: a GPU is at the last step meanwhile
@@ -243,7 +259,11 @@ class RetrievalTask(Task):
         self.log("train/loss", loss, prog_bar=True, sync_dist=self.loss.sharded)
         if hasattr(self.loss, "logit_scale"):
             self.log("train/logit_scale", self.loss.logit_scale.exp())
-        return loss
+        if self._teacher is None:
+            return loss
+        apart = distillation_loss(images, texts, *self._teacher.of(batch))
+        self.log("train/distillation", apart)
+        return loss + self.distillation.weight * apart
 
     @torch.no_grad()
     def collapsed_loss(self, batch: PairBatch) -> Tensor:
