@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from zoo.core.runs import deep_set, make_plan, run_of, take_deep_options, take_option
+from zoo.core.runs import deep_set, make_plan, run_of, spell_nulls, take_deep_options, take_option
 from zoo.errors import UserError
 
 
@@ -180,3 +180,18 @@ def test_one_value_deep_in_a_dictionary_is_set_and_the_rest_stays():
     assert options["x"]["y"] == 1
     assert deep_set(None, ["x", "y"], 9) == {"x": {"y": 9}}
     assert deep_set({"x": None}, ["x", "y"], 9) == {"x": {"y": 9}}
+
+
+def test_null_of_an_option_inside_others_is_spelled_as_their_dictionary():
+    words = [
+        "fit",
+        "--model.evaluation.monitor",
+        "null",
+        "--model.init_from",
+        "null",
+        "--model.optimizer.eps=null",
+        "x",
+    ]
+    monitor, eps = ["--model.evaluation", '{"monitor": null}'], ["--model.optimizer", '{"eps": null}']
+    assert spell_nulls(words) == ["fit", *monitor, "--model.init_from", "null", *eps, "x"]
+    assert spell_nulls(["--model.evaluation.monitor"]) == ["--model.evaluation.monitor"]

@@ -49,7 +49,16 @@ from zoo.core.configs import read_config
 from zoo.core.divergence import DivergedError, diverged
 from zoo.core.hardware import best_precision, describe_hardware
 from zoo.core.moved import change_texts, rebased, refuse_other_paths
-from zoo.core.runs import CHECKPOINTS, Plan, deep_set, import_modules, make_plan, take_deep_options, take_option
+from zoo.core.runs import (
+    CHECKPOINTS,
+    Plan,
+    deep_set,
+    import_modules,
+    make_plan,
+    spell_nulls,
+    take_deep_options,
+    take_option,
+)
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid, last_line, nearest
 from zoo.io import expanded, write_text
@@ -205,6 +214,7 @@ class ZooCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the plan's words; the process's own stay as they are, for DDP starts its processes by them."""
         words, deep = take_deep_options(list(args or ()))
+        words = spell_nulls(words)
         try:
             try:
                 self.config = parser.parse_args(words)

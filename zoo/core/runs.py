@@ -22,6 +22,8 @@ CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 DEEP_OPTION = re.compile(r"--model\.(?:init_args\.)?(\w+_options)((?:\.\w+)+)")
 
+NESTED_OPTION = re.compile(r"(--model\.(?:init_args\.)?\w+)\.(\w+)")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -170,6 +172,25 @@ def take_deep_options(words: list[str]) -> tuple[list[str], list[tuple[str, list
             raise UserError(f"{name} needs a value")
         deep.append((found[1], found[2].split(".")[1:], following))
     return others, deep
+
+
+def spell_nulls(words: list[str]) -> list[str]:
+    """Spell ``--model.distillation.teacher null`` as ``--model.distillation '{"teacher": null}'``.
+
+    jsonargparse would read the text ``None``; what the dictionary does not name stays as it was.
+    """
+    spelled, at = [], 0
+    while at < len(words):
+        name, equals, value = words[at].partition("=")
+        value = value if equals else words[at + 1] if at + 1 < len(words) else ""
+        found = NESTED_OPTION.fullmatch(name)
+        if found is None or value != "null":
+            spelled.append(words[at])
+        else:
+            spelled += [found[1], json.dumps({found[2]: None})]
+            at += 0 if equals else 1
+        at += 1
+    return spelled
 
 
 def deep_set(options: dict[str, Any] | None, path: list[str], value: Any) -> dict[str, Any]:

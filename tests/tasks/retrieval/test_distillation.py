@@ -124,6 +124,12 @@ def test_a_resumed_training_repeats_an_uninterrupted_one(begun, monkeypatch):
     assert column(resumed, "train/distillation") == column(whole, "train/distillation")
 
 
+def test_null_leaves_the_teacher_out(begun):
+    assert not any(
+        "train/distillation" in row for row in begun("--trainer.max_epochs 1 --model.distillation.teacher null")
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
