@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_of_experiment, newest_run, run_of
-from zoo.core.weights import NoHubError, check_fit, load_strictly, read_torch
+from zoo.core.weights import MODELSCOPE, NoHubError, check_fit, load_strictly, read_torch
 from zoo.errors import UserError
 from zoo.io import expanded
 from zoo.spec import find_specs, load_object
@@ -330,7 +330,8 @@ def _plain(task: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_hub_name(path: str) -> bool:
-    return bool(HUB_NAME.fullmatch(path)) and Path(path).suffix not in FILE_ENDINGS and not Path(path).exists()
+    name = path.removeprefix(MODELSCOPE)
+    return bool(HUB_NAME.fullmatch(name)) and Path(path).suffix not in FILE_ENDINGS and not Path(path).exists()
 
 
 def task_class(checkpoint: dict[str, Any], source: str) -> Any:

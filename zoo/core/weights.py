@@ -8,6 +8,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.bin",
 )
+
+MODELSCOPE = "modelscope:"  # before a model's name there: modelscope:AI-ModelScope/siglip-base-patch16-224
+MODELSCOPE_ENDPOINT = "https://www.modelscope.cn"
 
 
 class UnavailableError(Exception):
@@ -146,10 +150,11 @@ def is_cached(published: str) -> bool:
     return Path(published).is_dir() or cached_file(published, WEIGHT_FILES) is not None
 
 
-def unreachable(timeout: float = 3.0) -> str | None:
+def unreachable(endpoint: str | None = None, timeout: float = 3.0) -> str | None:
     """Ask the hub for a sign of life; its own clients retry for half a minute before they say no.
 
     Args:
+        endpoint: Its address; None: that of the Hugging Face hub, or of its mirror in ``$HF_ENDPOINT``.
         timeout: Seconds to wait for one.
 
     Returns:
@@ -158,10 +163,40 @@ def unreachable(timeout: float = 3.0) -> str | None:
     if huggingface_hub.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
     try:
-        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=timeout)
+        huggingface_hub.get_session().head(endpoint or constants.ENDPOINT, timeout=timeout)
     except Exception as error:
-        return f"the hub cannot be reached: {first_line(error)}"
+        return f"the hub cannot be reached: {first_line(error)} ({endpoint or constants.ENDPOINT})"
     return None
+
+
+def local_name(name: str, patterns: Sequence[str]) -> str:
+    """Give the folder of ModelScope's cache that ``modelscope:OWNER/NAME`` means; any other name as it is.
+
+    Args:
+        name: A name of either hub, or a path.
+        patterns: Of the files that are wanted, such as ``*.json``: what is not cached is downloaded now.
+
+    Raises:
+        UnavailableError: There is no such model in the cache, and ModelScope cannot give it; or its client is missing.
+    """
+    if not name.startswith(MODELSCOPE):
+        return name
+    try:
+        from modelscope.hub.snapshot_download import snapshot_download
+    except ImportError as error:
+        raise UnavailableError(f"modelscope is not installed: pip install 'muge-zoo[modelscope]' ({error})") from None
+    model = name.removeprefix(MODELSCOPE)
+    with suppress(Exception):  # its client raises many kinds where something is not cached
+        folder = snapshot_download(model, allow_patterns=[*patterns], local_files_only=True)
+        if any(any(Path(folder).glob(pattern)) for pattern in patterns):
+            return str(folder)
+    reason = unreachable(MODELSCOPE_ENDPOINT)
+    if reason is not None:
+        raise UnavailableError(reason)
+    try:
+        return str(snapshot_download(model, allow_patterns=[*patterns]))
+    except Exception as error:
+        raise UnavailableError(first_line(error)) from error
 
 
 def cached_file(repository: str, names: Sequence[str]) -> Path | None:
@@ -181,6 +216,12 @@ def hub_file(repository: str, names: Sequence[str]) -> Path:
     """
     if "://" in repository:
         raise UnavailableError("they are not on the hub; download that file and give its path")
+    if repository.startswith(MODELSCOPE):
+        folder = Path(local_name(repository, names))
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        if found is None:
+            raise UnavailableError(f"{repository} has {none_of(names)}")
+        return found
     cached = cached_file(repository, names)
     if cached is not None:
         return cached

@@ -12,8 +12,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
-from zoo.core.weights import UnavailableError, first_line, load_strictly, read_weights, unreachable
+from zoo.core.weights import UnavailableError, first_line, load_strictly, local_name, read_weights, unreachable
 from zoo.errors import UserError
+
+SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration, tokenizer, chat template
 
 
 def read_configuration(family: str, name: str) -> tuple[Any, Any]:
@@ -52,15 +54,20 @@ def read_small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any
     Raises:
         UserError: They cannot be had.
     """
+    place = name
 
     def read(local_files_only: bool) -> list[Any]:
         with _quiet_transformers():
-            return [kind.from_pretrained(name, local_files_only=local_files_only) for kind in kinds]
+            return [kind.from_pretrained(place, local_files_only=local_files_only) for kind in kinds]
 
+    reason: str | None
     try:
+        place = local_name(name, SMALL_FILES)
         return read(True)
+    except UnavailableError as error:
+        reason = str(error)
     except (OSError, ValueError, StrictDataclassError) as error:
-        reason = first_line(error) if Path(name).is_dir() else unreachable()
+        reason = first_line(error) if Path(place).is_dir() else unreachable()
     if reason is None:
         try:
             return read(False)
@@ -120,6 +127,7 @@ def load_language_model(model: nn.Module, source: str, *, kept: str | None = Non
 
 def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """Read a second model with the weights of a folder or hub name, and what transformers says of their fit."""
+    name = local_name(name, [*SMALL_FILES, "*.safetensors"])
     try:
         return _from_pretrained(model_class, name, network, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:

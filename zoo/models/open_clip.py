@@ -17,10 +17,10 @@ from transformers import AutoConfig
 from zoo.core.device import send
 from zoo.core.inputs import as_texts
 from zoo.core.texts import TextCounts
-from zoo.core.weights import UnavailableError, first_line, load_strictly, none_of, unreachable
+from zoo.core.weights import UnavailableError, first_line, load_strictly, local_name, none_of, unreachable
 from zoo.errors import UserError
 from zoo.models.half import Half, ImageHalf
-from zoo.models.hub import read_small_files
+from zoo.models.hub import SMALL_FILES, read_small_files
 from zoo.models.image import normalised
 from zoo.models.lora import beside_adapters
 from zoo.models.tokenizer import measure_hub
@@ -28,7 +28,6 @@ from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
 CONFIGURATION = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-SMALL_FILES = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 
 
 class Squares:
@@ -184,7 +183,7 @@ def build(name: str) -> tuple[Any, int]:
         import open_clip
     except ImportError as error:
         raise UserError(
-            f"'open_clip:{name}': open_clip is not installed ({error}). pip install open-clip-torch"
+            f"'open_clip:{name}': open_clip is not installed ({error}). pip install 'muge-zoo[open_clip]'"
         ) from None
     try:
         folder = local_copy(name)
@@ -250,9 +249,9 @@ def local_copy(name: str, needed: Sequence[str] = ()) -> Path:
         UnavailableError: It cannot be had, or has none of the files.
     """
     wanted = needed or (CONFIGURATION,)
-    folder = Path(name)
+    patterns = [*needed] or [*SMALL_FILES]
+    folder = Path(local_name(name, patterns))
     if not folder.is_dir():
-        patterns = [*needed] or [*SMALL_FILES]
         folder = _snapshot(name, patterns, local_files_only=True) or folder
         if not _has_one(folder, wanted):
             reason = unreachable()

@@ -15,8 +15,10 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 import zoo
 from zoo.core.export import export
+from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
 from zoo.models.tokenizer import BertChineseTokenizer
+from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
 SIZE, WIDTH, LENGTH = 32, 32, 24
 LAYERS = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -223,3 +225,21 @@ def test_other_models_and_widths_are_refused_by_name(saved, tmp_path):
 def test_workers_are_sent_how_images_are_cut_and_no_weights(saved):
     tower = zoo.load(saved("clip")).image_tower
     assert len(pickle.dumps(tower.prepare_image)) < 5000
+
+
+def test_a_name_of_modelscope_is_found_in_its_cache(saved, modelscope):
+    name = modelscope("clip", saved("clip"))
+    found, wanted = zoo.load(name), zoo.load(saved("clip"))
+    assert torch.equal(found.encode_text(TEXTS), wanted.encode_text(TEXTS))
+    tower = IMAGE_TOWERS.build(f"dual:{name}")
+    assert load_pretrained(tower, True).text == name
+    assert torch.equal(tower(found.image_tower.preprocess(photos())), found.image_tower(tower.preprocess(photos())))
+
+
+def test_a_name_that_modelscope_cannot_give_is_said(modelscope, monkeypatch):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        zoo.load("modelscope:owner/nothing")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("zoo.core.weights.MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"cannot be reached: .*http://127.0.0.1:9"):
+        TEXT_TOWERS.build("dual:modelscope:owner/nothing")

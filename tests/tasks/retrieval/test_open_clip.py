@@ -212,3 +212,7 @@ def test_features_of_the_other_kind_are_refused(saved):
     with pytest.raises(UserError, match="no sequence"):
         task.image_tower.sequence(None)
     assert normalize(task.text_tower(["红裙"]), dim=-1).shape == (1, 24)
+
+
+def test_a_name_of_modelscope_is_found_in_its_cache(saved, modelscope):
+    close(zoo.load(modelscope("open_clip", saved("native"))), own_features(saved("native")))

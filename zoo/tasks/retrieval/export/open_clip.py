@@ -14,9 +14,9 @@ from zoo.core.checkpoint import EXPORTED
 from zoo.core.export import Agreement, require_library, write_weights
 from zoo.errors import UserError
 from zoo.io import read_json, write_text
+from zoo.models.hub import SMALL_FILES
 from zoo.models.open_clip import (
     CONFIGURATION,
-    SMALL_FILES,
     OpenClipImageTower,
     OpenClipTextTower,
     local_copy,
