@@ -181,7 +181,7 @@ class CaptioningTask(Task):
     def read_weights(self) -> None:
         """Read the weights to start from; what is written from now on are the words of the training references."""
         super().read_weights()
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = getattr(self._trainer, "datamodule", None)  # none before `test --ckpt_path null` begins
         texts = data.training_texts() if hasattr(data, "training_texts") else []
         if texts and hasattr(self.captioner, "keep_words"):
             self.captioner.keep_words(texts)

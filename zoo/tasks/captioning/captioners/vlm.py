@@ -18,7 +18,7 @@ from zoo.core.weights import load_strictly
 from zoo.data.images import resize
 from zoo.errors import UserError, invalid
 from zoo.models.hub import read_model, read_processor
-from zoo.models.lora import add_lora, beside_adapters
+from zoo.models.lora import add_lora, beside_adapters, merged
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import HubVocabulary
@@ -51,6 +51,7 @@ class VisionLanguageModel(nn.Module):
         instruction: What is asked of each image.
         prompt: What the processor makes of an image and the instruction, but for the pixels: ``input_ids [1, L]`` …
         published: Hub name or folder of its weights.
+        lora: Rank, alpha and dropout of its adapters; None: it has none.
 
     Raises:
         UserError: The model's processor changes images of this size, or has no chat template.
@@ -63,6 +64,7 @@ class VisionLanguageModel(nn.Module):
         self.image_size = image_size
         self.instruction = instruction
         self.published = published
+        self.lora: dict[str, Any] | None = None
         self.prompt = self._read_prompt()
 
     @property
@@ -70,10 +72,15 @@ class VisionLanguageModel(nn.Module):
         """The last token of the prompt, which opens every caption."""
         return int(self.prompt["input_ids"][0, -1])
 
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The blocks of the language side, in order."""
-        return self.model.model.language_model.layers
+    def add_lora(self, *, rank: int, alpha: float, dropout: float) -> None:
+        """Freeze the model, and put adapters beside the linear layers of the language side's blocks."""
+        self.lora = {"rank": rank, "alpha": alpha, "dropout": dropout}
+        add_lora(self.model, self.model.model.language_model.layers, **self.lora)
+
+    def plain_weights(self) -> dict[str, Tensor]:
+        """Give the model's weights under transformers' names, adapters added."""
+        state = self.model.state_dict()
+        return state if self.lora is None else merged(state, rank=self.lora["rank"], alpha=self.lora["alpha"])
 
     def load_published(self, source: str) -> None:
         """Load the weights of the whole model: all of them, or none.
@@ -223,7 +230,7 @@ def vlm(
     options: dict[str, Any] = {"image_size": image_size, "instruction": instruction, "published": name}
     language = VisionLanguageModel(model, processor, **options)
     if lora_rank:
-        add_lora(model, language.blocks, rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
+        language.add_lora(rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
     return ImageCaptioner(
         None,
         nn.Identity(),
