@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import yaml
 from PIL import Image
@@ -117,11 +119,14 @@ def test_twenty_steps_of_adapters_lower_the_loss(trained, saved_vlm):
     assert all(torch.equal(plain[name], value) for name, value in state.items())  # nothing else has changed
 
 
-def test_a_training_of_adapters_is_resumed(trained, zoo_process):
-    place = trained.parents[2]
-    words = ("--ckpt_path", trained / "checkpoints" / "last.ckpt", "--trainer.max_steps", 22)
-    code, _, err = zoo_process(place, "fit", "--config", "experiments/vlm.yaml", *words, "--trainer.max_epochs", -1)
+def test_a_training_of_adapters_is_resumed(trained, tmp_path, zoo_process):
+    run = shutil.copytree(trained, tmp_path / "runs" / "vlm" / "copy")
+    shutil.copytree(trained.parents[2] / "experiments", tmp_path / "experiments")
+    words = ("--config", "experiments/vlm.yaml", "--ckpt_path", "last", "--trainer.max_steps", 22)
+    code, _, err = zoo_process(tmp_path, "fit", *words, "--trainer.max_epochs", -1, "--trainer.log_every_n_steps", 1)
     assert code == 0, err
+    assert losses_of(run)[:20] == losses_of(trained)
+    assert len(losses_of(run)) == 22
 
 
 def test_trained_adapters_are_rewarded_further(trained, saved_vlm, zoo_process):
@@ -183,6 +188,44 @@ def test_a_model_leaves_as_it_came(saved_vlm, family, tmp_path):
     assert all(torch.equal(left[name], value) for name, value in came.items())
 
 
-def test_what_a_format_cannot_hold_is_refused(saved_vlm, trained, tmp_path):
+def test_scores_are_not_compared(trained, tmp_path):
     with pytest.raises(UserError, match="--data: of captioners logits and captions are compared"):
         export(trained, tmp_path / "out", kind="transformers", data="auto")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("captioner", "kind", "words"),
+    [
+        ("encoder_decoder_tiny", "transformers", "Only vision-language models"),
+        ("encoder_decoder_tiny", "peft", "Only vision-language models"),
+        ("vlm", "peft", "trained without adapters"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused(saved_vlm, tmp_path, captioner, kind, words):
+    options = {"image_tower": "timm:test_vit", "image_tower_options": {"image_size": 32}, "width": 32, "num_heads": 2}
+    given = {"captioner": f"vlm:{saved_vlm(FAMILY)}", "captioner_options": OPTIONS}
+    given = given if captioner == "vlm" else {"captioner": captioner, "captioner_options": options}
+    checkpoint = tiny.write_task(tmp_path / "model.ckpt", zoo.CaptioningTask, given)
+    with pytest.raises(UserError, match=words) as caught:
+        export(checkpoint, tmp_path / "out", kind=kind)
+    assert (caught.value.argument, caught.value.value) == ("--format", kind)
+    assert ("transformers" in caught.value.valid) == (captioner == "vlm")
+
+
+def test_adapters_beside_other_weights_than_the_published_are_not_handed_on(saved_vlm, tmp_path):
+    """Random weights stand in for a model that was trained whole before it got adapters."""
+    given = {"captioner": f"vlm:{saved_vlm(FAMILY)}", "captioner_options": {**OPTIONS, **LORA}}
+    checkpoint = tiny.write_task(tmp_path / "model.ckpt", zoo.CaptioningTask, given)
+    with pytest.raises(UserError, match="they were trained beside other weights. Take --format transformers"):
+        export(checkpoint, tmp_path / "out", kind="peft")
+    assert not (tmp_path / "out").exists()
+
+
+def test_adapters_alone_are_not_read_back(exported):
+    kind, folder, _ = exported
+    if kind == "peft":
+        with pytest.raises(UserError, match="adapters alone"):
+            zoo.load(folder)
+    else:
+        assert zoo.load(folder).captioner.language.published == str(folder)

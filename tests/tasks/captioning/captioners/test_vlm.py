@@ -159,6 +159,22 @@ def test_samples_follow_the_models_distribution_and_can_be_learnt_from(saved_vlm
     assert len(captioner.spell(ids[:, 1:])) == 400
 
 
+@torch.no_grad()
+def test_it_computes_in_bf16_under_autocast(saved_vlm, family):
+    captioner = build(saved_vlm(family), family)
+    pixels = images(family, 2)
+    ids, mask = captioner.tokenize(TEXTS)
+    places = mask[:, 1:].flatten().nonzero()[:, 0]
+    exact = captioner.losses(captioner.encode(pixels)[PLACES], ids, places)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = captioner.encode(pixels)
+        rounded = captioner.losses(encoded[PLACES], ids, places)
+        assert len(captioner.write(encoded)) == 2
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded.mean(), exact.mean(), rtol=0.05, atol=0)
+
+
 def test_adapters_begin_as_the_model_and_are_trained_alone(saved_vlm, family):
     plain = build(saved_vlm(family), family)
     captioner = build(saved_vlm(family), family, lora_rank=2, lora_alpha=4)

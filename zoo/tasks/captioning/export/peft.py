@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from zoo.core.export import Agreement, require_library, write_weights
@@ -45,6 +46,14 @@ class PeftFolder:
         ).save_pretrained(str(folder))
         language.processor.save_pretrained(folder)
         decoding_of(task).save_pretrained(folder)
+
+    def read(self, folder: Path) -> dict[str, Tensor]:
+        """Refuse: there are adapters alone.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{folder}: it holds adapters alone, for peft. Load the checkpoint that they came from")
 
     def compare(self, task: Any, folder: Path, data: str | None = None) -> list[Agreement]:
         """Put the adapters beside the published model by ``PeftModel``, and compare logits and captions.
