@@ -18,7 +18,7 @@ from zoo.tasks.captioning.loss import token_losses
 
 
 class Language(Protocol):
-    """A causal language model that sees an image, an ``nn.Module``."""
+    """A causal language model that is given what was seen of an image, an ``nn.Module``."""
 
     published: str | None  # hub name or folder of the weights that it can start from
 

@@ -226,6 +226,8 @@ def vlm(
         raise UserError(f"'vlm:{name}' is a {config.model_type}; known are {known}")
     if not getattr(processor, "chat_template", None):
         raise UserError(f"'vlm:{name}': its processor has no chat template, in which it could be asked for a caption")
+    if processor.tokenizer.eos_token_id is None:
+        raise UserError(f"'vlm:{name}': its tokenizer has no end token, with which captions end")
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     options: dict[str, Any] = {"image_size": image_size, "instruction": instruction, "published": name}
     language = VisionLanguageModel(model, processor, **options)
