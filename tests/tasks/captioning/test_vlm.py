@@ -14,6 +14,7 @@ from tiny_vlm import CLASSES
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 import zoo
+from zoo.core.checkpoint import load_initial_weights
 from zoo.core.export import export
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
@@ -127,6 +128,22 @@ def test_a_training_of_adapters_is_resumed(trained, tmp_path, zoo_process):
     assert code == 0, err
     assert losses_of(run)[:20] == losses_of(trained)
     assert len(losses_of(run)) == 22
+
+
+def test_adapters_go_on_from_those_of_a_run_and_begin_beside_whole_weights(trained, saved_vlm, tmp_path):
+    def begun(source, options):
+        task = zoo.CaptioningTask(f"vlm:{saved_vlm(FAMILY)}", captioner_options=options)
+        load_initial_weights(task, source)
+        return task.eval()
+
+    images = drawn_products(SIZE, 3)
+    further = begun(trained, {**OPTIONS, **LORA})
+    assert all(torch.equal(further.state_dict()[name], value) for name, value in zoo.load(trained).state_dict().items())
+    export(trained, tmp_path / "whole", kind="transformers")
+    anew = begun(tmp_path / "whole", {**OPTIONS, **LORA})
+    assert anew.captioner.caption(images) == further.captioner.caption(images)
+    with pytest.raises(UserError, match="These weights have adapters, and this captioner has none"):
+        begun(trained, OPTIONS)
 
 
 def test_trained_adapters_are_rewarded_further(trained, saved_vlm, zoo_process):

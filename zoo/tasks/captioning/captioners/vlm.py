@@ -54,7 +54,7 @@ class VisionLanguageModel(nn.Module):
         lora: Rank, alpha and dropout of its adapters; None: it has none.
 
     Raises:
-        UserError: The model's processor changes images of this size, or has no chat template.
+        UserError: The model's processor would resize or cut images of this size.
     """
 
     def __init__(self, model: Any, processor: Any, *, image_size: int, instruction: str, published: str) -> None:
@@ -93,8 +93,19 @@ class VisionLanguageModel(nn.Module):
         load_strictly(self.model, beside_adapters(self.model, state), source)
 
     def adapt_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Fit the weights of such a model without adapters to this one; adapters that it has are kept."""
-        return dict(state) if any(".lora_" in name for name in state) else beside_adapters(self, state)
+        """Fit the weights of such a model to this one: those with adapters as they are, others beside its own.
+
+        Raises:
+            UserError: They have adapters, and this model has none.
+        """
+        if not any(".lora_" in name for name in state):
+            return beside_adapters(self, state)
+        if self.lora is None:
+            raise UserError(
+                "These weights have adapters, and this captioner has none. Give its captioner_options.lora_rank, or add"
+                " the adapters to the weights first: export --format transformers"
+            )
+        return dict(state)
 
     def preprocess(self, images: list[Image.Image]) -> Tensor:
         """Turn B images into squares ``[B, 3, image_size, image_size] uint8``.
@@ -130,7 +141,7 @@ class VisionLanguageModel(nn.Module):
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the prompt, ended or cut and padded."""
-        prompt = {name: send(self._repeated(name, len(encoded)), encoded.device) for name in self.prompt}
+        prompt = {name: send(row.repeat(len(encoded), 1), encoded.device) for name, row in self.prompt.items()}
         ids = self.model.generate(
             **prompt,
             mm_encoder_outputs=self._seen(encoded),
@@ -157,9 +168,6 @@ class VisionLanguageModel(nn.Module):
             raise invalid("image_size", self.image_size, valid)
         names = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
         return {name: inputs[name] for name in names if name in inputs}
-
-    def _repeated(self, name: str, count: int) -> Tensor:
-        return self.prompt[name].repeat(count, 1)
 
     def _positions(self, count: int, length: int, device: torch.device) -> dict[str, Tensor]:
         """Give the places of a prompt and ``length`` tokens in time, height and width, where the model asks for them.
