@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_vlm import write_vlm
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SINGLE = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if not path.name.startswith("_"))
@@ -36,6 +37,7 @@ SMALL = {
         "discriminator_layers": 1,
     },
     "dalle": {"generator": "dalle_tiny"},
+    "vlm": {"captioner": "vlm:vlm"},
 }
 TOKENIZER = {"width": 32, "num_codes": 32}
 SMALL_OPTIONS = {
@@ -63,6 +65,7 @@ SMALL_OPTIONS = {
         },
     },
     "ImageTokenizerTask": {"image_tokenizer_options": TOKENIZER},
+    "vlm": {"captioner_options": {"image_size": 64, "lora_rank": 2, "decoding": {"beams": 2, "max_tokens": 6}}},
     "dalle": {
         "generator_options": {
             "image_size": 16,
@@ -116,6 +119,9 @@ def smaller(experiment, root, matcher, folder):
     if config["model"]["init_args"].get("generator", "").startswith("dalle_"):
         kind = "dalle"
         small_file("ImageTokenizerTask", folder / "tokenizer.ckpt")
+    if config["model"]["init_args"].get("captioner", "").startswith("vlm:"):
+        kind = "vlm"
+        write_vlm(folder / "vlm", "qwen3_vl")
     config["model"]["init_args"] |= SMALL[kind] | SMALL_OPTIONS[kind]
     data = config.setdefault("data", {"init_args": {}})
     if isinstance(data, str):

@@ -1,10 +1,14 @@
 """What a GPU would refuse, make wrong or wait for, on a machine without one: every task on a pretended ``cuda:0``."""
 
+from functools import partial
+
 import pytest
 import torch
 from gpu.pretend_cuda import PretendTensor, pretend_cuda
 from gpu.tasks import TASKS, TEXTS, batch, fit, retrieval
+from tiny_vlm import write_vlm
 
+from zoo import CaptioningTask
 from zoo.callbacks import EMA, RunProgressBar
 
 
@@ -16,6 +20,20 @@ def test_a_gpu_trains_and_evaluates(name, tmp_path):
         moved = {key: value.to("cuda") if torch.is_tensor(value) else value for key, value in batch().items()}
         with torch.no_grad():
             task.validation_step(moved, 0)
+
+
+def test_a_gpu_trains_and_asks_a_vision_language_model(tmp_path, monkeypatch):
+    """InternVL; the code of Qwen makes tensors of lists of single ones, which pretended ones cannot be."""
+    write_vlm(tmp_path / "model", "internvl")
+    options = {"image_size": 56, "lora_rank": 2, "decoding": {"beams": 2, "max_tokens": 3}}
+    asked = batch() | {"image": torch.nn.functional.interpolate(batch()["image"], size=56)}
+    monkeypatch.setattr("gpu.tasks.batch", lambda: asked)
+    with pretend_cuda():
+        make = partial(CaptioningTask, f"vlm:{tmp_path / 'model'}", captioner_options=options)
+        task = fit(make, tmp_path, "gpu").to("cuda").eval()
+        moved = {key: value.to("cuda") if torch.is_tensor(value) else value for key, value in asked.items()}
+        with torch.no_grad():
+            assert len(task.validation_step(moved, 0)["captions"]) == 4
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -88,6 +88,14 @@ class ReadsBack(Protocol):
         """
 
 
+@runtime_checkable
+class NamesItself(Protocol):
+    """An exporter whose folders are read back as a task of other hyper-parameters than the one that was written."""
+
+    def options(self, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Give the hyper-parameters of what the folder holds, from those of the task that was written."""
+
+
 class Safetensors:
     """All weights of any task, ``model.safetensors``, under their own names: ``zoo.load`` reads them."""
 
@@ -123,13 +131,18 @@ def folders_of(task: Any) -> list[str]:
     return sorted({name for name in names if name and Path(name).is_dir()})
 
 
-def find_exporter(kind: str) -> Exporter:
-    """Make the exporter of a format, of whichever task.
+def find_exporter(kind: str, task: str | None = None) -> Exporter:
+    """Make the exporter of a format.
+
+    Args:
+        kind: The format.
+        task: The task's name, as checkpoints have it (``zoo.tasks.CaptioningTask``); None: whichever has the format.
 
     Raises:
-        UserError: No task has such a format.
+        UserError: There is no such format.
     """
-    known = {name: place for spec in find_specs() for name, place in spec.exports.items()} | COMMON_EXPORTS
+    specs = [spec for spec in find_specs() if task in (None, f"zoo.tasks.{spec.task.rpartition(':')[2]}")]
+    known = {name: place for spec in specs for name, place in spec.exports.items()} | COMMON_EXPORTS
     if kind not in known:
         raise UserError(
             f"--format {kind!r}: there is no such format.{nearest(kind.lower(), known)} There are {', '.join(known)}",
@@ -160,13 +173,14 @@ def export(
             the folder, or what was read back computes something else.
     """
     place = _free_place(folder)
-    exporter = find_exporter(kind)
+    find_exporter(kind)
     if data is not None and data != "auto" and not Path(expanded(data, "--data")).is_dir():
         raise UserError(f"--data {data}: there is no such folder", argument="--data", value=data)
     if data is not None and kind in COMMON_EXPORTS:
         raise UserError(f"--data: with --format {kind} weights are compared, and no scores. Leave it out")
     task = load(source)
     _check_able(task, kind)
+    exporter = find_exporter(kind, task_keys(task)["task"])
     with _writing(place), atomic_folder(place) as unfinished, torch.no_grad():
         exporter.write(task, unfinished)
         if isinstance(exporter, ReadsBack):
@@ -198,8 +212,10 @@ def read_exported(folder: Path) -> dict[str, Any]:
         if lacking:
             raise UserError(f"{file}: {lacking[0]!r} is missing. Export it again")
         scalars = {name: torch.tensor(value) for name, value in content["scalars"].items()}
-        reader: Any = find_exporter(content["format"])
-        return {**content, "state_dict": scalars | reader.read(folder)}
+        reader: Any = find_exporter(content["format"], content["task"])
+        given = content["hyper_parameters"]
+        options = reader.options(given, folder) if isinstance(reader, NamesItself) else given
+        return {**content, "hyper_parameters": options, "state_dict": scalars | reader.read(folder)}
     except UserError as error:
         raise UserError(f"{file}: {error}") if error.argument == "--format" else error from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

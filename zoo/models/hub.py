@@ -10,7 +10,7 @@ import transformers.utils.logging as transformers_logging
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from zoo.core.weights import UnavailableError, first_line, load_strictly, local_name, read_weights, unreachable
 from zoo.errors import UserError
@@ -40,6 +40,16 @@ def read_image_processor(family: str, name: str) -> Any:
     """
     (processor,) = read_small_files(family, name, "image processor", AutoImageProcessor)
     return processor
+
+
+def read_processor(family: str, name: str) -> tuple[Any, Any]:
+    """Read the configuration of a model of images and texts, and its processor, as ``read_configuration`` does.
+
+    Raises:
+        UserError: They cannot be had.
+    """
+    config, processor = read_small_files(family, name, "configuration and processor", AutoConfig, AutoProcessor)
+    return config, processor
 
 
 def read_small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any]:

@@ -32,6 +32,10 @@ SPEC = TaskSpec(
         "caption": Command("zoo.tasks.captioning.bench.caption:main", "scores of captions and pycocoevalcap's"),
         "gpu_caption": Command("zoo.tasks.captioning.bench.gpu_caption:main", "captions a second on a GPU"),
     },
+    exports={
+        "transformers": "zoo.tasks.captioning.export.transformers:TransformersFolder",
+        "peft": "zoo.tasks.captioning.export.peft:PeftFolder",
+    },
     hub_task="image-to-text",
     example='captions = task.captioner.caption(["dress.jpg"])',
 )

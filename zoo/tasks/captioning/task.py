@@ -145,8 +145,7 @@ class CaptioningTask(Task):
             why = f"it begins in epoch {self.reward.from_epoch}, and the training has {epochs}, from 0 on"
             idle |= dict.fromkeys(("model.reward.samples", "model.reward.learning_rate"), why)
         for part, rate in LEARNING_RATES.items():
-            parameters = getattr(self.captioner, part, nn.Module()).parameters()
-            if not any(parameter.requires_grad for parameter in parameters):
+            if not any(parameter.requires_grad for parameter in self._part(part).parameters()):
                 idle[f"model.{rate}"] = f"nothing of the captioner's {part} is trained"
         return idle
 
@@ -172,13 +171,17 @@ class CaptioningTask(Task):
         return {
             part: (option, getattr(self.captioner, part))
             for part, option in parts.items()
-            if hasattr(self.captioner, part)
+            if getattr(self.captioner, part, None) is not None
         }
+
+    def _part(self, name: str) -> nn.Module:
+        """Give a part of the captioner; where it has none such, one without weights."""
+        return getattr(self.captioner, name, None) or nn.Module()
 
     def read_weights(self) -> None:
         """Read the weights to start from; what is written from now on are the words of the training references."""
         super().read_weights()
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = getattr(self._trainer, "datamodule", None)  # none before `test --ckpt_path null` begins
         texts = data.training_texts() if hasattr(data, "training_texts") else []
         if texts and hasattr(self.captioner, "keep_words"):
             self.captioner.keep_words(texts)
@@ -259,7 +262,7 @@ class CaptioningTask(Task):
             parameter: self.hparams[rate]
             for part, rate in LEARNING_RATES.items()
             if self.hparams[rate] is not None
-            for parameter in getattr(self.captioner, part).parameters()
+            for parameter in self._part(part).parameters()
         }
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -18,7 +18,7 @@ from zoo.tasks.captioning.loss import token_losses
 
 
 class Language(Protocol):
-    """A causal language model that sees an image, an ``nn.Module``."""
+    """A causal language model that is given what was seen of an image, an ``nn.Module``."""
 
     published: str | None  # hub name or folder of the weights that it can start from
 
@@ -38,7 +38,8 @@ class ImageCaptioner(nn.Module):
     A caption is a function of the weights and its image alone: in fp32 it is the same in whatever batch.
 
     Args:
-        image_tower: Image tower; its sequence is what the language model sees of an image.
+        image_tower: Image tower; its sequence is what the language model sees of an image. None: the language model
+            sees images itself, and has a tower's ``image_size``, ``sequence`` and ``preprocess``.
         connector: Module that turns the sequence ``[B, N, W]`` into what the language model takes ``[B, M, V]``.
         language: The language model.
         vocabulary: Tokenizer of captions, to ids and back.
@@ -70,9 +71,14 @@ class ImageCaptioner(nn.Module):
         self.decoding = decoding
 
     @property
+    def vision(self) -> Any:
+        """What sees images: the image tower, or the language model itself."""
+        return self.language if self.image_tower is None else self.image_tower
+
+    @property
     def image_size(self) -> int:
-        """Side of the square images that the image tower reads, in pixels."""
-        return self.image_tower.image_size
+        """Side of the square images that are read, in pixels."""
+        return self.vision.image_size
 
     @property
     def end_token(self) -> int:
@@ -86,7 +92,7 @@ class ImageCaptioner(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode images ``[B, 3, S, S] uint8`` for the language side: ``[B, N, width]``."""
-        return self.connector(self.image_tower.sequence(images)[0])
+        return self.connector(self.vision.sequence(images)[0])
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Turn captions into ids and what of them is to be learnt, on the CPU; see ``Captioner``."""
@@ -128,7 +134,7 @@ class ImageCaptioner(nn.Module):
             images = as_images(images)
         if len(images) == 0:
             return []
-        pixels = images if isinstance(images, Tensor) else self.image_tower.preprocess(images)
+        pixels = images if isinstance(images, Tensor) else self.vision.preprocess(images)
         return self.write(self.encode(pixels.to(self.device)), options)
 
     @torch.no_grad()

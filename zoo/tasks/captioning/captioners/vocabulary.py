@@ -73,12 +73,14 @@ class HubVocabulary:
 
     Args:
         tokenizer: A transformers tokenizer with an end token.
+        start: The id that opens every caption; None: the tokenizer's start token, else its end token.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, start: int | None = None) -> None:
         self._tokenizer = tokenizer
         self.end: int = tokenizer.eos_token_id
-        self.start: int = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        own = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        self.start: int = own if start is None else start
         self.padding: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.unspeakable = sorted({*tokenizer.all_special_ids} - {self.end})
         self.size = len(tokenizer)

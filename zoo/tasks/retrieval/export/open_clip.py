@@ -129,6 +129,12 @@ class OpenClipFolder:
         names = {there: here for here, there in (_OWN_NAMES if own else _NAMES).items()}
         return _renamed(load_file(folder / WEIGHTS), names)
 
+    def options(self, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Give the hyper-parameters of the task that the folder holds: halves of a model are built from itself."""
+        if not str(given["image_tower"]).startswith(FAMILY):
+            return given
+        return given | {f"{side}_tower": f"{FAMILY}{folder}" for side in ("image", "text")}
+
     def usage(self, task: Any, name: str) -> str:
         """Python of open_clip."""
         imports, text, options, cleaning = "", "", "", ""
