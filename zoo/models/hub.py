@@ -42,7 +42,7 @@ def read_image_processor(family: str, name: str) -> Any:
 
 def _small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any]:
     def read(local_files_only: bool) -> list[Any]:
-        with _quiet_transformers():
+        with quiet_transformers():
             return [kind.from_pretrained(name, local_files_only=local_files_only) for kind in kinds]
 
     try:
@@ -121,7 +121,7 @@ def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any
 
 
 def _from_pretrained(model_class: Any, name: str | None, network: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    with _quiet_transformers():
+    with quiet_transformers():
         return model_class.from_pretrained(
             name,
             config=network.config,
@@ -134,7 +134,7 @@ def _from_pretrained(model_class: Any, name: str | None, network: Any, **options
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' own report and bar off the screen: what does not fit is raised, in one table."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
