@@ -99,7 +99,7 @@ def test_an_image_is_a_function_of_its_text_and_its_seed(saved, family):
     assert (other.int() - together.int()).abs().max() > 10
 
 
-class Call(Exception):
+class CalledError(Exception):
     """What a pipeline tells its network."""
 
 
@@ -107,10 +107,10 @@ def told(pipeline, denoiser, **options):
     """The keywords with which a pipeline calls its network, without guidance."""
 
     def record(*args, **kwargs):
-        raise Call(args, kwargs)
+        raise CalledError(args, kwargs)
 
     getattr(pipeline, denoiser).forward = record
-    with pytest.raises(Call) as caught:
+    with pytest.raises(CalledError) as caught:
         call(pipeline, guidance=1.0, output_type="latent", **options)
     del getattr(pipeline, denoiser).forward
     return caught.value.args

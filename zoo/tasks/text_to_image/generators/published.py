@@ -172,8 +172,8 @@ class PublishedPipeline(nn.Module):
         }
 
     def adapt_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Fit the weights of such a generator without adapters to this one."""
-        return beside_adapters(self, state)
+        """Fit the weights of such a generator without adapters to this one; those with adapters stay as they are."""
+        return dict(state) if any(".lora_" in name for name in state) else beside_adapters(self, state)
 
     def plain_denoiser(self, *, with_adapters: bool = True) -> Any:
         """Make a copy of the denoiser without adapters, which are added to the weights that they adapt, or left out."""
