@@ -168,6 +168,16 @@ def test_a_training_of_adapters_resumes_as_if_never_interrupted(experiment, zoo_
     assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
 
 
+@pytest.mark.slow
+@pytest.mark.ddp
+@pytest.mark.parametrize("rank", [0, 2])
+def test_two_processes_train(experiment, zoo_process, workplace, rank):
+    """All that is trained has gradients in every step; what is frozen has none."""
+    config = experiment("hunyuan", lora_rank=rank)
+    code, _, err = zoo_process(workplace, "fit", "--config", config, "--trainer.max_epochs", 1, processes=2)
+    assert code == 0, err
+
+
 def test_training_reads_latents_of_the_pipelines_own_autoencoder(saved, experiment, zoo_main, muge_root, workplace):
     shutil.copytree(muge_root, workplace / "data")
     for family in ("taiyi", "z_image"):

@@ -37,6 +37,8 @@ def read_parts(name: str, pipelines: Mapping[str, Classes]) -> tuple[str, dict[s
     Raises:
         UserError: The files cannot be had or read, or they name other classes.
     """
+    if not Path(name).is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
+        raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name", value=name)
     try:
         return _built(name, pipelines, local_files_only=True)
     except UserError:

@@ -274,6 +274,8 @@ def test_files_of_torch_are_read_where_there_are_no_safetensors(saved, tmp_path)
 
 
 def test_a_hub_name_is_read_from_the_cache(saved, put_in_cache):
+    with pytest.raises(UserError, match="'diffusers:nowhere': there is no such folder, and it is no hub name"):
+        GENERATORS.build("diffusers:nowhere")
     with pytest.raises(UserError, match=r"'diffusers:shop/taiyi': its configuration and tokenizers cannot be had"):
         GENERATORS.build("diffusers:shop/taiyi")
     put_in_cache("shop/taiyi", saved("taiyi"))

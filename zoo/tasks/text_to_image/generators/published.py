@@ -18,6 +18,7 @@ from zoo.models.autoencoder import KLAutoencoder
 from zoo.models.lora import add_lora, beside_adapters, merged
 from zoo.models.pipelines import quiet_diffusers, read_part, read_parts
 from zoo.tasks.text_to_image.contracts import TextImageBatch
+from zoo.tasks.text_to_image.generators.embedded_texts import TextCache
 from zoo.tasks.text_to_image.generators.families import FAMILIES, Embedded, Family, time_shift
 from zoo.tasks.text_to_image.generators.flow import draw_times, mix, path_velocity
 from zoo.tasks.text_to_image.generators.sampling import seeded_generators
@@ -46,30 +47,6 @@ class PipelineSampling:
             raise invalid("steps", self.steps, "give 1 or more")
         if not 1 <= self.guidance < math.inf:
             raise invalid("guidance", self.guidance, "give 1 (none) or more")
-
-
-class TextCache:
-    """What networks are told of texts, kept in the host's memory until that is full: text encoders are frozen.
-
-    Args:
-        mebibytes: Most memory that it takes.
-    """
-
-    def __init__(self, mebibytes: int) -> None:
-        self.bytes = mebibytes * 2**20
-        self.empty()
-
-    def empty(self) -> None:
-        """Forget everything."""
-        self.room = self.bytes
-        self.kept: dict[str, Embedded] = {}
-
-    def keep(self, text: str, embedded: Embedded) -> None:
-        """Keep what a text was embedded to, where there is room."""
-        size = sum(each.nbytes for each in embedded)
-        if size <= self.room and text not in self.kept:
-            self.room -= size
-            self.kept[text] = tuple(each.cpu() for each in embedded)
 
 
 class PublishedPipeline(nn.Module):
