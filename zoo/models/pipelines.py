@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,22 @@ def _part(folder: Path, part: str, index: Mapping[str, Any], allowed: Sequence[s
         raise UserError(f"{folder / INDEX}: {part} is a {name}; it can be {' or '.join(allowed)}", value=name)
     kind: Any = getattr(diffusers, name, None) or getattr(transformers, name)
     if part.startswith("tokenizer"):
-        return kind.from_pretrained(folder / part)
+        return _tokenizer(kind, folder / part)
     if hasattr(kind, "from_config"):  # of diffusers: a network or a scheduler
         return kind.from_config(kind.load_config(folder / part))
     return kind(kind.config_class.from_pretrained(folder / part))
+
+
+def _tokenizer(kind: Any, folder: Path) -> Any:
+    """Read a tokenizer; transformers would make a vocabulary up where there is none."""
+    found = [name for name in kind.vocab_files_names.values() if (folder / name).is_file()]
+    if not found:
+        raise UserError(f"{folder}: there is no vocabulary: none of {', '.join(kind.vocab_files_names.values())}")
+    if all(name.endswith(".model") for name in found) and find_spec("sentencepiece") is None:
+        raise UserError(
+            f"{folder / found[0]}: sentencepiece is not installed, which reads it: pip install sentencepiece"
+        )
+    return kind.from_pretrained(folder)
 
 
 def read_part(network: nn.Module, source: str, part: str) -> dict[str, Tensor]:

@@ -311,6 +311,17 @@ def test_other_pipelines_and_classes_are_refused(saved, tmp_path, changes, words
         GENERATORS.build(f"diffusers:{folder}")
 
 
+def test_a_tokenizer_is_never_made_up(saved, tmp_path, monkeypatch):
+    folder = shutil.copytree(saved("hunyuan"), tmp_path / "model")
+    (folder / "tokenizer_2" / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="there is no vocabulary: none of spiece.model, tokenizer.json"):
+        GENERATORS.build(f"diffusers:{folder}")
+    (folder / "tokenizer_2" / "spiece.model").write_bytes(b"")
+    monkeypatch.setattr("zoo.models.pipelines.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="sentencepiece is not installed, which reads it: pip install sentencepiece"):
+        GENERATORS.build(f"diffusers:{folder}")
+
+
 @pytest.mark.parametrize(
     ("options", "argument", "words"),
     [
