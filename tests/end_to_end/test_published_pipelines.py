@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny
 import tiny_pipelines
 import torch
 import yaml
@@ -196,11 +197,14 @@ def test_training_reads_latents_of_the_pipelines_own_autoencoder(saved, experime
     assert "encode the images again, or name the same ones" in err
 
 
-def test_what_is_no_pipeline_or_has_no_adapters_is_refused(saved, experiment, zoo_main, trained, workplace, tmp_path):
+def test_what_is_no_pipeline_or_has_no_adapters_is_refused(saved, experiment, zoo_main, tmp_path):
     with pytest.raises(
         UserError, match=r"The generator has no adapters \(lora_rank\)\. Formats .*: diffusers, safeten"
     ):
         export(saved("taiyi"), tmp_path / "out", kind="diffusers_lora")
+    flow = {"generator": "dit_tiny", "generator_options": {"image_size": 16}, "text_pretrained": False}
+    with pytest.raises(UserError, match=r"The generator is none of diffusers' pipelines .*can hold it: safetensors"):
+        export(tiny.write_task(tmp_path / "a.ckpt", zoo.TextToImageTask, flow), tmp_path / "out", kind="diffusers")
     code, _, err = zoo_main("fit", "--config", experiment("taiyi"), "--model.generator_pretrained", "nowhere")
     assert code == 1
     assert "model.generator_pretrained: 'nowhere' does not exist" in err

@@ -112,12 +112,15 @@ def read_part(network: nn.Module, source: str, part: str) -> dict[str, Tensor]:
         in that shape.
 
     Raises:
-        UnavailableError: They cannot be had.
+        UnavailableError: The hub cannot give them.
+        UserError: The folder lacks them, or they are damaged.
     """
     try:
         return _read_part(network, source, part, local_files_only=True)
     except BROKEN as error:
-        reason = first_line(error) if Path(source).is_dir() else unreachable()
+        if Path(source).is_dir():
+            raise UserError(f"{source}: the weights of {part} cannot be read ({first_line(error)})") from None
+    reason = unreachable()
     if reason is not None:
         raise UnavailableError(reason)
     try:

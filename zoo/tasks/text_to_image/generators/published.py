@@ -139,6 +139,7 @@ class PublishedPipeline(nn.Module):
 
         Raises:
             UnavailableError: They cannot be had.
+            UserError: They cannot be read.
         """
         places = {self.family.denoiser: "denoiser", "vae": "image_tokenizer.model"}
         places |= {name: f"text_encoders.{name}" for name in self.text_encoders}
