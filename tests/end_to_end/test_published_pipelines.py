@@ -152,6 +152,7 @@ def test_adapters_are_trained_and_handed_on(saved, trained, zoo_main, workplace,
         assert np.abs(np.asarray(Image.open("dress.png")).astype(int) - wanted).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_training_of_adapters_resumes_as_if_never_interrupted(experiment, zoo_process, workplace, only_run):
     """Also where texts that were embedded before the interruption are embedded again behind it."""
     fit = ("fit", "--config", experiment("z_image", lora_rank=4, lora_dropout=0.1), "--trainer.max_epochs", 2)

@@ -1,11 +1,13 @@
 """Published pipelines as generators: compared with diffusers' own, of tiny networks with random weights."""
 
 import json
+import re
 import shutil
 
 import pytest
 import tiny_pipelines
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import mse_loss
 
 from zoo.core.checkpoint import load_initial_weights
@@ -272,6 +274,17 @@ def test_files_of_torch_are_read_where_there_are_no_safetensors(saved, tmp_path)
     generator = build(tmp_path / "bin")
     for name, value in original(tmp_path / "bin").unet.state_dict().items():
         assert torch.equal(generator.denoiser.state_dict()[name], value)
+
+
+def test_names_of_older_autoencoders_are_read(saved, tmp_path):
+    """As diffusers wrote them in 2022, and Taiyi has them."""
+    folder = shutil.copytree(saved("taiyi"), tmp_path / "model")
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights, names = load_file(file), {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    older = {re.sub("|".join(names), lambda found: names[found[0]], name): value for name, value in weights.items()}
+    assert len(older.keys() - weights.keys()) == 16
+    save_file(older, file, metadata={"format": "pt"})
+    assert weights_hash(build(folder)) == weights_hash(build(saved("taiyi")))
 
 
 def test_a_hub_name_is_read_from_the_cache(saved, put_in_cache):
