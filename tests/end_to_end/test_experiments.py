@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_pipelines
 import yaml
 from tiny_vlm import write_vlm
 
@@ -175,8 +176,15 @@ def test_a_training_without_validation_needs_its_training_files_alone(
     assert out.endswith(f"Next: python -m zoo test --ckpt_path runs/{experiment}/{run.name}/checkpoints/last.ckpt\n")
 
 
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory):
+    """What stands for published pipelines, by their names: tiny ones of the same classes."""
+    folder = tmp_path_factory.mktemp("pipelines") / "taiyi"
+    return {"IDEA-CCNL/Taiyi-Stable-Diffusion-1B-Chinese-v0.1": tiny_pipelines.write("taiyi", folder)}
+
+
 @pytest.mark.parametrize("experiment", SINGLE)
-def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
+def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch, pipelines, put_in_cache):
     """Its own towers and options, on the meta device: names and options exist, nothing is allocated."""
     import torch
 
@@ -186,6 +194,8 @@ def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch):
 
     published = {"stabilityai/sd-vae-ft-mse": STABLE_DIFFUSION}  # its config.json
     monkeypatch.setattr(autoencoder, "_read_configuration", published.__getitem__)
+    for name, folder in pipelines.items():
+        put_in_cache(name, folder)
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = task_classes()[config["model"]["class_path"]]
     options = config["model"]["init_args"]

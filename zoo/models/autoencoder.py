@@ -6,11 +6,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.core.precision import full_float32
-from zoo.core.weights import UnavailableError, hub_file, load_strictly, read_weights
+from zoo.core.weights import UnavailableError, cached_file, hub_file, load_strictly, read_weights
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
 from zoo.io import read_json
+from zoo.models.pipelines import read_part
 from zoo.registry import IMAGE_TOKENIZERS
+
+IN_PIPELINE = "vae"  # its folder in that of a pipeline
 
 
 class KLAutoencoder(nn.Module):
@@ -33,13 +36,16 @@ class KLAutoencoder(nn.Module):
         """Load diffusers' weights: all of them, or none.
 
         Args:
-            source: A hub name, a file, or a folder that holds one.
+            source: A hub name, a file, or a folder that holds one; of a whole pipeline too, whose part it is.
 
         Raises:
             UnavailableError: They cannot be had.
             UserError: They cannot be read, or are of another model.
         """
-        load_strictly(self.model, read_weights(source), source)
+        names = [f"{IN_PIPELINE}/config.json"]
+        in_pipeline = (Path(source) / names[0]).is_file() or cached_file(source, names) is not None
+        state = read_part(self.model, source, IN_PIPELINE) if in_pipeline else read_weights(source)
+        load_strictly(self.model, state, source)
 
     def encode(self, images: Tensor) -> Tensor:
         """``[B, 3, S, S] uint8`` as latents ``[B, channels, S / factor, S / factor] float32``, in fp32."""
@@ -56,7 +62,8 @@ def kl_autoencoder(name: str) -> KLAutoencoder:
     """Build any AutoencoderKL of diffusers; its configuration is read from a folder, the cache or the hub.
 
     Args:
-        name: A folder that ``save_pretrained`` wrote, or a hub name (``stabilityai/sd-vae-ft-mse``).
+        name: A folder that ``save_pretrained`` wrote, or a hub name (``stabilityai/sd-vae-ft-mse``): of an autoencoder,
+            or of a pipeline that has one.
 
     Raises:
         UserError: The configuration cannot be had, or is not an AutoencoderKL's.
@@ -74,7 +81,9 @@ def _read_configuration(name: str) -> dict[str, Any]:
     if not folder.is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
         raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name")
     try:
-        path = folder / "config.json" if folder.is_dir() else hub_file(name, ["config.json"])
+        names = ["config.json", f"{IN_PIPELINE}/config.json"]
+        own = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+        path = own if folder.is_dir() else hub_file(name, names)
     except UnavailableError as error:
         raise UserError(
             f"'diffusers:{name}': its configuration cannot be had ({error}). Give a folder that save_pretrained wrote,"

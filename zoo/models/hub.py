@@ -67,7 +67,7 @@ def read_small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any
     place = name
 
     def read(local_files_only: bool) -> list[Any]:
-        with _quiet_transformers():
+        with quiet_transformers():
             return [kind.from_pretrained(place, local_files_only=local_files_only) for kind in kinds]
 
     reason: str | None
@@ -151,7 +151,7 @@ def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any
 
 
 def _from_pretrained(model_class: Any, name: str | None, network: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    with _quiet_transformers():
+    with quiet_transformers():
         return model_class.from_pretrained(
             name,
             config=network.config,
@@ -164,7 +164,7 @@ def _from_pretrained(model_class: Any, name: str | None, network: Any, **options
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' own report and bar off the screen: what does not fit is raised, in one table."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -28,7 +28,8 @@ def encode_parser() -> CommandParser:
         type=str,
         required=True,
         help="A trained image tokenizer (a run's folder or an experiment's, such as runs/vqgan_demo, a checkpoint, a"
-        " file of taming-transformers), or diffusers:FOLDER, diffusers:HUB/NAME.",
+        " file of taming-transformers), or diffusers:FOLDER, diffusers:HUB/NAME: an autoencoder, or a pipeline that has"
+        " one.",
     )
     parser.add_argument("--image_size", type=int, default=256, help="Side of the square images in pixels.")
     parser.add_argument("--flipped", action="store_true", help="Encode each image flipped too, for --data.flip.")

@@ -60,7 +60,8 @@ def generate_parser() -> CommandParser:
     parser.add_argument(
         "checkpoint",
         type=str,
-        help="A text-to-image checkpoint, a run's folder or an experiment's (runs/diffusion_demo: its newest run).",
+        help="A text-to-image checkpoint, a run's folder or an experiment's (runs/diffusion_demo: its newest run); or a"
+        " pipeline of diffusers: a folder or a hub name.",
     )
     parser.add_argument("texts", type=str, nargs="+", metavar="TEXT", help="A prompt, in quotes; or several.")
     parser.add_argument("--seeds", type=int, default=4, help="Images of each prompt.")
@@ -77,7 +78,8 @@ def generate_parser() -> CommandParser:
         type=dict[str, Any] | None,
         default=None,
         help="How to sample, where it is not to be as in training: --sampling.guidance 6. Of diffusion: guidance,"
-        " guidance_until, solver, steps; of codes: guidance, temperature, top_k, top_p.",
+        " guidance_until, solver, steps; of published pipelines: guidance, steps; of codes: guidance, temperature,"
+        " top_k, top_p.",
     )
     add_precision(parser)
     return parser

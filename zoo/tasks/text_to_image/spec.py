@@ -48,6 +48,11 @@ SPEC = TaskSpec(
             "zoo.tasks.text_to_image.bench.step:main", "Lightning's loop around a diffusion generator and a bare one"
         ),
     },
+    exports={
+        "diffusers": "zoo.tasks.text_to_image.export.diffusers:DiffusersFolder",
+        "diffusers_lora": "zoo.tasks.text_to_image.export.diffusers:DiffusersLora",
+    },
+    published=("zoo.tasks.text_to_image.published:read_diffusers",),
     hub_task="text-to-image",
     example='images = task.generator.generate(["红色连衣裙"], seeds=[0])',
 )

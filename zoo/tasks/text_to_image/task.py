@@ -39,6 +39,9 @@ class TextToImageTask(Task):
         generator_options: Arguments of the generator's builder.
         text_pretrained: Weights of the generator's text tower: ``auto`` (published ones from the cache or the hub, else
             random), true (an error without them), false, a file, or a run, whose text tower it takes.
+        generator_pretrained: Weights of a published pipeline (``diffusers:NAME``): ``auto`` (published ones from the
+            folder, the cache or the hub, else random), true (an error without them), false, another folder, or a run,
+            whose generator it takes.
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
             optimiser nor place in training is taken: for that, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.
@@ -59,6 +62,7 @@ class TextToImageTask(Task):
         *,
         generator_options: dict[str, Any] | None = None,
         text_pretrained: Literal["auto"] | bool | str = "auto",
+        generator_pretrained: Literal["auto"] | bool | str = "auto",
         init_from: str | None = None,
         learning_rate: float = 1e-4,
         optimizer: OptimizerOptions = ADAMW,
@@ -164,13 +168,21 @@ class TextToImageTask(Task):
     # --- training ----------------------------------------------------------------------------------------------
 
     def pretrained_parts(self) -> dict[str, tuple[str, nn.Module]]:
-        """Name the text tower, which may start from published weights."""
+        """Name what may start from published weights: the text tower, or a generator that was published whole."""
+        if self._published_whole:
+            return {"generator": ("generator_pretrained", self.generator)}
         has_tower = hasattr(self.generator, "text_tower")
         return {"text_tower": ("text_pretrained", self.generator.text_tower)} if has_tower else {}
+
+    @property
+    def _published_whole(self) -> bool:
+        return hasattr(self.generator, "load_published")
 
     def read_weights(self) -> None:
         """Read the weights to start from, those of the image tokenizer too, unless ``init_from`` brings them."""
         super().read_weights()
+        if self._published_whole:
+            return  # its image tokenizer among it
         if self.hparams["init_from"] is None and getattr(self.generator, "image_tokenizer", None) is not None:
             try:
                 self.weights["image_tokenizer"] = self._read_image_tokenizer()
@@ -208,8 +220,8 @@ class TextToImageTask(Task):
         tokenizer, latents = getattr(self.generator, "image_tokenizer", None), self._latents
         if tokenizer is None and latents is not None:
             raise UserError(f"data.latents is {latents.folder}, and this generator learns pixels: leave it out")
-        if tokenizer is None or (latents is None and tokenizer.num_codes is not None):
-            return  # codes need no measured mean: they are made as they are needed
+        if tokenizer is None or (latents is None and not hasattr(self.generator, "take_statistics")):
+            return  # without a measured mean, codes or latents are made as they are needed
         if latents is None:
             name = self.hparams["generator_options"]["image_tokenizer"]
             options = ["--image_tokenizer", name, "--image_size", self.image_size]

@@ -31,13 +31,22 @@ def seeded_noise(
     Raises:
         UserError: A seed is none.
     """
-    for seed in seeds:
-        if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
-            raise UserError(f"seeds: {seed!r} came; a seed is a whole number from 0 to 2^63 - 1")
-    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    generators = seeded_generators(seeds)
     if uniform:
         return torch.stack([torch.rand(*shape, generator=each, dtype=torch.float64) for each in generators]).to(device)
     return torch.stack([torch.randn(*shape, generator=each) for each in generators]).to(device)
+
+
+def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """Make a generator of noise, on the CPU, of each seed.
+
+    Raises:
+        UserError: A seed is none.
+    """
+    for seed in seeds:
+        if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+            raise UserError(f"seeds: {seed!r} came; a seed is a whole number from 0 to 2^63 - 1")
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Formats of other libraries that generators leave in."""
