@@ -54,6 +54,6 @@ def test_many_names_of_timm_are_listed_without_building_them(capsys, monkeypatch
 
 def test_no_match_names_the_nearest():
     with pytest.raises(
-        UserError, match=r"no model matches 'rbtt'. Did you mean rbt3\?.* dual:NAME, timm:NAME, transformers:NAME"
+        UserError, match=r"no model matches 'rbtt'. Did you mean rbt3\?.* dual:NAME, open_clip:NAME, timm"
     ):
         main(["rbtt"])

@@ -1,5 +1,6 @@
 """``python -m zoo interpolate``: weights between those that a training began with and those that it ended with."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> int:
     from zoo.core.interpolation import ALPHAS, PLOT, interpolate
 
     quiet_libraries()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a trainer for each mixture tells of its devices
     curve = interpolate(
         options.checkpoint,
         options.out,

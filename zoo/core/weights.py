@@ -188,7 +188,7 @@ def local_name(name: str, patterns: Sequence[str]) -> str:
     model = name.removeprefix(MODELSCOPE)
     with suppress(Exception):  # its client raises many kinds where something is not cached
         folder = snapshot_download(model, allow_patterns=[*patterns], local_files_only=True)
-        if any(any(Path(folder).glob(pattern)) for pattern in patterns):
+        if any(any(Path(folder).rglob(pattern)) for pattern in patterns):
             return str(folder)
     reason = unreachable(MODELSCOPE_ENDPOINT)
     if reason is not None:

@@ -8,9 +8,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 
 ADAPTER = "default"  # peft's name of the only one
+
+
+def check_lora(*, rank: int, alpha: float, dropout: float, before: str = "") -> None:
+    """See that adapters can have these options: ``lora_rank``, ``lora_alpha``, ``lora_dropout``.
+
+    Args:
+        rank: Their rank; 0: there are none.
+        alpha: Their scale, over the rank.
+        dropout: Dropout probability before them.
+        before: What stands before the options' names: ``model.finetuning.``.
+
+    Raises:
+        UserError: One is out of its range.
+    """
+    for name, value, in_range, valid in (
+        ("lora_rank", rank, rank >= 0, "1 or more, or 0 for no adapters"),
+        ("lora_alpha", alpha, alpha > 0, "a number above 0"),
+        ("lora_dropout", dropout, 0 <= dropout < 1, "a share, from 0 to below 1"),
+    ):
+        if not in_range:
+            raise invalid(f"{before}{name}", value, f"give {valid}")
 
 
 def add_lora(network: nn.Module, blocks: Iterable[nn.Module], *, rank: int, alpha: float, dropout: float) -> None:

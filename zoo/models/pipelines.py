@@ -12,13 +12,12 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zoo.core.weights import UnavailableError, first_line, unreachable
+from zoo.core.weights import UnavailableError, first_line, local_name, unreachable
 from zoo.errors import UserError
 from zoo.io import read_json
-from zoo.models.hub import quiet_transformers
+from zoo.models.hub import SMALL_FILES, quiet_transformers
 
 INDEX = "model_index.json"
-SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers, in all folders of a repository
 BROKEN = (OSError, ValueError, TypeError, KeyError, StrictDataclassError, SafetensorError)
 Classes = Mapping[str, Sequence[str]]  # of a pipeline: its parts, and the classes that each may have
 
@@ -38,17 +37,21 @@ def read_parts(name: str, pipelines: Mapping[str, Classes]) -> tuple[str, dict[s
     Raises:
         UserError: The files cannot be had or read, or they name other classes.
     """
-    if not Path(name).is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
+    try:
+        place = local_name(name, SMALL_FILES)
+    except UnavailableError as error:
+        raise UserError(f"'diffusers:{name}': its configuration and tokenizers cannot be had ({error})") from None
+    if not Path(place).is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
         raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name", value=name)
     try:
-        return _built(name, pipelines, local_files_only=True)
+        return _built(place, pipelines, local_files_only=True)
     except UserError:
         raise
     except BROKEN as error:
-        reason = first_line(error) if Path(name).is_dir() else unreachable()
+        reason = first_line(error) if Path(place).is_dir() else unreachable()
     if reason is None:
         try:
-            return _built(name, pipelines, local_files_only=False)
+            return _built(place, pipelines, local_files_only=False)
         except UserError:
             raise
         except BROKEN as error:
@@ -62,7 +65,7 @@ def read_parts(name: str, pipelines: Mapping[str, Classes]) -> tuple[str, dict[s
 def _built(name: str, pipelines: Mapping[str, Classes], *, local_files_only: bool) -> tuple[str, dict[str, Any]]:
     folder = Path(name)
     if not folder.is_dir():
-        folder = Path(snapshot_download(name, allow_patterns=SMALL_FILES, local_files_only=local_files_only))
+        folder = Path(snapshot_download(name, allow_patterns=[*SMALL_FILES], local_files_only=local_files_only))
     index = read_json(folder / INDEX)
     kind = index["_class_name"]
     if kind not in pipelines:
@@ -115,6 +118,7 @@ def read_part(network: nn.Module, source: str, part: str) -> dict[str, Tensor]:
         UnavailableError: The hub cannot give them.
         UserError: The folder lacks them, or they are damaged.
     """
+    source = local_name(source, ["*.safetensors"])
     try:
         return _read_part(network, source, part, local_files_only=True)
     except BROKEN as error:

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.core.contracts import asked
 from zoo.errors import UserError
+from zoo.models.lora import check_lora
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class FinetuningOptions:
 
     def __post_init__(self) -> None:
         check("finetuning.layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "a share, above 0 and up to 1")
-        check("finetuning.lora_rank", self.lora_rank, self.lora_rank >= 0, "1 or more, or 0 for no adapters")
-        check("finetuning.lora_alpha", self.lora_alpha, self.lora_alpha > 0, "a number above 0")
-        check("finetuning.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "a share, from 0 to below 1")
+        lora = {"rank": self.lora_rank, "alpha": self.lora_alpha, "dropout": self.lora_dropout}
+        check_lora(**lora, before="model.finetuning.")  # type: ignore[arg-type]
 
     def idle(self) -> dict[str, str]:
         """Name the fields that have no effect beside the others, and say why."""

@@ -18,7 +18,7 @@ from zoo.core.weights import load_strictly
 from zoo.data.images import resize
 from zoo.errors import UserError, invalid
 from zoo.models.hub import read_model, read_processor
-from zoo.models.lora import add_lora, beside_adapters, merged
+from zoo.models.lora import add_lora, beside_adapters, check_lora, merged
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import HubVocabulary
@@ -220,14 +220,9 @@ def vlm(
         UserError: Configuration or processor cannot be had, it is another kind of model, or an option is out of its
             range.
     """
-    for option, value, in_range, valid in (
-        ("image_size", image_size, image_size >= 1, "give 1 or more"),
-        ("lora_rank", lora_rank, lora_rank >= 0, "give 1 or more, or 0 for no adapters"),
-        ("lora_alpha", lora_alpha, lora_alpha > 0, "give a number above 0"),
-        ("lora_dropout", lora_dropout, 0 <= lora_dropout < 1, "give a share, from 0 to below 1"),
-    ):
-        if not in_range:
-            raise invalid(option, value, valid)
+    if image_size < 1:
+        raise invalid("image_size", image_size, "give 1 or more")
+    check_lora(rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
     config, processor = read_processor("vlm", name)
     if config.model_type not in FAMILIES:
         known = ", ".join(f"{kind} ({words})" for kind, words in FAMILIES.items())

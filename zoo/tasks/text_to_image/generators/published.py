@@ -15,7 +15,7 @@ from zoo.core.options import options_of
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid
 from zoo.models.autoencoder import KLAutoencoder
-from zoo.models.lora import add_lora, beside_adapters, merged
+from zoo.models.lora import add_lora, beside_adapters, check_lora, merged
 from zoo.models.pipelines import quiet_diffusers, read_part, read_parts
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.embedded_texts import TextCache
@@ -334,14 +334,9 @@ def published_pipeline(
     Raises:
         UserError: The configuration cannot be had, or is of another pipeline; a number is out of its range.
     """
-    for option, value, in_range, valid in (
-        ("lora_rank", lora_rank, lora_rank >= 0, "give 1 or more, or 0 for no adapters"),
-        ("lora_alpha", lora_alpha, lora_alpha > 0, "give a number above 0"),
-        ("lora_dropout", lora_dropout, 0 <= lora_dropout < 1, "give a share, from 0 to below 1"),
-        ("text_cache", text_cache, text_cache >= 0, "give mebibytes, or 0 for none"),
-    ):
-        if not in_range:
-            raise invalid(option, value, valid)
+    if text_cache < 0:
+        raise invalid("text_cache", text_cache, "give mebibytes, or 0 for none")
+    check_lora(rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
     kind, parts = read_parts(name, {kind: family.classes for kind, family in FAMILIES.items()})
     return PublishedPipeline(
         kind,
