@@ -5,8 +5,10 @@ A model that has weights published says where (``published``) and may read their
 """
 
 import hashlib
+import math
 import pickle
 import re
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ WEIGHT_FILES = (
 
 MODELSCOPE = "modelscope:"  # before a model's name there: modelscope:AI-ModelScope/siglip-base-patch16-224
 MODELSCOPE_ENDPOINT = "https://www.modelscope.cn"
+KEPT = 30.0  # seconds for which a hub's answer holds: a name is looked for in several ways
+_asked: dict[str, tuple[float, str | None]] = {}
 
 
 class UnavailableError(Exception):
@@ -162,11 +166,16 @@ def unreachable(endpoint: str | None = None, timeout: float = 3.0) -> str | None
     """
     if huggingface_hub.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
-    try:
-        huggingface_hub.get_session().head(endpoint or constants.ENDPOINT, timeout=timeout)
-    except Exception as error:
-        return f"the hub cannot be reached: {first_line(error)} ({endpoint or constants.ENDPOINT})"
-    return None
+    address = endpoint or constants.ENDPOINT
+    asked, answer = _asked.get(address, (-math.inf, None))
+    if time.monotonic() - asked > KEPT:
+        try:
+            huggingface_hub.get_session().head(address, timeout=timeout)
+            answer = None
+        except Exception as error:
+            answer = f"the hub cannot be reached: {first_line(error)} ({address})"
+        _asked[address] = time.monotonic(), answer
+    return answer
 
 
 def local_name(name: str, patterns: Sequence[str]) -> str:

@@ -246,3 +246,19 @@ def test_adapters_alone_are_not_read_back(exported):
             zoo.load(folder)
     else:
         assert zoo.load(folder).captioner.language.published == str(folder)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "internvl"])
+def test_a_published_model_is_loaded_by_its_folder_alone(saved_vlm, tmp_path, capsys, family):
+    from zoo.__main__ import main
+
+    folder = saved_vlm(family)
+    captioner = zoo.load(folder).captioner
+    size = captioner.image_size
+    wanted = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in captioner.language.model.state_dict().items())
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8))
+    image.save(tmp_path / "product.png")
+    words = ["caption", str(folder), str(tmp_path / "product.png"), "--decoding.max_tokens", "4"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.split("\t")[1].strip() == captioner.caption([image], max_tokens=4)[0]

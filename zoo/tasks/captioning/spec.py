@@ -36,6 +36,7 @@ SPEC = TaskSpec(
         "transformers": "zoo.tasks.captioning.export.transformers:TransformersFolder",
         "peft": "zoo.tasks.captioning.export.peft:PeftFolder",
     },
+    published=("zoo.tasks.captioning.published:read_vlm",),
     hub_task="image-to-text",
     example='captions = task.captioner.caption(["dress.jpg"])',
 )

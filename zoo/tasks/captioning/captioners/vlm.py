@@ -30,6 +30,7 @@ FAMILIES = {  # transformers' model_type: what people call it
     "qwen3_vl": "Qwen3-VL",
     "internvl": "InternVL of transformers' own format, whose names end in -hf",
 }
+DEFAULT_SIZE = 448  # pixels of a side, of models that read images of many sizes
 INSTRUCTION = "请为图中的商品写一句吸引人的中文推广文案，只输出文案。"
 
 
@@ -65,7 +66,8 @@ class VisionLanguageModel(nn.Module):
         self.instruction = instruction
         self.published = published
         self.lora: dict[str, Any] | None = None
-        self.prompt = self._read_prompt()
+        with torch.device("cpu"):  # also where the model is built on none
+            self.prompt = self._read_prompt()
 
     @property
     def start(self) -> int:
@@ -190,12 +192,20 @@ class VisionLanguageModel(nn.Module):
         return {"image": output}
 
 
+def _own_size(images: Any) -> int:
+    """The side of a model's one tile; of a model that reads many sizes ``DEFAULT_SIZE``, or the largest below it."""
+    if images.size.get("height"):
+        return images.size["height"]
+    factor = images.patch_size * images.merge_size
+    return min(DEFAULT_SIZE, int(images.size["longest_edge"] ** 0.5)) // factor * factor
+
+
 @CAPTIONERS.register_prefix("vlm:")
 def vlm(
     name: str,
     *,
     instruction: str = INSTRUCTION,
-    image_size: int = 448,
+    image_size: int | None = None,
     context_length: int = 64,
     lora_rank: int = 0,
     lora_alpha: float = 16.0,
@@ -208,7 +218,8 @@ def vlm(
         name: A folder that ``save_pretrained`` wrote, which works offline, or a hub name
             (``Qwen/Qwen3-VL-4B-Instruct``).
         instruction: What is asked of each image, in the model's own chat template.
-        image_size: Square side of the images in pixels: for Qwen's a multiple of 28 or 32, for InternVL its tile's.
+        image_size: Square side of the images in pixels: for Qwen's a multiple of 28 or 32, by default 448; for
+            InternVL its tile's.
         context_length: Most tokens read of a reference, start and end included, at least 3.
         lora_rank: Rank of the adapters that are trained beside the linear layers of the language side, in the stead of
             all weights (extra ``lora``), at least 1; 0: none.
@@ -220,7 +231,7 @@ def vlm(
         UserError: Configuration or processor cannot be had, it is another kind of model, or an option is out of its
             range.
     """
-    if image_size < 1:
+    if image_size is not None and image_size < 1:
         raise invalid("image_size", image_size, "give 1 or more")
     check_lora(rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
     config, processor = read_processor("vlm", name)
@@ -232,6 +243,8 @@ def vlm(
     if processor.tokenizer.eos_token_id is None:
         raise UserError(f"'vlm:{name}': its tokenizer has no end token, with which captions end")
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    if image_size is None:
+        image_size = _own_size(processor.image_processor)
     options: dict[str, Any] = {"image_size": image_size, "instruction": instruction, "published": name}
     language = VisionLanguageModel(model, processor, **options)
     if lora_rank:
