@@ -1,6 +1,9 @@
 """Weights between those that a training began with and its last: what they are, what they score, what is written."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -121,3 +124,19 @@ def test_nothing_is_written_over(trained, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UserError, match="is there already"):
         interpolate(trained[1], tmp_path)
+
+
+def test_the_script_of_the_page_halves_a_catalogue(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "pages" / "models.md").read_text(encoding="utf-8")
+    code = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "half_of" in code)
+    run("data", "catalogue", tmp_path / "whole", "--size", 60, "--image_size", 32)
+    monkeypatch.setattr(sys, "argv", ["halves.py", str(tmp_path / "whole"), str(tmp_path / "halves")])
+    exec(compile(code, "halves.py", "exec"), {})
+    asked = {}
+    for half in "ab":
+        data = zoo.RetrievalDataModule(str(tmp_path / "halves" / half), image_size=32, num_workers=0)
+        data.setup("fit")
+        asked[half] = {int(image_id) for image_id in data.training_pairs()[:, 1]}
+    assert asked["a"]
+    assert asked["b"]
+    assert not asked["a"] & asked["b"]
