@@ -88,7 +88,7 @@ def configuration_of(family, tokenizer):
     )
 
 
-def processor_of(family, tokenizer):
+def processor_of(family, tokenizer, largest=280):
     """The processor of a family, its chat template included."""
     if family == "internvl":
         return transformers.InternVLProcessor(
@@ -105,12 +105,12 @@ def processor_of(family, tokenizer):
     else:
         images, videos = {"patch_size": 14}, transformers.Qwen2VLVideoProcessor()
         template = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" + template
-    pixels = {"min_pixels": 28 * 28, "max_pixels": 280 * 280}
+    pixels = {"min_pixels": 28 * 28, "max_pixels": largest**2}
     kind = getattr(transformers, f"{CLASSES[family][0]}Processor")
     return kind(transformers.Qwen2VLImageProcessor(**images, **pixels), tokenizer, videos, chat_template=template)
 
 
-def write_vlm(folder, family):
+def write_vlm(folder, family, **options):
     """Write a model of a family as it would be published; its folder is given back."""
     tokenizer = tokenizer_of(family)
     model = transformers.AutoModelForImageTextToText.from_config(configuration_of(family, tokenizer))
@@ -124,5 +124,5 @@ def write_vlm(folder, family):
         do_sample=True, temperature=0.1, top_k=1, repetition_penalty=1.5, eos_token_id=[0, 1]
     )
     model.save_pretrained(folder)
-    processor_of(family, tokenizer).save_pretrained(folder)
+    processor_of(family, tokenizer, **options).save_pretrained(folder)
     return folder

@@ -116,6 +116,8 @@ def smaller(experiment, root, matcher, folder):
     assert task in SMALL, f"say in {__file__} what makes {task} small"
     if task == "CaptioningTask" and "init_from" in config["model"]["init_args"]:
         config["model"]["init_args"]["init_from"] = small_file("CaptioningTask", folder / "captioner.ckpt")
+    if "distillation" in config["model"]["init_args"]:
+        config["model"]["init_args"]["distillation"]["teacher"] = str(matcher)
     kind = task
     if config["model"]["init_args"].get("generator", "").startswith("dalle_"):
         kind = "dalle"
@@ -177,14 +179,17 @@ def test_a_training_without_validation_needs_its_training_files_alone(
 
 
 @pytest.fixture(scope="module")
-def pipelines(tmp_path_factory):
-    """What stands for published pipelines, by their names: tiny ones of the same classes."""
-    folder = tmp_path_factory.mktemp("pipelines") / "taiyi"
-    return {"IDEA-CCNL/Taiyi-Stable-Diffusion-1B-Chinese-v0.1": tiny_pipelines.write("taiyi", folder)}
+def published(tmp_path_factory):
+    """What stands for published models, by their names: tiny ones of the same classes."""
+    folder = tmp_path_factory.mktemp("published")
+    return {
+        "IDEA-CCNL/Taiyi-Stable-Diffusion-1B-Chinese-v0.1": tiny_pipelines.write("taiyi", folder / "taiyi"),
+        "Qwen/Qwen3-VL-4B-Instruct": write_vlm(folder / "qwen", "qwen3_vl", largest=448),
+    }
 
 
 @pytest.mark.parametrize("experiment", SINGLE)
-def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch, pipelines, put_in_cache):
+def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch, published, put_in_cache):
     """Its own towers and options, on the meta device: names and options exist, nothing is allocated."""
     import torch
 
@@ -192,9 +197,9 @@ def test_an_experiment_is_built_as_it_is(workplace, experiment, monkeypatch, pip
     from zoo.core.options import plain
     from zoo.models import autoencoder
 
-    published = {"stabilityai/sd-vae-ft-mse": STABLE_DIFFUSION}  # its config.json
-    monkeypatch.setattr(autoencoder, "_read_configuration", published.__getitem__)
-    for name, folder in pipelines.items():
+    configurations = {"stabilityai/sd-vae-ft-mse": STABLE_DIFFUSION}
+    monkeypatch.setattr(autoencoder, "_read_configuration", configurations.__getitem__)
+    for name, folder in published.items():
         put_in_cache(name, folder)
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text(encoding="utf-8"))
     task = task_classes()[config["model"]["class_path"]]
