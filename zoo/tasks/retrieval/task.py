@@ -20,12 +20,7 @@ from zoo.errors import invalid
 from zoo.models.lora import merged
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 from zoo.tasks.retrieval.contracts import PairBatch
-from zoo.tasks.retrieval.distillation import (
-    DistillationOptions,
-    TeacherEmbeddings,
-    distillation_loss,
-    teacher_embeddings,
-)
+from zoo.tasks.retrieval.distillation import DistillationOptions, TeacherEmbeddings, teacher_embeddings
 from zoo.tasks.retrieval.evaluation import DEFAULTS, RetrievalEvaluation, RetrievalEvaluationOptions
 from zoo.tasks.retrieval.finetuning import FinetuningOptions, check, prepare_tower
 from zoo.tasks.retrieval.losses.functional import MAX_LOGIT_SCALE
@@ -113,6 +108,7 @@ class RetrievalTask(Task):
         self.take_options("finetuning", FinetuningOptions)
         self.distillation = self.take_options("distillation", DistillationOptions)
         self._teacher: TeacherEmbeddings | None = None
+        self._teacher_axes: Tensor | None = None
         chunks = chunk_size is None or chunk_size >= 1
         check("chunk_size", chunk_size, chunks, "1 pair or more, or null for the whole batch")
         given = embedding_dim is None or embedding_dim >= 1
@@ -249,7 +245,8 @@ class RetrievalTask(Task):
     def on_fit_start(self) -> None:
         """Have the teacher embed what is trained on, where there is one."""
         if self.distillation.teacher is not None:
-            self._teacher = teacher_embeddings(self.trainer, self.distillation.teacher, self.embedding_dim)
+            found = self.distillation.teacher, self.embedding_dim, self._teacher_axes
+            self._teacher = teacher_embeddings(self.trainer, *found)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Compute the loss of the pairs of all processes."""
@@ -261,9 +258,20 @@ class RetrievalTask(Task):
             self.log("train/logit_scale", self.loss.logit_scale.exp())
         if self._teacher is None:
             return loss
-        apart = distillation_loss(images, texts, *self._teacher.of(batch))
+        apart = self._teacher.loss(images, texts, batch)
         self.log("train/distillation", apart)
         return loss + self.distillation.weight * apart
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep also which dimensions of a teacher's are learnt, which another processor may compute otherwise."""
+        super().on_save_checkpoint(checkpoint)
+        if self._teacher is not None and self._teacher.axes is not None:
+            checkpoint["teacher_axes"] = self._teacher.axes.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take those up."""
+        super().on_load_checkpoint(checkpoint)
+        self._teacher_axes = checkpoint.get("teacher_axes")
 
     @torch.no_grad()
     def collapsed_loss(self, batch: PairBatch) -> Tensor:
