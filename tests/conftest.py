@@ -320,3 +320,20 @@ def _run_process(rank, world_size, folder, function, arguments):
     )
     torch.save(function(rank, world_size, *arguments), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def modelscope(tmp_path_factory):
+    """ModelScope's cache, by its own client: ``name = modelscope("clip", folder)`` puts a model there.
+
+    The client reads where the cache is once, as it is imported.
+    """
+    pytest.importorskip("modelscope_hub")
+    cache = tmp_path_factory.mktemp("modelscope")
+    os.environ["MODELSCOPE_CACHE"] = str(cache)
+
+    def put(name, folder):
+        shutil.copytree(folder, cache / "models" / "owner" / name)
+        return f"modelscope:owner/{name}"
+
+    return put

@@ -96,7 +96,14 @@ def test_the_best_is_that_of_the_mean_over_all_folders(trained, tmp_path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("options", "argument"), [({"alphas": [0.5, 1.5]}, "--alphas"), ({"start": "nothing.ckpt"}, "--start")]
+    ("options", "argument"),
+    [
+        ({"alphas": [0.5, 1.5]}, "--alphas"),
+        ({"alphas": []}, "--alphas"),
+        ({"start": "nothing.ckpt"}, "--start"),
+        ({"data": ["auto", "nowhere"]}, "--data"),
+        ({"data": ["auto", "auto"]}, "--data"),
+    ],
 )
 def test_wrong_options_are_named(trained, tmp_path, options, argument):
     with pytest.raises(UserError) as error:

@@ -194,4 +194,5 @@ def test_null_of_an_option_inside_others_is_spelled_as_their_dictionary():
     ]
     monitor, eps = ["--model.evaluation", '{"monitor": null}'], ["--model.optimizer", '{"eps": null}']
     assert spell_nulls(words) == ["fit", *monitor, "--model.init_from", "null", *eps, "x"]
+    assert spell_nulls(["--model.init_args.init_from", "null"]) == ["--model.init_args.init_from", "null"]
     assert spell_nulls(["--model.evaluation.monitor"]) == ["--model.evaluation.monitor"]

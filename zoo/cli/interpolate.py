@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         options.checkpoint,
         options.out,
         start=options.start,
-        alphas=options.alphas or ALPHAS,
+        alphas=ALPHAS if options.alphas is None else options.alphas,
         data=options.data,
         precision=options.precision,
     )

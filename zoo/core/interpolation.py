@@ -138,6 +138,11 @@ def _modules(task: Any, config: dict[str, Any] | None, folders: Sequence[str]) -
     if not folders and not config:
         raise UserError("--data: the checkpoint is of no run, so say which folders to score on", argument="--data")
     own = str(options.get("root", "auto"))
+    for name in folders:
+        if name.split("/")[0] != "auto" and not Path(expanded(name, "--data")).is_dir():
+            raise UserError(f"--data {name}: there is no such folder", argument="--data", value=name)
+    if len(set(folders)) < len(folders):
+        raise UserError(f"--data names a folder twice: {', '.join(folders)}", argument="--data", value=[*folders])
     return [(name, kind(**{**options, "root": expanded(name, "--data")})) for name in folders or [own]]
 
 

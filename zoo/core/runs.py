@@ -22,7 +22,7 @@ CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 DEEP_OPTION = re.compile(r"--model\.(?:init_args\.)?(\w+_options)((?:\.\w+)+)")
 
-NESTED_OPTION = re.compile(r"(--model\.(?:init_args\.)?\w+)\.(\w+)")
+NESTED_OPTION = re.compile(r"(--model\.(?:init_args\.)?(?!init_args\.)\w+)\.(\w+)")
 
 
 @dataclass(frozen=True)

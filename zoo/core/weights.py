@@ -22,7 +22,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from torch import Tensor, nn
 
 from zoo.errors import UserError
-from zoo.io import expanded
+from zoo.io import expanded, read_json
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -32,6 +32,7 @@ WEIGHT_FILES = (
 )
 
 MODELSCOPE = "modelscope:"  # before a model's name there: modelscope:AI-ModelScope/siglip-base-patch16-224
+WEIGHTS = (["*.safetensors"], ["*.bin"])  # patterns of a model's, the better ones first
 MODELSCOPE_ENDPOINT = "https://www.modelscope.cn"
 KEPT = 30.0  # seconds for which a hub's answer holds: a name is looked for in several ways
 _asked: dict[str, tuple[float, str | None]] = {}
@@ -178,38 +179,63 @@ def unreachable(endpoint: str | None = None, timeout: float = 3.0) -> str | None
     return answer
 
 
-def local_name(name: str, patterns: Sequence[str]) -> str:
+def local_name(name: str, *kinds: Sequence[str]) -> str:
     """Give the folder of ModelScope's cache that ``modelscope:OWNER/NAME`` means; any other name as it is.
 
     Args:
         name: A name of either hub, or a path.
-        patterns: Of the files that are wanted, such as ``*.json``: what is not cached is downloaded now.
+        *kinds: Patterns of the files that are wanted, such as ``["*.json"]``; of several kinds the first that there
+            is. What is not cached is downloaded now.
 
     Raises:
         UnavailableError: There is no such model in the cache, and ModelScope cannot give it; or its client is missing.
     """
     if not name.startswith(MODELSCOPE):
         return name
+    folder = _modelscope_cache(name)
+    if folder is not None and any(_whole(folder, kind) for kind in kinds):
+        return str(folder)
+    reason = unreachable(MODELSCOPE_ENDPOINT)
+    if reason is not None:
+        raise UnavailableError(reason)
+    from modelscope.hub.snapshot_download import snapshot_download
+
+    for kind in kinds:
+        try:
+            folder = Path(snapshot_download(name.removeprefix(MODELSCOPE), allow_patterns=[*kind]))
+        except Exception as error:  # its client raises many kinds
+            raise UnavailableError(first_line(error)) from error
+        if _whole(folder, kind):
+            break
+    return str(folder)
+
+
+def _modelscope_cache(name: str) -> Path | None:
+    """The folder of a model in ModelScope's cache, if it is there."""
     try:
         from modelscope.hub.snapshot_download import snapshot_download
     except ImportError as error:
         raise UnavailableError(f"modelscope is not installed: pip install 'muge-zoo[modelscope]' ({error})") from None
-    model = name.removeprefix(MODELSCOPE)
     with suppress(Exception):  # its client raises many kinds where something is not cached
-        folder = snapshot_download(model, allow_patterns=[*patterns], local_files_only=True)
-        if any(any(Path(folder).rglob(pattern)) for pattern in patterns):
-            return str(folder)
-    reason = unreachable(MODELSCOPE_ENDPOINT)
-    if reason is not None:
-        raise UnavailableError(reason)
-    try:
-        return str(snapshot_download(model, allow_patterns=[*patterns]))
-    except Exception as error:
-        raise UnavailableError(first_line(error)) from error
+        return Path(snapshot_download(name.removeprefix(MODELSCOPE), local_files_only=True))
+    return None
+
+
+def _whole(folder: Path, patterns: Sequence[str]) -> bool:
+    """Whether a folder has such files, and all that an index of weights in several files names."""
+    for index in folder.rglob("*.index.json"):
+        shards = [Path(name) for name in {*read_json(index).get("weight_map", {}).values()}]
+        wanted = [shard for shard in shards if any(shard.match(pattern) for pattern in patterns)]
+        if not all((index.parent / shard).is_file() for shard in wanted):
+            return False
+    return any(any(folder.rglob(pattern)) for pattern in patterns)
 
 
 def cached_file(repository: str, names: Sequence[str]) -> Path | None:
-    """The first of these files of a hub repository that lies in the Hugging Face cache, or None."""
+    """The first of these files of a hub repository that lies in the cache of its hub, or None."""
+    if repository.startswith(MODELSCOPE):
+        folder = _modelscope_cache(repository)
+        return next((folder / name for name in names if folder and (folder / name).is_file()), None)
     try:
         found = [try_to_load_from_cache(repository, name) for name in names]
     except HFValidationError:  # it is no name of a repository
@@ -226,7 +252,7 @@ def hub_file(repository: str, names: Sequence[str]) -> Path:
     if "://" in repository:
         raise UnavailableError("they are not on the hub; download that file and give its path")
     if repository.startswith(MODELSCOPE):
-        folder = Path(local_name(repository, names))
+        folder = Path(local_name(repository, *([name] for name in names)))
         found = next((folder / name for name in names if (folder / name).is_file()), None)
         if found is None:
             raise UnavailableError(f"{repository} has {none_of(names)}")

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from zoo.core.weights import UnavailableError, first_line, load_strictly, local_name, read_weights, unreachable
+from zoo.core.weights import WEIGHTS, UnavailableError, first_line, load_strictly, local_name, read_weights, unreachable
 from zoo.errors import UserError
 
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration, tokenizer, chat template
@@ -137,7 +137,7 @@ def load_language_model(model: nn.Module, source: str, *, kept: str | None = Non
 
 def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """Read a second model with the weights of a folder or hub name, and what transformers says of their fit."""
-    name = local_name(name, ["*.safetensors"])  # beside its small files, which were read before
+    name = local_name(name, *WEIGHTS)  # beside its small files, which were read before
     try:
         return _from_pretrained(model_class, name, network, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:

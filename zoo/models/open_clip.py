@@ -250,7 +250,7 @@ def local_copy(name: str, needed: Sequence[str] = ()) -> Path:
     """
     wanted = needed or (CONFIGURATION,)
     patterns = [*needed] or [*SMALL_FILES]
-    folder = Path(local_name(name, patterns))
+    folder = Path(local_name(name, *([[file] for file in needed] or [[*SMALL_FILES]])))
     if not folder.is_dir():
         folder = _snapshot(name, patterns, local_files_only=True) or folder
         if not _has_one(folder, wanted):

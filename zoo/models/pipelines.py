@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zoo.core.weights import UnavailableError, first_line, local_name, unreachable
+from zoo.core.weights import WEIGHTS, UnavailableError, first_line, local_name, unreachable
 from zoo.errors import UserError
 from zoo.io import read_json
 from zoo.models.hub import SMALL_FILES, quiet_transformers
@@ -118,7 +118,7 @@ def read_part(network: nn.Module, source: str, part: str) -> dict[str, Tensor]:
         UnavailableError: The hub cannot give them.
         UserError: The folder lacks them, or they are damaged.
     """
-    source = local_name(source, ["*.safetensors"])
+    source = local_name(source, *WEIGHTS)
     try:
         return _read_part(network, source, part, local_files_only=True)
     except BROKEN as error:

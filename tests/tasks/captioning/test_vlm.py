@@ -23,7 +23,7 @@ from zoo.tasks.captioning.export.transformers import TransformersFolder
 
 FAMILY = "qwen3_vl"  # the one whose features enter several layers
 SIZE = CLASSES[FAMILY][1]
-OPTIONS = {"image_size": SIZE, "instruction": "写", "decoding": {"beams": 2, "max_tokens": 8}}
+OPTIONS = {"image_size": SIZE, "instruction": '写"好"\\的\n', "decoding": {"beams": 2, "max_tokens": 8}}
 LORA = {"lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.1}
 
 

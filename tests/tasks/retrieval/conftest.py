@@ -1,8 +1,6 @@
 """What the tests of published CLIP weights share: random weights that tell names apart, and comparisons."""
 
 import csv
-import os
-import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,20 +170,3 @@ def originals(zoo_process):
         SIZES=SIZES,
         TOWERS=TOWERS,
     )
-
-
-@pytest.fixture(scope="session")
-def modelscope(tmp_path_factory):
-    """ModelScope's cache, by its own client: ``name = modelscope("clip", folder)`` puts a model there.
-
-    The client reads where the cache is once, as it is imported.
-    """
-    pytest.importorskip("modelscope_hub")
-    cache = tmp_path_factory.mktemp("modelscope")
-    os.environ["MODELSCOPE_CACHE"] = str(cache)
-
-    def put(name, folder):
-        shutil.copytree(folder, cache / "models" / "owner" / name)
-        return f"modelscope:owner/{name}"
-
-    return put

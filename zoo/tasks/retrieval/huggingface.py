@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import ChineseCLIPConfig
 
-from zoo.core.weights import NoHubError, UnavailableError, hub_file, none_of, read_torch
+from zoo.core.weights import MODELSCOPE, NoHubError, UnavailableError, hub_file, none_of, read_torch
 from zoo.errors import UserError
 from zoo.io import read_json
 from zoo.models.dual import FAMILIES
@@ -72,9 +72,10 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise UserError(
                 f"{name}: neither a run's folder (no checkpoints/) nor a dual encoder of transformers ({error})"
             ) from None
+        hub = "ModelScope" if name.startswith(MODELSCOPE) else "the Hugging Face hub"
         raise NoHubError(
-            f"{name}: there is no such file or folder here, and as a name on the Hugging Face hub it cannot be had"
-            f" ({error}). Give an existing path, or fetch it into the Hugging Face cache while there is a network.",
+            f"{name}: there is no such file or folder here, and as a name on {hub} it cannot be had"
+            f" ({error}). Give an existing path, or fetch it into that hub's cache while there is a network.",
             reason=str(error),
         ) from None
 

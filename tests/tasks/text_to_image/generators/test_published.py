@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import tiny_pipelines
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import mse_loss
 
 from zoo.core.checkpoint import load_initial_weights
-from zoo.core.weights import load_pretrained, weights_hash
+from zoo.core.weights import UnavailableError, load_pretrained, local_name, weights_hash
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks import TextToImageTask
@@ -274,6 +275,33 @@ def test_files_of_torch_are_read_where_there_are_no_safetensors(saved, tmp_path)
     generator = build(tmp_path / "bin")
     for name, value in original(tmp_path / "bin").unet.state_dict().items():
         assert torch.equal(generator.denoiser.state_dict()[name], value)
+
+
+def test_a_pipeline_of_modelscope_is_read_and_its_autoencoder_alone(saved, tmp_path, modelscope):
+    tiny_pipelines.clip().save_pretrained(tmp_path / "bin", safe_serialization=False)
+    for folder in (tmp_path / "bin", saved("taiyi")):
+        name = modelscope(f"pipeline_{folder.name}", folder)
+        assert weights_hash(build(name)) == weights_hash(build(folder))
+        alone = IMAGE_TOKENIZERS.build(f"diffusers:{name}")
+        alone.load_published(name)
+        assert weights_hash(alone) == weights_hash(build(folder).image_tokenizer)
+
+
+def test_weights_that_are_there_in_part_are_not_taken_for_whole(saved, modelscope):
+    folder = saved("taiyi")
+    name = modelscope("pipeline_part", folder)
+    place = Path(local_name(name, ["*.json"]))
+    index = {"weight_map": {"a": "diffusion_pytorch_model.safetensors", "b": "diffusion_pytorch_model-2.safetensors"}}
+    (place / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UnavailableError, match="HF_HUB_OFFLINE is set"):
+        local_name(name, ["*.safetensors"])
+
+
+@pytest.mark.parametrize("family", ["taiyi", "hunyuan", "z_image"])
+def test_more_steps_than_the_scheduler_has_are_refused(saved, family):
+    with pytest.raises(UserError, match="steps is 1001: give 1 to ") as error:
+        build(saved(family)).generate(TEXTS[:1], seeds=[0], steps=1001)
+    assert error.value.argument == "steps"
 
 
 def test_names_of_older_autoencoders_are_read(saved, tmp_path):

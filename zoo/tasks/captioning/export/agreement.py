@@ -1,5 +1,6 @@
 """What an exported vision-language model is compared on with its captioner: drawn products and a caption of them."""
 
+import json
 import math
 from typing import Any
 
@@ -91,13 +92,13 @@ def drawn_products(size: int, count: int) -> list[Image.Image]:
 def usage_lines(task: Any) -> str:
     """Python that asks a ``model`` and its ``processor`` for a caption."""
     size = task.image_size
-    return f'''image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
+    return f"""image = Image.open("dress.jpg").convert("RGB")  # lay a transparent one over white first
 image = image.resize(({size}, {size}), Image.Resampling.BICUBIC)
-question = {{"type": "text", "text": "{language_of(task).instruction}"}}
+question = {{"type": "text", "text": {json.dumps(language_of(task).instruction, ensure_ascii=False)}}}
 turns = [{{"role": "user", "content": [{{"type": "image", "image": image}}, question]}}]
 inputs = processor.apply_chat_template(
     turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
 )
 ids = model.generate(**inputs)
 caption = processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-print(caption)'''
+print(caption)"""

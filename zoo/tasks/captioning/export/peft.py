@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from zoo.core.export import Agreement, require_library, write_weights
-from zoo.core.weights import first_line
+from zoo.core.weights import MODELSCOPE, WEIGHTS, UnavailableError, first_line, local_name
 from zoo.errors import UserError
 from zoo.models.lora import ADAPTER
 from zoo.tasks.captioning.export.agreement import agreements, decoding_of, language_of, no_scores, usage_lines
@@ -36,7 +36,7 @@ class PeftFolder:
         )
         lora: Any = language.lora
         LoraConfig(
-            base_model_name_or_path=language.published,
+            base_model_name_or_path=language.published.removeprefix(MODELSCOPE),
             task_type="CAUSAL_LM",
             r=lora["rank"],
             lora_alpha=lora["alpha"],
@@ -66,8 +66,10 @@ class PeftFolder:
         no_scores(data)
         published = language_of(task).published
         try:
-            base: Any = AutoModelForImageTextToText.from_pretrained(published, local_files_only=True, dtype="float32")
-        except (OSError, ValueError) as error:
+            base: Any = AutoModelForImageTextToText.from_pretrained(
+                local_name(published, *WEIGHTS), local_files_only=True, dtype="float32"
+            )
+        except (OSError, ValueError, UnavailableError) as error:
             raise UserError(
                 f"--format peft: {published}, which the adapters stand beside: {first_line(error)}"
             ) from None
@@ -87,7 +89,7 @@ class PeftFolder:
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-base = AutoModelForImageTextToText.from_pretrained("{language_of(task).published}")
+base = AutoModelForImageTextToText.from_pretrained("{language_of(task).published.removeprefix(MODELSCOPE)}")
 base.generation_config = GenerationConfig.from_pretrained("{name}")  # its own is for chats
 model = PeftModel.from_pretrained(base, "{name}").eval()
 processor = AutoProcessor.from_pretrained("{name}")

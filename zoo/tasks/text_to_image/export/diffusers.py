@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from zoo.core.export import Agreement, compare, require_library
+from zoo.core.weights import MODELSCOPE
 from zoo.errors import UserError
 from zoo.models.lora import ADAPTER
 from zoo.models.pipelines import quiet_diffusers
@@ -77,7 +78,9 @@ class DiffusersLora:
 
     def usage(self, task: Any, name: str) -> str:
         """Python that draws an image."""
-        return _usage(task.generator, task.generator.published, f'\npipeline.load_lora_weights("{name}")')
+        return _usage(
+            task.generator, task.generator.published.removeprefix(MODELSCOPE), f'\npipeline.load_lora_weights("{name}")'
+        )
 
 
 def _compare(generator: PublishedPipeline, pipeline: Any) -> list[Agreement]:

@@ -247,6 +247,10 @@ class PublishedPipeline(nn.Module):
         if isinstance(texts, str) or len(as_texts(texts)) != len(seeds):
             raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
         options = options_of(PipelineSampling, {**asdict(self.options), **sampling}, what="sampling")
+        config = self.others["scheduler"].config
+        most = config.num_train_timesteps - config.get("steps_offset", 0)
+        if options.steps > most:
+            raise invalid("steps", options.steps, f"give 1 to {most}, which is what its scheduler has")
         noise = {"generator": seeded_generators(seeds), "output_type": output_type}
         with quiet_diffusers():  # a pipeline may write into its list
             return pipeline(prompt=list(texts), **self.call_options(options), **noise).images
