@@ -34,9 +34,9 @@ class DistillationOptions:
     """Whether the task also learns to embed as a teacher does.
 
     Args:
-        teacher: The teacher: a retrieval checkpoint, a run's folder, or published weights. It embeds the training
-            queries and images once, not augmented; the embeddings are kept in the cache. null: there is none.
-        weight: What the divergence from the teacher, in nats, is multiplied by before it is added to the loss; above 0.
+        teacher: A retrieval checkpoint, a run's folder or published weights. It embeds what is trained on once, not
+            augmented, into the cache. null: there is none.
+        weight: Factor of the divergence from the teacher, in nats, that is added to the loss, above 0.
 
     Raises:
         UserError: A number is out of its range.
