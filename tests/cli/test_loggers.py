@@ -118,8 +118,8 @@ def test_a_resumed_run_goes_on_in_wandb_and_a_test_stands_beside_it(zoo_main, of
 
 
 def test_random_weights_that_were_not_wanted_are_in_tag_and_name(zoo_main, offline, monkeypatch):
-    monkeypatch.setattr("zoo.core.weights.unreachable", lambda: "no network")
-    monkeypatch.setattr("zoo.core.weights.cached_file", lambda *_: None)
+    monkeypatch.setattr("zoo.core.hubs.unreachable", lambda: "no network")
+    monkeypatch.setattr("zoo.core.hubs.cached_file", lambda *_: None)
     code, _, err = zoo_main("fit", *TINY, "--model.image_pretrained", "auto", "--trainer.max_epochs", 1)
     assert code == 0, err
     (file,) = offline.glob("runs/tiny/*/wandb/offline-run-*/*.wandb")

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BertForMaskedLM, BertModel
 
-from zoo.core import weights
-from zoo.core.weights import WeightSource, is_cached, load_pretrained, load_strictly, unreachable
+from zoo.core import hubs
+from zoo.core.hubs import unreachable
+from zoo.core.weights import WeightSource, is_cached, load_pretrained, load_strictly
 from zoo.errors import UserError
-from zoo.models import hub, text
+from zoo.models import text
 from zoo.models.image import TimmImageTower
 from zoo.registry import IMAGE_TOWERS, TEXT_TOWERS
 
@@ -118,8 +119,8 @@ def test_picture_weights_from_the_hub(tmp_path, monkeypatch):
             raise huggingface_hub.errors.EntryNotFoundError("no such file")
         return str(tmp_path / name)
 
-    monkeypatch.setattr(weights, "unreachable", lambda: None)
-    monkeypatch.setattr(weights, "hf_hub_download", download)
+    monkeypatch.setattr(hubs, "unreachable", lambda: None)
+    monkeypatch.setattr(hubs, "hf_hub_download", download)
     assert load_pretrained(image_tower(), True).found
 
 
@@ -142,7 +143,7 @@ def test_text_weights_from_the_hub(tmp_path, monkeypatch):
                 raise OSError("not cached")
             return BertModel.from_pretrained(tmp_path, **options)
 
-    monkeypatch.setattr(hub, "unreachable", lambda: None)
+    monkeypatch.setattr(hubs, "unreachable", lambda: None)
     monkeypatch.setattr(text, "AutoModel", Hub)
     assert load_pretrained(tower, True).found
     assert_same(tower.encoder, published.bert.state_dict())
@@ -280,7 +281,7 @@ def test_a_module_reads_its_own_format(tmp_path):
         def load_published(self, source):
             self.read = source
             if not list(tmp_path.iterdir()):
-                raise weights.UnavailableError("nothing is there")
+                raise hubs.UnavailableError("nothing is there")
 
     tower = Reader(3, 2)
     assert load_pretrained(tower).text == "random (pretrained weights not available: nothing is there)"
@@ -295,7 +296,7 @@ def test_constructors_read_no_weights(monkeypatch):
         raise AssertionError("a constructor asked for weights")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    monkeypatch.setattr("zoo.core.weights.hf_hub_download", fail)
+    monkeypatch.setattr("zoo.core.hubs.hf_hub_download", fail)
     monkeypatch.setattr(torch, "load", fail)
     image, text = IMAGE_TOWERS.build("resnet10t"), TEXT_TOWERS.build("bert_tiny_chinese")
     assert (image.width, image.published) == (512, "timm/resnet10t.c3_in1k")

@@ -226,7 +226,7 @@ def test_help_explains_every_option_of_task_and_data_in_80_columns(zoo_main, mon
     assert "--trainer.max_epochs" in out
     assert max(map(len, out.splitlines())) <= 80
     assert "--save_every (a whole number; default 500)" in out
-    assert len(out.splitlines()) < 420  # four tasks and their data
+    assert len(out.splitlines()) < 410  # four tasks and their data
 
 
 @pytest.mark.parametrize(
@@ -535,8 +535,8 @@ def test_a_broken_picture_is_named_by_file_line_and_id(zoo_main, workplace, muge
 
 
 def test_random_weights_that_were_not_wanted_are_announced(zoo_main, workplace, monkeypatch):
-    monkeypatch.setattr("zoo.core.weights.unreachable", lambda: "no network")
-    monkeypatch.setattr("zoo.core.weights.cached_file", lambda *_: None)
+    monkeypatch.setattr("zoo.core.hubs.unreachable", lambda: "no network")
+    monkeypatch.setattr("zoo.core.hubs.cached_file", lambda *_: None)
     words = ("--model.image_pretrained", "auto", "--trainer.max_epochs", 1)
     code, _, err = zoo_main("fit", *TINY, *words)
     assert code == 0, err

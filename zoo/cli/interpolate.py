@@ -4,6 +4,8 @@ import logging
 import sys
 from pathlib import Path
 
+from zoo.core.command import CommandParser, GivenPath, add_precision, typed
+
 
 def main(argv: list[str]) -> int:
     """Score, print, write.
@@ -17,8 +19,33 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: As ``zoo.core.interpolation.interpolate``.
     """
-    from zoo.core.command import CommandParser, GivenPath, add_precision, typed
+    options = interpolate_parser().parse_args(argv)
+    from zoo.cli.silence import quiet_libraries
+    from zoo.core.interpolation import ALPHAS, PLOT, interpolate
 
+    quiet_libraries()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a trainer for each mixture tells of its devices
+    curve = interpolate(
+        options.checkpoint,
+        options.out,
+        start=options.start,
+        alphas=ALPHAS if options.alphas is None else options.alphas,
+        data=options.data,
+        precision=options.precision,
+    )
+    names = [*curve.values]
+    print(f"{curve.monitor} by share of the fine-tuned weights: {', '.join(names)}")
+    for place, alpha in enumerate(curve.alphas):
+        mark = "  the best" if alpha == curve.best else ""
+        print(f"{alpha:5g}  {'  '.join(f'{curve.values[name][place]:7.2f}' for name in names)}{mark}")
+    plotted = (Path(options.out) / PLOT).is_file()
+    print(f"The run: {options.out}{'' if plotted else ' (without a plot: matplotlib is not installed)'}")
+    print(f"Next: {typed('test', '--ckpt_path', options.out)}", file=sys.stderr)
+    return 0
+
+
+def interpolate_parser() -> CommandParser:
+    """Make the options of ``interpolate``."""
     parser = CommandParser(
         prog="python -m zoo interpolate",
         description="Mix the weights of a fine-tuned model with those that it began with (WiSE-FT,"
@@ -51,26 +78,4 @@ def main(argv: list[str]) -> int:
         " the best mean over them. By default the run's own.",
     )
     add_precision(parser)
-    options = parser.parse_args(argv)
-    from zoo.cli.silence import quiet_libraries
-    from zoo.core.interpolation import ALPHAS, PLOT, interpolate
-
-    quiet_libraries()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a trainer for each mixture tells of its devices
-    curve = interpolate(
-        options.checkpoint,
-        options.out,
-        start=options.start,
-        alphas=ALPHAS if options.alphas is None else options.alphas,
-        data=options.data,
-        precision=options.precision,
-    )
-    names = [*curve.values]
-    print(f"{curve.monitor} by share of the fine-tuned weights: {', '.join(names)}")
-    for place, alpha in enumerate(curve.alphas):
-        mark = "  the best" if alpha == curve.best else ""
-        print(f"{alpha:5g}  {'  '.join(f'{curve.values[name][place]:7.2f}' for name in names)}{mark}")
-    plotted = (Path(options.out) / PLOT).is_file()
-    print(f"The run: {options.out}{'' if plotted else ' (without a plot: matplotlib is not installed)'}")
-    print(f"Next: {typed('test', '--ckpt_path', options.out)}", file=sys.stderr)
-    return 0
+    return parser

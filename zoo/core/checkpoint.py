@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zoo.core.hubs import MODELSCOPE, NoHubError
 from zoo.core.runs import CHECKPOINTS, checkpoint_of_run, newest_of_experiment, newest_run, run_of
-from zoo.core.weights import MODELSCOPE, NoHubError, check_fit, load_strictly, read_torch
+from zoo.core.weights import check_fit, load_strictly, read_torch
 from zoo.errors import UserError
 from zoo.io import expanded
 from zoo.spec import find_specs, load_object

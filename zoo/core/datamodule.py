@@ -36,7 +36,7 @@ class MugeDataModule(L.LightningDataModule):
         batch_size: Examples of a training batch on each process.
         eval_batch_size: Examples of an evaluation batch.
         num_workers: Loader processes beside each training process.
-        crop_scale: Share of a training image's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
+        crop_scale: Least and most of an image's area that a crop keeps; ``[1, 1]``: no crop.
         flip: Probability of flipping a training image horizontally, in [0, 1].
         predict_split: The split that ``predict`` writes a submission for.
         on_error: A broken row: ``raise`` names its file, line and id; ``skip`` reads every image once beforehand,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -303,6 +304,14 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights on the CPU, row after row, none sharing memory with another, as safetensors takes them."""
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def sample_images(size: int, count: int = 6) -> list[Image.Image]:
+    """Draw products of the embedded catalogue, ``size`` pixels a side."""
+    from zoo.data.catalogue.categories import render
+    from zoo.data.catalogue.products import draw_products
+
+    return [Image.fromarray(render(product.item, product.seed, size)) for product in draw_products("test", count, 0)]
 
 
 def compare(what: str, found: Tensor, wanted: Tensor, allowed: float) -> Agreement:

@@ -134,7 +134,8 @@ def _config(source: str | Path) -> dict[str, Any] | None:
 def _modules(task: Any, config: dict[str, Any] | None, folders: Sequence[str]) -> list[tuple[str, Any]]:
     """The data modules to score on, by the names of their folders; all else of them is as in the run."""
     options = dict(config["data"]["init_args"]) if config else {}
-    kind: Any = load_object(spec_of(type(task)).data or "")
+    own_class = ":".join(config["data"]["class_path"].rsplit(".", 1)) if config else spec_of(type(task)).data or ""
+    kind: Any = load_object(own_class)
     if not folders and not config:
         raise UserError("--data: the checkpoint is of no run, so say which folders to score on", argument="--data")
     own = str(options.get("root", "auto"))

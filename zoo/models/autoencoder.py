@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zoo.core.hubs import UnavailableError, cached_file, hub_file
 from zoo.core.precision import full_float32
-from zoo.core.weights import UnavailableError, cached_file, hub_file, load_strictly, read_weights
+from zoo.core.weights import load_strictly, read_weights
 from zoo.data.images import to_images, to_pixels
 from zoo.errors import UserError
 from zoo.io import read_json

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 import transformers.utils.logging as transformers_logging
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from zoo.core.weights import WEIGHTS, UnavailableError, first_line, load_strictly, local_name, read_weights, unreachable
+from zoo.core.hubs import WEIGHTS, UnavailableError, cache_then_hub
+from zoo.core.weights import load_strictly, read_weights
 from zoo.errors import UserError
 
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration, tokenizer, chat template
@@ -64,29 +63,18 @@ def read_small_files(family: str, name: str, what: str, *kinds: Any) -> list[Any
     Raises:
         UserError: They cannot be had.
     """
-    place = name
 
-    def read(local_files_only: bool) -> list[Any]:
+    def read(place: str, local_files_only: bool) -> list[Any]:
         with quiet_transformers():
             return [kind.from_pretrained(place, local_files_only=local_files_only) for kind in kinds]
 
-    reason: str | None
     try:
-        place = local_name(name, SMALL_FILES)
-        return read(True)
+        return cache_then_hub(read, name, SMALL_FILES)
     except UnavailableError as error:
-        reason = str(error)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        reason = first_line(error) if Path(place).is_dir() else unreachable()
-    if reason is None:
-        try:
-            return read(False)
-        except (OSError, ValueError) as error:
-            reason = first_line(error)
-    raise UserError(
-        f"'{family}:{name}': its {what} cannot be had ({reason})."
-        " Give a folder that save_pretrained wrote, or a hub name that is cached or reachable."
-    )
+        raise UserError(
+            f"'{family}:{name}': its {what} cannot be had ({error})."
+            " Give a folder that save_pretrained wrote, or a hub name that is cached or reachable."
+        ) from None
 
 
 def read_model(model_class: Any, network: Any, source: str) -> tuple[Any, dict[str, Tensor], set[str]]:
@@ -137,17 +125,11 @@ def load_language_model(model: nn.Module, source: str, *, kept: str | None = Non
 
 def _read(model_class: Any, network: Any, name: str) -> tuple[Any, dict[str, Any]]:
     """Read a second model with the weights of a folder or hub name, and what transformers says of their fit."""
-    name = local_name(name, *WEIGHTS)  # beside its small files, which were read before
-    try:
-        return _from_pretrained(model_class, name, network, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = first_line(error) if Path(name).is_dir() else unreachable()
-    if reason is not None:
-        raise UnavailableError(reason)
-    try:
-        return _from_pretrained(model_class, name, network)
-    except (OSError, ValueError) as error:
-        raise UnavailableError(first_line(error)) from error
+
+    def read(place: str, local_files_only: bool) -> tuple[Any, dict[str, Any]]:
+        return _from_pretrained(model_class, place, network, local_files_only=local_files_only)
+
+    return cache_then_hub(read, name, *WEIGHTS)  # beside its small files, which were read before
 
 
 def _from_pretrained(model_class: Any, name: str | None, network: Any, **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from zoo.core.device import send
+from zoo.core.hubs import UnavailableError, cache_then_hub, first_line, none_of
 from zoo.core.inputs import as_texts
 from zoo.core.texts import TextCounts
-from zoo.core.weights import UnavailableError, first_line, load_strictly, local_name, none_of, unreachable
+from zoo.core.weights import load_strictly
 from zoo.errors import UserError
 from zoo.models.half import Half, ImageHalf
 from zoo.models.hub import SMALL_FILES, read_small_files
@@ -249,31 +250,18 @@ def local_copy(name: str, needed: Sequence[str] = ()) -> Path:
         UnavailableError: It cannot be had, or has none of the files.
     """
     wanted = needed or (CONFIGURATION,)
-    patterns = [*needed] or [*SMALL_FILES]
-    folder = Path(local_name(name, *([[file] for file in needed] or [[*SMALL_FILES]])))
-    if not folder.is_dir():
-        folder = _snapshot(name, patterns, local_files_only=True) or folder
-        if not _has_one(folder, wanted):
-            reason = unreachable()
-            if reason is not None:
-                raise UnavailableError(reason)
-            folder = _snapshot(name, patterns, local_files_only=False) or folder
-    if not _has_one(folder, wanted):
-        raise UnavailableError(f"{name} has {none_of(wanted)}")
-    return folder
+    kinds = [[file] for file in needed] or [[*SMALL_FILES]]
 
+    def read(place: str, local_files_only: bool) -> Path:
+        folder = Path(place)
+        if not folder.is_dir():
+            patterns = [pattern for kind in kinds for pattern in kind]
+            folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only))
+        if not any((folder / file).is_file() for file in wanted):
+            raise FileNotFoundError(f"{name} has {none_of(wanted)}")
+        return folder
 
-def _snapshot(name: str, patterns: list[str], *, local_files_only: bool) -> Path | None:
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only))
-    except Exception as error:  # the hub's clients raise many kinds
-        if local_files_only:
-            return None
-        raise UnavailableError(first_line(error)) from error
-
-
-def _has_one(folder: Path, names: Sequence[str]) -> bool:
-    return any((folder / name).is_file() for name in names)
+    return cache_then_hub(read, name, *kinds)
 
 
 def _text_configuration(name: str, folder: Path, other: str) -> str:

@@ -2,23 +2,21 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from zoo.core.weights import WEIGHTS, UnavailableError, first_line, local_name, unreachable
+from zoo.core.hubs import MODELSCOPE, WEIGHTS, UnavailableError, cache_then_hub, local_name
 from zoo.errors import UserError
 from zoo.io import read_json
 from zoo.models.hub import SMALL_FILES, quiet_transformers
 
 INDEX = "model_index.json"
-BROKEN = (OSError, ValueError, TypeError, KeyError, StrictDataclassError, SafetensorError)
 Classes = Mapping[str, Sequence[str]]  # of a pipeline: its parts, and the classes that each may have
 
 
@@ -37,32 +35,18 @@ def read_parts(name: str, pipelines: Mapping[str, Classes]) -> tuple[str, dict[s
     Raises:
         UserError: The files cannot be had or read, or they name other classes.
     """
-    try:
-        place = local_name(name, SMALL_FILES)
-    except UnavailableError as error:
-        raise UserError(f"'diffusers:{name}': its configuration and tokenizers cannot be had ({error})") from None
-    if not Path(place).is_dir() and (name[:1] in "/.~" or name.count("/") != 1):
+    if not Path(name).is_dir() and (name[:1] in "/.~" or name.removeprefix(MODELSCOPE).count("/") != 1):
         raise UserError(f"'diffusers:{name}': there is no such folder, and it is no hub name", value=name)
     try:
-        return _built(place, pipelines, local_files_only=True)
-    except UserError:
-        raise
-    except BROKEN as error:
-        reason = first_line(error) if Path(place).is_dir() else unreachable()
-    if reason is None:
-        try:
-            return _built(place, pipelines, local_files_only=False)
-        except UserError:
-            raise
-        except BROKEN as error:
-            reason = first_line(error)
-    raise UserError(
-        f"'diffusers:{name}': its configuration and tokenizers cannot be had ({reason}). Give a folder that a"
-        " pipeline's save_pretrained wrote, or a hub name that is cached or reachable"
-    )
+        return cache_then_hub(partial(_built, pipelines), name, SMALL_FILES)
+    except UnavailableError as error:
+        raise UserError(
+            f"'diffusers:{name}': its configuration and tokenizers cannot be had ({error}). Give a folder that a"
+            " pipeline's save_pretrained wrote, or a hub name that is cached or reachable"
+        ) from None
 
 
-def _built(name: str, pipelines: Mapping[str, Classes], *, local_files_only: bool) -> tuple[str, dict[str, Any]]:
+def _built(pipelines: Mapping[str, Classes], name: str, local_files_only: bool) -> tuple[str, dict[str, Any]]:
     folder = Path(name)
     if not folder.is_dir():
         folder = Path(snapshot_download(name, allow_patterns=[*SMALL_FILES], local_files_only=local_files_only))
@@ -118,22 +102,16 @@ def read_part(network: nn.Module, source: str, part: str) -> dict[str, Tensor]:
         UnavailableError: The hub cannot give them.
         UserError: The folder lacks them, or they are damaged.
     """
-    source = local_name(source, *WEIGHTS)
+    place = local_name(source, *WEIGHTS)
     try:
-        return _read_part(network, source, part, local_files_only=True)
-    except BROKEN as error:
-        if Path(source).is_dir():
-            raise UserError(f"{source}: the weights of {part} cannot be read ({first_line(error)})") from None
-    reason = unreachable()
-    if reason is not None:
-        raise UnavailableError(reason)
-    try:
-        return _read_part(network, source, part, local_files_only=False)
-    except BROKEN as error:
-        raise UnavailableError(first_line(error)) from error
+        return cache_then_hub(partial(_read_part, network, part), place)
+    except UnavailableError as error:
+        if Path(place).is_dir():
+            raise UserError(f"{source}: the weights of {part} cannot be read ({error})") from None
+        raise
 
 
-def _read_part(network: Any, source: str, part: str, *, local_files_only: bool) -> dict[str, Tensor]:
+def _read_part(network: Any, part: str, source: str, local_files_only: bool) -> dict[str, Tensor]:
     options: dict[str, Any] = {"subfolder": part, "local_files_only": local_files_only}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # what does not fit is listed, see below
     if hasattr(network, "from_config"):

@@ -15,10 +15,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationC
 
 import zoo
 from zoo.core.checkpoint import load_initial_weights
-from zoo.core.export import export
+from zoo.core.export import export, sample_images
 from zoo.core.weights import load_pretrained
 from zoo.errors import UserError
-from zoo.tasks.captioning.export.agreement import drawn_products
 from zoo.tasks.captioning.export.transformers import TransformersFolder
 
 FAMILY = "qwen3_vl"  # the one whose features enter several layers
@@ -136,7 +135,7 @@ def test_adapters_go_on_from_those_of_a_run_and_begin_beside_whole_weights(train
         load_initial_weights(task, source)
         return task.eval()
 
-    images = drawn_products(SIZE, 3)
+    images = sample_images(SIZE, 3)
     further = begun(trained, {**OPTIONS, **LORA})
     assert all(torch.equal(further.state_dict()[name], value) for name, value in zoo.load(trained).state_dict().items())
     export(trained, tmp_path / "whole", kind="transformers")
@@ -168,7 +167,7 @@ def test_other_libraries_write_the_same(exported, trained, saved_vlm, monkeypatc
     kind, folder, (logits, captions) = exported
     assert 0 <= logits.difference < 1e-4
     assert captions.difference == 0
-    image = drawn_products(SIZE, 1)[0]
+    image = sample_images(SIZE, 1)[0]
     image.save(folder.parent / "dress.png")
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
     monkeypatch.chdir(folder.parent)
@@ -186,7 +185,7 @@ def test_the_whole_folder_is_read_back(trained, tmp_path, zoo_main):
     task, read = zoo.load(trained), zoo.load(moved)
     assert read.hparams["captioner"] == f"vlm:{moved}"
     assert read.captioner.language.lora is None
-    images = drawn_products(SIZE, 3)
+    images = sample_images(SIZE, 3)
     assert read.captioner.caption(images) == task.captioner.caption(images)
     images[0].save(tmp_path / "dress.png")
     code, out, err = zoo_main("caption", moved, tmp_path / "dress.png")

@@ -240,6 +240,6 @@ def test_a_name_that_modelscope_cannot_give_is_said(modelscope, monkeypatch):
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         zoo.load("modelscope:owner/nothing")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("zoo.core.weights.MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("zoo.core.hubs.MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot be reached: .*http://127.0.0.1:9"):
         TEXT_TOWERS.build("dual:modelscope:owner/nothing")

@@ -14,11 +14,10 @@ import yaml
 from torch.nn.functional import normalize
 
 import zoo
-from zoo.core.export import Agreement, export, find_exporter
+from zoo.core.export import Agreement, export, find_exporter, sample_images
 from zoo.errors import UserError
 from zoo.models.tokenizer import BertChineseTokenizer
 from zoo.tasks.retrieval import cn_clip, huggingface
-from zoo.tasks.retrieval.export.agreement import sample_images
 
 CHINESE_CLIP = {  # of few layers, which transformers' ChineseCLIPModel can be too
     "image_tower": "vit_base_patch32_clip_quickgelu_224",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from zoo.core.checkpoint import Published
-from zoo.core.weights import UnavailableError, hub_file
+from zoo.core.hubs import UnavailableError, hub_file
 from zoo.errors import UserError
 from zoo.models.hub import read_model
 from zoo.tasks.captioning.captioners.vlm import FAMILIES

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from zoo.core.weights import first_line
+from zoo.core.hubs import first_line
 from zoo.errors import UserError
 
 VGG = "vgg16-397923af.pth"  # torchvision's file, trained on ImageNet

@@ -29,7 +29,7 @@ class RetrievalDataModule(MugeDataModule):
             embedded data.
         batch_size: Pairs of a training batch on each process.
         eval_batch_size: Queries or images of an evaluation batch.
-        crop_scale: Share of a training image's area that its random crop keeps, least and most; ``[1, 1]``: no crop.
+        crop_scale: Least and most of an image's area that a crop keeps; ``[1, 1]``: no crop.
         auto_augment: Whether AutoAugment's original ImageNet policy by timm is applied after the crop; with ``flip``
             0.5 and the default ``crop_scale`` it is CN-CLIP's fine-tuning recipe.
         augment_on: Where: ``worker``; ``device``, to the same images; ``auto``: on a GPU, unless ``degrade`` follows.

@@ -34,9 +34,8 @@ class DistillationOptions:
     """Whether the task also learns to embed as a teacher does.
 
     Args:
-        teacher: A retrieval checkpoint, a run's folder or published weights. It embeds what is trained on once, not
-            augmented, into the cache. null: there is none.
-        weight: Factor of the divergence from the teacher, in nats, that is added to the loss, above 0.
+        teacher: A checkpoint, a run or published weights of retrieval; null: none.
+        weight: Factor of the divergence from the teacher in nats, above 0.
 
     Raises:
         UserError: A number is out of its range.

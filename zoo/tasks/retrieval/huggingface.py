@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import ChineseCLIPConfig
 
-from zoo.core.weights import MODELSCOPE, NoHubError, UnavailableError, hub_file, none_of, read_torch
+from zoo.core.hubs import MODELSCOPE, NoHubError, UnavailableError, hub_file, none_of
+from zoo.core.weights import read_torch
 from zoo.errors import UserError
 from zoo.io import read_json
 from zoo.models.dual import FAMILIES

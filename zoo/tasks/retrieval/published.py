@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import AutoModel, ChineseCLIPConfig
 
 from zoo.core.checkpoint import Published
-from zoo.core.weights import UnavailableError, check_fit, read_torch
+from zoo.core.hubs import UnavailableError
+from zoo.core.weights import check_fit, read_torch
 from zoo.errors import UserError
 from zoo.models.dual import dual_configuration
 from zoo.models.hub import read_model

@@ -61,9 +61,9 @@ class RetrievalTask(Task):
         optimizer: How AdamW goes, beside its peak learning rate.
         loss: A registered loss (``softmax``, CLIP's; ``sigmoid``, SigLIP's), or a built module.
         loss_options: Arguments of the loss's builder (``temperature``, ``label_smoothing``, …).
-        chunk_size: Pairs that the towers encode at a time, and once more on the way back: the memory of a step is then
-            that of so many pairs, whatever the batch, for the time of a forward pass more (GradCache, Gao et al. 2021,
-            arXiv:2101.06983). None: the whole batch at once. Towers with batch norms must have them frozen.
+        chunk_size: Pairs that the towers encode at a time, and once more on the way back: a step takes the memory of so
+            many, and the time of a forward pass more (GradCache, Gao et al. 2021, arXiv:2101.06983). None: the whole
+            batch at once. Batch norms must be frozen.
         gradient_checkpointing: Whether the towers keep only the inputs of their blocks, and compute the rest again. Not
             for towers whose batch norms train.
         compile_towers: Whether ``torch.compile`` makes kernels of the towers' networks; their first steps take minutes.

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
+from zoo.core.hubs import first_line
 from zoo.core.precision import full_float32
-from zoo.core.weights import check_fit, first_line, read_torch, weights_hash
+from zoo.core.weights import check_fit, read_torch, weights_hash
 from zoo.errors import UserError
 from zoo.io import expanded
 

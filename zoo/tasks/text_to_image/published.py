@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from zoo.core.checkpoint import Published
-from zoo.core.weights import UnavailableError, hub_file
+from zoo.core.hubs import UnavailableError, hub_file
 from zoo.errors import UserError
 from zoo.models.pipelines import INDEX
 from zoo.tasks.text_to_image.task import TextToImageTask

@@ -39,8 +39,7 @@ class TextToImageTask(Task):
         generator_options: Arguments of the generator's builder.
         text_pretrained: Weights of the generator's text tower: ``auto`` (published ones from the cache or the hub, else
             random), true (an error without them), false, a file, or a run, whose text tower it takes.
-        generator_pretrained: Weights of a published pipeline (``diffusers:NAME``), likewise: ``auto``, true, false,
-            another folder, or a run, whose generator it takes.
+        generator_pretrained: The same of a published pipeline, ``diffusers:NAME``.
         init_from: Weights of the whole task to start from: a checkpoint of this zoo or a run's folder. Neither
             optimiser nor place in training is taken: for that, see ``--ckpt_path``.
         learning_rate: Peak learning rate of AdamW.

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import mse_loss
 
 from zoo.core.checkpoint import load_initial_weights
-from zoo.core.weights import UnavailableError, load_pretrained, local_name, weights_hash
+from zoo.core.hubs import UnavailableError, local_name
+from zoo.core.weights import load_pretrained, weights_hash
 from zoo.errors import UserError
 from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks import TextToImageTask

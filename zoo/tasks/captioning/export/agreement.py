@@ -5,11 +5,10 @@ import math
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig
 
-from zoo.core.export import Agreement, compare
+from zoo.core.export import Agreement, compare, sample_images
 from zoo.errors import UserError
 from zoo.tasks.captioning.captioners.vlm import VisionLanguageModel
 
@@ -52,7 +51,7 @@ def agreements(task: Any, model: Any, processor: Any, count: int = 3) -> list[Ag
         processor: The processor that it read.
         count: How many products are drawn.
     """
-    captioner, images = task.captioner, drawn_products(task.image_size, count)
+    captioner, images = task.captioner, sample_images(task.image_size, count)
     content = [{"type": "image"}, {"type": "text", "text": captioner.language.instruction}]
     turns = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(turns, add_generation_prompt=True)
@@ -79,14 +78,6 @@ def followed(inputs: Any, ids: Tensor) -> dict[str, Tensor]:
         if name in longer:
             longer[name] = torch.cat([longer[name], value.to(longer[name].dtype)], dim=1)
     return longer
-
-
-def drawn_products(size: int, count: int) -> list[Image.Image]:
-    """Draw products of the embedded catalogue, ``size`` pixels a side."""
-    from zoo.data.catalogue.categories import render
-    from zoo.data.catalogue.products import draw_products
-
-    return [Image.fromarray(render(product.item, product.seed, size)) for product in draw_products("test", count, 0)]
 
 
 def usage_lines(task: Any) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from zoo.core.export import Agreement, require_library, write_weights
-from zoo.core.weights import MODELSCOPE, WEIGHTS, UnavailableError, first_line, local_name
+from zoo.core.hubs import MODELSCOPE, WEIGHTS, UnavailableError, first_line, local_name
 from zoo.errors import UserError
 from zoo.models.lora import ADAPTER
 from zoo.tasks.captioning.export.agreement import agreements, decoding_of, language_of, no_scores, usage_lines

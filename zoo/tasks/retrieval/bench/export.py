@@ -37,7 +37,8 @@ def measure(
     import torch
 
     import zoo
-    from zoo.tasks.retrieval.export.agreement import sample_images, sample_texts
+    from zoo.core.export import sample_images
+    from zoo.tasks.retrieval.export.agreement import sample_texts
     from zoo.tasks.retrieval.export.onnx import OnnxFolder, OnnxInt8, Runtime
 
     if checkpoint is None:

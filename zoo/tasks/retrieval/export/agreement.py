@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from zoo.core.export import Agreement, compare
+from zoo.core.export import Agreement, compare, sample_images
 from zoo.errors import UserError
 from zoo.tasks.retrieval.data import RetrievalDataModule
 from zoo.tasks.retrieval.metrics import RetrievalRecall
@@ -36,14 +36,6 @@ def sample_texts(count: int = 8) -> list[str]:
     products = draw_products("test", max(count - len(STRANGE) - 1, 1), 0)
     titles = [title(product, random.Random(product.seed)) for product in products]
     return [*titles, *STRANGE, "".join(titles) * 3][-count:]
-
-
-def sample_images(size: int, count: int = 6) -> list[Image.Image]:
-    """Draw products of the embedded catalogue, ``size`` pixels a side."""
-    from zoo.data.catalogue.categories import render
-    from zoo.data.catalogue.products import draw_products
-
-    return [Image.fromarray(render(product.item, product.seed, size)) for product in draw_products("test", count, 0)]
 
 
 def oblong(images: list[Image.Image]) -> list[Image.Image]:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from zoo.core.export import Agreement, compare, require_library
+from zoo.core.export import Agreement, compare, require_library, sample_images
 from zoo.errors import UserError
 from zoo.io import write_text
 from zoo.models.tokenizer import pad
-from zoo.tasks.retrieval.export.agreement import recall_agreement, sample_images, sample_texts
+from zoo.tasks.retrieval.export.agreement import recall_agreement, sample_texts
 from zoo.tasks.retrieval.export.towers import check_towers
 
 IMAGE, TEXT, TOKENIZER = "image.onnx", "text.onnx", "tokenizer.json"

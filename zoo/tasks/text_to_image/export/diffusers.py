@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from zoo.core.export import Agreement, compare, require_library
-from zoo.core.weights import MODELSCOPE
+from zoo.core.hubs import MODELSCOPE
 from zoo.errors import UserError
 from zoo.models.lora import ADAPTER
 from zoo.models.pipelines import quiet_diffusers

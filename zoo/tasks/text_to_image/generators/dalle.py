@@ -10,15 +10,14 @@ from torch.nn.functional import cross_entropy
 from transformers import Cache, Qwen3Config, Qwen3Model
 
 from zoo.core.device import repeat_on_gpu, send
-from zoo.core.inputs import as_texts
 from zoo.core.options import check_heads, options_of
 from zoo.core.texts import TextCounts
-from zoo.errors import UserError, invalid
+from zoo.errors import invalid
 from zoo.models.tokenizer import BertChineseTokenizer
 from zoo.registry import IMAGE_TOKENIZERS
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.cache import PreallocatedLayer
-from zoo.tasks.text_to_image.generators.sampling import CodeSampling, draw_codes, guide, seeded_noise
+from zoo.tasks.text_to_image.generators.sampling import CodeSampling, draw_codes, guide, prompts_of, seeded_noise
 from zoo.tasks.text_to_image.registry import GENERATORS
 
 
@@ -145,8 +144,7 @@ class DALLE(nn.Module):
         Returns:
             ``[B, side, side] int64``.
         """
-        if isinstance(texts, str) or len(texts := as_texts(texts)) != len(seeds):
-            raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
+        texts = prompts_of(texts, seeds)
         changed = {**asdict(self.options), **sampling}
         options = options_of(CodeSampling, changed, what="sampling")
         noise = seeded_noise(seeds, [self.side**2], device=self.start.device, uniform=True)

@@ -16,7 +16,7 @@ from zoo.errors import UserError, invalid
 from zoo.registry import IMAGE_TOKENIZERS, TEXT_TOWERS
 from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.flow import check_sampling, draw_times, mix, path_velocity, solve, start_time
-from zoo.tasks.text_to_image.generators.sampling import guide, seeded_noise
+from zoo.tasks.text_to_image.generators.sampling import guide, prompts_of, seeded_noise
 
 PREDICTIONS = ("velocity", "image")
 LEAST_TIME = 0.05  # nearer to the image, the velocity to it is not taken: an error would count 400 times
@@ -269,8 +269,7 @@ class RectifiedFlow(nn.Module):
     # --- what the network sees ---------------------------------------------------------------------------------
 
     def _noise(self, texts: list[str], seeds: Sequence[int]) -> Tensor:
-        if isinstance(texts, str) or len(as_texts(texts)) != len(seeds):
-            raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
+        prompts_of(texts, seeds)
         return seeded_noise(seeds, self.state_shape, device=self.no_text.device)
 
     def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:

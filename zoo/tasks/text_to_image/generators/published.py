@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from zoo.core.inputs import as_texts
 from zoo.core.options import options_of
 from zoo.core.weights import load_strictly
 from zoo.errors import UserError, invalid
@@ -21,7 +20,7 @@ from zoo.tasks.text_to_image.contracts import TextImageBatch
 from zoo.tasks.text_to_image.generators.embedded_texts import TextCache
 from zoo.tasks.text_to_image.generators.families import FAMILIES, Embedded, Family, time_shift
 from zoo.tasks.text_to_image.generators.flow import draw_times, mix, path_velocity
-from zoo.tasks.text_to_image.generators.sampling import seeded_generators
+from zoo.tasks.text_to_image.generators.sampling import prompts_of, seeded_generators
 from zoo.tasks.text_to_image.registry import GENERATORS
 
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -244,8 +243,7 @@ class PublishedPipeline(nn.Module):
             output_type: As the pipeline takes it.
             **sampling: As for ``generate``.
         """
-        if isinstance(texts, str) or len(as_texts(texts)) != len(seeds):
-            raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
+        texts = prompts_of(texts, seeds)
         options = options_of(PipelineSampling, {**asdict(self.options), **sampling}, what="sampling")
         config = self.others["scheduler"].config
         most = config.num_train_timesteps - config.get("steps_offset", 0)
@@ -253,7 +251,7 @@ class PublishedPipeline(nn.Module):
             raise invalid("steps", options.steps, f"give 1 to {most}, which is what its scheduler has")
         noise = {"generator": seeded_generators(seeds), "output_type": output_type}
         with quiet_diffusers():  # a pipeline may write into its list
-            return pipeline(prompt=list(texts), **self.call_options(options), **noise).images
+            return pipeline(prompt=[*texts], **self.call_options(options), **noise).images
 
     def call_options(self, options: PipelineSampling) -> dict[str, Any]:
         """Give what the pipeline is called with beside prompts and noise."""

@@ -9,12 +9,24 @@ import torch
 from torch import Tensor
 
 from zoo.core.device import running_sums
+from zoo.core.inputs import as_texts
 from zoo.errors import UserError, invalid
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
     """Classifier-free guidance (Ho and Salimans, 2022): away from the unconditional; 1 is the conditional."""
     return unconditional + guidance * (conditional - unconditional)
+
+
+def prompts_of(texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """Give B prompts as a list, for as many seeds.
+
+    Raises:
+        UserError: They are one string, hold something else than strings, or are more or fewer than the seeds.
+    """
+    if isinstance(texts, str) or len(as_texts(texts)) != len(seeds):
+        raise UserError(f"texts and seeds: {texts!r} and {list(seeds)} came; give two lists, as long as each other")
+    return as_texts(texts)
 
 
 def seeded_noise(
