@@ -1,0 +1,1 @@
+"""Product search: embeddings of a catalogue, an index of them, queries, a server with a page."""
