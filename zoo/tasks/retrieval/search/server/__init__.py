@@ -1,0 +1,1 @@
+"""The server of a product search: its routes, its limits, and the page over them."""
