@@ -19,6 +19,12 @@ SPEC = TaskSpec(
     monitors={name: "max" for name in ("val/mean_recall", "val/recall@1", "val/recall@5", "val/recall@10")},
     results=("zoo.tasks.retrieval.results:RESULTS",),
     scorings={"retrieval": Command("zoo.tasks.retrieval.scoring:main", "Recall@1/5/10 and MeanRecall")},
+    commands={
+        "embed": Command("zoo.tasks.retrieval.search.embed:main", "embed a shop's products, for a search"),
+        "index": Command("zoo.tasks.retrieval.search.index:main", "make embeddings searchable: LanceDB, Milvus"),
+        "search": Command("zoo.tasks.retrieval.search.search:main", "find products by text, image or both"),
+        "serve": Command("zoo.tasks.retrieval.search.serve:main", "serve a search page and its REST interface"),
+    },
     benches={
         "data": Command(
             "zoo.tasks.retrieval.bench.data:main", "the training loader and cn-clip's; the indexing of a TSV"

@@ -17,6 +17,7 @@ from zoo.io import write_text
 from zoo.models.tokenizer import pad
 from zoo.tasks.retrieval.export.agreement import recall_agreement, sample_texts
 from zoo.tasks.retrieval.export.towers import check_towers
+from zoo.tasks.retrieval.search.encoder import fingerprint
 
 IMAGE, TEXT, TOKENIZER = "image.onnx", "text.onnx", "tokenizer.json"
 MOST_INSIDE = 1_500_000_000  # bytes of weights; a graph's file holds 2 GB at most, beyond it they lie beside it
@@ -75,6 +76,7 @@ class OnnxFolder:
             "resize": "to a square, bicubic, antialiased",
             "context_length": task.text_tower.context_length,
             "embedding_dim": task.text_projection.out_features,
+            "fingerprint": fingerprint(task),
         }
         write_text(folder / "config.json", json.dumps(sizes, indent=2) + "\n")
 
