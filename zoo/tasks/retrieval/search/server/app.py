@@ -50,7 +50,7 @@ PAGE = {
     **{name: (name, "text/javascript") for name in ("app.js", "filters.js", "picture.js", "view.js", "words.js")},
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
-VALUES = 30  # of a text field, that the page offers
+VALUES = 100  # of a text field, that the page offers
 FRESH_SECONDS = 60.0  # that the fields' values are kept
 IMAGE_SECONDS = 300  # that a browser shows an image without asking
 ERRORS = {"4XX": {"model": ErrorBody, "description": "What is wrong with the request"}}
