@@ -79,9 +79,11 @@ class Engine(Protocol):
 
     Attributes:
         description: What the index holds.
+        to_find_more: What to change where searches miss too many of the best.
     """
 
     description: Description
+    to_find_more: str
 
     def upsert(self, products: Sequence[Product]) -> None:
         """Write products, in the place of those of the same ids. All of them, or an error and none."""

@@ -210,6 +210,7 @@ class Worker:
             if table is not None:
                 self._file_of_image |= dict.fromkeys(table["sha256"].to_pylist(), number)
         self._file_of_image.pop("", None)
+        self._gone: dict[str, Row] = {}  # of files that were written anew: a product of another id may have its image
         self._by_content = lru_cache(maxsize=4)(self._rows_by_content)
 
     def rows(
@@ -241,9 +242,10 @@ class Worker:
         advance(len(items) - len(unread))
         same = [id_ for id_, row in rows.items() if id_ in old and _same(row, old[id_])]
         up_to_date = table is not None and table.schema.equals(schema_of(self.embeddings.metadata))
-        gone = len(old.keys() - rows.keys())
-        changed = not up_to_date or len(same) < len(rows) or gone > 0
-        return list(rows.values()), (read, len(untitled), len(same), gone), changed
+        gone = [old[id_] for id_ in old.keys() - rows.keys()]
+        self._gone |= {row.sha256: row for row in gone if row.image_vector is not None}
+        changed = not up_to_date or len(same) < len(rows) or bool(gone)
+        return list(rows.values()), (read, len(untitled), len(same), len(gone)), changed
 
     def _begun(self, item: Item, old: Row | None) -> Row:
         """A product's row with what of its old one still holds."""
@@ -277,7 +279,8 @@ class Worker:
     def _embedded(self, sha256: str) -> Row | None:
         """A row of an image of this content, in whatever file."""
         number = self._file_of_image.get(sha256)
-        return None if number is None else self._by_content(number).get(sha256)
+        found = None if number is None else self._by_content(number).get(sha256)
+        return found or self._gone.get(sha256)
 
     def _rows_by_content(self, number: int) -> dict[str, Row]:
         table = self.embeddings.read(number)

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
+from zoo.data.images import decode
 from zoo.errors import UserError, invalid
+from zoo.tasks.retrieval.reranking import Reranker
 from zoo.tasks.retrieval.search.contracts import Engine, Found
-from zoo.tasks.retrieval.search.encoder import Encoder, encode_images
+from zoo.tasks.retrieval.search.encoder import Encoder, encode_images, load_encoder
+from zoo.tasks.retrieval.search.engines import open_engine
 from zoo.tasks.retrieval.search.filters import Condition
+from zoo.tasks.retrieval.search.images import ProductImages
 
 By = Literal["vector", "text", "hybrid"]
 MINUS_WEIGHT = 0.5  # of what is not wanted
@@ -49,6 +54,31 @@ class Query:
         if not self.text and (self.by != "vector" or (self.image is None and self.like is None)):
             fix = "give a text, an image, or both" if self.by == "vector" else f"a search by {self.by} wants a text"
             raise UserError(f"There is nothing to search by: {fix}", argument="query", valid="a text or an image")
+
+
+def open_index(address: str, model: str | None = None) -> tuple[Engine, Encoder]:
+    """Open an index and the model that embedded it.
+
+    Args:
+        address: Of the index, as ``index --engine`` had it.
+        model: The model, where it is not to be that which ``embed`` was given, because it was moved or exported.
+
+    Raises:
+        UserError: There is no such index, or the model is another.
+    """
+    engine = open_engine(address)
+    source = model or engine.description.model
+    encoder = load_encoder(source)
+    if encoder.fingerprint != engine.description.fingerprint:
+        raise UserError(
+            f"--model {source} is not the model that embedded {address}, whose vectors mean nothing to it: give"
+            f" {engine.description.model}, wherever it is now, or what `export --format onnx` wrote of it; or embed and"
+            " index the products anew",
+            argument="--model",
+            value=source,
+            valid=engine.description.model,
+        )
+    return engine, encoder
 
 
 def search(
@@ -108,3 +138,32 @@ def fuse(rankings: Sequence[Sequence[Found]]) -> list[Found]:
             scores[found.id] += 1 / (RRF_CONSTANT + rank)
     fused = [found._replace(score=scores[id_]) for id_, found in products.items()]
     return sorted(fused, key=lambda found: -found.score)
+
+
+def rerank(found: Sequence[Found], text: str, reranker: Reranker, images: ProductImages, *, top: int) -> list[Found]:
+    """Order the first ``top`` products anew, by what a reranker says of their images; the others stay behind them.
+
+    Args:
+        found: What a search found, the best first.
+        text: What was asked for.
+        reranker: Gives an image a score for the text, greater is better; products of equal scores keep their order.
+        images: Of the products; one that cannot be read comes last of the first.
+        top: How many the reranker looks at.
+
+    Returns:
+        The same products; the scores of the first are the reranker's.
+
+    Raises:
+        UserError: There is no text.
+    """
+    if not text:
+        raise UserError("--rerank compares images with a text: give one", argument="TEXT", valid="a text")
+    readable, others = [], []
+    for each in found[:top]:
+        try:
+            readable.append((each, Image.fromarray(decode(images.read(each.image)))))
+        except UserError:
+            others.append(each)
+    scores = reranker.score(text, [image for _, image in readable]).tolist() if readable else []
+    ordered = [each._replace(score=score) for (each, _), score in zip(readable, scores, strict=True)]
+    return [*sorted(ordered, key=lambda each: -each.score), *others, *found[top:]]

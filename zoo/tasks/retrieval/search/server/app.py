@@ -14,8 +14,6 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
-from zoo.data.images import ImageError
-from zoo.errors import UserError
 from zoo.tasks.retrieval.search import query as queries
 from zoo.tasks.retrieval.search.contracts import Engine, Found
 from zoo.tasks.retrieval.search.encoder import Encoder
@@ -27,7 +25,6 @@ from zoo.tasks.retrieval.search.server.errors import (
     RequestError,
     add_handlers,
     not_found,
-    of_user_error,
     of_validation,
 )
 from zoo.tasks.retrieval.search.server.images import SIZES, JpegImages
@@ -42,7 +39,7 @@ from zoo.tasks.retrieval.search.server.messages import (
     Result,
     SearchParameters,
 )
-from zoo.tasks.retrieval.search.server.uploads import decode_within, read_upload
+from zoo.tasks.retrieval.search.server.uploads import decode_upload, read_upload
 
 PAGE = {
     "": ("index.html", "text/html"),
@@ -167,20 +164,16 @@ class SearchServer:
         return Answer(results=results, more=last < min(len(others), MOST), milliseconds=round(took, 1))
 
     def _query(self, parameters: SearchParameters, data: bytes, k: int) -> queries.Query:
-        try:
-            return queries.Query(
-                text=parameters.q.strip(),
-                image=decode_within(data, self.limits.pixels) if data else None,
-                minus=parameters.minus.strip(),
-                like=parameters.like,
-                where=parse(parameters.where, self.engine.description.fields) if parameters.where.strip() else None,
-                k=k,
-                by=parameters.by,
-            )
-        except ImageError as error:
-            raise RequestError(400, str(error), argument="image", valid="a JPEG, PNG, WebP or GIF image") from None
-        except UserError as error:
-            raise of_user_error(error) from None
+        fields = self.engine.description.fields
+        return queries.Query(
+            text=parameters.q.strip(),
+            image=decode_upload(data, self.limits.pixels) if data else None,
+            minus=parameters.minus.strip(),
+            like=parameters.like,
+            where=parse(parameters.where, fields) if parameters.where.strip() else None,
+            k=k,
+            by=parameters.by,
+        )
 
     def get_item(self, id: str) -> Item:
         """Give a product."""

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 
 from zoo.errors import UserError
 
+ENGINE = "engine"  # the argument of engines' errors, which no client can help
 SHOWN = 200  # characters of a value that came
 LOG = logging.getLogger("uvicorn.error")
 
@@ -104,6 +105,13 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def refuse(request: Request, error: RequestError) -> JSONResponse:
         return error.response
+
+    @app.exception_handler(UserError)
+    async def refuse_value(request: Request, error: UserError) -> JSONResponse:
+        if error.argument != ENGINE:
+            return of_user_error(error).response
+        LOG.error("%s", error)
+        return RequestError(503, "The index cannot be read now; the server's log says why").response
 
     @app.exception_handler(RequestValidationError)
     async def refuse_arguments(request: Request, error: RequestValidationError) -> JSONResponse:

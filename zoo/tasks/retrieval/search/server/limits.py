@@ -16,7 +16,6 @@ from zoo.tasks.retrieval.search.server.errors import RequestError
 
 MOST = 200  # products that one search gives, those before `offset` among them
 TEXT_LENGTH = 300  # characters of a text
-WHERE_LENGTH = 2000  # characters of a filter
 ID_LENGTH = 512
 ADDRESSES = 10_000  # whose rate is known
 BURST = 3.0  # seconds' worth of requests that may come at once

@@ -6,8 +6,9 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field
 
 from zoo.tasks.retrieval.search.contracts import Found, Kind, Value
+from zoo.tasks.retrieval.search.filters import LONGEST
 from zoo.tasks.retrieval.search.query import By
-from zoo.tasks.retrieval.search.server.limits import ID_LENGTH, MOST, TEXT_LENGTH, WHERE_LENGTH
+from zoo.tasks.retrieval.search.server.limits import ID_LENGTH, MOST, TEXT_LENGTH
 
 
 class SearchParameters(BaseModel, extra="forbid"):
@@ -17,7 +18,7 @@ class SearchParameters(BaseModel, extra="forbid"):
     minus: str = Field("", max_length=TEXT_LENGTH, description="Words for what it should not be.")
     like: str | None = Field(None, max_length=ID_LENGTH, description="Id of a product that it should be like.")
     where: str = Field(
-        "", max_length=WHERE_LENGTH, description="What holds of each result: price < 200 and category = '连衣裙'."
+        "", max_length=LONGEST, description="What holds of each result: price < 200 and category = '连衣裙'."
     )
     by: By = Field("vector", description="vector: by embeddings; text: by the words of titles; hybrid: by both.")
     k: int = Field(20, ge=1, le=MOST, description="The most results to give.")

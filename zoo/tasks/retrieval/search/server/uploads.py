@@ -34,6 +34,18 @@ def decode_within(data: bytes, pixels: int) -> np.ndarray:
         return decode(data)
 
 
+def decode_upload(data: bytes, pixels: int) -> np.ndarray:
+    """Decode an image that a client sent, as ``decode_within``.
+
+    Raises:
+        RequestError: It has too many pixels, or is no image.
+    """
+    try:
+        return decode_within(data, pixels)
+    except ImageError as error:
+        raise RequestError(400, str(error), argument=IMAGE, valid="a JPEG, PNG, WebP or GIF image") from None
+
+
 async def read_upload(request: Request, limits: Limits) -> tuple[dict[str, str], bytes]:
     """Read the body of a search: a form (multipart/form-data) with fields and a file ``image``, or an image alone.
 
