@@ -11,7 +11,7 @@ from zoo.tasks.retrieval.search.contracts import Description, Product
 
 COLOURS = {"红": (220, 30, 30), "绿": (30, 160, 60), "蓝": (40, 60, 220), "黄": (240, 210, 40)}
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"'&黑"
-ODD_IDS = ("../outside.txt", "a/b c.jpg", "100%25?x=1#y", "';--\"\\", "\x00\x07", "表情😀")
+ODD_IDS = ("../outside.txt", "a/b c.jpg", "100%?x=1#y", "';--\"\\", "\x00\x07", "表情😀")
 FIELDS = {"颜色": "text", "品牌": "text", "价格": "number", "新品": "boolean"}
 
 
@@ -80,7 +80,14 @@ def make_shop(folder):
     add("hostile", HOSTILE, "2.jpg", "", 颜色="<b>其他</b>")
     (folder / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
     (folder / "images" / "text.png").write_bytes(b"no image")
-    for image in ("../outside.jpg", "../outside.txt", str(folder / "outside.jpg"), "gone.jpg", "text.png", "x.tsv#../1"):
+    for image in (
+        "../outside.jpg",
+        "../outside.txt",
+        str(folder / "outside.jpg"),
+        "gone.jpg",
+        "text.png",
+        "x.tsv#../1",
+    ):
         add(f"image:{image.replace(str(folder), '')}", "无图", image, "")
     description = Description("a model", encoder.fingerprint, encoder.width, str(folder / "images"), FIELDS)
     return description, products

@@ -149,8 +149,7 @@ def test_an_image_that_changed_is_shown_anew(client, toy_index):
 def test_no_file_outside_the_folder_of_images_is_served(client, image):
     for path in ("", "?size=160"):
         found = error(client.get(f"/images/{quote(f'image:{image}', safe='')}{path}"), 404)
-        assert found["argument"] == "id"
-        assert "/outside" not in found["message"].removeprefix("id is 'image:")
+        assert (found["argument"], found["value"]) == ("id", f"image:{image}")
 
 
 # --- the rest ---
@@ -282,7 +281,12 @@ def test_what_is_not_there_is_refused(client, method, path, status):
         ("", b"", 415, "Content-Type"),
         ("multipart/form-data", b"x", 400, "Content-Type"),
         ("multipart/form-data; boundary=a", b"no form", 400, "Content-Type"),
-        ("multipart/form-data; boundary=a", b"--a\r\nContent-Disposition: form-data\r\n\r\nx\r\n--a--", 400, "Content-Type"),
+        (
+            "multipart/form-data; boundary=a",
+            b"--a\r\nContent-Disposition: form-data\r\n\r\nx\r\n--a--",
+            400,
+            "Content-Type",
+        ),
         ("image/png", b"no image", 400, "image"),
         ("image/png", b"", 400, "query"),
         ("image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://a/"/></svg>', 400, "image"),
@@ -300,7 +304,7 @@ def test_a_body_that_is_no_image_or_form_is_refused(client, kind, body, status, 
         ({"picture": encoded("red")}, {}, "picture"),
         ({"image": encoded("red")}, {"k": "x"}, "k"),
         ({"image": encoded("red")}, {"url": "http://127.0.0.1/"}, "url"),
-        ({"a": (None, "1")}, {"image": "http://127.0.0.1/a.jpg"}, "a"),
+        ({"a": (None, "1")}, {"image": "http://127.0.0.1/a.jpg"}, "image"),
         ({"image": encoded("red")}, {"q": ["a", "b"]}, "q"),
         ([("image", encoded("red")), ("image", encoded("red"))], {}, "Content-Type"),
         ({"image": encoded("red")}, {f"f{number}": "" for number in range(20)}, "Content-Type"),

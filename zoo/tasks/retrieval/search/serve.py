@@ -75,21 +75,11 @@ def main(argv: list[str]) -> int:
         from zoo.tasks.retrieval.search.server.limits import Limits
     except ImportError as error:
         raise UserError(f"serve needs {error.name}, which is missing: pip install 'muge-zoo[search]'") from None
-    from zoo.tasks.retrieval.search.encoder import load_encoder
-    from zoo.tasks.retrieval.search.engines import open_engine
     from zoo.tasks.retrieval.search.images import ProductImages
+    from zoo.tasks.retrieval.search.query import open_index
 
-    engine = open_engine(options.index)
+    engine, encoder = open_index(options.index, options.model)
     images = ProductImages(options.images or engine.description.images)
-    encoder = load_encoder(options.model or engine.description.model)
-    if encoder.fingerprint != engine.description.fingerprint:
-        raise UserError(
-            f"{options.index} was embedded by another model ({engine.description.fingerprint}) than"
-            f" {options.model or engine.description.model} is ({encoder.fingerprint}): give that one by --model",
-            argument="--model",
-            value=encoder.fingerprint,
-            valid=engine.description.fingerprint,
-        )
     app = create_app(engine, encoder, images, Limits(rate=options.rate), options.allowed_hosts)
     config = uvicorn.Config(
         app,

@@ -38,14 +38,16 @@ class TextBatcher:
         Raises:
             Exception: Whatever the encoder says of one of these texts; what it says of others' is theirs.
         """
-        vectors = {text: self._recent.get(text) for text in texts}
-        futures: dict[str, Future[np.ndarray]] = {text: Future() for text, kept in vectors.items() if kept is None}
-        for waiting in futures.items():
-            self._waiting.put(waiting)
+        futures: dict[str, Future[np.ndarray]] = {text: Future() for text in texts}
         for text, future in futures.items():
-            vectors[text] = future.result()
+            kept = self._recent.get(text)
+            if kept is None:
+                self._waiting.put((text, future))
+            else:
+                future.set_result(kept)
+        for text, future in futures.items():
             self._recent.put(text, future.result())
-        return np.stack([vectors[text] for text in texts])  # type: ignore[arg-type]
+        return np.stack([futures[text].result() for text in texts])
 
     def close(self) -> None:
         """End the thread, after what waits."""

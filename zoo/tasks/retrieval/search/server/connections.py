@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -14,52 +15,52 @@ class PunctualProtocol(H11Protocol):
     """Uvicorn's HTTP, which lets go of clients whose request does not come, or who do not receive the answer.
 
     Uvicorn itself waits for ever for the rest of a request's headers, and for an answer's to be received.
+
+    Args:
+        args: As of uvicorn's.
+        kwargs: As of uvicorn's.
     """
 
-    _coming: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # by what is waited for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self._await_request()
+        self._wait("request", HEADER_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         """Take a part of a request; wait for its headers no longer where they have come."""
         super().data_received(data)
-        self._await_request()
-
-    def _await_request(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self._coming = _cancelled(self._coming)
-        elif self._coming is None:
-            self._coming = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
-
-    def on_response_complete(self) -> None:
-        """Wait for the next request, as long as uvicorn keeps connections."""
-        super().on_response_complete()
-        self._coming = _cancelled(self._coming)
+            self._have("request")
+        else:
+            self._wait("request", HEADER_SECONDS)
 
     def pause_writing(self) -> None:
         """Begin to wait for the client to receive."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+        self._wait("receipt", STALL_SECONDS)
 
     def resume_writing(self) -> None:
         """Go on; it has received."""
         super().resume_writing()
-        self._stalled = _cancelled(self._stalled)
+        self._have("receipt")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         super().connection_lost(exc)
-        self._coming = _cancelled(self._coming)
-        self._stalled = _cancelled(self._stalled)
+        self._have("request")
+        self._have("receipt")
 
+    def _wait(self, what: str, seconds: float) -> None:
+        if what not in self._timers:
+            self._timers[what] = self.loop.call_later(seconds, self.transport.abort)
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+    def _have(self, what: str) -> None:
+        if timer := self._timers.pop(what, None):
+            timer.cancel()
 
 
 class AnnouncingServer(uvicorn.Server):

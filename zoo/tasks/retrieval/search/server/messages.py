@@ -1,6 +1,6 @@
 """What clients and server send each other, as OpenAPI describes it."""
 
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field
@@ -41,9 +41,9 @@ class Item(BaseModel):
     metadata: dict[str, Value]
 
     @classmethod
-    def of(cls, found: Found, **others: Any) -> "Item":
+    def of(cls, found: Found, **others: Any) -> Self:
         """Tell what an index says of a product."""
-        metadata = {name: value for name, value in found.metadata.items() if value is not None}
+        metadata: dict[str, Value] = {name: value for name, value in found.metadata.items() if value is not None}
         image = f"/images/{quote(found.id, safe='')}"
         return cls(id=found.id, title=found.title, image=image, metadata=metadata, **others)
 

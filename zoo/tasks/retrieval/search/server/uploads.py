@@ -1,4 +1,4 @@
-"""Images that clients send: read within limits of size and time, and refused by their header where they are too large."""
+"""Images that clients send: read within limits of bytes and seconds, decoded within one of pixels."""
 
 import asyncio
 import os
