@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from zoo.tasks.retrieval.search.filters import Condition
-
-Kind = Literal["text", "number", "boolean"]
-Value = str | float | bool | None
+from zoo.tasks.retrieval.search.filters import Condition, Kind, Value
 
 
 @dataclass(frozen=True)
