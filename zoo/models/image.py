@@ -263,9 +263,7 @@ def normalised(images: Tensor, mean_and_std: tuple[list[float], list[float]], si
     row = (1, 1, 1, images.shape[3])
     # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
     mean, std = (
-        torch.cat(
-            [torch.full(row, 255 * value, device=images.device) for value in values], dim=1
-        )
+        torch.cat([torch.full(row, 255 * value, device=images.device) for value in values], dim=1)
         # A whole row of pixels, laid out as the images are: on a CPU four times as fast as one pixel.
         .contiguous(memory_format=torch.channels_last)
         for values in mean_and_std

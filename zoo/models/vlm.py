@@ -68,12 +68,14 @@ def is_embedder(source: str) -> bool:
 
 
 def own_size(processor: Any) -> int:
-    """The side of a model's one tile; of a model that reads many sizes ``DEFAULT_SIZE``, or the largest below it."""
+    """The side of a model's one tile, or of its one number of pixels; else ``DEFAULT_SIZE``, or the largest below."""
     images = processor.image_processor
     if images.size.get("height"):
         return images.size["height"]
-    factor = images.patch_size * images.merge_size
-    return min(DEFAULT_SIZE, int(images.size["longest_edge"] ** 0.5)) // factor * factor
+    factor, largest = images.patch_size * images.merge_size, int(images.size["longest_edge"] ** 0.5)
+    if images.size["shortest_edge"] < images.size["longest_edge"]:
+        largest = min(DEFAULT_SIZE, largest)
+    return largest // factor * factor
 
 
 def squares(images: Sequence[Image.Image], image_size: int) -> Tensor:

@@ -119,7 +119,7 @@ class EmbedderTextTower(nn.Module):
         """
         if not isinstance(image_tower, EmbedderTower) or image_tower.published != self.published:
             name = f"vlm:{self.published}"
-            raise invalid("text_tower", name, f"name the same model as image_tower, {name}: one reads both sides")
+            raise invalid("text_tower", name, "name it as image_tower too: one model reads both sides")
         self._tower = (image_tower,)
 
     def forward(self, texts: list[str]) -> Tensor:

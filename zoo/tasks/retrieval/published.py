@@ -72,11 +72,12 @@ def read_vlm(source: str, contents: Any) -> Published | None:
     except UnavailableError as error:
         raise UserError(f"{source}: its weights cannot be had ({error})") from None
     check_fit(network, weights, source)
+    scale = getattr(network.config, "logit_scale_init_value", LOSSES.build("softmax").logit_scale)  # ours has it
     state = {f"image_tower.model.{name}": value for name, value in weights.items()}
     return Published(
         task=RetrievalTask,
         hyper_parameters={**arguments, "init_from": source},
-        state_dict=state | {f"loss.{name}": value for name, value in LOSSES.build("softmax").state_dict().items()},
+        state_dict=state | {"loss.logit_scale": torch.as_tensor(scale, dtype=torch.float32).detach()},
         name=_name(source),
         reference=reference,
     )
