@@ -38,6 +38,7 @@ def test_rows_that_are_no_products_are_listed(tmp_path):
         {"id": "", "image": "b.jpg"},
         {"id": "商" * 200, "image": "b.jpg"},
         {"id": "c", "title": "c"},
+        {"id": "d", "image": "d.jpg", "story": "长" * 30_000},
     ]
     write_json_lines(tmp_path / "products.jsonl", rows)
     found = read_catalogue(str(tmp_path / "products.jsonl"))
