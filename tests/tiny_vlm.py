@@ -1,5 +1,7 @@
 """Small vision-language models with random weights, saved by transformers as the published ones are."""
 
+import json
+
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -125,4 +127,13 @@ def write_vlm(folder, family, **options):
     )
     model.save_pretrained(folder)
     processor_of(family, tokenizer, **options).save_pretrained(folder)
+    return folder
+
+
+def write_embedder(folder, family, **options):
+    """Write a model of a family that embeds, as Qwen3-VL-Embedding is published: with sentence-transformers' files."""
+    write_vlm(folder, family, **options)
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in paths.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
     return folder

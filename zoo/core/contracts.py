@@ -27,7 +27,11 @@ class ImageTower(Protocol):
 
 @runtime_checkable
 class TextTower(Protocol):
-    """A text encoder. It owns its tokenizer; callers hand it strings."""
+    """A text encoder. It owns its tokenizer; callers hand it strings.
+
+    One that has no weights of its own, but reads texts with those of the image tower, has a method
+    ``share(image_tower)``, which a task calls before all else.
+    """
 
     width: int
 

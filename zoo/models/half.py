@@ -1,7 +1,7 @@
 """What the halves of dual encoders of other libraries share as towers: one vector, their own way with images."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -45,16 +45,21 @@ class Half(nn.Module):
         """Freeze the tower, and put adapters beside the linear layers of its blocks (see ``zoo.models.lora``)."""
         add_lora(self.model, self.blocks(), **options)
 
-    def sequence(self, inputs: Any) -> tuple[Tensor, Tensor]:
-        """Refuse: a half's features are one vector.
+    def sequence(self, inputs: Any) -> NoReturn:
+        """Refuse; see ``refuse_sequence``."""
+        refuse_sequence()
 
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(
-            "a half of a dual encoder (dual:NAME, open_clip:NAME) has one vector for an image or a text, and no"
-            " sequence. Name a timm: or transformers: tower for a model that attends to places"
-        )
+
+def refuse_sequence() -> NoReturn:
+    """Refuse a sequence of features, where there is one vector.
+
+    Raises:
+        UserError: Always.
+    """
+    raise UserError(
+        "a half of a dual encoder (dual:NAME, open_clip:NAME) and an embedder (vlm:NAME) have one vector for an image"
+        " or a text, and no sequence. Name a timm: or transformers: tower for a model that attends to places"
+    )
 
 
 class ImageHalf(Half):

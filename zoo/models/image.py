@@ -225,12 +225,11 @@ class TimmImageTower(nn.Module):
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
 
-def normalised(images: Tensor, mean_and_std: tuple[list[float], list[float]], size: int | None) -> Tensor:
-    """Scale ``[B, 3, H, W] uint8`` to a mean and deviation, in fp32.
+def check_pixels(images: Tensor, size: int | None) -> None:
+    """See that images are raw pixels of the size that a tower takes.
 
     Args:
         images: Raw pixels.
-        mean_and_std: Of each channel, of 0 to 1.
         size: The only side that is taken, in pixels; None: any.
 
     Raises:
@@ -247,9 +246,24 @@ def normalised(images: Tensor, mean_and_std: tuple[list[float], list[float]], si
             f"images: {sides[0]} × {sides[1]} pixels came; this tower takes {size} × {size}."
             f" Set the data's image_size to {size}, or the tower's option image_size."
         )
+
+
+def normalised(images: Tensor, mean_and_std: tuple[list[float], list[float]], size: int | None) -> Tensor:
+    """Scale ``[B, 3, H, W] uint8`` to a mean and deviation, in fp32.
+
+    Args:
+        images: Raw pixels.
+        mean_and_std: Of each channel, of 0 to 1.
+        size: As of ``check_pixels``.
+
+    Raises:
+        UserError: As ``check_pixels``.
+    """
+    check_pixels(images, size)
+    row = (1, 1, 1, images.shape[3])
     # Filled, not copied to the device: no wait for the host. Not buffers: bf16-true would round those.
     mean, std = (
-        torch.cat([torch.full((1, 1, 1, sides[1]), 255 * value, device=images.device) for value in values], dim=1)
+        torch.cat([torch.full(row, 255 * value, device=images.device) for value in values], dim=1)
         # A whole row of pixels, laid out as the images are: on a CPU four times as fast as one pixel.
         .contiguous(memory_format=torch.channels_last)
         for values in mean_and_std

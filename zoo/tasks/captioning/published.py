@@ -1,30 +1,22 @@
 """Published whole captioners, as ``zoo.load`` reads them: vision-language models of transformers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoo.core.checkpoint import Published
-from zoo.core.hubs import UnavailableError, hub_file
+from zoo.core.hubs import UnavailableError
 from zoo.errors import UserError
 from zoo.models.hub import read_model
+from zoo.models.vlm import family_of, is_embedder
 from zoo.tasks.captioning.captioners.vlm import FAMILIES
 from zoo.tasks.captioning.task import CaptioningTask
-
-CONFIGURATION = "config.json"
 
 
 def read_vlm(source: str, contents: Any) -> Published | None:
     """Read a vision-language model of transformers, in a folder or on the hub; see ``Published``."""
-    place = Path(source)
-    try:
-        file = place / CONFIGURATION if place.exists() else hub_file(source, [CONFIGURATION])
-        family = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (UnavailableError, OSError, ValueError, AttributeError):  # it is none, or another reader says what is wrong
-        return None
-    if family not in FAMILIES:
+    if family_of(source) not in FAMILIES or is_embedder(source):
         return None
     arguments = {"captioner": f"vlm:{source}"}
     with torch.device("meta"):
@@ -37,5 +29,5 @@ def read_vlm(source: str, contents: Any) -> Published | None:
         task=CaptioningTask,
         hyper_parameters=arguments,
         state_dict={f"captioner.language.model.{name}": value for name, value in weights.items()},
-        name=place.resolve().name if place.exists() else source,
+        name=Path(source).resolve().name if Path(source).exists() else source,
     )

@@ -8,16 +8,18 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from PIL.Image import fromarray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from zoo.core.evaluation import Evaluation, EvaluationOptions, Part, data_module, save_image_grid, write_json
 from zoo.core.grids import GridRow, image_grid
-from zoo.errors import invalid
+from zoo.errors import UserError, invalid
 from zoo.tasks.retrieval.asked import labels_of
 from zoo.tasks.retrieval.contracts import Labels
 from zoo.tasks.retrieval.metrics import RetrievalRecall
+from zoo.tasks.retrieval.reranking import Reranker, load_reranker, score_candidates
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, check_precisions
 
 
@@ -34,6 +36,8 @@ class RetrievalEvaluationOptions(EvaluationOptions):
         complete_labels: Whether the files name all relevant images of each query, as the catalogue's do and MUGE's do
             not: then ``precision@10`` and ``ndcg@10`` are logged too.
         precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
+        rerank: A reranker for ``validate`` and ``test``: a retrieval model, or a Qwen-VL that answers yes or no.
+        rerank_top: The first images of each query that it sorts, at least 1.
 
     Raises:
         UserError: A number is out of its range.
@@ -44,11 +48,19 @@ class RetrievalEvaluationOptions(EvaluationOptions):
     grid_queries: int = 8
     complete_labels: bool = False
     precisions: tuple[float, ...] = (50, 80, 90, 95)
+    rerank: str | None = None
+    rerank_top: int = 50
 
     def __post_init__(self) -> None:
         check_precisions(self.precisions)
+        if self.rerank_top < 1:
+            raise invalid("model.evaluation.rerank_top", self.rerank_top, "give 1 or more")
         if self.grid_queries < 0:
             raise invalid("model.evaluation.grid_queries", self.grid_queries, "give 0 or more")
+
+    def idle(self) -> dict[str, str]:
+        """Name the fields that have no effect beside the others, and say why."""
+        return super().idle() | ({} if self.rerank else {"rerank_top": "there is no reranker"})
 
 
 DEFAULTS = RetrievalEvaluationOptions()
@@ -67,6 +79,8 @@ class RetrievalEvaluation(Evaluation):
     second a first answer, is true as often as wanted, and write it to ``thresholds.json``, each split under its name.
     Choose thresholds on the validation split: they are of the checkpoint and of the gallery's size. Pairs that the
     labels do not name count as false, so that precision is a lower bound where labels are incomplete, as MUGE's are.
+    With a reranker they also log recall once it has sorted each query's first images anew: ``test/recall@1/reranked``,
+    ….
 
     Args:
         options: What is asked of it.
@@ -74,14 +88,20 @@ class RetrievalEvaluation(Evaluation):
 
     def __init__(self, options: RetrievalEvaluationOptions = DEFAULTS) -> None:
         super().__init__(options)
+        self.reranker: Reranker | None = None
         self.labels: dict[str, Sequence[Labels]] = {}  # by split, of each query; found once
 
     def begin(self, trainer: L.Trainer, task: Any, part: Part) -> RetrievalRecall:
-        """Make the metric that collects embeddings; what queries ask for is found once.
+        """Make the metric that collects embeddings; what queries ask for is found once, and the reranker is loaded.
 
         Raises:
-            UserError: The data say of some images alone what they show.
+            UserError: The data say of some images alone what they show, or there is no such reranker.
         """
+        if self.options.rerank and _is_final(trainer, part) and self.reranker is None:
+            try:
+                self.reranker = load_reranker(self.options.rerank, device=task.device)
+            except UserError as error:
+                raise UserError(f"model.evaluation.rerank {error}") from None
         if part.split not in self.labels:
             self.labels[part.split] = labels_of(data_module(trainer, self).folder, part.targets)
         return RetrievalRecall(
@@ -106,19 +126,37 @@ class RetrievalEvaluation(Evaluation):
         if part.targets.positives is None:
             return None
         numbers = part.rows.compute()
+        if self.options.rerank and _is_final(trainer, part):
+            numbers |= self._rerank(trainer, part)
         query_embeddings, image_embeddings, query_ids, image_ids = part.rows.matched_pairs()
         if len(query_ids):
             numbers["loss"] = task.evaluation_loss(image_embeddings, query_embeddings, image_ids, query_ids)
         return numbers
 
+    def _rerank(self, trainer: L.Trainer, part: Part) -> dict[str, Tensor]:
+        """Have the reranker sort the first images of each query, and compute recall again."""
+        assert self.reranker is not None
+        data, text_of = data_module(trainer, self), dict(zip(part.targets.query_ids, part.targets.texts, strict=True))
+        query_ids, image_ids, _ = part.rows.ranking(self.options.rerank_top)
+        scores = score_candidates(
+            trainer,
+            self.reranker,
+            [text_of[number] for number in query_ids.tolist()],
+            image_ids,
+            lambda number: fromarray(data.image(part.split, number)),
+        )
+        return part.rows.compute_reranked(scores.to(image_ids.device))
+
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
         """Say how many queries and images were compared, and how."""
         queries, images = part.rows.sizes()  # fewer in a partial evaluation
+        reranking = self.options.rerank and _is_final(trainer, part)
         return {
             "queries": queries,
             "images": images,
             "resize": "square bicubic" if task.prepare_image is None else "the model's own",
             "ties": "earlier in the file first",
+            **({"reranker": self.options.rerank, "reranked": self.options.rerank_top} if reranking else {}),
         }
 
     def report(
@@ -129,7 +167,7 @@ class RetrievalEvaluation(Evaluation):
         if not trainer.is_global_zero:
             return
         print_recall(numbers, part.name, protocol)
-        if self.options.precisions and part.complete and trainer.state.fn in ("validate", "test"):
+        if self.options.precisions and _is_final(trainer, part):
             scores, margins = part.rows.thresholds(self.options.precisions)
             print_thresholds(scores, margins, part.split, protocol["images"])
             path = Path(trainer.default_root_dir) / "thresholds.json"
@@ -151,6 +189,11 @@ class RetrievalEvaluation(Evaluation):
             images = [data.image(part.split, image_id) for image_id in image_ids]
             rows.append(GridRow(text=part.targets.texts[index], images=images, hits=hits, note=first))
         return image_grid(rows)
+
+
+def _is_final(trainer: L.Trainer, part: Part) -> bool:
+    """Whether a split is gone over whole by ``validate`` or ``test``."""
+    return part.complete and trainer.state.fn in ("validate", "test")
 
 
 def print_recall(values: dict[str, float], name: str, protocol: dict[str, Any]) -> None:

@@ -14,7 +14,15 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from zoo.core.gathering import check_ids, file_order, offer_empty_batches, rows_not_finite, some
 from zoo.errors import UserError
 from zoo.tasks.retrieval.contracts import Labels
-from zoo.tasks.retrieval.ranking import NEVER_RANKED, compressed_rows, first_positive_ranks, graded_at, recall_at, top_k
+from zoo.tasks.retrieval.ranking import (
+    NEVER_RANKED,
+    compressed_rows,
+    first_positive_ranks,
+    graded_at,
+    recall_at,
+    reranked,
+    top_k,
+)
 from zoo.tasks.retrieval.thresholds import MarginThreshold, ScoreThreshold, margin_thresholds, score_thresholds
 
 __all__ = ["NEVER_RANKED", "RetrievalRecall", "first_positive_ranks", "recall_at", "top_k"]
@@ -138,25 +146,59 @@ class RetrievalRecall(Metric):
             UserError: The split has no answers.
             RuntimeError: The ids that came are not the split's, or an embedding is not finite.
         """
-        if self.positives is None:
-            raise UserError("RetrievalRecall was built with positives=None: without answers there is ranking() alone.")
-        gathered, rows = self._gather(), self._relevant_rows()
-        ranks = first_positive_ranks(gathered.query_embeddings, gathered.image_embeddings, compressed_rows(rows)).cpu()
+        gathered, ranks, rows = self._gather(), self._ranks(), self._relevant_rows()
         first = self._best(10)[1] if self.complete_labels else None
-
-        def score(members: list[int]) -> dict[str, Tensor]:
-            graded = {} if first is None else graded_at(first[members], [rows[member] for member in members])
-            return recall_at(ranks[members]) | graded
-
-        result = score([*range(len(rows))])
+        result = self._scores(ranks, rows, first)
         for count in self.dimensions:
             queries, images = (
                 normalize(side[:, :count], dim=-1) for side in (gathered.query_embeddings, gathered.image_embeddings)
             )
             by_few = recall_at(first_positive_ranks(queries, images, compressed_rows(rows)).cpu())
             result |= {f"{name}/{count}d": value for name, value in by_few.items()}
+        return result
+
+    def compute_reranked(self, scores: Tensor) -> dict[str, Tensor]:
+        """Compute recall once each query's first images are sorted by other scores; see ``compute``.
+
+        The images behind them keep their places, and so recall@k is exact for every k.
+
+        Args:
+            scores: ``[Q, K]``, finite, of the images that ``ranking(K)`` gives; between equal ones the file decides.
+
+        Raises:
+            UserError: The split has no answers.
+            ValueError: The shape is another, or a score is not finite.
+        """
+        ranks, relevant = self._ranks(), self._relevant_rows()
+        rows = reranked(self._best(scores.shape[1])[1], scores).cpu()
+        for query, (ranked, own) in enumerate(zip(rows.tolist(), map(set, relevant), strict=True)):
+            ranks[query] = next((place for place, row in enumerate(ranked) if row in own), ranks[query])
+        first = torch.cat([rows, self._best(10)[1][:, rows.shape[1] :].cpu()], dim=1)[:, :10]
+        result = self._scores(ranks, relevant, first if self.complete_labels else None)
+        metrics = ((*name.partition("/"), value) for name, value in result.items())
+        return {f"{metric}/reranked{slash}{kind}": value for metric, slash, kind, value in metrics}
+
+    def _ranks(self) -> Tensor:
+        """Compute the rank of each query's first relevant image, ``[Q] int64`` on the CPU.
+
+        Raises:
+            UserError: The split has no answers.
+        """
+        if self.positives is None:
+            raise UserError("RetrievalRecall was built with positives=None: without answers there is ranking() alone.")
+        gathered, rows = self._gather(), compressed_rows(self._relevant_rows())
+        return first_positive_ranks(gathered.query_embeddings, gathered.image_embeddings, rows).cpu()
+
+    def _scores(self, ranks: Tensor, relevant: list[list[int]], first: Tensor | None) -> dict[str, Tensor]:
+        """Score all queries, then each group's, by their ranks and, where all labels are there, their first images."""
+
+        def score(members: list[int]) -> dict[str, Tensor]:
+            graded = {} if first is None else graded_at(first[members], [relevant[member] for member in members])
+            return recall_at(ranks[members]) | graded
+
+        result = score([*range(len(relevant))])
         if self.groups is not None:
-            labels = [self.groups[index] for index in gathered.query_indices]
+            labels = [self.groups[index] for index in self._gather().query_indices]
             for label in sorted({label for own in self.groups for label in own}):
                 members = [place for place, own in enumerate(labels) if label in own]
                 result |= {f"{name}/{label}": value for name, value in score(members).items()}

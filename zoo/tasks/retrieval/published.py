@@ -15,7 +15,9 @@ from zoo.models.dual import dual_configuration
 from zoo.models.hub import read_model
 from zoo.models.open_clip import CONFIGURATION as OPEN_CLIP
 from zoo.models.open_clip import local_copy, read_whole
+from zoo.models.vlm import QWEN, family_of, is_embedder, published_json
 from zoo.tasks.retrieval import cn_clip, huggingface
+from zoo.tasks.retrieval.registry import LOSSES
 from zoo.tasks.retrieval.task import RetrievalTask
 
 
@@ -47,6 +49,38 @@ def read_transformers(source: str, contents: Any) -> Published | None:
         raise UserError(f"{source}: its weights cannot be had ({error})") from None
     check_fit(whole, weights, source)
     return _two_halves("dual", source, dict(_dual_weight(name, value) for name, value in weights.items()))
+
+
+def read_vlm(source: str, contents: Any) -> Published | None:
+    """Read an embedder that is a vision-language model of transformers, in a folder or on the hub; see ``Published``.
+
+    It is one where sentence-transformers' ``modules.json`` lies beside it, whose prompts are the instructions.
+    """
+    if family_of(source) not in QWEN or not is_embedder(source):
+        return None
+    arguments: dict[str, Any] = {f"{side}_tower": f"vlm:{source}" for side in ("image", "text")}
+    prompts = (published_json(source, "config_sentence_transformers.json") or {}).get("prompts") or {}
+    for side, prompt in (("image", prompts.get("document")), ("text", prompts.get("query"))):
+        if prompt:
+            arguments[f"{side}_tower_options"] = {"instruction": prompt}
+    arguments |= {"embedding_dim": None}
+    with torch.device("meta"):
+        reference = RetrievalTask(**arguments)
+    network = reference.image_tower.model
+    try:
+        _, weights, _ = read_model(AutoModel, network, source)
+    except UnavailableError as error:
+        raise UserError(f"{source}: its weights cannot be had ({error})") from None
+    check_fit(network, weights, source)
+    scale = getattr(network.config, "logit_scale_init_value", LOSSES.build("softmax").logit_scale)  # ours has it
+    state = {f"image_tower.model.{name}": value for name, value in weights.items()}
+    return Published(
+        task=RetrievalTask,
+        hyper_parameters={**arguments, "init_from": source},
+        state_dict=state | {"loss.logit_scale": torch.as_tensor(scale, dtype=torch.float32).detach()},
+        name=_name(source),
+        reference=reference,
+    )
 
 
 def read_open_clip(source: str, contents: Any) -> Published | None:

@@ -91,6 +91,26 @@ def first_positive_ranks(
     return ranks
 
 
+def reranked(rows: Tensor, scores: Tensor) -> Tensor:
+    """Sort each query's images by other scores, ties by index in the file.
+
+    Args:
+        rows: ``[Q, k] int64``, the rows of images, from ``top_k``.
+        scores: ``[Q, k]``, finite; higher is better.
+
+    Returns:
+        The same rows ``[Q, k] int64``, best first.
+
+    Raises:
+        ValueError: Shapes do not match, or a score is not finite.
+    """
+    if rows.shape != scores.shape or not scores.isfinite().all():
+        raise ValueError(f"scores are {list(scores.shape)} and must be {list(rows.shape)}, all finite.")
+    rows, order = rows.sort(dim=1)
+    order = scores.gather(1, order).sort(dim=1, descending=True, stable=True).indices
+    return rows.gather(1, order)
+
+
 def compressed_rows(lists: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Compress lists of rows to ``(offsets [Q + 1] int64, rows [P] int64)``, the form that vectorises."""
     offsets = torch.tensor([0, *(len(rows) for rows in lists)], dtype=torch.int64).cumsum(0)

@@ -116,6 +116,8 @@ class RetrievalTask(Task):
         self.loss: Any = LOSSES.build_or_take("loss", loss, loss_options)
         self.image_tower = IMAGE_TOWERS.build_or_take("image_tower", image_tower, image_tower_options)
         self.text_tower = TEXT_TOWERS.build_or_take("text_tower", text_tower, text_tower_options)
+        if hasattr(self.text_tower, "share"):  # one model reads both sides
+            self.text_tower.share(self.image_tower)
         self.image_projection, self.text_projection = self._projections(embedding_dim, image_projection_bias)
         fit = len(set(dimensions)) == len(dimensions) and all(0 < count < self.embedding_dim for count in dimensions)
         check("dimensions", list(dimensions), fit, f"each once, from 1 to {self.embedding_dim - 1}, or none")
@@ -143,7 +145,9 @@ class RetrievalTask(Task):
         return image, text
 
     def _towers(self) -> list[tuple[str, Any]]:
-        return [("image", self.image_tower), ("text", self.text_tower)]
+        """List the towers that have weights, each with its side."""
+        towers = [("image", self.image_tower), ("text", self.text_tower)]
+        return towers[:1] if hasattr(self.text_tower, "share") else towers
 
     def train(self, mode: bool = True) -> "RetrievalTask":
         """Set training or evaluation mode; what is frozen and would not keep still stays in evaluation mode."""
@@ -160,6 +164,8 @@ class RetrievalTask(Task):
             idle["model.chunk_size"] = f"a batch has {batch_size} pairs"
         if not any(parameter.requires_grad for _, tower in self._towers() for parameter in tower.parameters()):
             idle["model.gradient_checkpointing"] = "both towers are frozen"
+        if hasattr(self.text_tower, "share") and self.hparams["finetuning"].text_trainable_layers is not None:
+            idle["model.finetuning.text_trainable_layers"] = "the image tower reads the texts too"
         return idle
 
     @property

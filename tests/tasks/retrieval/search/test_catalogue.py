@@ -6,7 +6,7 @@ import pytest
 from zoo.data.attributes import write_attributes
 from zoo.errors import UserError
 from zoo.io import write_json_lines
-from zoo.tasks.retrieval.search.catalogue import ID_BYTES, flat, kind_of, read_catalogue
+from zoo.tasks.retrieval.search.catalogue import flat, kind_of, read_catalogue
 
 
 def test_a_table_of_products(shop):
@@ -36,13 +36,14 @@ def test_rows_that_are_no_products_are_listed(tmp_path):
         good,
         good,
         {"id": "", "image": "b.jpg"},
-        {"id": "商" * ID_BYTES, "image": "b.jpg"},
+        {"id": "商" * 200, "image": "b.jpg"},
         {"id": "c", "title": "c"},
+        {"id": "d", "image": "d.jpg", "story": "长" * 30_000},
     ]
     write_json_lines(tmp_path / "products.jsonl", rows)
     found = read_catalogue(str(tmp_path / "products.jsonl"))
     assert list(found.items) == ["a"]
-    assert [error.line for error in found.errors] == [2, 3, 4, 5]
+    assert [error.line for error in found.errors] == [2, 3, 4, 5, 6]
 
 
 def test_half_of_a_surrogate_pair_is_listed(tmp_path):

@@ -3,34 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from transformers import AutoModelForImageTextToText
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from zoo.core.device import send
-from zoo.core.inputs import as_images
 from zoo.core.options import options_of
 from zoo.core.weights import load_strictly
-from zoo.data.images import resize
 from zoo.errors import UserError, invalid
-from zoo.models.hub import read_model, read_processor
+from zoo.models.hub import read_model
 from zoo.models.lora import add_lora, beside_adapters, check_lora, merged
+from zoo.models.vlm import IMAGE, QWEN, ImagePrompt, own_size, read_vlm, squares
 from zoo.tasks.captioning.captioners.captioner import ImageCaptioner
 from zoo.tasks.captioning.captioners.decoding import Decoding
 from zoo.tasks.captioning.captioners.vocabulary import HubVocabulary
 from zoo.tasks.captioning.registry import CAPTIONERS
 
-FAMILIES = {  # transformers' model_type: what people call it
-    "qwen2_vl": "Qwen2-VL",
-    "qwen2_5_vl": "Qwen2.5-VL",
-    "qwen3_vl": "Qwen3-VL",
-    "internvl": "InternVL of transformers' own format, whose names end in -hf",
-}
-DEFAULT_SIZE = 448  # pixels of a side, of models that read images of many sizes
+FAMILIES = QWEN | {"internvl": "InternVL of transformers' own format, whose names end in -hf"}
 INSTRUCTION = "请为图中的商品写一句吸引人的中文推广文案，只输出文案。"
 
 
@@ -50,7 +41,7 @@ class VisionLanguageModel(nn.Module):
     Attributes:
         image_size: Square side of the images in pixels.
         instruction: What is asked of each image.
-        prompt: What the processor makes of an image and the instruction, but for the pixels: ``input_ids [1, L]`` …
+        prompt: The image and the instruction, in the model's chat form.
         published: Hub name or folder of its weights.
         lora: Rank, alpha and dropout of its adapters; None: it has none.
 
@@ -66,13 +57,13 @@ class VisionLanguageModel(nn.Module):
         self.instruction = instruction
         self.published = published
         self.lora: dict[str, Any] | None = None
-        with torch.device("cpu"):  # also where the model is built on none
-            self.prompt = self._read_prompt()
+        content = [IMAGE, {"type": "text", "text": instruction}]
+        self.prompt = ImagePrompt(processor, [{"role": "user", "content": content}], image_size)
 
     @property
     def start(self) -> int:
         """The last token of the prompt, which opens every caption."""
-        return int(self.prompt["input_ids"][0, -1])
+        return int(self.prompt.inputs["input_ids"][0, -1])
 
     def add_lora(self, *, rank: int, alpha: float, dropout: float) -> None:
         """Freeze the model, and put adapters beside the linear layers of the language side's blocks."""
@@ -115,35 +106,32 @@ class VisionLanguageModel(nn.Module):
         Raises:
             UserError: One image came where a list belongs, or one cannot be read.
         """
-        squares = [resize(np.array(image), self.image_size) for image in as_images(images)]
-        return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+        return squares(images, self.image_size)
 
     def sequence(self, images: Tensor) -> tuple[Tensor, None]:
         """Encode ``[B, 3, S, S] uint8`` at the language side's width: ``[B, N, width]``.
 
         Where features enter several layers (Qwen3-VL's DeepStack), they stand behind one another, ``[B, N, k width]``.
         """
-        inputs = self.processor.image_processor(images=list(images), return_tensors="pt").to(images.device)
-        inputs = {name: inputs[name] for name in ("pixel_values", "image_grid_thw") if name in inputs}
-        features = self.model.get_image_features(**inputs, return_dict=True)
+        features = self.model.get_image_features(**self.prompt.pixels(images), return_dict=True)
         layers = [features.pooler_output, *(getattr(features, "deepstack_features", None) or [])]
         return torch.cat([torch.stack(tuple(layer)) for layer in layers], dim=-1), None
 
     def logits(self, encoded: Tensor, ids: Tensor, places: Tensor) -> Tensor:
         """Give the logits ``[M, V]`` of all tokens behind ``ids [B, T]`` at ``places [M]``, indices of B · T."""
-        prompt = self.prompt["input_ids"][:, :-1].expand(len(ids), -1)
+        prompt = self.prompt.inputs["input_ids"][:, :-1].expand(len(ids), -1)
         written = ids.masked_fill(ids == self.model.config.image_token_id, 0)  # a sampled one is no place of an image
         inputs = {
             "input_ids": torch.cat([send(prompt.contiguous(), ids.device), written], dim=1),
             "mm_encoder_outputs": self._seen(encoded),
-            **self._positions(len(ids), ids.shape[1] - 1, ids.device),
+            **self.prompt.positions(self.model.model, len(ids), ids.device, more=ids.shape[1] - 1),
         }
         hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, prompt.shape[1] :]  # [B, T, width]
         return self.model.get_output_embeddings()(hidden.flatten(0, 1)[places])
 
     def generate(self, encoded: Tensor, start: int, config: Any, *processors: Any) -> Tensor:
         """Decode as transformers does: ids ``[B, T]`` after the prompt, ended or cut and padded."""
-        prompt = {name: send(row.repeat(len(encoded), 1), encoded.device) for name, row in self.prompt.items()}
+        prompt = {name: send(row.repeat(len(encoded), 1), encoded.device) for name, row in self.prompt.inputs.items()}
         ids = self.model.generate(
             **prompt,
             mm_encoder_outputs=self._seen(encoded),
@@ -152,52 +140,15 @@ class VisionLanguageModel(nn.Module):
         )
         return ids[:, prompt["input_ids"].shape[1] :]
 
-    def _read_prompt(self) -> dict[str, Tensor]:
-        blank = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
-        content = [{"type": "image"}, {"type": "text", "text": self.instruction}]
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = self.processor(text=[text], images=[blank], return_tensors="pt")
-        images = self.processor.image_processor
-        if "image_grid_thw" in inputs:
-            found = int(inputs["image_grid_thw"][0, 1]) * images.patch_size
-            factor = images.patch_size * images.merge_size
-            least, most = (int(images.size[edge] ** 0.5) for edge in ("shortest_edge", "longest_edge"))
-            valid = f"give a multiple of {factor}, from {-(-least // factor) * factor} to {most // factor * factor}"
-        else:
-            found = inputs["pixel_values"].shape[-1] * len(inputs["pixel_values"])  # of one tile alone the image's side
-            valid = f"give {images.size['height']}, which the model reads as one tile"
-        if found != self.image_size:
-            raise invalid("image_size", self.image_size, valid)
-        names = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
-        return {name: inputs[name] for name in names if name in inputs}
-
-    def _positions(self, count: int, length: int, device: torch.device) -> dict[str, Tensor]:
-        """Give the places of a prompt and ``length`` tokens in time, height and width, where the model asks for them.
-
-        They are computed once, on the CPU: the model would ask a GPU for each row's.
-        """
-        if "image_grid_thw" not in self.prompt:
-            return {}
-        ids, kinds = (pad(self.prompt[name], (0, length)) for name in ("input_ids", "mm_token_type_ids"))
-        options = {"mm_token_type_ids": kinds, "image_grid_thw": self.prompt["image_grid_thw"]}
-        positions, _ = self.model.model.get_rope_index(ids, **options)  # [3, 1, L]
-        return {"position_ids": send(positions, device).expand(-1, count, -1)}
-
     def _seen(self, encoded: Tensor) -> dict[str, Any]:
         """Put what ``sequence`` gave into the form in which the model takes images that it has encoded before."""
         first, *deeper = encoded.split(self.model.config.get_text_config().hidden_size, dim=-1)
         output: Any = BaseModelOutputWithDeepstackFeatures()
-        output.pooler_output = list(first) if "image_grid_thw" in self.prompt else first  # Qwen's take a list of images
+        output.pooler_output = (
+            list(first) if "image_grid_thw" in self.prompt.inputs else first
+        )  # Qwen's take a list of images
         output.deepstack_features = [list(layer) for layer in deeper] or None
         return {"image": output}
-
-
-def _own_size(images: Any) -> int:
-    """The side of a model's one tile; of a model that reads many sizes ``DEFAULT_SIZE``, or the largest below it."""
-    if images.size.get("height"):
-        return images.size["height"]
-    factor = images.patch_size * images.merge_size
-    return min(DEFAULT_SIZE, int(images.size["longest_edge"] ** 0.5)) // factor * factor
 
 
 @CAPTIONERS.register_prefix("vlm:")
@@ -234,17 +185,12 @@ def vlm(
     if image_size is not None and image_size < 1:
         raise invalid("image_size", image_size, "give 1 or more")
     check_lora(rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout)
-    config, processor = read_processor("vlm", name)
-    if config.model_type not in FAMILIES:
-        known = ", ".join(f"{kind} ({words})" for kind, words in FAMILIES.items())
-        raise UserError(f"'vlm:{name}' is a {config.model_type}; known are {known}")
-    if not getattr(processor, "chat_template", None):
-        raise UserError(f"'vlm:{name}': its processor has no chat template, in which it could be asked for a caption")
+    config, processor = read_vlm(name, FAMILIES)
     if processor.tokenizer.eos_token_id is None:
         raise UserError(f"'vlm:{name}': its tokenizer has no end token, with which captions end")
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     if image_size is None:
-        image_size = _own_size(processor.image_processor)
+        image_size = own_size(processor)
     options: dict[str, Any] = {"image_size": image_size, "instruction": instruction, "published": name}
     language = VisionLanguageModel(model, processor, **options)
     if lora_rank:

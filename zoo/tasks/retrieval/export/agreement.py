@@ -58,11 +58,11 @@ def agreements(
     texts, images = sample_texts(), sample_images(task.image_size)
     cut = oblong(sample_images(2 * task.image_size))
     return [
-        compare("text embeddings", _unit(embed_text(texts)), task.encode_text(texts), allowed),
-        compare("image embeddings", _unit(embed_image(images)), task.encode_image(images), allowed),
+        compare("text embeddings", unit(embed_text(texts)), task.encode_text(texts), allowed),
+        compare("image embeddings", unit(embed_image(images)), task.encode_image(images), allowed),
         compare(
             "image embeddings, of images that each library resizes",
-            _unit(embed_image(cut)),
+            unit(embed_image(cut)),
             task.encode_image(cut),
             RESIZED,
         ),
@@ -96,14 +96,14 @@ def recall_agreement(task: Any, embed_text: Embed, embed_image: Embed, data: str
         for start in range(0, len(targets.query_ids), BATCH):
             part = slice(start, start + BATCH)
             for metric, embed in zip(both, (task.encode_text, embed_text), strict=True):
-                vectors = _unit(embed(targets.texts[part]))
+                vectors = unit(embed(targets.texts[part]))
                 metric.update(torch.tensor(targets.query_ids[part]), vectors, side="query")
                 progress.update(bar, advance=len(vectors) / 2)
         for start in range(0, len(targets.image_ids), BATCH):
             ids = targets.image_ids[start : start + BATCH]
             images = [Image.fromarray(module.image("valid", number)) for number in ids]
             for metric, embed in zip(both, (task.encode_image, embed_image), strict=True):
-                vectors = _unit(embed(images))
+                vectors = unit(embed(images))
                 metric.update(torch.tensor(ids), vectors, side="image")
                 progress.update(bar, advance=len(vectors) / 2)
     before, after = (float(metric.compute()["mean_recall"]) for metric in both)
@@ -112,5 +112,6 @@ def recall_agreement(task: Any, embed_text: Embed, embed_image: Embed, data: str
     return [Agreement(what, abs(after - before), math.inf)]
 
 
-def _unit(values: Any) -> Tensor:
+def unit(values: Any) -> Tensor:
+    """Give embeddings ``[B, D]`` as unit vectors, float32 on the CPU."""
     return torch.nn.functional.normalize(torch.as_tensor(values).float().cpu(), dim=-1)

@@ -45,7 +45,7 @@ def check_towers(task: RetrievalTask) -> None:
     """
     for tower in (task.image_tower, task.text_tower):
         if isinstance(tower, Half):
-            raise UserError(f"A tower is half of a dual encoder, {tower.published}, which leaves as one")
+            raise UserError(f"A tower is of a published model, {tower.published}, which leaves as a whole")
     if not isinstance(task.image_tower, TimmImageTower) or not isinstance(task.text_tower, TransformersTextTower):
         kinds = f"{type(task.image_tower).__name__} and {type(task.text_tower).__name__}"
         raise UserError(f"The towers are {kinds}; this format takes timm's and transformers'")
@@ -54,12 +54,12 @@ def check_towers(task: RetrievalTask) -> None:
 
 
 def check_halves(task: RetrievalTask) -> None:
-    """See that two towers are the halves of one published model, with nothing behind them.
+    """See that two towers are of one published model, with nothing behind them.
 
     Raises:
         UserError: They are not.
     """
     if task.image_tower.published != task.text_tower.published:
-        raise UserError("The towers are halves of two models")
+        raise UserError("The towers are of two published models")
     if not isinstance(task.image_projection, nn.Identity):
-        raise UserError("There is a projection behind the dual encoder (embedding_dim), which it does not hold")
+        raise UserError("There is a projection behind the published model (embedding_dim), which it does not hold")

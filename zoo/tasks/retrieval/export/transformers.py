@@ -16,6 +16,7 @@ from zoo.core.weights import load_strictly
 from zoo.errors import UserError
 from zoo.models.dual import DualImageTower, DualTextTower
 from zoo.tasks.retrieval import cn_clip, huggingface
+from zoo.tasks.retrieval.export import embedder
 from zoo.tasks.retrieval.export.agreement import agreements
 from zoo.tasks.retrieval.export.towers import check_chinese_clip, check_halves
 
@@ -26,14 +27,19 @@ class TransformersFolder:
     library = "transformers"
 
     def check(self, task: Any) -> None:
-        """See that the towers are the halves of one model, or Chinese CLIP's: its vision transformer, a BERT."""
-        if _is_dual(task):
+        """See that the towers are of one model, or Chinese CLIP's: its vision transformer, a BERT."""
+        if embedder.is_embedder(task):
+            embedder.check(task)
+        elif _is_dual(task):
             check_halves(task)
         elif check_chinese_clip(task)["image_tower"] == "resnet50_clip":
             raise UserError("transformers' ChineseCLIPModel has vision transformers alone, and this is a ResNet")
 
     def write(self, task: Any, folder: Path) -> None:
         """Write configuration, weights, tokenizer and image processor."""
+        if embedder.is_embedder(task):
+            embedder.write(task, folder)
+            return
         if _is_dual(task):
             _whole(task).save_pretrained(folder)
             task.image_tower.processor.save_pretrained(folder)
@@ -54,6 +60,8 @@ class TransformersFolder:
 
     def compare(self, task: Any, folder: Path, data: str | None = None) -> list[Agreement]:
         """Compare embeddings by ``AutoModel``, ``AutoTokenizer`` and ``AutoImageProcessor``."""
+        if embedder.is_embedder(task):
+            return embedder.agreements(task, folder, data)
         model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         images = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
@@ -71,6 +79,8 @@ class TransformersFolder:
 
     def usage(self, task: Any, name: str) -> str:
         """Python of sentence-transformers; of transformers where texts are all of one length, which it cannot know."""
+        if embedder.is_embedder(task):
+            return embedder.usage(task, name)
         if getattr(task.text_tower, "masked", True):
             return f'''from PIL import Image
 from sentence_transformers import SentenceTransformer  # or AutoModel and AutoProcessor of transformers

@@ -16,10 +16,10 @@ from zoo.data.layouts import MULTIMODAL_RETRIEVAL, SPLITS, find_task_folder
 from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
 from zoo.io import expanded
-from zoo.tasks.retrieval.search.contracts import Kind, Value
+from zoo.tasks.retrieval.search.filters import Kind, Value
+from zoo.tasks.retrieval.search.rows import LONGEST_ID, LONGEST_TEXT
 
 ID_NAMES = ("id", "product_id", "item_id", "image_id", "sku", "商品id", "商品编号", "编号")
-ID_BYTES = 512  # the most that every engine takes
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -55,8 +55,10 @@ class Catalogue:
             wrong = ""
             if item.id in self.items:
                 wrong = "comes twice; give each product an id of its own"
-            elif not item.id or len(item.id.encode(errors="replace")) > ID_BYTES:
-                wrong = f"an id has 1 to {ID_BYTES} bytes; shorten it"
+            elif not item.id or _bytes(item.id) > LONGEST_ID:
+                wrong = f"an id has 1 to {LONGEST_ID} bytes; shorten it"
+            elif max(map(_bytes, (item.image, item.title, *item.metadata.values()))) > LONGEST_TEXT:
+                wrong = f"a text has at most {LONGEST_TEXT:,} bytes; shorten it"
             elif not item.image:
                 wrong = "has no image; write its path"
             elif not all(map(is_unicode, (item.id, item.image, item.title, *map(str, item.metadata.values())))):
@@ -243,6 +245,10 @@ def as_kind(value: Value, kind: Kind) -> Value:
 def _number(cell: str) -> Value:
     """The number that a cell of a CSV holds; a number that begins with 0, such as an article's, is a text."""
     return float(cell) if re.fullmatch(r"\s*-?(0|[1-9]\d{0,14})(\.\d+)?\s*", cell) else cell
+
+
+def _bytes(value: Value) -> int:
+    return len(str(value).encode(errors="replace"))
 
 
 def _text(value: Any) -> str:

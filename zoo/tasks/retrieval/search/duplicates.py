@@ -36,9 +36,12 @@ def find_duplicates(embeddings: Embeddings, *, similar: float) -> list[dict[str,
     for table in embeddings.tables():
         own, valid = vectors_of(table, "image_vector")
         vectors.append(own[valid])
-        for name, into in (("id", ids), ("sha256", contents), ("phash", hashes)):
-            column = np.array(table[name].to_pylist(), dtype=object)[valid]
-            into += [int(cell, 16) for cell in column] if name == "phash" else column.tolist()
+        own_ids, own_contents, own_hashes = (
+            np.array(table[name].to_pylist(), dtype=object)[valid].tolist() for name in ("id", "sha256", "phash")
+        )
+        ids += own_ids
+        contents += own_contents
+        hashes += [int(digits, 16) for digits in own_hashes]
     found = [
         ("content", same_values(contents)),
         ("perceptual", similar_hashes(np.array(hashes, dtype=np.uint64))),

@@ -16,7 +16,7 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.io import atomic_write, read_json, write_text
 from zoo.tasks.retrieval.search.catalogue import Item
-from zoo.tasks.retrieval.search.contracts import Kind
+from zoo.tasks.retrieval.search.filters import Kind
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -132,6 +132,8 @@ def expression(
 ) -> str:
     """Write a condition as a database reads it; SQL unless said.
 
+    Where a row has no value, ``not in`` holds in some databases.
+
     Args:
         condition: The condition.
         columns: The column of each field; they are written as they are.
@@ -151,7 +153,10 @@ def expression(
         column = columns[condition.field]
         if isinstance(condition, Membership):
             values = ", ".join(map(literal, condition.values))
-            return f"{column} {'not in' if condition.negated else 'in'} {brackets[0]}{values}{brackets[1]}"
+            membership = f"in {brackets[0]}{values}{brackets[1]}"
+            if condition.negated:
+                return f"({column} is not null and {column} not {membership})"
+            return f"{column} {membership}"
         return f"{column} {equal if condition.operator == '=' else condition.operator} {literal(condition.value)}"
 
     return write(condition)

@@ -68,11 +68,12 @@ class LanceEngine:
         """Open the index of a folder; None where there is nothing."""
         if not Path(address).exists() or (Path(address).is_dir() and not any(Path(address).iterdir())):
             return None
-        with _errors(address):
-            database = _connect(address)
-            table = database.open_table(TABLE) if Path(address, f"{TABLE}.lance").is_dir() else None
-        text = (table.schema.metadata or {}).get(b"description") if table else None
-        return cls(table, address, from_json(text and text.decode(), address))
+        text = table = None
+        if Path(address, f"{TABLE}.lance").is_dir():
+            with _errors(address):
+                table = _connect(address).open_table(TABLE)
+                text = (table.schema.metadata or {}).get(b"description", b"").decode()
+        return cls(table, address, from_json(text, address))
 
     def upsert(self, products: Sequence[Product]) -> None:
         """See ``Engine.upsert``."""

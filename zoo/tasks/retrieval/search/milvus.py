@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,8 @@ class MilvusEngine:
     @classmethod
     def open(cls, address: str) -> "MilvusEngine | None":
         """Open a collection; None where there is no such one."""
+        if address.endswith(".db") and not Path(address).exists():
+            return None
         with _errors(address):
             client, collection = _connect(address)
             if not client.has_collection(collection):
@@ -182,11 +185,22 @@ class MilvusEngine:
                 yield from self.client.query(self.collection, filter=_among(batch), output_fields=shown)
 
     def _all(self, column: str) -> Iterator[dict[str, Any]]:
-        with _errors(self.address):
-            rows = self.client.query_iterator(self.collection, batch_size=MOST // 2, output_fields=["id", column])
-            while batch := rows.next():
-                yield from batch
-            rows.close()
+        """Give all rows by their ids; ``query_iterator`` does the same, but for ids that hold quotes."""
+        last = ""
+        while True:
+            with _errors(self.address):
+                rows = self.client.query(
+                    self.collection,
+                    filter=f"id > {_quote(last)}",
+                    output_fields=["id", column],
+                    limit=MOST,
+                    iterator="True",
+                    reduce_stop_for_best="True",
+                )
+            if not rows:
+                return
+            yield from rows
+            last = rows[-1]["id"]
 
     def _found(self, row: Mapping[str, Any], score: float) -> Found:
         return Found(row["id"], score, row["title"], row["image"], metadata(row, self.description))
