@@ -130,21 +130,23 @@ async function search() {
   if (!isSearch()) {
     shown = [];
     $("results").replaceChildren();
+    $("results").ariaBusy = false;
     if (!$("examples").childElementCount) $("examples").replaceChildren(...examples());
     return;
   }
+  $("results").ariaBusy = true;
   const waiting = setTimeout(() => {
     $("status").textContent = words.searching;
     $("results").replaceChildren(...skeletons(12));
   }, 150);
   try {
     const answer = await fetchResults(0, state.n);
-    clearTimeout(waiting);
     showResults(answer, false);
   } catch (error) {
+    if (!mine.signal.aborted) fail(error);
+  } finally {
     clearTimeout(waiting);
-    if (mine.signal.aborted) return;
-    fail(error);
+    if (mine === asking) $("results").ariaBusy = false;
   }
 }
 
