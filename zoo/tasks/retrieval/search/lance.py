@@ -1,6 +1,7 @@
 """The embedded engine: LanceDB, a folder of columnar files, by one process that writes and any that read."""
 
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ EXACT_ROWS = 10_000  # below, every search compares with all vectors
 PARTITION_ROWS = 4096
 PROBES = 20  # partitions that a search looks into, at least
 REFINE = 2  # so many times k candidates are compared by their exact vectors
+SEGMENTS = 8  # each optimize() adds one to the index of vectors; from more on it is made anew, which merges fragments
 GROWTH = 4  # the partitions are made anew where there are so many times as many rows as when they were made
 GRACE = timedelta(minutes=1)  # a reader may use a version for so long after the next was written
 _TYPES = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
@@ -157,15 +159,19 @@ class LanceEngine:
             self._drop_versions()
 
     def _partition(self) -> None:
-        """Build the index of vectors, where it would be the first or of many more partitions than the last."""
+        """Build the index of vectors where there is none, or it is of much fewer rows, or in many parts by now."""
         rows = self.table.count_rows()
-        old = [index.name for index in self.table.list_indices() if index.columns == ["vector"]]
-        if rows < max([EXACT_ROWS, *(GROWTH * int(name.rpartition("_")[2]) for name in old)]):
+        old = [index for index in self.table.list_indices() if index.columns == ["vector"]]
+        if rows < EXACT_ROWS or any(
+            index.num_segments <= SEGMENTS and rows < GROWTH * int(index.name.rpartition("_")[2]) for index in old
+        ):
             return
         config = IvfSq(distance_type="cosine", num_partitions=max(1, rows // PARTITION_ROWS))
-        self.table.create_index("vector", config=config, name=f"vector_{rows}")
-        for name in old:
-            self.table.drop_index(name)
+        name = f"vector_{rows}"
+        self.table.create_index("vector", config=config, name=name)
+        for index in old:
+            if index.name != name:
+                self.table.drop_index(index.name)
 
     def _drop_versions(self) -> None:
         """Drop the versions whose next one was written some time ago: nobody is reading them."""
@@ -221,5 +227,5 @@ def _errors(address: str) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0][:300]
+        reason = re.sub(r"^.*LanceError\(\w+\): |, \S+\.rs:\d+:\d+.*", "", str(error).strip().partition("\n")[0])[:300]
         raise UserError(f"{address}: {reason}", argument="engine", value=address) from error
