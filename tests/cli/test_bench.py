@@ -14,7 +14,7 @@ def test_help_lists_the_benches_of_all_tasks(capsys):
     said = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in said if line.startswith("  ")]
     of_a_gpu = {"gpu", "gpu_sample", "gpu_caption"}
-    of_a_cpu = {"data", "eval", "export", "step", "sample", "memory", "score", "caption"}
+    of_a_cpu = {"data", "eval", "export", "step", "sample", "memory", "score", "caption", "search", "serve"}
     assert set(listed) == of_a_cpu | of_a_gpu == dict(BENCHES).keys()
     assert len(listed) == len(set(listed))
 

@@ -118,6 +118,19 @@ def test_no_pairs_are_no_step(capsys):
     assert "--batch_sizes: 0 came; give 1 or more" in capsys.readouterr().err
 
 
+def test_search(run_bench):
+    result = run_bench("search", "--products", 400, "--queries", 4, "--blocks", 2)
+    ours = ("index", "index, condition", "index, 20 clients")
+    assert pairs_of(result) == {("search", name, "exact") for name in ours}
+    for name in ("plain", "with a condition"):
+        assert float(result["protocol"][name].split()[1].rstrip(";")) == 1
+
+
+def test_a_search_among_too_few_is_refused(capsys):
+    assert main(["bench", "search", "--products", "199"]) == 1
+    assert "--products is 199: give 200 or more" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_export(run_bench, matcher_file):
     result = run_bench("export", "--checkpoint", matcher_file(), "--blocks", 2, "--calls", 1)

@@ -40,6 +40,7 @@ SPEC = TaskSpec(
         "memory": Command(
             "zoo.tasks.retrieval.bench.memory:main", "the peak memory of a step, in chunks and kept whole"
         ),
+        "search": Command("zoo.tasks.retrieval.bench.search:main", "an index of products and the exact ranking"),
         "serve": Command("zoo.tasks.retrieval.bench.serve:main", "a product search under the requests of 20 clients"),
     },
     exports={

@@ -11,7 +11,7 @@ from zoo.__main__ import main
 from zoo.io import write_json_lines
 from zoo.tasks.retrieval.search.embeddings import Embeddings, as_rows
 from zoo.tasks.retrieval.search.evaluation import Labelled, read_queries, scores_of
-from zoo.tasks.retrieval.search.index import exact_ids, products_of
+from zoo.tasks.retrieval.search.index import agreement, exact_ids, products_of
 
 
 def run(*words):
@@ -103,6 +103,15 @@ def test_the_exact_ranking_is_that_of_all_vectors(shop_index):
     assert exact_ids(open_engine(address), embeddings, probes, 5) == best
 
 
+def test_an_index_that_finds_few_is_told_of(shop_index, monkeypatch):
+    folder, address = shop_index
+    engine = open_engine(address)
+    monkeypatch.setattr(type(engine), "search", lambda self, **_: [])
+    engine.effort = 2
+    assert "0.0 % are found" in agreement(engine, Embeddings(folder))
+    assert "--effort 4" in agreement(engine, Embeddings(folder))
+
+
 def test_duplicates_are_written(shop_index, tmp_path, capsys):
     folder, _ = shop_index
     assert run("index", folder, "--duplicates", tmp_path / "twice.jsonl", "--similar", "0") == 0
@@ -165,6 +174,7 @@ def test_an_image_grid_of_what_was_found(shop_index, tmp_path):
         ["红色", "--image", "nowhere.png"],
         ["--like", "nobody"],
         ["红色", "--rerank_top", "0"],
+        ["红色", "--effort", "0"],
         ["红色", "--images", "nowhere", "--grid", "grid.png"],
     ],
 )

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-import numpy as np
-
 from zoo.core.bench.harness import Row, protocol, report, run_bench
 from zoo.errors import UserError
 
@@ -42,6 +40,8 @@ def measure(*, index: str, clients: int = 20, seconds: int = 300, output: str | 
     Raises:
         UserError: The server does not start, or a request fails.
     """
+    import numpy as np
+
     command = [sys.executable, "-m", "zoo", "serve", index, "--port", "0", "--rate", "1e9"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -79,11 +79,12 @@ class Engine(Protocol):
 
     Attributes:
         description: What the index holds.
-        to_find_more: What to change where searches miss too many of the best.
+        effort: How many times as many candidates as usual a search by vector looks at, 1 or more: it takes longer, and
+            finds more of the best.
     """
 
     description: Description
-    to_find_more: str
+    effort: int
 
     def upsert(self, products: Sequence[Product]) -> None:
         """Write products, in the place of those of the same ids. All of them, or an error and none."""

@@ -17,6 +17,7 @@ from zoo.tasks.retrieval.search.contracts import Description, Engine, Product
 from zoo.tasks.retrieval.search.duplicates import find_duplicates
 from zoo.tasks.retrieval.search.embeddings import Embeddings, Row, as_rows
 from zoo.tasks.retrieval.search.engines import create_engine
+from zoo.tasks.retrieval.search.query import add_effort, check_effort
 
 ROWS = 4096  # written at once
 PROBES = 200  # searched for, to compare with the exact ranking
@@ -46,6 +47,7 @@ def index_parser() -> CommandParser:
         default=0.0,
         help="The share of a title's embedding in a product's vector, 0 to 1; `search --evaluate` shows what it does.",
     )
+    add_effort(parser)
     parser.add_argument(
         "--duplicates",
         type=GivenPath | None,
@@ -71,6 +73,7 @@ def main(argv: list[str]) -> int:
         UserError: The embeddings are not there or not whole, or the index is another model's.
     """
     options = index_parser().parse_args(argv)
+    check_effort(options.effort)
     for name in ("title_weight", "similar"):
         if not 0 <= options[name] <= 1:
             raise UserError(f"--{name} is {options[name]}: give 0 to 1", argument=f"--{name}", value=options[name])
@@ -93,6 +96,7 @@ def main(argv: list[str]) -> int:
     engine.optimize()
     counts = f"{written:,} written, {removed:,} removed, {left_out:,} without an image left out"
     print(f"{address}: {engine.count():,} products: {counts}")
+    engine.effort = options.effort
     print(agreement(engine, embeddings))
     if options.duplicates:
         groups = find_duplicates(embeddings, similar=options.similar)
@@ -180,7 +184,7 @@ def agreement(engine: Engine, embeddings: Embeddings) -> str:
         f"Of the exact {BEST} best, {100 * recall:.1f} % are found; a search takes {half:.1f} ms, one of a hundred more"
         f" than {most:.1f} ms ({len(probes)} searches)"
     )
-    return told if recall >= ENOUGH else f"{told}. That is few: {engine.to_find_more}"
+    return told if recall >= ENOUGH else f"{told}. That is few: try --effort {2 * engine.effort}"
 
 
 def exact_ids(engine: Engine, embeddings: Embeddings, probes: np.ndarray, k: int) -> list[list[str]]:

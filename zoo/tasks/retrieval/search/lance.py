@@ -47,6 +47,8 @@ class LanceEngine:
         description: What the index holds.
     """
 
+    effort = 1
+
     def __init__(self, table: Any, address: str, description: Description) -> None:
         self.table, self.address, self.description = table, address, description
         self._columns = columns(description)
@@ -114,7 +116,7 @@ class LanceEngine:
         with _errors(self.address):
             if vector is not None:
                 query = self.table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
-                query = query.nprobes(PROBES).refine_factor(REFINE)
+                query = query.nprobes(PROBES * self.effort).refine_factor(REFINE)
             else:
                 query = self.table.search(text or "", query_type="fts", fts_columns="title")
             if where is not None:

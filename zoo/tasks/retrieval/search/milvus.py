@@ -51,6 +51,8 @@ class MilvusEngine:
         description: What the index holds.
     """
 
+    effort = 1
+
     def __init__(self, client: MilvusClient, collection: str, address: str, description: Description) -> None:
         self.client, self.collection, self.address, self.description = client, collection, address, description
         self._columns = columns(description)
@@ -134,7 +136,11 @@ class MilvusEngine:
         """See ``Engine.search``."""
         k = min(k, MOST)
         data, field, options = (
-            ([np.asarray(vector, np.float32)], "vector", {"metric_type": "COSINE", "params": {"ef": max(WIDE, 2 * k)}})
+            (
+                [np.asarray(vector, np.float32)],
+                "vector",
+                {"metric_type": "COSINE", "params": {"ef": self.effort * max(WIDE, 2 * k)}},
+            )
             if vector is not None
             else ([text or ""], "words", {"metric_type": "BM25"})
         )

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from zoo.core.command import CommandParser
 from zoo.data.images import decode
 from zoo.errors import UserError, invalid
 from zoo.tasks.retrieval.reranking import Reranker
@@ -56,17 +57,37 @@ class Query:
             raise UserError(f"There is nothing to search by: {fix}", argument="query", valid="a text or an image")
 
 
-def open_index(address: str, model: str | None = None) -> tuple[Engine, Encoder]:
+def add_effort(parser: CommandParser) -> None:
+    """Add the option ``--effort`` of a command that searches."""
+    parser.add_argument(
+        "--effort",
+        type=int,
+        default=1,
+        help="Look at so many times as many candidates: slower, and finds more of the exact best, as `index` counts"
+        " them.",
+    )
+
+
+def check_effort(effort: int) -> None:
+    """Raise UserError where ``--effort`` is out of its range."""
+    if effort < 1:
+        raise invalid("--effort", effort, "give 1 or more")
+
+
+def open_index(address: str, model: str | None = None, *, effort: int = 1) -> tuple[Engine, Encoder]:
     """Open an index and the model that embedded it.
 
     Args:
         address: Of the index, as ``index --engine`` had it.
         model: The model, where it is not to be that which ``embed`` was given, because it was moved or exported.
+        effort: As of ``Engine``.
 
     Raises:
         UserError: There is no such index, or the model is another.
     """
+    check_effort(effort)
     engine = open_engine(address)
+    engine.effort = effort
     source = model or engine.description.model
     encoder = load_encoder(source)
     if encoder.fingerprint != engine.description.fingerprint:

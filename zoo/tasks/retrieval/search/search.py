@@ -16,7 +16,7 @@ from zoo.tasks.retrieval.search.contracts import Found
 from zoo.tasks.retrieval.search.evaluation import evaluate
 from zoo.tasks.retrieval.search.filters import parse
 from zoo.tasks.retrieval.search.images import ProductImages
-from zoo.tasks.retrieval.search.query import Query, open_index, rerank, search
+from zoo.tasks.retrieval.search.query import Query, add_effort, open_index, rerank, search
 
 COLUMNS = 10  # of an image grid
 
@@ -55,6 +55,7 @@ def search_parser() -> CommandParser:
         help="A model that orders the first --rerank_top anew: a retrieval model of zoo, or a published reranker.",
     )
     parser.add_argument("--rerank_top", type=int, default=50, help="How many products --rerank looks at.")
+    add_effort(parser)
     parser.add_argument(
         "--evaluate",
         type=GivenPath | None,
@@ -92,7 +93,7 @@ def main(argv: list[str]) -> int:
     options = search_parser().parse_args(argv)
     if options.rerank_top < 1:
         raise invalid("--rerank_top", options.rerank_top, "give 1 or more")
-    engine, encoder = open_index(options.index, options.model)
+    engine, encoder = open_index(options.index, options.model, effort=options.effort)
     where = None if options.where is None else parse(options.where, engine.description.fields)
     reranker = images = None
     if options.rerank is not None:
