@@ -21,13 +21,15 @@ os.environ.setdefault("RUST_LOG", "error")  # read when lancedb is imported
 
 import lancedb  # noqa: E402
 import pyarrow as pa  # noqa: E402
-from lancedb.index import FTS, BTree, IvfSq  # noqa: E402
+from lancedb.index import FTS, BTree, IvfRq  # noqa: E402
 
 TABLE = "products"
 EXACT_ROWS = 10_000  # below, every search compares with all vectors
-PARTITION_ROWS = 4096
-PROBES = 20  # partitions that a search looks into, at least
-REFINE = 2  # so many times k candidates are compared by their exact vectors
+PARTITION_ROWS = 8192
+BITS = 4  # of a dimension, in the index
+PROBES = 20  # partitions that a search looks into
+BROAD = 0.05  # share of the rows that a condition leaves, at least, for so few partitions; of less, all are looked into
+REFINE = 3  # so many times k candidates are compared by their exact vectors
 SEGMENTS = 8  # each optimize() adds one to the index of vectors; from more on it is made anew, which merges fragments
 GROWTH = 4  # the partitions are made anew where there are so many times as many rows as when they were made
 GRACE = timedelta(minutes=1)  # a reader may use a version for so long after the next was written
@@ -37,8 +39,8 @@ _TYPES = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
 class LanceEngine:
     """An index in a folder of this machine.
 
-    Searches compare with all vectors up to some thousand products; from there on with those of the nearest
-    partitions of an IVF index of 8-bit vectors, and the best anew with the exact ones. Text is cut into words by
+    Searches compare with all vectors up to some thousand products, and where the width is no multiple of 8; from there
+    on with those of the nearest partitions of an IVF index of RaBitQ's 4-bit codes, and the best anew with the vectors. Text is cut into words by
     ICU's dictionaries. Every read looks whether another process wrote.
 
     Args:
@@ -116,7 +118,9 @@ class LanceEngine:
         with _errors(self.address):
             if vector is not None:
                 query = self.table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
-                query = query.nprobes(PROBES * self.effort).refine_factor(REFINE)
+                query = query.nprobes(PROBES * self.effort).refine_factor(REFINE * self.effort)
+                if where is not None and self.table.count_rows(self._sql(where)) < BROAD * self.table.count_rows():
+                    query = query.maximum_nprobes(0)
             else:
                 query = self.table.search(text or "", query_type="fts", fts_columns="title")
             if where is not None:
@@ -164,11 +168,15 @@ class LanceEngine:
         """Build the index of vectors where there is none, or it is of much fewer rows, or in many parts by now."""
         rows = self.table.count_rows()
         old = [index for index in self.table.list_indices() if index.columns == ["vector"]]
-        if rows < EXACT_ROWS or any(
-            index.num_segments <= SEGMENTS and rows < GROWTH * int(index.name.rpartition("_")[2]) for index in old
+        if (
+            rows < EXACT_ROWS
+            or self.description.width % 8
+            or any(
+                index.num_segments <= SEGMENTS and rows < GROWTH * int(index.name.rpartition("_")[2]) for index in old
+            )
         ):
             return
-        config = IvfSq(distance_type="cosine", num_partitions=max(1, rows // PARTITION_ROWS))
+        config = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=max(1, rows // PARTITION_ROWS))
         name = f"vector_{rows}"
         self.table.create_index("vector", config=config, name=name)
         for index in old:
