@@ -170,7 +170,7 @@ def experiment(folder, muge_root, path, **options):
         "model": {"class_path": "RetrievalTask", "init_args": {**model, "evaluation": {"grid_queries": 0}}},
         "data": {
             "class_path": "RetrievalDataModule",
-            "init_args": {"root": str(muge_root), "batch_size": 8, "num_workers": 1},
+            "init_args": {"root": str(muge_root), "batch_size": 8, "num_workers": 0},
         },
         "trainer": {"accelerator": "cpu", "precision": "32-true", "max_epochs": 2, "enable_model_summary": False},
     }

@@ -33,11 +33,11 @@ class RetrievalEvaluationOptions(EvaluationOptions):
         metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``ids``, ``embeddings`` and ``side``
             (``query`` or ``image``).
         grid_queries: Queries on the image grid, spread evenly over the file; 0 draws none.
-        complete_labels: Whether the files name all relevant images of each query, as the catalogue's do and MUGE's do
-            not: then ``precision@10`` and ``ndcg@10`` are logged too.
-        precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
-        rerank: A reranker for ``validate`` and ``test``: a retrieval model, or a Qwen-VL that answers yes or no.
-        rerank_top: The first images of each query that it sorts, at least 1.
+        complete_labels: Whether the files name all relevant images of each query, as MUGE's do not: then
+            ``precision@10`` and ``ndcg@10`` are logged too.
+        precisions: Wanted precisions of the thresholds, percent in (0, 100); ``[]`` for none.
+        rerank: A model that sorts the first images anew in ``validate`` and ``test``.
+        rerank_top: How many images of each query are sorted anew, at least 1.
 
     Raises:
         UserError: A number is out of its range.
