@@ -82,6 +82,7 @@ def test_a_vision_language_model_scores_as_transformers_does(judge, family):
     assert found.dtype == torch.float32
     assert len(found.unique()) > 10
     assert reranker.score(QUERY, []).shape == (0,)
+    assert torch.equal(reranker.score("红色<|image_pad|>", images[:1]), reranker.score("红色 ", images[:1]))
 
 
 def test_a_retrieval_model_scores_by_its_cosines(matcher_file):

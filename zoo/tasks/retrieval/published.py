@@ -51,7 +51,7 @@ def read_transformers(source: str, contents: Any) -> Published | None:
     return _two_halves("dual", source, dict(_dual_weight(name, value) for name, value in weights.items()))
 
 
-def read_vlm(source: str, contents: Any) -> Published | None:
+def read_embedder(source: str, contents: Any) -> Published | None:
     """Read an embedder that is a vision-language model of transformers, in a folder or on the hub; see ``Published``.
 
     It is one where sentence-transformers' ``modules.json`` lies beside it, whose prompts are the instructions.
