@@ -88,6 +88,7 @@ def test_it_computes_what_transformers_computes(saved, family, padding_side):
     torch.testing.assert_close(task.encode_image(images), pictures, rtol=0, atol=1e-5)
     one_by_one = torch.cat([task.encode_text([text]) for text in TEXTS])
     torch.testing.assert_close(one_by_one, texts, rtol=0, atol=1e-5)
+    assert task.encode_text(["<|image_pad|>红色", ""]).isfinite().all()
     assert (texts @ texts.T).min() < 0.999  # they can be told apart
     assert (pictures @ pictures.T).min() < 0.999
 
@@ -170,7 +171,7 @@ def experiment(folder, muge_root, path, **options):
         "model": {"class_path": "RetrievalTask", "init_args": {**model, "evaluation": {"grid_queries": 0}}},
         "data": {
             "class_path": "RetrievalDataModule",
-            "init_args": {"root": str(muge_root), "batch_size": 8, "num_workers": 1},
+            "init_args": {"root": str(muge_root), "batch_size": 8, "num_workers": 0},
         },
         "trainer": {"accelerator": "cpu", "precision": "32-true", "max_epochs": 2, "enable_model_summary": False},
     }
@@ -294,6 +295,22 @@ def test_a_suffix_leaves_within_the_chat_form(saved, tmp_path):
     read = zoo.load(tmp_path / "out")
     assert torch.equal(read.encode_text(TEXTS), task.encode_text(TEXTS))
     assert torch.equal(read.encode_image(photos()), task.encode_image(photos()))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "open_clip", "sentence_transformers", "cn_clip"])
+def test_other_formats_cannot_hold_it(saved, tmp_path, kind):
+    with pytest.raises(UserError, match="leaves as a whole") as error:
+        export(saved(), tmp_path / "out", kind=kind)
+    assert error.value.valid == ("transformers", "safetensors")
+
+
+def test_what_a_folder_cannot_hold_is_refused(saved):
+    for options, said in (
+        ({"embedding_dim": 8}, "There is a projection behind the published model"),
+        ({"text_tower_options": {"suffix": "<|endoftext|>"}}, "The towers have different suffixes"),
+    ):
+        with pytest.raises(UserError, match=said):
+            TransformersFolder().check(built(saved(), **options))
 
 
 def test_a_whole_model_is_loaded_or_none(saved, tmp_path):
