@@ -40,8 +40,8 @@ class LanceEngine:
     """An index in a folder of this machine.
 
     Searches compare with all vectors up to some thousand products, and where the width is no multiple of 8; from there
-    on with those of the nearest partitions of an IVF index of RaBitQ's 4-bit codes, and the best anew with the vectors. Text is cut into words by
-    ICU's dictionaries. Every read looks whether another process wrote.
+    on with those of the nearest partitions of an IVF index of RaBitQ's 4-bit codes, and the best anew with the vectors.
+    Text is cut into words by ICU's dictionaries. Every read looks whether another process wrote.
 
     Args:
         table: The table of products, opened so that each read sees the newest version.
