@@ -227,6 +227,7 @@ def losses_of(run):
     return [float(row[column]) for row in rows[1:] if row[column]]
 
 
+@pytest.mark.slow
 def test_twenty_steps_of_adapters_lower_the_loss(trained, saved):
     losses = losses_of(trained)
     assert len(losses) == 20
@@ -240,6 +241,7 @@ def test_twenty_steps_of_adapters_lower_the_loss(trained, saved):
     assert len(averages) == len([name for name in contents["state_dict"] if ".lora_" in name]) + 1  # the logit scale
 
 
+@pytest.mark.slow
 def test_a_training_is_resumed(trained, tmp_path, zoo_process):
     run = shutil.copytree(trained, tmp_path / "runs" / "vlm" / "copy")
     shutil.copytree(trained.parents[2] / "experiments", tmp_path / "experiments")
@@ -250,6 +252,7 @@ def test_a_training_is_resumed(trained, tmp_path, zoo_process):
     assert len(losses_of(run)) == 22
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_train_the_same_weights(trained, tmp_path, zoo_process):
     shutil.copytree(trained.parents[2] / "experiments", tmp_path / "experiments")
@@ -265,6 +268,7 @@ def test_two_processes_train_the_same_weights(trained, tmp_path, zoo_process):
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_leaves_for_transformers_and_sentence_transformers(trained, saved, tmp_path):
     from sentence_transformers import SentenceTransformer
 

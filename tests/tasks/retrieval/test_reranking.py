@@ -204,6 +204,7 @@ def test_the_command_logs_both_recalls(zoo_main, muge_root, matcher_file, judge,
     assert "│ reranked " in out
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize("kind", ["retrieval", "vision-language"])
 def test_two_processes_log_what_one_does(zoo_process, tmp_path, muge_root, matcher_file, judge, kind):
