@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.io import atomic_folder
 from zoo.tasks.retrieval.search.contracts import Description, Found, Product
 from zoo.tasks.retrieval.search.filters import Condition, expression
 from zoo.tasks.retrieval.search.rows import checked, columns, from_json, metadata, to_json
 
-os.environ.setdefault("RUST_LOG", "error")  # read when lancedb is imported
+os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
 
 import lancedb  # noqa: E402
 import pyarrow as pa  # noqa: E402
@@ -25,7 +26,7 @@ from lancedb.index import FTS, BTree, IvfRq  # noqa: E402
 
 TABLE = "products"
 EXACT_ROWS = 10_000  # below, every search compares with all vectors
-PARTITION_ROWS = 8192
+PARTITION_ROWS = 4096  # rows of a partition of the index; LanceDB splits those that have grown much larger
 BITS = 4  # of a dimension, in the index
 PROBES = 20  # partitions that a search looks into
 BROAD = 0.05  # share of the rows that a condition leaves, at least, for so few partitions; of less, all are looked into
@@ -60,14 +61,13 @@ class LanceEngine:
     @classmethod
     def create(cls, address: str, description: Description) -> "LanceEngine":
         """Make an empty index in a folder that is not there, or empty."""
-        with _errors(address):
-            table = _connect(address).create_table(TABLE, schema=_schema(description))
-            table.create_index("id", config=BTree())
-            for column in columns(description).values():
+        with _errors(address), atomic_folder(Path(address)) as folder:
+            table = _connect(folder).create_table(TABLE, schema=_schema(description))
+            for column in ("id", *columns(description).values()):
                 table.create_index(column, config=BTree())
             words = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False, ascii_folding=False)
             table.create_index("title", config=words)
-        return cls(table, address, description)
+        return cls(_connect(address).open_table(TABLE), address, description)
 
     @classmethod
     def open(cls, address: str) -> "LanceEngine | None":
@@ -161,10 +161,11 @@ class LanceEngine:
         """See ``Engine.optimize``."""
         with self._writing, _errors(self.address):
             self.table.optimize()
-            self._partition()
+            if self._partition():
+                self.table.optimize()  # fragments that the old index kept apart
             self._drop_versions()
 
-    def _partition(self) -> None:
+    def _partition(self) -> bool:
         """Build the index of vectors where there is none, or it is of much fewer rows, or in many parts by now."""
         rows = self.table.count_rows()
         old = [index for index in self.table.list_indices() if index.columns == ["vector"]]
@@ -175,20 +176,21 @@ class LanceEngine:
                 index.num_segments <= SEGMENTS and rows < GROWTH * int(index.name.rpartition("_")[2]) for index in old
             )
         ):
-            return
+            return False
         config = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=max(1, rows // PARTITION_ROWS))
         name = f"vector_{rows}"
         self.table.create_index("vector", config=config, name=name)
         for index in old:
             if index.name != name:
                 self.table.drop_index(index.name)
+        return True
 
     def _drop_versions(self) -> None:
         """Drop the versions whose next one was written some time ago: nobody is reading them."""
         now = datetime.now()
         written = [version["timestamp"] for version in self.table.list_versions()]
         if settled := [time for time in written if now - time > GRACE]:
-            self.table.optimize(cleanup_older_than=now - max(settled) + timedelta(seconds=1))
+            self.table.optimize(cleanup_older_than=now - max(settled) + GRACE / 2)  # counted when it gets there
 
     def _rows(self, ids: Sequence[str], shown: list[str]) -> list[dict[str, Any]]:
         if not ids:
@@ -203,7 +205,7 @@ class LanceEngine:
         return expression(where, self._columns, _quote)
 
 
-def _connect(address: str) -> Any:
+def _connect(address: str | Path) -> Any:
     return lancedb.connect(address, read_consistency_interval=timedelta(0))
 
 
