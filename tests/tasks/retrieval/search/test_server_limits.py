@@ -201,10 +201,12 @@ def test_a_cache_lets_go_of_what_was_used_longest_ago():
     assert recent.get("a") == b"1234"
     recent.put("c", b"1234")
     assert [recent.get(key) for key in "abc"] == [b"1234", None, b"1234"]
-    recent.put("d", b"12345678901")
-    recent.put("a", b"other")
-    assert [recent.get(key) for key in "acd"] == [b"1234", b"1234", None]
-    assert recent._held == 8
+    recent.put("a", b"123")
+    recent.put("d", b"123")
+    assert [recent.get(key) for key in "acd"] == [b"123", b"1234", b"123"]
+    recent.put("e", b"12345678901")
+    assert [recent.get(key) for key in "acde"] == [None] * 4
+    assert recent._held == 0
 
 
 # --- batches ---

@@ -39,6 +39,7 @@ from zoo.tasks.retrieval.search.server.messages import (
     Result,
     SearchParameters,
 )
+from zoo.tasks.retrieval.search.server.recent import Recent
 from zoo.tasks.retrieval.search.server.uploads import decode_upload, read_upload
 
 PAGE = {
@@ -48,7 +49,8 @@ PAGE = {
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
 VALUES = 100  # of a text field, that the page offers
-FRESH_SECONDS = 60.0  # that the fields' values are kept
+FRESH_SECONDS = 60.0  # that the fields' values are kept, and where the images of products lie
+PLACES = 10_000  # products whose images' places are kept
 IMAGE_SECONDS = 300  # that a browser shows an image without asking
 ERRORS = {"4XX": {"model": ErrorBody, "description": "What is wrong with the request"}}
 
@@ -112,6 +114,7 @@ class SearchServer:
     def __init__(self, engine: Engine, encoder: Encoder, images: ProductImages, limits: Limits) -> None:
         self.engine, self.encoder, self.limits = engine, encoder, limits
         self._images = JpegImages(images, limits)
+        self._places: Recent[str, tuple[float, Found]] = Recent(PLACES, lambda _: 1)
         self._fields = Fields(fields=[], products=0)
         self._fields_time = -FRESH_SECONDS
         self._counting = Lock()
@@ -159,7 +162,10 @@ class SearchServer:
         query = self._query(parameters, data, last + 1 + (like is not None))
         found = queries.search(self.engine, self.encoder, query, encode_texts=self._encode_texts)
         others = [each for each in found if each.id != like]
-        results = [Result.of(each, score=each.score) for each in others[parameters.offset : last]]
+        shown = others[parameters.offset : last]
+        for each in shown:
+            self._places.put(each.id, (time.monotonic(), each))
+        results = [Result.of(each, score=each.score) for each in shown]
         took = 1000 * (time.perf_counter() - start)
         return Answer(results=results, more=last < min(len(others), MOST), milliseconds=round(took, 1))
 
@@ -189,7 +195,10 @@ class SearchServer:
         ] = None,
     ) -> Response:
         """Give the image of a product as JPEG."""
-        product = self._product(id)
+        since, product = self._places.get(id) or (0.0, None)  # browsers ask for the images of what was just found
+        if product is None or time.monotonic() - since > FRESH_SECONDS:
+            product = self._product(id)
+            self._places.put(id, (time.monotonic(), product))
         words = f"{product.image}\0{self._images.stamp(product)}\0{size}"
         tag = f'"{hashlib.sha256(words.encode()).hexdigest()[:24]}"'
         headers = {"ETag": tag, "Cache-Control": f"private, max-age={IMAGE_SECONDS}"}

@@ -1,4 +1,4 @@
-"""What was computed last, kept within a number of bytes."""
+"""What was used last, kept within a limit."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -13,8 +13,8 @@ class Recent(Generic[Key, Kept]):
     """A cache that lets go of what was used longest ago; for several threads.
 
     Args:
-        limit: The most that it keeps, in bytes.
-        size: Gives the bytes of what is kept.
+        limit: The most that it keeps.
+        size: Gives how much of the limit a value takes, such as its bytes.
     """
 
     def __init__(self, limit: int, size: Callable[[Kept], int]) -> None:
@@ -30,12 +30,11 @@ class Recent(Generic[Key, Kept]):
             return self._kept.get(key)
 
     def put(self, key: Key, value: Kept) -> None:
-        """Keep a value, in the place of those used longest ago; one above the limit is not kept."""
-        size = self._size(value)
+        """Keep a value, in the place of the key's own and of those used longest ago; none above the limit."""
         with self._lock:
-            if key in self._kept or size > self._limit:
-                return
+            if key in self._kept:
+                self._held -= self._size(self._kept.pop(key))
             self._kept[key] = value
-            self._held += size
+            self._held += self._size(value)
             while self._held > self._limit:
                 self._held -= self._size(self._kept.popitem(last=False)[1])
