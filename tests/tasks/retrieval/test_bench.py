@@ -118,6 +118,7 @@ def test_no_pairs_are_no_step(capsys):
     assert "--batch_sizes: 0 came; give 1 or more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_search(run_bench):
     result = run_bench("search", "--products", 400, "--queries", 4, "--blocks", 2)
     ours = ("index", "index, condition", "index, 20 clients")

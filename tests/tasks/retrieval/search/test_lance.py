@@ -87,6 +87,35 @@ def test_an_index_of_vectors_finds_what_is_near_and_what_came_later(engine):
         engine.optimize()
 
 
+def test_fields_of_few_values_are_indexed_by_bitmaps(tmp_path, monkeypatch):
+    monkeypatch.setattr(lance, "EXACT_ROWS", 1000)
+    fields = {"category": "text", "sku": "text", "new": "boolean", "price": "number"}
+    engine = create_engine(tmp_path / "shop.lance", replace(DESCRIPTION, fields=fields))
+    rows = products(0, 1100)
+    engine.upsert(
+        [
+            replace(one, metadata={"category": str(i % 3), "sku": one.id, "new": i % 2 == 0, "price": i})
+            for i, one in enumerate(rows)
+        ]
+    )
+    engine.optimize()
+    kinds = {index.columns[0]: index.index_type for index in engine.table.list_indices()}
+    assert [kinds[f"field_{i}"] for i in range(4)] == ["Bitmap", "BTree", "Bitmap", "BTree"]
+    assert engine.count(Comparison("category", "=", "1")) == 367
+    assert engine.count(Comparison("new", "=", True)) == 550
+    assert engine.search(vector=rows[4].vector, where=Comparison("sku", "=", "4"))[0].id == "4"
+
+
+def test_what_meets_a_condition_is_found_far_from_the_query(engine, monkeypatch):
+    monkeypatch.setattr(lance, "PROBES", 1)
+    rows = products(0, 1200)
+    sign = {"price": 1000}
+    engine.upsert([replace(one, metadata=sign) if int(one.id) % 40 == 7 else one for one in rows])
+    engine.optimize()
+    found = engine.search(vector=-rows[7].vector, where=Comparison("price", "=", 1000.0), k=50)
+    assert {one.id for one in found} == {one.id for one in rows if int(one.id) % 40 == 7}
+
+
 def test_many_more_rows_are_partitioned_anew(engine):
     engine.upsert(products(0, 1000))
     engine.optimize()

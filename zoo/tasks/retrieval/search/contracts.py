@@ -87,7 +87,7 @@ class Engine(Protocol):
     effort: int
 
     def upsert(self, products: Sequence[Product]) -> None:
-        """Write products, in the place of those of the same ids. All of them, or an error and none."""
+        """Write products, in the place of those of the same ids; each thousand of them whole or not at all."""
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove the products of these ids; ids that are not there do no harm."""

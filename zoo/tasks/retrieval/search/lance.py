@@ -22,17 +22,17 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
 
 import lancedb  # noqa: E402
 import pyarrow as pa  # noqa: E402
-from lancedb.index import FTS, BTree, IvfRq  # noqa: E402
+from lancedb.index import FTS, Bitmap, BTree, IvfRq  # noqa: E402
 
 TABLE = "products"
 EXACT_ROWS = 10_000  # below, every search compares with all vectors
 PARTITION_ROWS = 4096  # rows of a partition of the index; LanceDB splits those that have grown much larger
 BITS = 4  # of a dimension, in the index
-PROBES = 20  # partitions that a search looks into
-BROAD = 0.05  # share of the rows that a condition leaves, at least, for so few partitions; of less, all are looked into
+PROBES = 20  # partitions that a search without a condition looks into
 REFINE = 3  # so many times k candidates are compared by their exact vectors
 SEGMENTS = 8  # each optimize() adds one to the index of vectors; from more on it is made anew, which merges fragments
 GROWTH = 4  # the partitions are made anew where there are so many times as many rows as when they were made
+FEW = 1000  # values of a field, at most, that are indexed by a bitmap each: broad conditions are answered faster
 GRACE = timedelta(minutes=1)  # a reader may use a version for so long after the next was written
 _TYPES = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
 
@@ -119,12 +119,12 @@ class LanceEngine:
             if vector is not None:
                 query = self.table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
                 query = query.nprobes(PROBES * self.effort).refine_factor(REFINE * self.effort)
-                if where is not None and self.table.count_rows(self._sql(where)) < BROAD * self.table.count_rows():
-                    query = query.maximum_nprobes(0)
             else:
                 query = self.table.search(text or "", query_type="fts", fts_columns="title")
             if where is not None:
                 query = query.where(self._sql(where))
+                if vector is not None:
+                    query = query.maximum_nprobes(0)  # all: what meets a condition may lie far away
             score = "_score" if vector is None else "_distance"
             rows = query.select([*self._shown, score]).limit(k).to_list()
         return [self._found(row, row[score] if vector is None else 1 - row[score]) for row in rows]
@@ -166,7 +166,10 @@ class LanceEngine:
             self._drop_versions()
 
     def _partition(self) -> bool:
-        """Build the index of vectors where there is none, or it is of much fewer rows, or in many parts by now."""
+        """Build the index of vectors where there is none, or it is of much fewer rows, or in many parts by now.
+
+        Indices of fields follow what is there by then.
+        """
         rows = self.table.count_rows()
         old = [index for index in self.table.list_indices() if index.columns == ["vector"]]
         if (
@@ -183,6 +186,9 @@ class LanceEngine:
         for index in old:
             if index.name != name:
                 self.table.drop_index(index.name)
+        for field, column in self._columns.items():
+            if self.description.fields[field] != "number" and len(self.values(field, FEW + 1)) <= FEW:
+                self.table.create_index(column, config=Bitmap(), name=f"{column}_idx")  # in the place of the tree
         return True
 
     def _drop_versions(self) -> None:
