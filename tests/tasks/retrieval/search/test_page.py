@@ -104,6 +104,11 @@ def test_typing_shows_relevant_products_first_and_more_when_asked(open_page):
     page.locator("#more").click()
     expect(page.locator("a.card")).to_have_count(48)
     assert len(set(titles(page))) > 40
+    page.locator("a.card").first.click()
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="hidden")
+    assert len(titles(page)) == 48
     images = page.locator("#results img").first
     assert images.evaluate("image => image.complete && image.naturalWidth > 0")
 
@@ -198,7 +203,9 @@ def test_the_keyboard_alone_is_enough(open_page):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    columns = page.evaluate("getComputedStyle(document.querySelector('#results')).gridTemplateColumns.split(' ').length")
+    columns = page.evaluate(
+        "getComputedStyle(document.querySelector('#results')).gridTemplateColumns.split(' ').length"
+    )
     place = "[...document.querySelectorAll('a.card')].indexOf(document.activeElement)"
     assert page.evaluate(place) == columns + 1
     page.keyboard.press("Enter")
