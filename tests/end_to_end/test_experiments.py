@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_pipelines
 import yaml
-from tiny_vlm import write_vlm
+from tiny_vlm import write_embedder, write_vlm
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SINGLE = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if not path.name.startswith("_"))
@@ -39,6 +39,7 @@ SMALL = {
     },
     "dalle": {"generator": "dalle_tiny"},
     "vlm": {"captioner": "vlm:vlm"},
+    "embedder": {"image_tower": "vlm:vlm", "text_tower": "vlm:vlm"},
 }
 TOKENIZER = {"width": 32, "num_codes": 32}
 SMALL_OPTIONS = {
@@ -67,6 +68,7 @@ SMALL_OPTIONS = {
     },
     "ImageTokenizerTask": {"image_tokenizer_options": TOKENIZER},
     "vlm": {"captioner_options": {"image_size": 64, "lora_rank": 2, "decoding": {"beams": 2, "max_tokens": 6}}},
+    "embedder": {"image_tower_options": {"image_size": 64}, "chunk_size": 2},
     "dalle": {
         "generator_options": {
             "image_size": 16,
@@ -125,6 +127,9 @@ def smaller(experiment, root, matcher, folder):
     if config["model"]["init_args"].get("captioner", "").startswith("vlm:"):
         kind = "vlm"
         write_vlm(folder / "vlm", "qwen3_vl")
+    if config["model"]["init_args"].get("image_tower", "").startswith("vlm:"):
+        kind = "embedder"
+        write_embedder(folder / "vlm", "qwen3_vl")
     config["model"]["init_args"] |= SMALL[kind] | SMALL_OPTIONS[kind]
     data = config.setdefault("data", {"init_args": {}})
     if isinstance(data, str):
@@ -185,6 +190,7 @@ def published(tmp_path_factory):
     return {
         "IDEA-CCNL/Taiyi-Stable-Diffusion-1B-Chinese-v0.1": tiny_pipelines.write("taiyi", folder / "taiyi"),
         "Qwen/Qwen3-VL-4B-Instruct": write_vlm(folder / "qwen", "qwen3_vl", largest=448),
+        "Qwen/Qwen3-VL-Embedding-2B": write_embedder(folder / "embedding", "qwen3_vl", largest=448),
     }
 
 

@@ -70,9 +70,10 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> "LightningM
     Args:
         path: A checkpoint file of this zoo, a run's folder (its best checkpoint) or an experiment's
             (``runs/clip_demo``: its newest run); a ``.pt`` of CN-CLIP; a ``.ckpt`` of taming-transformers' VQGAN; a
-            dual encoder of transformers (Chinese CLIP, SigLIP, MetaCLIP 2, AltCLIP, CLIP), in a folder or by its name
-            on the Hugging Face hub (``"OFA-Sys/chinese-clip-vit-base-patch16"``); a folder that ``export`` wrote. The
-            architecture of published weights follows from them.
+            dual encoder of transformers (Chinese CLIP, SigLIP, MetaCLIP 2, AltCLIP, CLIP) or an embedder
+            (Qwen3-VL-Embedding), in a folder or by its name on the Hugging Face hub
+            (``"OFA-Sys/chinese-clip-vit-base-patch16"``); a folder that ``export`` wrote. The architecture of
+            published weights follows from them.
         device: Where the task goes.
 
     Returns:

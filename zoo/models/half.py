@@ -15,10 +15,10 @@ from zoo.models.lora import add_lora, beside_adapters
 
 
 class Half(nn.Module):
-    """One half of a dual encoder.
+    """One half of a dual encoder, or a model that reads both sides.
 
     Args:
-        model: The half, as its library builds it.
+        model: The half, or the whole, as its library builds it.
         width: Size of the features.
         published: Hub name or folder of its weights.
     """

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from zoo.models.hub import read_processor
 QWEN = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL"}
 DEFAULT_SIZE = 448  # pixels of a side, of models that read images of many sizes
 IMAGE = {"type": "image"}  # a part of a turn
+Contents = TypeVar("Contents", dict[str, Any], list[Any])
 
 
 def read_vlm(name: str, families: Mapping[str, str]) -> tuple[Any, Any]:
@@ -43,28 +44,26 @@ def read_vlm(name: str, families: Mapping[str, str]) -> tuple[Any, Any]:
     return config, processor
 
 
-def published_json(source: str, name: str) -> Any:
-    """Read a JSON file of a folder or a hub repository; None: there is none that can be read."""
+def published_json(source: str, name: str, kind: type[Contents]) -> Contents:
+    """Read a JSON file of a folder or a hub repository; where there is none of that kind, as if it were empty."""
     place = Path(source)
     try:
         file = place / name if place.exists() else hub_file(source, [name])
-        return json.loads(file.read_text(encoding="utf-8"))
+        contents = json.loads(file.read_text(encoding="utf-8"))
     except (UnavailableError, OSError, ValueError):
-        return None
+        return kind()
+    return contents if isinstance(contents, kind) else kind()
 
 
 def family_of(source: str) -> str | None:
     """Give the ``model_type`` of a folder or a hub repository; None: it has no configuration that can be read."""
-    config = published_json(source, "config.json")
-    return config.get("model_type") if isinstance(config, dict) else None
+    return published_json(source, "config.json", dict).get("model_type")
 
 
 def is_embedder(source: str) -> bool:
     """Whether a model of transformers is one that embeds: sentence-transformers' ``modules.json`` has a pooling."""
-    modules = published_json(source, "modules.json")
-    return isinstance(modules, list) and any(
-        isinstance(module, dict) and str(module.get("type")).endswith(".Pooling") for module in modules
-    )
+    modules = published_json(source, "modules.json", list)
+    return any(isinstance(module, dict) and str(module.get("type")).endswith(".Pooling") for module in modules)
 
 
 def own_size(processor: Any) -> int:

@@ -88,6 +88,7 @@ def test_it_computes_what_transformers_computes(saved, family, padding_side):
     torch.testing.assert_close(task.encode_image(images), pictures, rtol=0, atol=1e-5)
     one_by_one = torch.cat([task.encode_text([text]) for text in TEXTS])
     torch.testing.assert_close(one_by_one, texts, rtol=0, atol=1e-5)
+    assert task.encode_text(["<|image_pad|>红色", ""]).isfinite().all()
     assert (texts @ texts.T).min() < 0.999  # they can be told apart
     assert (pictures @ pictures.T).min() < 0.999
 
@@ -170,7 +171,7 @@ def experiment(folder, muge_root, path, **options):
         "model": {"class_path": "RetrievalTask", "init_args": {**model, "evaluation": {"grid_queries": 0}}},
         "data": {
             "class_path": "RetrievalDataModule",
-            "init_args": {"root": str(muge_root), "batch_size": 8, "num_workers": 1},
+            "init_args": {"root": str(muge_root), "batch_size": 8, "num_workers": 0},
         },
         "trainer": {"accelerator": "cpu", "precision": "32-true", "max_epochs": 2, "enable_model_summary": False},
     }
@@ -226,6 +227,7 @@ def losses_of(run):
     return [float(row[column]) for row in rows[1:] if row[column]]
 
 
+@pytest.mark.slow
 def test_twenty_steps_of_adapters_lower_the_loss(trained, saved):
     losses = losses_of(trained)
     assert len(losses) == 20
@@ -239,6 +241,7 @@ def test_twenty_steps_of_adapters_lower_the_loss(trained, saved):
     assert len(averages) == len([name for name in contents["state_dict"] if ".lora_" in name]) + 1  # the logit scale
 
 
+@pytest.mark.slow
 def test_a_training_is_resumed(trained, tmp_path, zoo_process):
     run = shutil.copytree(trained, tmp_path / "runs" / "vlm" / "copy")
     shutil.copytree(trained.parents[2] / "experiments", tmp_path / "experiments")
@@ -249,6 +252,7 @@ def test_a_training_is_resumed(trained, tmp_path, zoo_process):
     assert len(losses_of(run)) == 22
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_train_the_same_weights(trained, tmp_path, zoo_process):
     shutil.copytree(trained.parents[2] / "experiments", tmp_path / "experiments")
@@ -264,6 +268,7 @@ def test_two_processes_train_the_same_weights(trained, tmp_path, zoo_process):
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_leaves_for_transformers_and_sentence_transformers(trained, saved, tmp_path):
     from sentence_transformers import SentenceTransformer
 
@@ -294,6 +299,22 @@ def test_a_suffix_leaves_within_the_chat_form(saved, tmp_path):
     read = zoo.load(tmp_path / "out")
     assert torch.equal(read.encode_text(TEXTS), task.encode_text(TEXTS))
     assert torch.equal(read.encode_image(photos()), task.encode_image(photos()))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "open_clip", "sentence_transformers", "cn_clip"])
+def test_other_formats_cannot_hold_it(saved, tmp_path, kind):
+    with pytest.raises(UserError, match="leaves as a whole") as error:
+        export(saved(), tmp_path / "out", kind=kind)
+    assert error.value.valid == ("transformers", "safetensors")
+
+
+def test_what_a_folder_cannot_hold_is_refused(saved):
+    for options, said in (
+        ({"embedding_dim": 8}, "There is a projection behind the published model"),
+        ({"text_tower_options": {"suffix": "<|endoftext|>"}}, "The towers have different suffixes"),
+    ):
+        with pytest.raises(UserError, match=said):
+            TransformersFolder().check(built(saved(), **options))
 
 
 def test_a_whole_model_is_loaded_or_none(saved, tmp_path):

@@ -33,11 +33,11 @@ class RetrievalEvaluationOptions(EvaluationOptions):
         metrics: Further metrics: see ``EvaluationOptions``. ``update`` may name ``ids``, ``embeddings`` and ``side``
             (``query`` or ``image``).
         grid_queries: Queries on the image grid, spread evenly over the file; 0 draws none.
-        complete_labels: Whether the files name all relevant images of each query, as the catalogue's do and MUGE's do
-            not: then ``precision@10`` and ``ndcg@10`` are logged too.
-        precisions: Wanted precisions of the thresholds, percent above 0 and below 100; an empty list tells none.
-        rerank: A reranker for ``validate`` and ``test``: a retrieval model, or a Qwen-VL that answers yes or no.
-        rerank_top: The first images of each query that it sorts, at least 1.
+        complete_labels: Whether the files name all relevant images of each query, as MUGE's do not: then
+            ``precision@10`` and ``ndcg@10`` are logged too.
+        precisions: Wanted precisions of the thresholds, percent in (0, 100); ``[]`` for none.
+        rerank: A model that sorts the first images anew in ``validate`` and ``test``.
+        rerank_top: How many images of each query are sorted anew, at least 1.
 
     Raises:
         UserError: A number is out of its range.
@@ -97,7 +97,7 @@ class RetrievalEvaluation(Evaluation):
         Raises:
             UserError: The data say of some images alone what they show, or there is no such reranker.
         """
-        if self.options.rerank and _is_final(trainer, part) and self.reranker is None:
+        if self._reranks(trainer, part) and self.reranker is None:
             try:
                 self.reranker = load_reranker(self.options.rerank, device=task.device)
             except UserError as error:
@@ -126,12 +126,15 @@ class RetrievalEvaluation(Evaluation):
         if part.targets.positives is None:
             return None
         numbers = part.rows.compute()
-        if self.options.rerank and _is_final(trainer, part):
+        if self._reranks(trainer, part):
             numbers |= self._rerank(trainer, part)
         query_embeddings, image_embeddings, query_ids, image_ids = part.rows.matched_pairs()
         if len(query_ids):
             numbers["loss"] = task.evaluation_loss(image_embeddings, query_embeddings, image_ids, query_ids)
         return numbers
+
+    def _reranks(self, trainer: L.Trainer, part: Part) -> bool:
+        return bool(self.options.rerank) and part.targets.positives is not None and _is_final(trainer, part)
 
     def _rerank(self, trainer: L.Trainer, part: Part) -> dict[str, Tensor]:
         """Have the reranker sort the first images of each query, and compute recall again."""
@@ -150,13 +153,13 @@ class RetrievalEvaluation(Evaluation):
     def describe(self, trainer: L.Trainer, task: Any, part: Part) -> dict[str, Any]:
         """Say how many queries and images were compared, and how."""
         queries, images = part.rows.sizes()  # fewer in a partial evaluation
-        reranking = self.options.rerank and _is_final(trainer, part)
+        given = {"reranker": self.options.rerank, "reranked": self.options.rerank_top}
         return {
             "queries": queries,
             "images": images,
             "resize": "square bicubic" if task.prepare_image is None else "the model's own",
             "ties": "earlier in the file first",
-            **({"reranker": self.options.rerank, "reranked": self.options.rerank_top} if reranking else {}),
+            **(given if self._reranks(trainer, part) else {}),
         }
 
     def report(

@@ -51,7 +51,7 @@ def read_transformers(source: str, contents: Any) -> Published | None:
     return _two_halves("dual", source, dict(_dual_weight(name, value) for name, value in weights.items()))
 
 
-def read_vlm(source: str, contents: Any) -> Published | None:
+def read_embedder(source: str, contents: Any) -> Published | None:
     """Read an embedder that is a vision-language model of transformers, in a folder or on the hub; see ``Published``.
 
     It is one where sentence-transformers' ``modules.json`` lies beside it, whose prompts are the instructions.
@@ -59,10 +59,10 @@ def read_vlm(source: str, contents: Any) -> Published | None:
     if family_of(source) not in QWEN or not is_embedder(source):
         return None
     arguments: dict[str, Any] = {f"{side}_tower": f"vlm:{source}" for side in ("image", "text")}
-    prompts = (published_json(source, "config_sentence_transformers.json") or {}).get("prompts") or {}
-    for side, prompt in (("image", prompts.get("document")), ("text", prompts.get("query"))):
-        if prompt:
-            arguments[f"{side}_tower_options"] = {"instruction": prompt}
+    prompts = published_json(source, "config_sentence_transformers.json", dict).get("prompts")
+    for side, name in (("image", "document"), ("text", "query")):
+        if isinstance(prompts, dict) and prompts.get(name):
+            arguments[f"{side}_tower_options"] = {"instruction": prompts[name]}
     arguments |= {"embedding_dim": None}
     with torch.device("meta"):
         reference = RetrievalTask(**arguments)

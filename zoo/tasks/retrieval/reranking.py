@@ -21,7 +21,7 @@ from zoo.io import expanded
 from zoo.models.hub import read_model
 from zoo.models.vlm import IMAGE, QWEN, ImagePrompt, family_of, is_embedder, own_size, read_vlm, squares
 
-# As Qwen3-VL-Reranker was trained, and its published instruction for images.
+# What Qwen3-VL-Reranker is asked, and the instruction of its published example.
 JUDGE = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct provided."
     ' Note that the answer can only be "yes" or "no".'
@@ -88,6 +88,8 @@ class VisionLanguageReranker:
     @torch.no_grad()
     def score(self, query: str, images: Sequence[Image]) -> Tensor:
         """Score N images for a query: ``[N] float32``, the odds of yes as a logarithm."""
+        for token in (self.processor.image_token, self.processor.video_token):  # the query shows none
+            query = query.replace(token, " ")
         prompt = ImagePrompt(self.processor, turns(query), self.image_size)
         yes, no = self.model.get_output_embeddings().weight[self.answers]
         device = self.model.device

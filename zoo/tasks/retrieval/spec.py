@@ -54,7 +54,7 @@ SPEC = TaskSpec(
     },
     published=(
         "zoo.tasks.retrieval.published:read_cn_clip",
-        "zoo.tasks.retrieval.published:read_vlm",
+        "zoo.tasks.retrieval.published:read_embedder",
         "zoo.tasks.retrieval.published:read_transformers",
         "zoo.tasks.retrieval.published:read_open_clip",
     ),

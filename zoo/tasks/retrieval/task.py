@@ -40,7 +40,7 @@ class RetrievalTask(Task):
     ``RetrievalEvaluation`` turns into Recall@k.
 
     Args:
-        image_tower: A registered image tower, ``timm:NAME``, or a built module (``python -m zoo list``).
+        image_tower: A name that ``python -m zoo list`` shows, ``timm:NAME``, …; or a built module.
         text_tower: A registered text tower, ``transformers:NAME``, or a built module.
         image_tower_options: Arguments of the image tower's builder.
         text_tower_options: Arguments of the text tower's builder.
@@ -48,8 +48,8 @@ class RetrievalTask(Task):
             starts at random and says so; ``true`` fails without them; ``false`` starts at random; a file; or a run,
             whose image tower it takes.
         text_pretrained: The same of the text tower.
-        init_from: Weights of the whole task to start from; wins over the towers' ``pretrained``. A checkpoint of this
-            zoo or a run's folder; a ``.pt`` of CN-CLIP; a ``ChineseCLIPModel`` in a folder or on the Hugging Face hub
+        init_from: Weights of the whole task to start from; wins over the towers' ``pretrained``. A checkpoint or a run
+            of this zoo; a ``.pt`` of CN-CLIP; a published model in a folder or on the Hugging Face hub
             (``OFA-Sys/chinese-clip-vit-base-patch16``; behind ``auto:`` only where it can be had). Position embeddings
             follow the image size. Neither optimiser nor progress of training is taken: for that, see ``--ckpt_path``.
         embedding_dim: Width of the shared space. None: the towers' outputs are in it already, and nothing is learnt
@@ -59,7 +59,7 @@ class RetrievalTask(Task):
         image_projection_bias: Whether the image projection has a bias, as that of Chinese CLIP's ResNet-50 has.
         learning_rate: Peak learning rate of AdamW.
         optimizer: How AdamW goes, beside its peak learning rate.
-        loss: A registered loss (``softmax``, CLIP's; ``sigmoid``, SigLIP's), or a built module.
+        loss: A registered loss (``softmax``, CLIP's; ``sigmoid``, SigLIP's), or a module.
         loss_options: Arguments of the loss's builder (``temperature``, ``label_smoothing``, …).
         chunk_size: Pairs that the towers encode at a time, and once more on the way back: a step takes the memory of so
             many, and the time of a forward pass more (GradCache, Gao et al. 2021, arXiv:2101.06983). None: the whole

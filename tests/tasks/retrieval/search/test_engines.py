@@ -309,6 +309,31 @@ def test_no_index_is_opened_where_there_is_none(kind, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("address", ["s3://shop", "http://", "http://localhost:19530/a-b", "ftp://host/shop.db"])
+def test_an_address_that_no_engine_has_is_refused(address):
+    with pytest.raises(UserError) as caught:
+        open_engine(address)
+    assert (caught.value.argument, caught.value.value) == ("engine", address)
+
+
+@pytest.mark.parametrize(("address", "library"), [("shop.lance", "lancedb"), ("http://localhost", "pymilvus")])
+def test_a_library_that_is_not_there_is_named(address, library, monkeypatch):
+    for module in ("zoo.tasks.retrieval.search.lance", "zoo.tasks.retrieval.search.milvus"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"^{library} is not installed.*pip install 'muge-zoo\[search\]'") as caught:
+        open_engine(address)
+    assert (caught.value.argument, caught.value.value) == ("engine", address)
+
+
+def test_no_database_is_imported_before_it_is_used():
+    code = (
+        "import sys, zoo.tasks.retrieval.search.engines\n"
+        "sys.exit(bool({'lancedb', 'pyarrow', 'pymilvus', 'torch'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "argument"),
     [

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from zoo.tasks.retrieval.search.engines import open_engine
 
 from zoo.__main__ import main
 from zoo.io import write_json_lines
 from zoo.tasks.retrieval.search.embeddings import Embeddings, as_rows
+from zoo.tasks.retrieval.search.engines import open_engine
 from zoo.tasks.retrieval.search.evaluation import Labelled, read_queries, scores_of
 from zoo.tasks.retrieval.search.index import agreement, exact_ids, products_of
 

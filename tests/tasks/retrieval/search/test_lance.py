@@ -67,7 +67,7 @@ def test_an_index_of_vectors_finds_what_is_near_and_what_came_later(engine):
     assert not vector_indices(engine)
     engine.upsert(first[900:])
     engine.optimize()
-    assert [index.index_type for index in vector_indices(engine)] == ["IvfSq"]
+    assert [index.index_type for index in vector_indices(engine)] == ["IvfRq"]
     assert recall(engine, first) > 0.97
     assert recall(engine, first, Comparison("price", "<", 3.0)) > 0.97
     later = products(2000, 2100)

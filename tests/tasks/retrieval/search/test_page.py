@@ -203,9 +203,8 @@ def test_the_keyboard_alone_is_enough(open_page):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    columns = page.evaluate(
-        "getComputedStyle(document.querySelector('#results')).gridTemplateColumns.split(' ').length"
-    )
+    widths = "getComputedStyle(document.querySelector('#results')).gridTemplateColumns"
+    columns = len(page.evaluate(widths).split())
     place = "[...document.querySelectorAll('a.card')].indexOf(document.activeElement)"
     assert page.evaluate(place) == columns + 1
     page.keyboard.press("Enter")

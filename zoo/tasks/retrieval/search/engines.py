@@ -85,16 +85,18 @@ def _engine(address: str | Path) -> "tuple[str, type[LanceEngine] | type[MilvusE
     server = re.match(r"https?://", name)
     if not server and "://" in name:
         raise UserError(f"engine is {name}: give {ADDRESSES}", argument="engine", value=name, valid=ADDRESSES)
+    name = name if server else expanded(name, "engine")
     try:
         if server or name.endswith(".db"):
             from zoo.tasks.retrieval.search.milvus import MilvusEngine
 
             return name, MilvusEngine
         from zoo.tasks.retrieval.search.lance import LanceEngine
+
+        return name, LanceEngine
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed, which the index {name} needs: pip install 'muge-zoo[search]'",
             argument="engine",
             value=name,
         ) from None
-    return expanded(name, "engine"), LanceEngine

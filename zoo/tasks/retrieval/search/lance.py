@@ -13,21 +13,24 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.io import atomic_folder
 from zoo.tasks.retrieval.search.contracts import Description, Found, Product
 from zoo.tasks.retrieval.search.filters import Condition, expression
 from zoo.tasks.retrieval.search.rows import checked, columns, from_json, metadata, to_json
 
-os.environ.setdefault("RUST_LOG", "error")  # read when lancedb is imported
+os.environ.setdefault("LANCEDB_LOG", "error")  # read when lancedb is imported
 
 import lancedb  # noqa: E402
 import pyarrow as pa  # noqa: E402
-from lancedb.index import FTS, BTree, IvfSq  # noqa: E402
+from lancedb.index import FTS, BTree, IvfRq  # noqa: E402
 
 TABLE = "products"
 EXACT_ROWS = 10_000  # below, every search compares with all vectors
-PARTITION_ROWS = 4096
-PROBES = 20  # partitions that a search looks into, at least
-REFINE = 2  # so many times k candidates are compared by their exact vectors
+PARTITION_ROWS = 4096  # rows of a partition of the index; LanceDB splits those that have grown much larger
+BITS = 4  # of a dimension, in the index
+PROBES = 20  # partitions that a search looks into
+BROAD = 0.05  # share of the rows that a condition leaves, at least, for so few partitions; of less, all are looked into
+REFINE = 3  # so many times k candidates are compared by their exact vectors
 SEGMENTS = 8  # each optimize() adds one to the index of vectors; from more on it is made anew, which merges fragments
 GROWTH = 4  # the partitions are made anew where there are so many times as many rows as when they were made
 GRACE = timedelta(minutes=1)  # a reader may use a version for so long after the next was written
@@ -37,9 +40,9 @@ _TYPES = {"text": pa.string(), "number": pa.float64(), "boolean": pa.bool_()}
 class LanceEngine:
     """An index in a folder of this machine.
 
-    Searches compare with all vectors up to some thousand products; from there on with those of the nearest
-    partitions of an IVF index of 8-bit vectors, and the best anew with the exact ones. Text is cut into words by
-    ICU's dictionaries. Every read looks whether another process wrote.
+    Searches compare with all vectors up to some thousand products, and where the width is no multiple of 8; from there
+    on with those of the nearest partitions of an IVF index of RaBitQ's 4-bit codes, and the best anew with the vectors.
+    Text is cut into words by ICU's dictionaries. Every read looks whether another process wrote.
 
     Args:
         table: The table of products, opened so that each read sees the newest version.
@@ -58,14 +61,13 @@ class LanceEngine:
     @classmethod
     def create(cls, address: str, description: Description) -> "LanceEngine":
         """Make an empty index in a folder that is not there, or empty."""
-        with _errors(address):
-            table = _connect(address).create_table(TABLE, schema=_schema(description))
-            table.create_index("id", config=BTree())
-            for column in columns(description).values():
+        with _errors(address), atomic_folder(Path(address)) as folder:
+            table = _connect(folder).create_table(TABLE, schema=_schema(description))
+            for column in ("id", *columns(description).values()):
                 table.create_index(column, config=BTree())
             words = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False, ascii_folding=False)
             table.create_index("title", config=words)
-        return cls(table, address, description)
+        return cls(_connect(address).open_table(TABLE), address, description)
 
     @classmethod
     def open(cls, address: str) -> "LanceEngine | None":
@@ -116,7 +118,9 @@ class LanceEngine:
         with _errors(self.address):
             if vector is not None:
                 query = self.table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
-                query = query.nprobes(PROBES * self.effort).refine_factor(REFINE)
+                query = query.nprobes(PROBES * self.effort).refine_factor(REFINE * self.effort)
+                if where is not None and self.table.count_rows(self._sql(where)) < BROAD * self.table.count_rows():
+                    query = query.maximum_nprobes(0)
             else:
                 query = self.table.search(text or "", query_type="fts", fts_columns="title")
             if where is not None:
@@ -157,30 +161,36 @@ class LanceEngine:
         """See ``Engine.optimize``."""
         with self._writing, _errors(self.address):
             self.table.optimize()
-            self._partition()
+            if self._partition():
+                self.table.optimize()  # fragments that the old index kept apart
             self._drop_versions()
 
-    def _partition(self) -> None:
+    def _partition(self) -> bool:
         """Build the index of vectors where there is none, or it is of much fewer rows, or in many parts by now."""
         rows = self.table.count_rows()
         old = [index for index in self.table.list_indices() if index.columns == ["vector"]]
-        if rows < EXACT_ROWS or any(
-            index.num_segments <= SEGMENTS and rows < GROWTH * int(index.name.rpartition("_")[2]) for index in old
+        if (
+            rows < EXACT_ROWS
+            or self.description.width % 8
+            or any(
+                index.num_segments <= SEGMENTS and rows < GROWTH * int(index.name.rpartition("_")[2]) for index in old
+            )
         ):
-            return
-        config = IvfSq(distance_type="cosine", num_partitions=max(1, rows // PARTITION_ROWS))
+            return False
+        config = IvfRq(distance_type="cosine", num_bits=BITS, num_partitions=max(1, rows // PARTITION_ROWS))
         name = f"vector_{rows}"
         self.table.create_index("vector", config=config, name=name)
         for index in old:
             if index.name != name:
                 self.table.drop_index(index.name)
+        return True
 
     def _drop_versions(self) -> None:
         """Drop the versions whose next one was written some time ago: nobody is reading them."""
         now = datetime.now()
         written = [version["timestamp"] for version in self.table.list_versions()]
         if settled := [time for time in written if now - time > GRACE]:
-            self.table.optimize(cleanup_older_than=now - max(settled) + timedelta(seconds=1))
+            self.table.optimize(cleanup_older_than=now - max(settled) + GRACE / 2)  # counted when it gets there
 
     def _rows(self, ids: Sequence[str], shown: list[str]) -> list[dict[str, Any]]:
         if not ids:
@@ -195,7 +205,7 @@ class LanceEngine:
         return expression(where, self._columns, _quote)
 
 
-def _connect(address: str) -> Any:
+def _connect(address: str | Path) -> Any:
     return lancedb.connect(address, read_consistency_interval=timedelta(0))
 
 
