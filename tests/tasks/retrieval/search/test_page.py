@@ -104,6 +104,11 @@ def test_typing_shows_relevant_products_first_and_more_when_asked(open_page):
     page.locator("#more").click()
     expect(page.locator("a.card")).to_have_count(48)
     assert len(set(titles(page))) > 40
+    page.locator("a.card").first.click()
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="hidden")
+    assert len(titles(page)) == 48
     images = page.locator("#results img").first
     assert images.evaluate("image => image.complete && image.naturalWidth > 0")
 

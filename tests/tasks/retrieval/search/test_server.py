@@ -10,6 +10,7 @@ from toy_shop import COLOURS, HOSTILE, ODD_IDS, encoded
 
 from zoo.errors import UserError
 from zoo.tasks.retrieval.search.engines import open_engine
+from zoo.tasks.retrieval.search.server import app
 
 
 def ids(response):
@@ -226,7 +227,9 @@ def test_headers_protect_browsers(client, path, status):
         ("q=", "query"),
         ("q=%20", "query"),
         ("minus=a", "query"),
-        ("like=1&by=text", "query"),
+        ("like=1&by=text", "by"),
+        ("q=a&like=1&by=text", "by"),
+        ("q=a&minus=b&by=text", "by"),
         ("q=a&k=0", "k"),
         ("q=a&k=201", "k"),
         ("q=a&k=ten", "k"),
@@ -312,6 +315,31 @@ def test_a_body_that_is_no_image_or_form_is_refused(client, kind, body, status, 
 )
 def test_a_form_with_other_fields_is_refused(client, files, data, argument):
     assert error(client.post("/search", files=files, data=data), 400)["argument"] == argument
+
+
+class Counting:
+    """An engine that counts how often products are asked for."""
+
+    def __init__(self, engine):
+        self.engine, self.asked = engine, []
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def get(self, ids):
+        self.asked += ids
+        return self.engine.get(ids)
+
+
+def test_images_of_what_was_just_found_need_no_look_into_the_index_for_a_minute(make_client, toy_index, monkeypatch):
+    engine = Counting(open_engine(toy_index))
+    client = make_client(engine=engine)
+    for result in client.get("/search?q=红&k=5").json()["results"]:
+        assert client.get(f"{result['image']}?size=160").status_code == 200
+    assert not engine.asked
+    monkeypatch.setattr(app, "FRESH_SECONDS", -1.0)
+    assert client.get(result["image"]).status_code == 200
+    assert engine.asked == [result["id"]]
 
 
 class Failing:

@@ -205,8 +205,9 @@ def test_a_cache_lets_go_of_what_was_used_longest_ago():
     recent.put("d", b"123")
     assert [recent.get(key) for key in "acd"] == [b"123", b"1234", b"123"]
     recent.put("e", b"12345678901")
-    assert [recent.get(key) for key in "acde"] == [None] * 4
-    assert recent._held == 0
+    recent.put("a", b"12345678901")
+    assert [recent.get(key) for key in "acde"] == [None, b"1234", b"123", None]
+    assert recent._held == 7
 
 
 # --- batches ---

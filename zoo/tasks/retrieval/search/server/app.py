@@ -157,8 +157,15 @@ class SearchServer:
                 valid=f"at most {MOST} with k",
             )
         like = parameters.like
-        if like is not None and not self.engine.get([like]):
-            raise not_found("like", like)
+        if parameters.by == "text" and (like is not None or parameters.minus or data):
+            raise RequestError(
+                400,
+                "by is text: titles have nothing to do with like, minus or an image; leave them out, or search by"
+                " vector or hybrid",
+                argument="by",
+                value="text",
+                valid="vector or hybrid",
+            )
         query = self._query(parameters, data, last + 1 + (like is not None))
         found = queries.search(self.engine, self.encoder, query, encode_texts=self._encode_texts)
         others = [each for each in found if each.id != like]

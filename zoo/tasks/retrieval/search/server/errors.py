@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from zoo.errors import UserError
 
 ENGINE = "engine"  # the argument of engines' errors, which no client can help
+LIKE = "like"  # the argument that names a product, which may not be there
 SHOWN = 200  # characters of a value that came
 LOG = logging.getLogger("uvicorn.error")
 
@@ -85,7 +86,8 @@ def not_found(argument: str, value: str) -> RequestError:
 def of_user_error(error: UserError) -> RequestError:
     """Give what is wrong with an argument as an answer."""
     valid = None if error.valid is None else str(error.valid)
-    return RequestError(400, str(error), argument=error.argument, value=error.value, valid=valid)
+    status = 404 if error.argument == LIKE else 400
+    return RequestError(status, str(error), argument=error.argument, value=error.value, valid=valid)
 
 
 def of_validation(error: ValidationError | RequestValidationError) -> RequestError:

@@ -31,10 +31,13 @@ class Recent(Generic[Key, Kept]):
 
     def put(self, key: Key, value: Kept) -> None:
         """Keep a value, in the place of the key's own and of those used longest ago; none above the limit."""
+        size = self._size(value)
         with self._lock:
             if key in self._kept:
                 self._held -= self._size(self._kept.pop(key))
+            if size > self._limit:
+                return
             self._kept[key] = value
-            self._held += self._size(value)
+            self._held += size
             while self._held > self._limit:
                 self._held -= self._size(self._kept.popitem(last=False)[1])

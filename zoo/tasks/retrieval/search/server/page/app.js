@@ -25,6 +25,7 @@ function readAddress() {
     if (key.startsWith("f.")) (next.filters[key.slice(2)] ??= []).push(value);
     else if (key in PLAIN) next[key] = value;
   }
+  if (next.by === "text" && (next.like || next.minus || next.picture)) next.by = "hybrid"; // titles know none of these
   next.n = Math.min(MOST, Math.max(PAGE, Number(next.n) || 0));
   return next;
 }
@@ -238,7 +239,7 @@ $("results").onclick = (event) => {
   const link = event.target.closest("a.card");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  history.pushState({ ...history.state, opened: true }, "", link.href);
+  history.pushState({ ...history.state, opened: true }, "", address({ item: link.dataset.id }));
   apply(readAddress());
 };
 
