@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tiny
@@ -55,6 +58,11 @@ def test_its_onnx_graphs_embed_the_same_and_are_the_same_model(matcher, tmp_path
     assert (graphs.fingerprint, graphs.width) == (whole.fingerprint, whole.width)
     np.testing.assert_allclose(graphs.encode_texts(TEXTS), whole.encode_texts(TEXTS), atol=1e-5)
     np.testing.assert_allclose(encode_images(graphs, pictures()), encode_images(whole, pictures()), atol=1e-5)
+    script = (
+        "import sys; from zoo.tasks.retrieval.search import query, encoder;"
+        f" encoder.load_encoder({str(tmp_path / 'onnx')!r}).encode_texts(['红色']); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     (tmp_path / "onnx" / "config.json").write_text("{}")
     with pytest.raises(UserError):
         load_encoder(str(tmp_path / "onnx"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -10,12 +10,14 @@ from PIL import Image
 from zoo.core.command import CommandParser
 from zoo.data.images import decode
 from zoo.errors import UserError, invalid
-from zoo.tasks.retrieval.reranking import Reranker
 from zoo.tasks.retrieval.search.contracts import Engine, Found
 from zoo.tasks.retrieval.search.encoder import Encoder, encode_images, load_encoder
 from zoo.tasks.retrieval.search.engines import open_engine
 from zoo.tasks.retrieval.search.filters import Condition
 from zoo.tasks.retrieval.search.images import ProductImages
+
+if TYPE_CHECKING:  # it imports PyTorch, which searches by an exported model do without
+    from zoo.tasks.retrieval.reranking import Reranker
 
 By = Literal["vector", "text", "hybrid"]
 MINUS_WEIGHT = 0.5  # of what is not wanted
@@ -161,7 +163,7 @@ def fuse(rankings: Sequence[Sequence[Found]]) -> list[Found]:
     return sorted(fused, key=lambda found: -found.score)
 
 
-def rerank(found: Sequence[Found], text: str, reranker: Reranker, images: ProductImages, *, top: int) -> list[Found]:
+def rerank(found: Sequence[Found], text: str, reranker: "Reranker", images: ProductImages, *, top: int) -> list[Found]:
     """Order the first ``top`` products anew, by what a reranker says of their images; the others stay behind them.
 
     Args:

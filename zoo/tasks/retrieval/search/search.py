@@ -13,7 +13,6 @@ from zoo.data.images import ImageError, decode
 from zoo.errors import invalid
 from zoo.io import atomic_write
 from zoo.tasks.retrieval.search.contracts import Found
-from zoo.tasks.retrieval.search.evaluation import evaluate
 from zoo.tasks.retrieval.search.filters import parse
 from zoo.tasks.retrieval.search.images import ProductImages
 from zoo.tasks.retrieval.search.query import Query, add_effort, open_index, rerank, search
@@ -103,6 +102,8 @@ def main(argv: list[str]) -> int:
     if reranker is not None or options.grid is not None:
         images = ProductImages(options.images or engine.description.images)
     if options.evaluate is not None:
+        from zoo.tasks.retrieval.search.evaluation import evaluate
+
         scores = evaluate(
             engine, encoder, options.evaluate, where=where, reranker=reranker, images=images, top=options.rerank_top
         )

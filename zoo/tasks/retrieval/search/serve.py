@@ -5,6 +5,7 @@ import socket
 
 from zoo.core.command import CommandParser, GivenPath
 from zoo.errors import UserError, invalid
+from zoo.tasks.retrieval.search.query import add_effort, open_index
 
 CONNECTIONS = 2000  # that are open at the same time; each takes some kilobytes
 LAST_SECONDS = 30  # that requests may take that are served when the server is told to stop
@@ -47,6 +48,7 @@ def serve_parser() -> CommandParser:
         default=10.0,
         help="Searches a second that one address may ask for, three seconds' worth at once.",
     )
+    add_effort(parser)
     return parser
 
 
@@ -76,9 +78,8 @@ def main(argv: list[str]) -> int:
     except ImportError as error:
         raise UserError(f"serve needs {error.name}, which is missing: pip install 'muge-zoo[search]'") from None
     from zoo.tasks.retrieval.search.images import ProductImages
-    from zoo.tasks.retrieval.search.query import open_index
 
-    engine, encoder = open_index(options.index, options.model)
+    engine, encoder = open_index(options.index, options.model, effort=options.effort)
     images = ProductImages(options.images or engine.description.images)
     app = create_app(engine, encoder, images, Limits(rate=options.rate), options.allowed_hosts)
     config = uvicorn.Config(
