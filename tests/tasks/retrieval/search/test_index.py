@@ -1,5 +1,10 @@
+import contextlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,10 +12,13 @@ import tiny
 from PIL import Image
 
 from zoo.__main__ import main
+from zoo.data.images import decode
+from zoo.errors import UserError
 from zoo.io import write_json_lines
 from zoo.tasks.retrieval.search.embeddings import Embeddings, as_rows
 from zoo.tasks.retrieval.search.engines import open_engine
 from zoo.tasks.retrieval.search.evaluation import Labelled, read_queries, scores_of
+from zoo.tasks.retrieval.search.images import ProductImages
 from zoo.tasks.retrieval.search.index import agreement, exact_ids, products_of
 
 
@@ -112,6 +120,36 @@ def test_an_index_that_finds_few_is_told_of(shop_index, monkeypatch):
     assert "--effort 4" in agreement(engine, Embeddings(folder))
 
 
+@pytest.mark.slow
+def test_a_killed_index_goes_on_and_nothing_is_lost_or_twice(shop_index, tmp_path):
+    folder, _ = shop_index
+    embeddings, address = Embeddings(folder), str(tmp_path / "killed.lance")
+    (table,) = embeddings.tables()
+    rows = [*as_rows(table).values()]
+    copies = [replace(row, item=row.item._replace(id=f"{copy}-{row.item.id}")) for copy in range(40) for row in rows]
+    embeddings.write(0, copies)
+    script = (
+        "import sys, zoo.tasks.retrieval.search.index as i; i.ROWS = 8;"
+        " from zoo.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", script, "index", str(folder), "--engine", address]
+    killed, there = 0, 0
+    for _ in range(3):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        begun = there
+        while process.poll() is None and there < begun + 80:
+            with contextlib.suppress(UserError):  # it is not made yet
+                there = open_engine(address).count()
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 2
+    assert 0 < open_engine(address).count() < len(copies)
+    assert subprocess.run(words, check=False).returncode == 0
+    (table,) = embeddings.tables()
+    wanted = [(product.id, product.digest) for product in products_of(as_rows(table), 0.0)]
+    assert sorted(open_engine(address).digests()) == sorted(wanted)
+
+
 def test_duplicates_are_written(shop_index, tmp_path, capsys):
     folder, _ = shop_index
     assert run("index", folder, "--duplicates", tmp_path / "twice.jsonl", "--similar", "0") == 0
@@ -155,6 +193,23 @@ def test_searching_by_words_images_and_both(shop_index, matcher, tmp_path, capsy
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "Nothing is found" in printed.err
+
+
+def test_another_model_orders_the_first_anew(shop_index, tmp_path, capsys):
+    import zoo
+
+    _, address = shop_index
+    other = tiny.write_matcher(tmp_path / "other.ckpt", seed=1)
+    assert run("search", address, "黑色方块", "--k", "12") == 0
+    before = [id_ for _, id_, _ in lines(capsys)]
+    assert run("search", address, "黑色方块", "--k", "12", "--rerank", other, "--rerank_top", "5") == 0
+    after = lines(capsys)
+    engine, images = open_engine(address), ProductImages(open_engine(address).description.images)
+    decoded = [decode(images.read(engine.get([id_])[id_].image)) for id_ in before[:5]]
+    task = zoo.load(other)
+    scores = dict(zip(before, (task.encode_image(decoded) @ task.encode_text(["黑色方块"])[0]).tolist(), strict=False))
+    assert [id_ for _, id_, _ in after] == [*sorted(before[:5], key=lambda id_: -scores[id_]), *before[5:]]
+    assert float(after[0][0]) == pytest.approx(max(scores.values()), abs=1e-4)
 
 
 def test_an_image_grid_of_what_was_found(shop_index, tmp_path):
@@ -206,8 +261,6 @@ def test_the_scores_of_rankings():
 
 @pytest.mark.parametrize(("text", "ids"), [("", [1]), ("a", []), ("a", 1)])
 def test_queries_that_are_none(tmp_path, text, ids):
-    from zoo.errors import UserError
-
     write_json_lines(tmp_path / "queries.jsonl", [{"query_text": text, "item_ids": ids}])
     with pytest.raises(UserError):
         read_queries(str(tmp_path / "queries.jsonl"))
