@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 
 import pytest
 
@@ -46,8 +47,9 @@ def test_rows_that_are_no_products_are_listed(tmp_path):
     assert [error.line for error in found.errors] == [2, 3, 4, 5, 6]
 
 
-def test_half_of_a_surrogate_pair_is_listed(tmp_path):
-    record = json.dumps({"id": "a", "image": "a.jpg", "title": "\ud800"})
+@pytest.mark.parametrize("more", [{"title": "\ud800"}, {"\ud800": 1}])
+def test_half_of_a_surrogate_pair_is_listed(tmp_path, more):
+    record = json.dumps({"id": "a", "image": "a.jpg", **more})
     (tmp_path / "products.jsonl").write_text(record + '\n{"id": "b", "image": "b.jpg"}\n')
     found = read_catalogue(str(tmp_path / "products.jsonl"))
     assert list(found.items) == ["b"]
@@ -62,6 +64,14 @@ def test_a_folder_of_images(shop):
     assert list(found.items)[:2] == ["00.png", "01.jpg"]
     assert "more/图.PNG" in found.items
     assert len(found.items) == 13
+
+
+def test_file_names_that_are_no_ids_are_listed(tmp_path):
+    for name in ("a.jpg", "b\nc.jpg", os.fsdecode("连衣裙.jpg".encode("gb18030"))):
+        (tmp_path / name).touch()
+    found = read_catalogue(str(tmp_path))
+    assert list(found.items) == ["a.jpg"]
+    assert len(found.errors) == 2
 
 
 def test_a_folder_of_muges_files(muge_root, tmp_path):
@@ -122,6 +132,10 @@ def test_there_is_no_such_split(muge_root):
 def test_objects_become_fields_and_lists_texts():
     record = {"a": {"b": 1, "c": {"d": "x"}}, "c": [1, "二"], "e": None, "f": float("nan"), "b": 2, "g": " "}
     assert flat(record) == {"a.b": 1, "d": "x", "c": "1, 二", "b": 2}
+
+
+def test_a_number_that_no_index_keeps_is_a_text():
+    assert flat({"a": 10**400, "b": 1.75e308, "c": 10**300}) == {"a": str(10**400), "b": "1.75e+308", "c": 10**300}
 
 
 def test_kinds():

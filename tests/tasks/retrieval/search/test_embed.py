@@ -13,7 +13,7 @@ import zoo
 from zoo.__main__ import main
 from zoo.errors import UserError
 from zoo.tasks.retrieval.search.embed import part_of, perceptual_hash
-from zoo.tasks.retrieval.search.embeddings import Embeddings, as_rows
+from zoo.tasks.retrieval.search.embeddings import Embeddings, EmbeddingsMetadata, as_rows
 
 
 def embed(*words):
@@ -166,6 +166,20 @@ def test_another_model_is_refused(shop, matcher, tmp_path, capsys):
     assert rows_of(tmp_path / "out").keys() == before.keys()
     assert main(["embed", matcher, str(shop / "products.jsonl"), str(shop)]) == 1
     assert "holds something else" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_process_begins_at_the_same_moment_is_no_other_thing(tmp_path):
+    metadata = EmbeddingsMetadata("model", "0123", 8, "images", 1, {})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".embeddings.7-0123abcd.json").touch()
+    assert Embeddings(tmp_path / "out", metadata).metadata == Embeddings(tmp_path / "out").metadata
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as error:
+        Embeddings(tmp_path / "file" / "out", EmbeddingsMetadata("model", "0123", 8, "images", 1, {}))
+    assert (error.value.argument, error.value.value) == ("OUT", str(tmp_path / "file" / "out"))
 
 
 def test_embeddings_that_are_not_whole(shop, matcher, tmp_path, small_files):

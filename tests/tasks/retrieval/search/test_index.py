@@ -77,13 +77,15 @@ def test_an_index_is_brought_up_to_date(shop_index, capsys):
     assert engine.get(["3001"])["3001"].metadata["price"] == 99.0
 
 
-def test_titles_have_a_share_in_the_vectors(shop_index, tmp_path):
+def test_titles_have_a_share_in_the_vectors(shop_index, tmp_path, capsys):
     folder, _ = shop_index
     assert run("index", folder, "--engine", tmp_path / "both.lance", "--title_weight", "0.25") == 0
     rows = {id_: row for table in Embeddings(folder).tables() for id_, row in as_rows(table).items()}
     own = 0.75 * rows["3003"].image_vector.astype(np.float32) + 0.25 * rows["3003"].title_vector.astype(np.float32)
     found = open_engine(tmp_path / "both.lance").vectors(["3003"])["3003"]
     np.testing.assert_allclose(found, own / np.linalg.norm(own), atol=1e-6)
+    assert run("index", folder, "--engine", tmp_path / "both.lance") == 1
+    assert "--title_weight" in capsys.readouterr().err
 
 
 def test_another_models_vectors_are_refused(shop_index, tmp_path, capsys):
@@ -217,6 +219,26 @@ def test_an_image_grid_of_what_was_found(shop_index, tmp_path):
     assert run("search", address, "黑色", "--k", "12", "--grid", tmp_path / "grid.png") == 0
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width > 1000
+
+
+def test_an_image_that_is_gone_is_not_in_the_grid(shop_index, tmp_path, capsys):
+    (tmp_path / "nothing").mkdir()
+    words = ["黑色", "--images", tmp_path / "nothing", "--grid", tmp_path / "grid.png"]
+    assert run("search", shop_index[1], *words) == 0
+    assert capsys.readouterr().err.count("is not in the grid") == 12
+    assert (tmp_path / "grid.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["grid", "grid.txt", "folder.png"])
+def test_a_grid_that_cannot_be_written(shop_index, tmp_path, capsys, name):
+    (tmp_path / "folder.png").mkdir()
+    assert run("search", shop_index[1], "黑色", "--grid", tmp_path / name) == 1
+    assert "--grid" in capsys.readouterr().err
+
+
+def test_duplicates_that_cannot_be_written(shop_index, tmp_path, capsys):
+    assert run("index", shop_index[0], "--duplicates", tmp_path) == 1
+    assert "--duplicates" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,12 @@ def test_more_like_this_finds_its_like_and_the_way_back(open_page):
     assert page.locator("#chip").is_hidden()
 
 
+def test_fields_may_be_called_as_what_objects_have_by_themselves(open_page):
+    page = open_page("?q=红&constructor=a&f.constructor=b&f.__proto__=c&f.toString=d")
+    expect(page.locator("a.card")).to_have_count(24)
+    assert page.locator("#filter-count").inner_text() == "3"
+
+
 def test_nothing_found_offers_a_way_out(open_page):
     page = open_page("?q=红色&by=text&f.价格=99999&f.价格=")
     assert "没有找到" in page.locator("#message").inner_text()

@@ -17,7 +17,7 @@ from zoo.data.tsv import ImageTsv
 from zoo.errors import FileError, UserError
 from zoo.io import expanded
 from zoo.tasks.retrieval.search.filters import Kind, Value
-from zoo.tasks.retrieval.search.rows import LONGEST_ID, LONGEST_TEXT
+from zoo.tasks.retrieval.search.rows import GREATEST, LONGEST_ID, LONGEST_TEXT
 
 ID_NAMES = ("id", "product_id", "item_id", "image_id", "sku", "商品id", "商品编号", "编号")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
@@ -55,14 +55,23 @@ class Catalogue:
             wrong = ""
             if item.id in self.items:
                 wrong = "comes twice; give each product an id of its own"
-            elif not item.id or _bytes(item.id) > LONGEST_ID:
-                wrong = f"an id has 1 to {LONGEST_ID} bytes; shorten it"
+            elif not item.id:
+                wrong = f"has no {'id' if item.image else 'id and no image'}; write one"
+            elif _bytes(item.id) > LONGEST_ID:
+                wrong = f"an id has at most {LONGEST_ID} bytes; shorten it"
+            elif "\n" in item.id:
+                wrong = "has a line break in its name; rename it"
             elif max(map(_bytes, (item.image, item.title, *item.metadata.values()))) > LONGEST_TEXT:
                 wrong = f"a text has at most {LONGEST_TEXT:,} bytes; shorten it"
             elif not item.image:
                 wrong = "has no image; write its path"
-            elif not all(map(is_unicode, (item.id, item.image, item.title, *map(str, item.metadata.values())))):
-                wrong = "has half of a surrogate pair (\\ud800 to \\udfff); write the whole character"
+            elif not all(
+                map(is_unicode, (item.id, item.image, item.title, *item.metadata, *map(str, item.metadata.values())))
+            ):
+                wrong = (
+                    "is not UTF-8: rename the file, if its name is in another encoding; in JSON, write no half of a"
+                    " surrogate pair (\\ud800 to \\udfff)"
+                )
             if wrong:
                 self.errors.append(FileError(wrong, file=file, line=line, id=item.id[:80], noun="product"))
             else:
@@ -216,7 +225,7 @@ def flat(record: Mapping[str, Any]) -> dict[str, Value]:
             fields |= {(key if key not in record else f"{name}.{key}"): each for key, each in inner.items()}
         elif isinstance(value, list | tuple):
             fields[name] = ", ".join(map(_text, value))
-        elif isinstance(value, bool) or (isinstance(value, int | float) and math.isfinite(value)):
+        elif isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= GREATEST):
             fields[name] = value
         elif _text(value):
             fields[name] = _text(value)

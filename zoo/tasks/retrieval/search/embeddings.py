@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import UserError
-from zoo.io import atomic_write, read_json, write_text
+from zoo.io import UNFINISHED, atomic_write, read_json, write_text
 from zoo.tasks.retrieval.search.catalogue import Item
 from zoo.tasks.retrieval.search.filters import Kind
 
@@ -57,7 +57,7 @@ class Embeddings:
         metadata: What it is of; None: what it says itself.
 
     Raises:
-        UserError: It holds no embeddings, or those of another model.
+        UserError: It holds no embeddings, or those of another model; or it cannot be written.
     """
 
     def __init__(self, folder: Path | str, metadata: EmbeddingsMetadata | None = None) -> None:
@@ -81,13 +81,20 @@ class Embeddings:
                     valid=there.model,
                 )
             metadata = EmbeddingsMetadata(**{**asdict(metadata), "files": there.files})
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and not (self.folder.is_dir() and all(map(_is_begun, self.folder.iterdir()))):
             raise UserError(
                 f"{folder} is there and holds something else. Give a new folder", argument="OUT", value=str(folder)
             )
         self.metadata = metadata
         if metadata != there:
-            write_text(self.folder / METADATA, json.dumps(asdict(metadata), ensure_ascii=False, indent=2) + "\n")
+            try:
+                write_text(self.folder / METADATA, json.dumps(asdict(metadata), ensure_ascii=False, indent=2) + "\n")
+            except OSError as error:
+                raise UserError(
+                    f"{folder} cannot be written: {error.strerror or error}. Give a path in a folder of yours",
+                    argument="OUT",
+                    value=str(folder),
+                ) from None
 
     def _written(self) -> EmbeddingsMetadata | None:
         path = self.folder / METADATA
@@ -156,6 +163,11 @@ class Embeddings:
                     value=str(self.folder),
                 )
             yield table
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a file may be the first of another process, which began the same folder at the same moment."""
+    return path.name == METADATA or UNFINISHED.fullmatch(path.name) is not None
 
 
 @dataclass

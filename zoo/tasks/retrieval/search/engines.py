@@ -40,7 +40,9 @@ def create_engine(address: str | Path, description: Description) -> Engine:
         if old != new:
             raise UserError(
                 f"the index {name} holds embeddings of {found.description.model} with the {what} {old}, and these are"
-                f" of {description.model} with {new}; embed by the same model, or name another index",
+                f" of {description.model} with {new}; "
+                + ("give the same --title_weight" if what == "title_weight" else "embed by the same model")
+                + ", or name another index by --engine",
                 argument=what,
                 value=new,
                 valid=old,
@@ -50,7 +52,7 @@ def create_engine(address: str | Path, description: Description) -> Engine:
             there = found.description.fields.get(field, "missing")
             raise UserError(
                 f"the field {field} is a {kind}, and {there} in the index {name}, whose fields were settled when it"
-                " was made; leave it out, or make another index",
+                " was made; name another index by --engine, or remove this one and run index again",
                 argument=f"fields.{field}",
                 value=kind,
                 valid=dict(found.description.fields),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.core.command import CommandParser, GivenPath
-from zoo.errors import UserError
+from zoo.errors import UserError, invalid
 from zoo.io import write_json_lines
 from zoo.tasks.retrieval.search.contracts import Description, Engine, Product
 from zoo.tasks.retrieval.search.duplicates import find_duplicates
@@ -106,7 +106,10 @@ def main(argv: list[str]) -> int:
     print(agreement(engine, embeddings))
     if options.duplicates:
         groups = find_duplicates(embeddings, similar=options.similar)
-        write_json_lines(options.duplicates, groups)
+        try:
+            write_json_lines(options.duplicates, groups)
+        except OSError as error:
+            raise invalid("--duplicates", options.duplicates, f"it cannot be written ({error.strerror})") from None
         print(f"{options.duplicates}: {len(groups):,} groups of duplicates")
     return 0
 

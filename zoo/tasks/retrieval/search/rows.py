@@ -1,7 +1,6 @@
 """What the engines share: which products they take, how columns are called, how a description is kept."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -14,6 +13,7 @@ from zoo.tasks.retrieval.search.filters import Kind, Value
 
 LONGEST_ID = 512  # bytes of UTF-8
 LONGEST_TEXT = 65_535  # bytes of UTF-8 of a title or a value; Milvus takes no more
+GREATEST = 1.7e308  # number
 _KINDS: dict[Kind, type | tuple[type, ...]] = {"text": str, "number": (int, float), "boolean": bool}
 
 
@@ -94,5 +94,5 @@ def _check_value(what: str, value: Value, kind: Kind | None) -> None:
         raise invalid(what, repr(value), f"give a {kind}, or null")
     if isinstance(value, str):
         _check_text(what, value, LONGEST_TEXT)
-    elif not abs(value) <= 1.7e308 or not math.isfinite(value):
+    elif not abs(value) <= GREATEST:
         raise invalid(what, value, "give a finite number")

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.core.command import CommandParser, GivenPath
 from zoo.data.images import ImageError, decode
-from zoo.errors import invalid
+from zoo.errors import UserError, invalid
 from zoo.io import atomic_write
 from zoo.tasks.retrieval.search.contracts import Found
 from zoo.tasks.retrieval.search.filters import parse
@@ -18,6 +18,7 @@ from zoo.tasks.retrieval.search.images import ProductImages
 from zoo.tasks.retrieval.search.query import Query, add_effort, open_index, rerank, search
 
 COLUMNS = 10  # of an image grid
+GRIDS = (".png", ".jpg", ".webp")  # endings of its file
 
 
 def search_parser() -> CommandParser:
@@ -64,7 +65,7 @@ def search_parser() -> CommandParser:
         " on which vector, text, hybrid and reranked search are compared.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON lines, with the products' metadata.")
-    parser.add_argument("--grid", type=GivenPath | None, default=None, help="An image file to write: what was found.")
+    parser.add_argument("--grid", type=GivenPath | None, default=None, help="A .png, .jpg or .webp file to write: the images of what was found.")
     parser.add_argument(
         "--model",
         type=str | None,
@@ -92,6 +93,8 @@ def main(argv: list[str]) -> int:
     options = search_parser().parse_args(argv)
     if options.rerank_top < 1:
         raise invalid("--rerank_top", options.rerank_top, "give 1 or more")
+    if options.grid is not None and Path(options.grid).suffix.lower() not in GRIDS:
+        raise invalid("--grid", options.grid, f"give a file that ends in {' or '.join(GRIDS)}")
     engine, encoder = open_index(options.index, options.model, effort=options.effort)
     where = None if options.where is None else parse(options.where, engine.description.fields)
     reranker = images = None
@@ -152,14 +155,26 @@ def as_json(found: Found) -> str:
 
 
 def write_grid(path: str, text: str, found: Sequence[Found], images: ProductImages) -> None:
-    """Write the images of what was found into one, the best first."""
+    """Write the images of what was found into one, the best first; those that cannot be read any more are told.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     from zoo.core.grids import GridRow, image_grid
 
-    decoded = [decode(images.read(each.image)) for each in found]
+    decoded = []
+    for each in found:
+        try:
+            decoded.append(decode(images.read(each.image)))
+        except UserError as error:  # an ImageError is one
+            print(f"{each.id} is not in the grid: {error}", file=sys.stderr)
     parts = [decoded[start : start + COLUMNS] for start in range(0, len(decoded), COLUMNS)] or [[]]
     rows = [GridRow(text if place == 0 else "", part, [False] * len(part)) for place, part in enumerate(parts)]
-    with atomic_write(path) as temporary:
-        image_grid(rows).save(temporary)
+    try:
+        with atomic_write(path) as temporary:
+            image_grid(rows).save(temporary)
+    except OSError as error:
+        raise invalid("--grid", path, f"it cannot be written ({error.strerror}); give another") from None
 
 
 def scores_table(scores: dict[str, Any]) -> str:

@@ -10,6 +10,9 @@ const EXAMPLES = 6;
 const $ = (id) => document.getElementById(id);
 const PLAIN = { q: "", minus: "", by: "vector", like: "", item: "", n: PAGE };
 
+// Values by names of fields, any of which may be a name that objects have by themselves: constructor.
+const byName = (values = {}) => Object.assign(Object.create(null), values);
+
 let state; // what is searched for: PLAIN's, `filters` and `picture`
 let fields = [];
 let shown = []; // the results on the page
@@ -20,10 +23,10 @@ let asking = new AbortController();
 
 function readAddress() {
   const given = new URLSearchParams(location.search);
-  const next = { ...PLAIN, filters: {}, picture: history.state?.picture ? pictureOf(history.state.picture) : null };
+  const next = { ...PLAIN, filters: byName(), picture: history.state?.picture ? pictureOf(history.state.picture) : null };
   for (const [key, value] of given) {
     if (key.startsWith("f.")) (next.filters[key.slice(2)] ??= []).push(value);
-    else if (key in PLAIN) next[key] = value;
+    else if (Object.hasOwn(PLAIN, key)) next[key] = value;
   }
   if (next.by === "text" && (next.like || next.minus || next.picture)) next.by = "hybrid"; // titles know none of these
   next.n = Math.min(MOST, Math.max(PAGE, Number(next.n) || 0));
@@ -79,7 +82,7 @@ function apply(next) {
 }
 
 function choose(name, values) {
-  const filters = { ...state.filters };
+  const filters = byName(state.filters);
   if (name === null) for (const each in filters) delete filters[each];
   else if (values.length) filters[name] = values;
   else delete filters[name];
