@@ -40,7 +40,7 @@ def load_encoder(source: str) -> Encoder:
     """Load an encoder; on a GPU where there is one.
 
     Args:
-        source: As of ``zoo.load``; or a folder that ``export --format onnx`` wrote, whose texts are embedded without PyTorch.
+        source: As of ``zoo.load``; or a folder that ``export --format onnx`` wrote, which embeds texts without PyTorch.
 
     Raises:
         UserError: It is neither, or embeds no texts.
