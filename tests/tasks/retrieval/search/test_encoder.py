@@ -55,6 +55,7 @@ def test_its_onnx_graphs_embed_the_same_and_are_the_same_model(matcher, tmp_path
     assert (graphs.fingerprint, graphs.width) == (whole.fingerprint, whole.width)
     np.testing.assert_allclose(graphs.encode_texts(TEXTS), whole.encode_texts(TEXTS), atol=1e-5)
     np.testing.assert_allclose(encode_images(graphs, pictures()), encode_images(whole, pictures()), atol=1e-5)
-    (tmp_path / "onnx" / "config.json").write_text("{}")
-    with pytest.raises(UserError):
-        load_encoder(str(tmp_path / "onnx"))
+    for name in ("tokenizer.json", "image.onnx", "config.json"):
+        (tmp_path / "onnx" / name).write_text("{}")
+        with pytest.raises(UserError):
+            load_encoder(str(tmp_path / "onnx"))
