@@ -66,7 +66,12 @@ def search_parser() -> CommandParser:
         " on which vector, text, hybrid and reranked search are compared.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON lines, with the products' metadata.")
-    parser.add_argument("--grid", type=GivenPath | None, default=None, help="A .png, .jpg or .webp file to write: the images of what was found.")
+    parser.add_argument(
+        "--grid",
+        type=GivenPath | None,
+        default=None,
+        help="A .png, .jpg or .webp file to write: the images of what was found.",
+    )
     parser.add_argument(
         "--model",
         type=str | None,
