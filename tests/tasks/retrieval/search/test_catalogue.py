@@ -144,3 +144,14 @@ def test_kinds():
     assert kind_of([True, 1]) == "text"
     assert kind_of([1, "1"]) == "text"
     assert kind_of([None]) == "text"
+
+
+def test_a_price_that_is_no_number_is_told(tmp_path):
+    rows = [{"id": str(place), "image": "a.jpg", "price": price} for place, price in enumerate([1, 2.5, "¥59", None])]
+    write_json_lines(tmp_path / "products.jsonl", rows)
+    found = read_catalogue(str(tmp_path / "products.jsonl"))
+    assert found.fields == {"price": "text"}
+    assert found.items["0"].metadata == {"price": "1"}
+    (note,) = found.notes
+    assert "price" in note
+    assert "'¥59'" in note

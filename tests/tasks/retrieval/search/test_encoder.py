@@ -63,6 +63,7 @@ def test_its_onnx_graphs_embed_the_same_and_are_the_same_model(matcher, tmp_path
         f" encoder.load_encoder({str(tmp_path / 'onnx')!r}).encode_texts(['红色']); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-    (tmp_path / "onnx" / "config.json").write_text("{}")
-    with pytest.raises(UserError):
-        load_encoder(str(tmp_path / "onnx"))
+    for name in ("tokenizer.json", "image.onnx", "config.json"):
+        (tmp_path / "onnx" / name).write_text("{}")
+        with pytest.raises(UserError):
+            load_encoder(str(tmp_path / "onnx"))

@@ -287,8 +287,9 @@ def test_an_index_is_opened_in_another_process(kind, tmp_path):
 
 def test_an_index_of_another_description_is_refused(engine):
     address = engine.address
-    fewer = describe(model="runs/moved", fields={"price": "number"})
-    assert create_engine(address, fewer).description == engine.description == open_engine(address).description
+    fewer = describe(model="runs/moved", images="moved", fields={"price": "number"})
+    moved = describe(model="runs/moved", images="moved")
+    assert create_engine(address, fewer).description == moved == open_engine(address).description
     for name, value in {"fingerprint": "f2", "width": 8, "title_weight": 0.5}.items():
         with pytest.raises(UserError) as caught:
             create_engine(address, describe(**{name: value}))

@@ -252,6 +252,8 @@ def test_duplicates_that_cannot_be_written(shop_index, tmp_path, capsys):
         ["--like", "nobody"],
         ["红色", "--rerank_top", "0"],
         ["红色", "--effort", "0"],
+        ["红色", "--evaluate", "queries.jsonl"],
+        ["红色", "--by", "text", "--minus", "蓝色"],
         ["红色", "--images", "nowhere", "--grid", "grid.png"],
     ],
 )

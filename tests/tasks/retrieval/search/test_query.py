@@ -99,7 +99,10 @@ def test_fusing_sums_reciprocal_ranks():
     [
         ({}, "query"),
         ({"minus": "红"}, "query"),
-        ({"image": RED, "by": "text"}, "query"),
+        ({"by": "text"}, "query"),
+        ({"text": "红", "image": RED, "by": "text"}, "by"),
+        ({"text": "红", "minus": "蓝", "by": "text"}, "by"),
+        ({"text": "红", "like": "known", "by": "text"}, "by"),
         ({"image": RED, "by": "hybrid"}, "query"),
         ({"text": "红", "k": 0}, "k"),
         ({"text": "红", "k": MOST + 1}, "k"),

@@ -42,12 +42,14 @@ class Catalogue:
         images: The folder that their images lie below.
         fields: The kind of each field of their metadata.
         errors: What of the source could not be used.
+        notes: What a user should know of how it is read.
     """
 
     images: Path
     items: dict[str, Item] = field(default_factory=dict)
     fields: dict[str, Kind] = field(default_factory=dict)
     errors: list[FileError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, rows: Iterable[tuple[int | None, Item]], file: Path) -> None:
         """Add products, each with its line in a file; those that are no products are listed in ``errors``."""
@@ -81,7 +83,15 @@ class Catalogue:
         """Find the kind of each field, and give each product a value of that kind for each, or None."""
         names = dict.fromkeys(name for item in self.items.values() for name in item.metadata)
         for name in names:
-            self.fields[name] = kind_of(item.metadata.get(name) for item in self.items.values())
+            found = [value for item in self.items.values() if (value := item.metadata.get(name)) is not None]
+            self.fields[name] = kind_of(found)
+            others = [value for value in found if isinstance(value, str)]
+            numbers = len(found) - len(others)
+            if len(others) < numbers:
+                self.notes.append(
+                    f"{name} is taken for texts: {len(others):,} of its values are no numbers, {others[0]!r} the first,"
+                    f" and {numbers:,} are. To compare them by < and >, write numbers alone"
+                )
         for id_, item in self.items.items():
             values = {name: as_kind(item.metadata.get(name), kind) for name, kind in self.fields.items()}
             self.items[id_] = item._replace(metadata=values)

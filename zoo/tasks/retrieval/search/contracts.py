@@ -86,6 +86,9 @@ class Engine(Protocol):
     description: Description
     effort: int
 
+    def relocate(self, model: str, images: str) -> None:
+        """Keep where the model and the images lie now, in the place of where they lay."""
+
     def upsert(self, products: Sequence[Product]) -> None:
         """Write products, in the place of those of the same ids; each thousand of them whole or not at all."""
 

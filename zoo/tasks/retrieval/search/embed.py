@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ from zoo.tasks.retrieval.search.embeddings import (
 )
 from zoo.tasks.retrieval.search.encoder import Encoder, load_encoder
 from zoo.tasks.retrieval.search.images import ProductImages
+
+GROWTH = 8  # from so many times as many products as files are made for, that is told
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -78,7 +81,7 @@ def main(argv: list[str]) -> int:
         argv: The words after ``python -m zoo embed``.
 
     Returns:
-        0, also where some images cannot be read, which are listed.
+        0, also where some images cannot be read, which are listed; 130 where it was interrupted.
 
     Raises:
         UserError: The model, the source or the folder cannot be used.
@@ -94,7 +97,7 @@ def main(argv: list[str]) -> int:
 
         source = str(resolve_root(source))
     catalogue = read_catalogue(source, images=options.images, split=options.split)
-    for line in summed_up(catalogue.errors):
+    for line in [*catalogue.notes, *summed_up(catalogue.errors)]:
         print(line, file=sys.stderr)
     encoder = load_encoder(options.model)
     files = max(1, -(-len(catalogue.items) // PRODUCTS_A_FILE))
@@ -102,17 +105,30 @@ def main(argv: list[str]) -> int:
         options.model, encoder.fingerprint, encoder.width, str(catalogue.images), files, catalogue.fields
     )
     embeddings = Embeddings(options.out, metadata)
-    done = embed(
-        embeddings,
-        encoder,
-        list(catalogue.items.values()),
-        part=part,
-        parts=parts,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-    )
+    if files > GROWTH * embeddings.metadata.files:
+        print(
+            f"{options.out} was begun with much fewer products, and has {embeddings.metadata.files} files for now"
+            f" {len(catalogue.items):,}: an interruption loses more, and few processes can share the work. A new folder"
+            " would have more files",
+            file=sys.stderr,
+        )
+    try:
+        done = embed(
+            embeddings,
+            encoder,
+            list(catalogue.items.values()),
+            part=part,
+            parts=parts,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+        )
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on.", file=sys.stderr)
+        return 128 + signal.SIGINT
     for line in summed_up(done.errors):
         print(line, file=sys.stderr)
+    if done.errors:
+        print(f"The column `error` of the files in {options.out} has all of them", file=sys.stderr)
     share = f", part {part + 1} of {parts}" if parts > 1 else ""
     print(
         f"{options.out}{share}: {done.products:,} products: {done.images:,} images and {done.titles:,} titles embedded,"

@@ -117,7 +117,7 @@ class OnnxEncoder:
         folder: The exported folder.
 
     Raises:
-        UserError: A library is missing, or the folder was written by an earlier zoo.
+        UserError: A library is missing, or the folder is damaged or was written by an earlier zoo.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,14 +128,20 @@ class OnnxEncoder:
             raise UserError(f"{folder}: {error.name} is missing: pip install 'muge-zoo[export]'") from None
         from zoo.io import read_json
 
-        sizes = read_json(folder / "config.json")
-        if "fingerprint" not in sizes:
-            raise UserError(f"{folder}: its config.json does not say which model it is of: export it anew")
-        self.fingerprint = str(sizes["fingerprint"])
-        self.width = int(sizes["embedding_dim"])
-        self.prepare: Prepare = partial(resize, size=int(sizes["image_size"]))
-        self._image, self._text = (InferenceSession(folder / name) for name in ("image.onnx", "text.onnx"))
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            sizes = read_json(folder / "config.json")
+            self.fingerprint = str(sizes["fingerprint"])
+            self.width = int(sizes["embedding_dim"])
+            self.prepare: Prepare = partial(resize, size=int(sizes["image_size"]))
+            self._image, self._text = (InferenceSession(folder / name) for name in ("image.onnx", "text.onnx"))
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except KeyError as error:
+            raise UserError(f"{folder}: its config.json has no {error.args[0]}: export it anew") from None
+        except Exception as error:  # tokenizers raises nothing more special
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"{folder} is damaged ({reason}): export it anew", argument="model", value=str(folder)
+            ) from None
         self._tokenizer.enable_padding()
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:

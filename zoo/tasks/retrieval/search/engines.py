@@ -25,7 +25,8 @@ def create_engine(address: str | Path, description: Description) -> Engine:
         description: What it is to hold.
 
     Returns:
-        The index. One that was there before keeps its own description, whose fields may be more.
+        The index. One that was there before keeps its own fields, which may be more, and learns where the model and
+        the images lie now.
 
     Raises:
         UserError: The index there holds embeddings of another model, width or share of titles, or its products have
@@ -57,6 +58,8 @@ def create_engine(address: str | Path, description: Description) -> Engine:
                 value=kind,
                 valid=dict(found.description.fields),
             )
+    if (found.description.model, found.description.images) != (description.model, description.images):
+        found.relocate(description.model, description.images)
     return found
 
 

@@ -91,12 +91,6 @@ def main(argv: list[str]) -> int:
             title_weight=options.title_weight,
         ),
     )
-    if engine.description.images != metadata.images:
-        print(
-            f"{address} was made when the images lay below {engine.description.images}; search and serve it with"
-            f" --images {metadata.images}",
-            file=sys.stderr,
-        )
     written, removed, left_out = bring_up_to_date(engine, embeddings)
     print("Building the index …", file=sys.stderr)
     engine.optimize()

@@ -1,11 +1,13 @@
 """The embedded engine: LanceDB, a folder of columnar files, by one process that writes and any that read."""
 
+import json
 import os
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import UserError
-from zoo.io import atomic_folder
+from zoo.io import atomic_folder, read_json, write_text
 from zoo.tasks.retrieval.search.contracts import Description, Found, Product
 from zoo.tasks.retrieval.search.filters import Condition, expression
 from zoo.tasks.retrieval.search.rows import checked, columns, from_json, metadata, to_json
@@ -25,6 +27,7 @@ import pyarrow as pa  # noqa: E402
 from lancedb.index import FTS, Bitmap, BTree, IvfRq  # noqa: E402
 
 TABLE = "products"
+PLACES = "places.json"  # where the model and the images lie, if they were moved
 EXACT_ROWS = 10_000  # below, every search compares with all vectors
 PARTITION_ROWS = 4096  # rows of a partition of the index; LanceDB splits those that have grown much larger
 BITS = 4  # of a dimension, in the index
@@ -79,7 +82,15 @@ class LanceEngine:
             with _errors(address):
                 table = _connect(address).open_table(TABLE)
                 text = (table.schema.metadata or {}).get(b"description", b"").decode()
+                if Path(address, PLACES).is_file():
+                    text = json.dumps({**json.loads(text), **read_json(Path(address, PLACES))})
         return cls(table, address, from_json(text, address))
+
+    def relocate(self, model: str, images: str) -> None:
+        """See ``Engine.relocate``; a table's own description stays as it was made."""
+        with _errors(self.address):
+            write_text(Path(self.address, PLACES), json.dumps({"model": model, "images": images}, ensure_ascii=False))
+        self.description = replace(self.description, model=model, images=images)
 
     def upsert(self, products: Sequence[Product]) -> None:
         """See ``Engine.upsert``."""

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ class MilvusEngine:
             client.load_collection(collection)
             text = client.describe_collection(collection)["properties"].get(PROPERTY)
         return cls(client, collection, address, from_json(text, address))
+
+    def relocate(self, model: str, images: str) -> None:
+        """See ``Engine.relocate``."""
+        description = replace(self.description, model=model, images=images)
+        with _errors(self.address):
+            self.client.alter_collection_properties(self.collection, {PROPERTY: to_json(description)})
+        self.description = description
 
     def upsert(self, products: Sequence[Product]) -> None:
         """See ``Engine.upsert``."""

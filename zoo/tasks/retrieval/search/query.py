@@ -54,6 +54,8 @@ class Query:
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST:
             raise invalid("k", self.k, f"give 1 to {MOST}")
+        if self.by == "text" and (self.minus or self.image is not None or self.like is not None):
+            raise invalid("by", self.by, "titles have nothing to do with an image, minus or like; leave them out")
         if not self.text and (self.by != "vector" or (self.image is None and self.like is None)):
             fix = "give a text, an image, or both" if self.by == "vector" else f"a search by {self.by} wants a text"
             raise UserError(f"There is nothing to search by: {fix}", argument="query", valid="a text or an image")

@@ -97,6 +97,8 @@ def main(argv: list[str]) -> int:
         raise invalid("--rerank_top", options.rerank_top, "give 1 or more")
     if options.grid is not None and Path(options.grid).suffix.lower() not in GRIDS:
         raise invalid("--grid", options.grid, f"give a file that ends in {' or '.join(GRIDS)}")
+    if options.evaluate is not None and options.text:
+        raise invalid("TEXT", options.text, "--evaluate searches by the queries of its file; leave it out")
     engine, encoder = open_index(options.index, options.model, effort=options.effort)
     where = None if options.where is None else parse(options.where, engine.description.fields)
     reranker = images = None

@@ -90,8 +90,9 @@ def create_app(
     app.get("/images/{id:path}", summary="A product's image", response_class=JpegResponse)(server.get_image)
     app.get("/fields", summary="What filters can say")(server.get_fields)
     app.get("/health", summary="Whether the server serves")(server.get_health)
-    app.get("/{name}", include_in_schema=False)(get_page)
-    app.get("/", include_in_schema=False)(get_page)
+    app.head("/health", include_in_schema=False)(server.get_health)
+    for path in ("/{name}", "/"):
+        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(get_page)
     return Guard(app, limits, hosts)
 
 
@@ -157,15 +158,6 @@ class SearchServer:
                 valid=f"at most {MOST} with k",
             )
         like = parameters.like
-        if parameters.by == "text" and (like is not None or parameters.minus or data):
-            raise RequestError(
-                400,
-                "by is text: titles have nothing to do with like, minus or an image; leave them out, or search by"
-                " vector or hybrid",
-                argument="by",
-                value="text",
-                valid="vector or hybrid",
-            )
         query = self._query(parameters, data, last + 1 + (like is not None))
         found = queries.search(self.engine, self.encoder, query, encode_texts=self._encode_texts)
         others = [each for each in found if each.id != like]
