@@ -87,7 +87,7 @@ class Catalogue:
             self.fields[name] = kind_of(found)
             others = [value for value in found if isinstance(value, str)]
             numbers = len(found) - len(others)
-            if len(others) < numbers:
+            if 0 < len(others) < numbers:
                 self.notes.append(
                     f"{name} is taken for texts: {len(others):,} of its values are no numbers, {others[0]!r} the first,"
                     f" and {numbers:,} are. To compare them by < and >, write numbers alone"
