@@ -21,7 +21,7 @@ from zoo.tasks.retrieval.search.filters import Kind
 if TYPE_CHECKING:
     import pyarrow as pa
 
-METADATA = "embeddings.json"
+METADATA = "_embeddings.json"  # tools that read a folder of parquet pass over it
 FORMAT = 1
 PRODUCTS_A_FILE = 2048  # when a folder is begun; what a killed process loses at most
 
