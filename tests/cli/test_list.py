@@ -53,6 +53,6 @@ def test_many_names_of_timm_are_listed_without_building_them(capsys, monkeypatch
 
 
 def test_no_match_names_the_nearest():
-    families = "dual:NAME, open_clip:NAME, timm:NAME, transformers:NAME"
+    families = "dual:NAME, open_clip:NAME, timm:NAME, vlm:NAME, transformers:NAME"
     with pytest.raises(UserError, match=rf"no model matches 'rbtt'. Did you mean rbt3\?.* {families}"):
         main(["rbtt"])
