@@ -1,4 +1,6 @@
 import re
+import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
@@ -9,7 +11,7 @@ from PIL import Image
 from toy_shop import COLOURS, HOSTILE, ODD_IDS, encoded
 
 from zoo.errors import UserError
-from zoo.tasks.retrieval.search.engines import open_engine
+from zoo.tasks.retrieval.search.engines import create_engine, open_engine
 from zoo.tasks.retrieval.search.server import app
 
 
@@ -353,6 +355,19 @@ class Failing:
 
     def get(self, ids):
         raise self.error
+
+
+def test_an_index_that_was_made_anew_by_another_model_is_not_searched(make_client, toy_index, tmp_path, monkeypatch):
+    address = str(tmp_path / "copy.lance")
+    shutil.copytree(toy_index, address)
+    client = make_client(engine=open_engine(address))
+    assert client.get("/health").status_code == 200
+    description = open_engine(address).description
+    shutil.rmtree(address)
+    create_engine(address, replace(description, fingerprint="another"))
+    monkeypatch.setattr(app, "FRESH_SECONDS", -1.0)
+    for path in ("/search?q=a", "/health"):
+        assert "started again" in error(client.get(path), 503)["message"]
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,13 @@ class Engine(Protocol):
     in other processes. All may be called from several threads.
 
     Attributes:
+        address: Where the index is, as ``open_engine`` takes it.
         description: What the index holds.
         effort: How many times as many candidates as usual a search by vector looks at, 1 or more: it takes longer, and
             finds more of the best.
     """
 
+    address: str
     description: Description
     effort: int
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from zoo.tasks.retrieval.search import query as queries
 from zoo.tasks.retrieval.search.contracts import Engine, Found
 from zoo.tasks.retrieval.search.encoder import Encoder
+from zoo.tasks.retrieval.search.engines import open_engine
 from zoo.tasks.retrieval.search.filters import parse
 from zoo.tasks.retrieval.search.images import ProductImages
 from zoo.tasks.retrieval.search.server.batching import TextBatcher
@@ -119,6 +120,7 @@ class SearchServer:
         self._fields = Fields(fields=[], products=0)
         self._fields_time = -FRESH_SECONDS
         self._counting = Lock()
+        self._replaced, self._looked = False, time.monotonic()
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -132,6 +134,19 @@ class SearchServer:
         black = np.zeros((8, 8, 3), np.uint8)
         queries.search(self.engine, self.encoder, queries.Query("红色连衣裙", image=black, by="hybrid"))
         self.get_fields()
+
+    def _check_index(self) -> None:
+        """Refuse, where another index has taken this one's place, which is looked for once a minute.
+
+        Raises:
+            RequestError: The index there is of another model or other fields.
+        """
+        if time.monotonic() - self._looked > FRESH_SECONDS:
+            self._looked = time.monotonic()
+            own, found = self.engine.description, open_engine(self.engine.address).description
+            self._replaced = (found.fingerprint, found.fields) != (own.fingerprint, own.fields)
+        if self._replaced:
+            raise RequestError(503, "The index was made anew, otherwise: the server has to be started again")
 
     def get_search(self, parameters: Annotated[SearchParameters, Query()]) -> Answer:
         """Search by text, by a product (``like``), or by both."""
@@ -148,6 +163,7 @@ class SearchServer:
 
     def _search(self, parameters: SearchParameters, data: bytes) -> Answer:
         start = time.perf_counter()
+        self._check_index()
         last = parameters.offset + parameters.k
         if last > MOST:
             raise RequestError(
@@ -231,6 +247,7 @@ class SearchServer:
 
     def get_health(self) -> Health:
         """Say that the server serves."""
+        self._check_index()
         return Health(status="ok", products=self.engine.count(), fingerprint=self.engine.description.fingerprint)
 
 
