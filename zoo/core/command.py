@@ -5,13 +5,15 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import register_type
 
 from zoo.errors import WORDS, UserError, nearest
 from zoo.io import expanded, write_text
+
+Value = TypeVar("Value")
 
 
 class GivenPath(str):
@@ -67,6 +69,20 @@ def _in_words(message: str) -> str:
         wanted = {known.__name__: words for known, words in WORDS.items()}
         return f"{kind[2]!r} came; give {wanted.get(kind[1], kind[1])}"
     return " ".join(message.split()).removeprefix(f"Not of type {GivenPath.__name__}: ")
+
+
+def progress(values: Iterable[Value], what: str, *, total: int | None = None) -> Iterable[Value]:
+    """Show on standard error how far a loop has come and when it will be done; nothing of that is left behind.
+
+    Args:
+        values: What is gone through.
+        what: A word or two before the bar.
+        total: How many values there are, where they do not say it.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(values, what, total=total, console=Console(stderr=True), transient=True)
 
 
 def typed(*words: object) -> str:

@@ -91,6 +91,16 @@ def choose_columns(
     return Columns(found_image, found_text, found_split, tuple(attributes))
 
 
+def find_column(table: Table, usual: Sequence[str]) -> str | None:
+    """Find the column that is called as usual, of several the one whose name comes first among the usual ones."""
+    by_name = {_plain(name): name for name in reversed(table.columns)}
+    return next((by_name[name] for name in usual if name in by_name), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.casefold())
+
+
 def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *, is_optional: bool = False) -> str:
     """Choose the column that is given, else the one that is called as usual; empty where there need be none."""
     have = f"the columns of {table.path} are {', '.join(table.columns)}"
@@ -103,7 +113,7 @@ def _choose(table: Table, what: str, given: str | None, usual: Sequence[str], *,
                 valid=tuple(table.columns),
             )
         return given
-    found = [name for name in table.columns if re.sub(r"[\s-]+", "_", name.casefold()) in usual]
+    found = [name for name in table.columns if _plain(name) in usual]
     if len(found) == 1 or (is_optional and not found):
         return found[0] if found else ""
     if found:
@@ -128,11 +138,13 @@ def read_rows(table: Table, columns: Columns, errors: list[FileError]) -> list[R
     names = [name for name in (columns.image, columns.text, columns.split, *columns.attributes) if name]
     for line, record in table.records(names, errors):
         texts = record.get(columns.text)
-        image = _cell(record.get(columns.image)) or (f"row{line}" if holds_images else "")
-        split = _cell(record.get(columns.split)) if columns.split else ""
+        image = cell_text(record.get(columns.image)) or (f"row{line}" if holds_images else "")
+        split = cell_text(record.get(columns.split)) if columns.split else ""
         cells = {kind: record.get(kind) for kind in columns.attributes}
-        attributes = {kind: value for kind, cell in cells.items() if (value := _cell(cell))}
-        found = [Row(line, image, _cell(text), _SPLIT_OF.get(split.casefold()), attributes) for text in _as_list(texts)]
+        attributes = {kind: value for kind, cell in cells.items() if (value := cell_text(cell))}
+        found = [
+            Row(line, image, cell_text(text), _SPLIT_OF.get(split.casefold()), attributes) for text in _as_list(texts)
+        ]
         wrong = ""
         of_texts = [*((columns.text, cell) for cell in _as_list(texts)), *cells.items()]
         strange = [(name, cell) for name, cell in of_texts if isinstance(cell, bool | dict | list | bytes)]
@@ -157,7 +169,7 @@ def _as_list(cell: Any) -> list[Any]:
     return cell if isinstance(cell, list) and cell else [cell if cell != [] else None]
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Give a cell as text, none of NaN; tabs and line ends, which MUGE's files cannot have, become a space."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""

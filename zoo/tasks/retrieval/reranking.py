@@ -22,7 +22,7 @@ from zoo.models.hub import read_model
 from zoo.models.vlm import IMAGE, QWEN, ImagePrompt, family_of, is_embedder, own_size, read_vlm, squares
 
 # What Qwen3-VL-Reranker is asked, and the instruction of its published example.
-JUDGE = (
+SYSTEM = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct provided."
     ' Note that the answer can only be "yes" or "no".'
 )
@@ -105,7 +105,7 @@ def turns(query: str) -> list[dict[str, Any]]:
     """Give the chat in which Qwen3-VL-Reranker reads a query and an image."""
     texts = (f"<Instruct>: {INSTRUCTION}", "<Query>:", query, "\n<Document>:")
     return [
-        {"role": "system", "content": [{"type": "text", "text": JUDGE}]},
+        {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
         {"role": "user", "content": [*({"type": "text", "text": text} for text in texts), IMAGE]},
     ]
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from zoo.core.command import CommandParser, GivenPath, add_precision
+from zoo.core.command import CommandParser, GivenPath, add_precision, progress
 from zoo.errors import UserError
 
 BATCH = 32
@@ -88,13 +88,11 @@ def generate_parser() -> CommandParser:
 def sample(generator: Any, texts: list[str], seeds: list[int], sampling: dict[str, Any]) -> Any:
     """Images ``[texts, seeds, S, S, 3] uint8`` as a numpy array."""
     import torch
-    from rich.console import Console
-    from rich.progress import track
 
     wanted = [(text, seed) for text in texts for seed in seeds]
     parts = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
     sampled = []
-    for part in track(parts, description="Sampling", console=Console(stderr=True), transient=True):
+    for part in progress(parts, "Sampling"):
         try:
             sampled.append(generator.generate([text for text, _ in part], seeds=[seed for _, seed in part], **sampling))
         except UserError as error:

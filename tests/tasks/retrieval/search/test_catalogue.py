@@ -155,3 +155,9 @@ def test_a_price_that_is_no_number_is_told(tmp_path):
     (note,) = found.notes
     assert "price" in note
     assert "'¥59'" in note
+
+
+def test_an_images_name_stays_as_it_is(tmp_path):
+    write_json_lines(tmp_path / "products.jsonl", [{"id": "a", "image": "two  spaces.jpg", "title": " 红\n裙 "}])
+    item = read_catalogue(str(tmp_path / "products.jsonl")).items["a"]
+    assert (item.image, item.title) == ("two  spaces.jpg", "红 裙")

@@ -13,7 +13,7 @@ from zoo.tasks.retrieval.search.encoder import encode_images, fingerprint, load_
 TEXTS = ["红色连衣裙", "帽", "“大码” １００％ Cotton"]
 
 
-def pictures():
+def images():
     return np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
 
 
@@ -21,8 +21,8 @@ def test_a_checkpoint_embeds_as_the_task_does(matcher):
     encoder, task = load_encoder(matcher), zoo.load(matcher)
     assert encoder.width == task.embedding_dim
     torch.testing.assert_close(torch.from_numpy(encoder.encode_texts(TEXTS)), task.encode_text(TEXTS))
-    embedded = encode_images(encoder, list(pictures()))
-    torch.testing.assert_close(torch.from_numpy(embedded), task.encode_image(list(pictures())), rtol=0, atol=2e-2)
+    embedded = encode_images(encoder, list(images()))
+    torch.testing.assert_close(torch.from_numpy(embedded), task.encode_image(list(images())), rtol=0, atol=2e-2)
     assert embedded.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-5)
 
@@ -57,7 +57,7 @@ def test_its_onnx_graphs_embed_the_same_and_are_the_same_model(matcher, tmp_path
     graphs, whole = load_encoder(str(tmp_path / "onnx")), load_encoder(matcher)
     assert (graphs.fingerprint, graphs.width) == (whole.fingerprint, whole.width)
     np.testing.assert_allclose(graphs.encode_texts(TEXTS), whole.encode_texts(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(encode_images(graphs, pictures()), encode_images(whole, pictures()), atol=1e-5)
+    np.testing.assert_allclose(encode_images(graphs, images()), encode_images(whole, images()), atol=1e-5)
     script = (
         "import sys; from zoo.tasks.retrieval.search import query, encoder;"
         f" encoder.load_encoder({str(tmp_path / 'onnx')!r}).encode_texts(['红色']); assert 'torch' not in sys.modules"

@@ -91,10 +91,10 @@ def test_titles_have_a_share_in_the_vectors(shop_index, tmp_path, capsys):
 def test_another_models_vectors_are_refused(shop_index, tmp_path, capsys):
     folder, address = shop_index
     other = tiny.write_matcher(tmp_path / "other.ckpt", seed=1)
-    assert run("embed", other, folder.parent / "pictures", tmp_path / "theirs") == 1
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.png").write_bytes(tiny.draw(1, "红色", "方块"))
-    assert run("embed", other, tmp_path / "pictures", tmp_path / "theirs") == 0
+    assert run("embed", other, folder.parent / "photos", tmp_path / "theirs") == 1
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(tiny.draw(1, "红色", "方块"))
+    assert run("embed", other, tmp_path / "photos", tmp_path / "theirs") == 0
     capsys.readouterr()
     assert run("index", tmp_path / "theirs", "--engine", address) == 1
     assert "fingerprint" in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_another_models_vectors_are_refused(shop_index, tmp_path, capsys):
 def test_the_exact_ranking_is_that_of_all_vectors(shop_index):
     folder, address = shop_index
     embeddings = Embeddings(folder)
-    products = [product for table in embeddings.tables() for product in products_of(as_rows(table), 0.0)]
+    products = [product for table in embeddings.tables() for product in products_of(table, 0.0)]
     probes = np.stack([product.vector for product in products[:3]])
     scores = probes @ np.stack([product.vector for product in products]).T
     best = [[products[place].id for place in row] for row in np.argsort(-scores, axis=1, kind="stable")[:, :5]]
@@ -148,7 +148,7 @@ def test_a_killed_index_goes_on_and_nothing_is_lost_or_twice(shop_index, tmp_pat
     assert 0 < open_engine(address).count() < len(copies)
     assert subprocess.run(words, check=False).returncode == 0
     (table,) = embeddings.tables()
-    wanted = [(product.id, product.digest) for product in products_of(as_rows(table), 0.0)]
+    wanted = [(product.id, product.digest) for product in products_of(table, 0.0)]
     assert sorted(open_engine(address).digests()) == sorted(wanted)
 
 

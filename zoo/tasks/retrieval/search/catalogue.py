@@ -1,15 +1,14 @@
 """The products of a shop, from a table, a folder of MUGE's files, or a folder of images; no torch."""
 
-import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data.attributes import read_attributes
-from zoo.data.convert.columns import IMAGE_NAMES, TEXT_NAMES
+from zoo.data.convert.columns import IMAGE_NAMES, TEXT_NAMES, cell_text, find_column
 from zoo.data.convert.tables import JsonTable, Table, open_table
 from zoo.data.formats import is_unicode
 from zoo.data.layouts import MULTIMODAL_RETRIEVAL, SPLITS, find_task_folder
@@ -157,7 +156,7 @@ def _of_folder(folder: Path) -> Catalogue:
 def _of_table(path: Path, images: Path) -> Catalogue:
     table = open_table(path)
     found = Catalogue(images.absolute())
-    names = {what: _column(table, usual) for what, usual in (("id", ID_NAMES), ("image", IMAGE_NAMES))}
+    names = {what: find_column(table, usual) for what, usual in (("id", ID_NAMES), ("image", IMAGE_NAMES))}
     if names["image"] is None:
         raise UserError(
             f"{path}: none of its columns {', '.join(table.columns)} has a usual name of images"
@@ -166,7 +165,7 @@ def _of_table(path: Path, images: Path) -> Catalogue:
             value=str(path),
             valid=IMAGE_NAMES,
         )
-    names["title"] = _column(table, TEXT_NAMES)
+    names["title"] = find_column(table, TEXT_NAMES)
     found.add(_rows(table, names, found.errors), path)
     return found
 
@@ -174,9 +173,9 @@ def _of_table(path: Path, images: Path) -> Catalogue:
 def _rows(table: Table, names: dict[str, str | None], errors: list[FileError]) -> Iterator[tuple[int, Item]]:
     taken = {name for name in names.values() if name}
     for line, record in table.records(table.columns, errors):
-        image = _text(record.get(names["image"] or ""))
-        id_ = _text(record.get(names["id"])) if names["id"] else image
-        title = _text(record.get(names["title"])) if names["title"] else ""
+        image = cell_text(record.get(names["image"] or ""))
+        id_ = cell_text(record.get(names["id"])) if names["id"] else image
+        title = cell_text(record.get(names["title"])) if names["title"] else ""
         others = {name: value for name, value in record.items() if name not in taken}
         if not isinstance(table, JsonTable):
             others = {name: _number(value) if isinstance(value, str) else value for name, value in others.items()}
@@ -217,12 +216,6 @@ def _muge_folder(path: Path) -> Path | None:
 # --- cells -----------------------------------------------------------------------------------------------------
 
 
-def _column(table: Table, usual: Sequence[str]) -> str | None:
-    """The column of a usual name: of several the one whose name comes first among them."""
-    by_name = {re.sub(r"[\s-]+", "_", name.casefold()): name for name in table.columns}
-    return next((by_name[name] for name in usual if name in by_name), None)
-
-
 def flat(record: Mapping[str, Any]) -> dict[str, Value]:
     """Turn a record into fields: an object inside becomes its own fields, a list one text; what is empty is left out.
 
@@ -234,11 +227,11 @@ def flat(record: Mapping[str, Any]) -> dict[str, Value]:
             inner = flat(value)
             fields |= {(key if key not in record else f"{name}.{key}"): each for key, each in inner.items()}
         elif isinstance(value, list | tuple):
-            fields[name] = ", ".join(map(_text, value))
+            fields[name] = ", ".join(map(cell_text, value))
         elif isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= GREATEST):
             fields[name] = value
-        elif _text(value):
-            fields[name] = _text(value)
+        elif cell_text(value):
+            fields[name] = cell_text(value)
     return fields
 
 
@@ -268,9 +261,3 @@ def _number(cell: str) -> Value:
 
 def _bytes(value: Value) -> int:
     return len(str(value).encode(errors="replace"))
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return re.sub(r"\s+", " ", str(value)).strip()

@@ -125,16 +125,20 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("Stopped. The same command goes on.", file=sys.stderr)
         return 128 + signal.SIGINT
+    tell(done, options.out, f", part {part + 1} of {parts}" if parts > 1 else "")
+    return 0
+
+
+def tell(done: "Done", folder: str, share: str) -> None:
+    """Print what was done in a folder, by which share of the processes."""
     for line in summed_up(done.errors):
         print(line, file=sys.stderr)
     if done.errors:
-        print(f"The column `error` of the files in {options.out} has all of them", file=sys.stderr)
-    share = f", part {part + 1} of {parts}" if parts > 1 else ""
+        print(f"The column `error` of the files in {folder} has all of them", file=sys.stderr)
     print(
-        f"{options.out}{share}: {done.products:,} products: {done.images:,} images and {done.titles:,} titles embedded,"
+        f"{folder}{share}: {done.products:,} products: {done.images:,} images and {done.titles:,} titles embedded,"
         f" {done.kept:,} products were there, {len(done.errors):,} images cannot be read, {done.gone:,} products gone"
     )
-    return 0
 
 
 def part_of(given: str | None) -> tuple[int, int]:

@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from zoo.data.convert.columns import TEXT_NAMES
+from zoo.core.command import progress
+from zoo.data.convert.columns import TEXT_NAMES, find_column
 from zoo.data.convert.tables import open_table
 from zoo.errors import FileError, UserError
 from zoo.tasks.retrieval.ranking import NEVER_RANKED, graded_at, recall_at
+from zoo.tasks.retrieval.reranking import Reranker
 from zoo.tasks.retrieval.search.contracts import Engine, Found
 from zoo.tasks.retrieval.search.encoder import Encoder
 from zoo.tasks.retrieval.search.filters import Condition
+from zoo.tasks.retrieval.search.images import ProductImages
 from zoo.tasks.retrieval.search.query import FUSED, Query, rerank, search
 
 IDS_NAMES = ("item_ids", "ids", "relevant", "product_ids")
@@ -38,10 +41,7 @@ def read_queries(path: str) -> list[Labelled]:
         UserError: There is no such file, it lacks a column, or a row is not as it must be.
     """
     table = open_table(path)
-    names = [
-        next((name for name in usual if name in table.columns), None)
-        for usual in (("query_text", "query", *TEXT_NAMES), IDS_NAMES)
-    ]
+    names = [find_column(table, usual) for usual in (("query_text", "query", *TEXT_NAMES), IDS_NAMES)]
     if None in names:
         raise UserError(
             f"--evaluate {path}: its columns are {', '.join(table.columns)}; it needs query_text and item_ids",
@@ -67,8 +67,8 @@ def evaluate(
     path: str,
     *,
     where: Condition | None = None,
-    reranker: Any = None,
-    images: Any = None,
+    reranker: Reranker | None = None,
+    images: ProductImages | None = None,
     top: int = 50,
 ) -> dict[str, Any]:
     """Compare searches by vector, by text and by both, and reranked where there is a reranker.
@@ -78,8 +78,8 @@ def evaluate(
         encoder: What embedded it.
         path: As of ``read_queries``.
         where: What holds of each product that is found.
-        reranker: A ``Reranker``, for one more row: the first ``top`` by vector, ordered by it.
-        images: Its ``ProductImages``.
+        reranker: For one more row: the first ``top`` by vector, ordered by it.
+        images: Those of the products, which it looks at.
         top: How many products the reranker looks at.
 
     Returns:
@@ -102,14 +102,14 @@ def evaluate(
         return search(engine, encoder, asked, encode_texts=lambda own: np.stack([vectors[text] for text in own]))
 
     ways: dict[str, Any] = {by: lambda query, by=by: ranked(query, by, DEEP) for by in ("vector", "text", "hybrid")}
-    if reranker is not None:
+    if reranker is not None and images is not None:
         ways["reranked"] = lambda query: rerank(ranked(query, "vector", top), query.text, reranker, images, top=top)
     named = sorted(frozenset().union(*(query.relevant for query in queries)))
     known = {id_ for start in range(0, len(named), FUSED) for id_ in engine.get(named[start : start + FUSED])}
     rankings = {}
     for name, way in ways.items():
         began = time.perf_counter()
-        found = [[each.id for each in way(query)[:DEEP]] for query in _progress(queries, name)]
+        found = [[each.id for each in way(query)[:DEEP]] for query in progress(queries, name)]
         seconds = time.perf_counter() - began
         rankings[name] = {**scores_of(found, queries), "milliseconds": round(1000 * seconds / len(queries), 2)}
     counts = {"queries": len(queries), "products": engine.count(where), "unknown": len(named) - len(known)}
@@ -131,10 +131,3 @@ def scores_of(found: Sequence[Sequence[str]], queries: Sequence[Labelled]) -> di
     relevant = [[places[id_] for id_ in query.relevant] for query in queries]
     scores = recall_at(ranks) | {"ndcg@10": graded_at(rows, relevant, k=DEEP)["ndcg@10"]}
     return {name: round(float(value), 2) for name, value in scores.items()}
-
-
-def _progress(values: Sequence[Any], what: str) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(values, what, console=Console(stderr=True), transient=True)

@@ -6,18 +6,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.core.command import CommandParser, GivenPath
-from zoo.errors import UserError, invalid
+from zoo.core.command import CommandParser, GivenPath, progress
+from zoo.errors import invalid
 from zoo.io import write_json_lines
 from zoo.tasks.retrieval.search.contracts import Description, Engine, Product
 from zoo.tasks.retrieval.search.duplicates import find_duplicates
-from zoo.tasks.retrieval.search.embeddings import Embeddings, Row, as_rows
+from zoo.tasks.retrieval.search.embeddings import Embeddings, as_rows, vectors_of
 from zoo.tasks.retrieval.search.engines import create_engine
 from zoo.tasks.retrieval.search.query import add_effort, check_effort
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROWS = 4096  # written at once
 PROBES = 200  # searched for, to compare with the exact ranking
@@ -76,7 +79,7 @@ def main(argv: list[str]) -> int:
     check_effort(options.effort)
     for name in ("title_weight", "similar"):
         if not 0 <= options[name] <= 1:
-            raise UserError(f"--{name} is {options[name]}: give 0 to 1", argument=f"--{name}", value=options[name])
+            raise invalid(f"--{name}", options[name], "give 0 to 1")
     embeddings = Embeddings(options.embeddings)
     metadata = embeddings.metadata
     address = options.engine or f"{Path(options.embeddings)}.lance"
@@ -108,24 +111,34 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def products_of(rows: dict[str, Row], title_weight: float) -> Iterator[Product]:
-    """Give the products of a file's rows that have an image.
+def product_vectors(table: "pa.Table", title_weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """Give the unit vectors ``[N, D] float32`` of a file's products, and which of them have an image: ``[N] bool``.
 
     Args:
-        rows: The rows.
+        table: The file.
         title_weight: Share of a title's embedding in the vector, in [0, 1]; a product without a title has its image's.
     """
-    for row in rows.values():
-        if row.image_vector is None:
-            continue
-        vector = row.image_vector.astype(np.float32)
-        if row.title_vector is not None:
-            vector = (1 - title_weight) * vector + title_weight * row.title_vector.astype(np.float32)
-        vector /= max(float(np.linalg.norm(vector)), 1e-12)
-        item = row.item
-        rest = json.dumps([item.title, item.image, item.metadata], ensure_ascii=False, sort_keys=True)
-        digest = hashlib.sha256(vector.tobytes() + rest.encode()).hexdigest()[:24]
-        yield Product(item.id, vector, item.title, item.image, item.metadata, digest)
+    images, valid = vectors_of(table, "image_vector")
+    titles, titled = vectors_of(table, "title_vector")
+    vectors = images.astype(np.float32)
+    vectors[titled] = (1 - title_weight) * vectors[titled] + title_weight * titles[titled].astype(np.float32)
+    return unit(vectors), valid
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale vectors ``[N, D]`` to length 1; those of length 0 stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def products_of(table: "pa.Table", title_weight: float) -> Iterator[Product]:
+    """Give the products of a file that have an image; see ``product_vectors``."""
+    vectors, valid = product_vectors(table, title_weight)
+    for row, vector, has_image in zip(as_rows(table).values(), vectors, valid, strict=True):
+        if has_image:
+            item = row.item
+            rest = json.dumps([item.title, item.image, item.metadata], ensure_ascii=False, sort_keys=True)
+            digest = hashlib.sha256(vector.tobytes() + rest.encode()).hexdigest()[:24]
+            yield Product(item.id, vector, item.title, item.image, item.metadata, digest)
 
 
 def bring_up_to_date(engine: Engine, embeddings: Embeddings) -> tuple[int, int, int]:
@@ -144,10 +157,9 @@ def bring_up_to_date(engine: Engine, embeddings: Embeddings) -> tuple[int, int, 
     there = dict(engine.digests())
     written = left_out = 0
     waiting: list[Product] = []
-    for table in _progress(embeddings.tables(), "Writing", embeddings.metadata.files):
-        rows = as_rows(table)
-        left_out += sum(row.image_vector is None for row in rows.values())
-        for product in products_of(rows, engine.description.title_weight):
+    for table in progress(embeddings.tables(), "Writing", total=embeddings.metadata.files):
+        left_out += table["image_vector"].null_count
+        for product in products_of(table, engine.description.title_weight):
             if there.pop(product.id, None) != product.digest:
                 waiting.append(product)
         while len(waiting) >= ROWS:
@@ -166,15 +178,12 @@ def agreement(engine: Engine, embeddings: Embeddings) -> str:
 
     What is searched for are embedded titles, as people's words are; where there are none, embedded images.
     """
-    products = [
-        (row.image_vector if row.title_vector is None else row.title_vector).astype(np.float32)
-        for row in as_rows(next(embeddings.tables())).values()
-        if row.image_vector is not None
-    ]
-    chosen = np.random.default_rng(0).permutation(len(products))[:PROBES]
-    if not len(chosen):
+    table = next(embeddings.tables())
+    (images, valid), (titles, titled) = (vectors_of(table, name) for name in ("image_vector", "title_vector"))
+    vectors = np.where(titled[:, None], titles, images)[valid]
+    probes = unit(np.random.default_rng(0).permutation(vectors)[:PROBES].astype(np.float32))
+    if not len(probes):
         return "There is nothing to search for"
-    probes = np.stack([products[place] / np.linalg.norm(products[place]) for place in chosen])
     exact = exact_ids(engine, embeddings, probes, BEST)
     found, seconds = [], []
     for probe in probes:
@@ -198,18 +207,10 @@ def exact_ids(engine: Engine, embeddings: Embeddings, probes: np.ndarray, k: int
 
     scores, ids = torch.empty(len(probes), 0), np.empty((len(probes), 0), dtype=object)
     for table in embeddings.tables():
-        products = list(products_of(as_rows(table), engine.description.title_weight))
-        if products:
-            vectors = torch.from_numpy(np.stack([product.vector for product in products]))
-            own, rows = top_k(torch.from_numpy(probes), vectors, k)
-            names = np.array([product.id for product in products], dtype=object)
+        vectors, valid = product_vectors(table, engine.description.title_weight)
+        if valid.any():
+            own, rows = top_k(torch.from_numpy(probes), torch.from_numpy(vectors[valid]), k)
+            names = np.array(table["id"].to_pylist(), dtype=object)[valid]
             scores, best = torch.cat([scores, own], dim=1).topk(min(k, scores.shape[1] + own.shape[1]), dim=1)
             ids = np.take_along_axis(np.concatenate([ids, names[rows.numpy()]], axis=1), best.numpy(), axis=1)
     return ids.tolist()
-
-
-def _progress(values: Any, what: str, total: int) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(values, what, total=total, console=Console(stderr=True), transient=True)

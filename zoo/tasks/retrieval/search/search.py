@@ -103,9 +103,11 @@ def main(argv: list[str]) -> int:
     where = None if options.where is None else parse(options.where, engine.description.fields)
     reranker = images = None
     if options.rerank is not None:
+        import torch
+
         from zoo.tasks.retrieval.reranking import load_reranker
 
-        reranker = load_reranker(options.rerank)
+        reranker = load_reranker(options.rerank, device="cuda" if torch.cuda.is_available() else "cpu")
     if reranker is not None or options.grid is not None:
         images = ProductImages(options.images or engine.description.images)
     if options.evaluate is not None:
@@ -184,11 +186,11 @@ def write_grid(path: str, text: str, found: Sequence[Found], images: ProductImag
 def scores_table(scores: dict[str, Any]) -> str:
     """Give what ``evaluate`` measured as a table for a terminal."""
     names = list(next(iter(scores["rankings"].values())))
-    width = max(map(len, scores["rankings"])) + 2
-    lines = [" " * width + "".join(f"{name:>14}" for name in names)]
+    width = max(map(len, scores["rankings"]))
+    lines = [" " * width + "".join(f"{name.replace('milliseconds', 'ms'):>12}" for name in names)]
     for ranking, own in scores["rankings"].items():
-        lines.append(f"{ranking:<{width}}" + "".join(f"{own[name]:14.2f}" for name in names))
-    lines.append(f"{scores['queries']:,} queries, {scores['products']:,} products; percent, but for milliseconds")
+        lines.append(f"{ranking:<{width}}" + "".join(f"{own[name]:12.2f}" for name in names))
+    lines.append(f"{scores['queries']:,} queries, {scores['products']:,} products; percent, and milliseconds a query")
     if scores["unknown"]:
         lines.append(f"{scores['unknown']:,} of the relevant products are not in the index")
     return "\n".join(lines)

@@ -46,7 +46,7 @@ from zoo.tasks.retrieval.search.server.uploads import decode_upload, read_upload
 PAGE = {
     "": ("index.html", "text/html"),
     "style.css": ("style.css", "text/css"),
-    **{name: (name, "text/javascript") for name in ("app.js", "filters.js", "picture.js", "view.js", "words.js")},
+    **{name: (name, "text/javascript") for name in ("app.js", "filters.js", "upload.js", "view.js", "words.js")},
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
 VALUES = 100  # of a text field, that the page offers

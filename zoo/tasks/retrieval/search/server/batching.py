@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 
 import numpy as np
@@ -57,15 +57,12 @@ class TextBatcher:
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
             batch = [first]
-            try:
-                while len(batch) < TEXTS_A_BATCH:
-                    following = self._waiting.get_nowait()
-                    if following is None:
-                        self._waiting.put(None)
-                        break
-                    batch.append(following)
-            except Empty:
-                pass
+            while len(batch) < TEXTS_A_BATCH and not self._waiting.empty():  # nobody else takes from it
+                following = self._waiting.get()
+                if following is None:
+                    self._waiting.put(None)
+                    break
+                batch.append(following)
             self._answer(batch)
 
     def _answer(self, batch: Sequence[Waiting]) -> None:

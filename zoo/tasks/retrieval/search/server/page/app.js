@@ -1,6 +1,6 @@
 // The page: its state stands in the address, so that each search has a link and the back button works.
 import { condition, showFilters } from "./filters.js";
-import { pictureOf, readPicture } from "./picture.js";
+import { uploadOf, readUpload } from "./upload.js";
 import { card, reason, showItem, showMessage, skeletons, tile } from "./view.js";
 import { language, number, other, translate, words } from "./words.js";
 
@@ -13,7 +13,7 @@ const PLAIN = { q: "", minus: "", by: "vector", like: "", item: "", n: PAGE };
 // Values by names of fields, any of which may be a name that objects have by themselves: constructor.
 const byName = (values = {}) => Object.assign(Object.create(null), values);
 
-let state; // what is searched for: PLAIN's, `filters` and `picture`
+let state; // what is searched for: PLAIN's, `filters` and `upload`
 let fields = [];
 let shown = []; // the results on the page
 let searched = ""; // what they are of
@@ -23,12 +23,12 @@ let asking = new AbortController();
 
 function readAddress() {
   const given = new URLSearchParams(location.search);
-  const next = { ...PLAIN, filters: byName(), picture: history.state?.picture ? pictureOf(history.state.picture) : null };
+  const next = { ...PLAIN, filters: byName(), upload: history.state?.upload ? uploadOf(history.state.upload) : null };
   for (const [key, value] of given) {
     if (key.startsWith("f.")) (next.filters[key.slice(2)] ??= []).push(value);
     else if (Object.hasOwn(PLAIN, key)) next[key] = value;
   }
-  if (next.by === "text" && (next.like || next.minus || next.picture)) next.by = "hybrid"; // titles know none of these
+  if (next.by === "text" && (next.like || next.minus || next.upload)) next.by = "hybrid"; // titles know none of these
   next.n = Math.min(MOST, Math.max(PAGE, Number(next.n) || 0));
   return next;
 }
@@ -45,13 +45,13 @@ function address(changes = {}) {
 
 function go(changes, { replace = false } = {}) {
   const next = address(changes);
-  const kept = { picture: (changes.picture === undefined ? state.picture : changes.picture)?.url ?? null };
-  const picture = changes.picture ?? null;
+  const kept = { upload: (changes.upload === undefined ? state.upload : changes.upload)?.url ?? null };
+  const upload = changes.upload ?? null;
   if (replace) history.replaceState(kept, "", next);
   else history.pushState(kept, "", next);
   apply(readAddress());
-  if (picture && !picture.url) {
-    state.picture = picture; // no image that this browser can show: the server says why
+  if (upload && !upload.url) {
+    state.upload = upload; // no image that this browser can show: the server says why
     search();
   }
 }
@@ -63,11 +63,11 @@ function apply(next) {
   $("q").value = state.q;
   $("minus").value = state.minus;
   $("by").value = state.by;
-  const isImage = state.picture?.url || state.like;
+  const isImage = state.upload?.url || state.like;
   $("chip").hidden = !isImage;
   if (isImage) {
-    $("chip-image").src = state.picture?.url ?? `images/${encodeURIComponent(state.like)}?size=160`;
-    $("chip-image").alt = state.picture ? words.yourImage : words.similarTo(state.like);
+    $("chip-image").src = state.upload?.url ?? `images/${encodeURIComponent(state.like)}?size=160`;
+    $("chip-image").alt = state.upload ? words.yourImage : words.similarTo(state.like);
   }
   $("language").textContent = other.name;
   $("language").lang = other.code;
@@ -91,7 +91,7 @@ function choose(name, values) {
 
 // --- searching ---
 
-const isSearch = () => Boolean(state.q || state.like || state.picture);
+const isSearch = () => Boolean(state.q || state.like || state.upload);
 
 async function request(path, options) {
   let response;
@@ -112,16 +112,16 @@ function fetchResults(offset, k) {
   query.set("offset", offset);
   query.set("k", k);
   const { signal } = asking;
-  if (!state.picture) return request(`search?${query}`, { signal });
+  if (!state.upload) return request(`search?${query}`, { signal });
   const form = new FormData();
-  form.set("image", state.picture.blob, "image");
+  form.set("image", state.upload.blob, "image");
   return request(`search?${query}`, { signal, method: "POST", body: form });
 }
 
 async function search() {
   const { item, ...what } = state;
-  const key = JSON.stringify([what, what.picture?.url]);
-  if (key === searched && state.picture?.url !== null) return;
+  const key = JSON.stringify([what, what.upload?.url]);
+  if (key === searched && state.upload?.url !== null) return;
   searched = key;
   asking.abort();
   asking = new AbortController();
@@ -161,7 +161,7 @@ function showResults({ results, more, milliseconds }, isMore) {
   else $("results").replaceChildren(...cards);
   if (isMore && cards.length) cards[0].querySelector("a").focus();
   const parts = [words.found(number(shown.length), more), words.took(number(Math.round(milliseconds)))];
-  if (state.picture) parts.splice(1, 0, words.byImage);
+  if (state.upload) parts.splice(1, 0, words.byImage);
   $("status").textContent = parts.join(" · ");
   $("more").hidden = !more || shown.length >= MOST;
   if (!shown.length) {
@@ -179,16 +179,16 @@ function fail({ status, error, seconds }) {
   searched = "";
   $("status").textContent = "";
   $("results").replaceChildren();
-  const ways = state.picture && !state.picture.url ? [] : [[words.again, search]];
+  const ways = state.upload && !state.upload.url ? [] : [[words.again, search]];
   showMessage(words.failed, reason(status ?? 500, error, seconds), [...ways, [words.startOver, startOver]]);
 }
 
 const startOver = () => {
-  ask({ ...PLAIN, filters: {}, picture: null });
+  ask({ ...PLAIN, filters: {}, upload: null });
   $("q").focus();
 };
 const likeThis = (item) => {
-  ask({ q: "", minus: "", by: "vector", like: item.id, picture: null });
+  ask({ q: "", minus: "", by: "vector", like: item.id, upload: null });
   scrollTo({ top: 0 });
 };
 
@@ -199,7 +199,7 @@ $("more").onclick = async () => {
     showResults(await fetchResults(shown.length, k), true);
     state.n = Math.min(MOST, Math.max(PAGE, shown.length));
     const { item, ...what } = state;
-    searched = JSON.stringify([what, what.picture?.url]);
+    searched = JSON.stringify([what, what.upload?.url]);
     history.replaceState(history.state, "", address());
   } catch (error) {
     if (error.name !== "AbortError") fail(error);
@@ -256,21 +256,21 @@ $("form").onsubmit = (event) => {
 $("minus").onchange = () => ask({ minus: $("minus").value.trim() });
 $("by").onchange = () => ask({ by: $("by").value });
 $("chip-remove").onclick = () => {
-  ask({ picture: null, like: "" });
+  ask({ upload: null, like: "" });
   $("q").focus();
 };
 $("choose").onclick = () => $("file").click();
 $("file").onchange = () => {
-  if ($("file").files.length) usePicture($("file").files[0]);
+  if ($("file").files.length) useUpload($("file").files[0]);
   $("file").value = "";
 };
-const usePicture = async (file) => ask({ picture: await readPicture(file), like: "" });
+const useUpload = async (file) => ask({ upload: await readUpload(file), like: "" });
 
 document.onpaste = (event) => {
   const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
   if (file) {
     event.preventDefault();
-    usePicture(file);
+    useUpload(file);
   }
 };
 document.ondragover = (event) => {
@@ -283,7 +283,7 @@ document.ondragleave = (event) => {
 document.ondrop = (event) => {
   event.preventDefault();
   $("drop").hidden = true;
-  if (event.dataTransfer.files.length) usePicture(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files.length) useUpload(event.dataTransfer.files[0]);
 };
 $("toggle").onclick = () => {
   const open = $("aside").classList.toggle("open");

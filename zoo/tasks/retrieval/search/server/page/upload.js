@@ -1,7 +1,7 @@
 // An image to search by: made small before it is sent, so that it travels fast and the browser's history can keep it.
 const LONGEST = 512; // pixels; models read squares of 448 at most
 
-export async function readPicture(file) {
+export async function readUpload(file) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
@@ -18,11 +18,11 @@ export async function readPicture(file) {
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
-  return pictureOf(canvas.toDataURL("image/jpeg", 0.92));
+  return uploadOf(canvas.toDataURL("image/jpeg", 0.92));
 }
 
-// Gives a picture back that the browser's history kept as a data URL.
-export function pictureOf(url) {
+// Gives an upload back that the browser's history kept as a data URL.
+export function uploadOf(url) {
   const bytes = Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (character) => character.charCodeAt(0));
   return { blob: new Blob([bytes], { type: "image/jpeg" }), url };
 }
